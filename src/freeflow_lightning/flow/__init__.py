@@ -1,0 +1,47 @@
+"""The mathematics that every flow-map method shares (torch only), in the paper's convention: t = 1 is the prior, t = 0 data."""
+
+from freeflow_lightning.flow.condition import apply, join, take
+from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
+from freeflow_lightning.flow.flow_map import CentralDifference, Derivative, ExactJVP, ForwardDifference, flow_map
+from freeflow_lightning.flow.guidance import guided_velocity, interval_guidance
+from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
+from freeflow_lightning.flow.noise import indexed_generator, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow.schedules import alpha, confident_time
+from freeflow_lightning.flow.solver import EVALUATIONS, RULES, euler, heun, midpoint, one_step_rule, rk4, solve, uniform_grid
+
+__all__ = [
+    "EVALUATIONS",
+    "RULES",
+    "CentralDifference",
+    "Derivative",
+    "ExactJVP",
+    "ForwardDifference",
+    "LogitNormal",
+    "TimeDistribution",
+    "Uniform",
+    "WithAtom",
+    "alpha",
+    "apply",
+    "conditional_velocity",
+    "confident_time",
+    "euler",
+    "expand",
+    "floor_to_grid",
+    "flow_map",
+    "guided_velocity",
+    "heun",
+    "indexed_generator",
+    "indexed_noise",
+    "interpolate",
+    "interval_guidance",
+    "join",
+    "midpoint",
+    "one_step_rule",
+    "rk4",
+    "solve",
+    "stream_seed",
+    "take",
+    "to_noisier",
+    "training_generator",
+    "uniform_grid",
+]

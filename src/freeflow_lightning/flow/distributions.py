@@ -1,0 +1,78 @@
+"""Distributions of delta and r on [0, 1], and the floor onto the discrete grid."""
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Generator, Tensor
+
+
+class TimeDistribution(Protocol):
+    """Draws n times in [0, 1] as float32 [n] on the generator's device."""
+
+    def sample(self, n: int, generator: Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class LogitNormal:
+    """sigmoid(mean + std * normal): the paper's law of r, LogitNormal(0.8, 1.6) (Table 1a), and part of the law of delta.
+
+    >>> LogitNormal(0.0, 1.0).sample(2, Generator().manual_seed(0))
+    tensor([0.8236, 0.4272])
+    """
+
+    mean: float
+    std: float
+
+    def __post_init__(self) -> None:
+        if not self.std >= 0:
+            raise ValueError(f"expected a standard deviation of at least 0, got {self.std}")
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        normal = torch.randn(n, generator=generator, device=generator.device)
+        return torch.sigmoid(self.mean + self.std * normal)
+
+
+@dataclass(frozen=True)
+class Uniform:
+    """The uniform law on [low, high]."""
+
+    low: float = 0.0
+    high: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.low <= self.high <= 1:
+            raise ValueError(f"expected 0 <= low <= high <= 1, got [{self.low}, {self.high}]")
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        return self.low + (self.high - self.low) * torch.rand(n, generator=generator, device=generator.device)
+
+
+@dataclass(frozen=True)
+class WithAtom:
+    """`at` with the given probability, a draw of `base` otherwise: the law of delta, 10 % of it exactly 0 (Table 3).
+
+    >>> (WithAtom(LogitNormal(0.0, 1.0), 0.1).sample(1000, Generator().manual_seed(0)) == 0).float().mean()
+    tensor(0.1000)
+    """
+
+    base: TimeDistribution
+    probability: float = 0.1
+    at: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.probability <= 1 and 0 <= self.at <= 1):
+            raise ValueError(f"expected a probability and a place in [0, 1], got {self.probability} and {self.at}")
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        hit = torch.rand(n, generator=generator, device=generator.device) < self.probability
+        return torch.where(hit, self.at, self.base.sample(n, generator))
+
+
+def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
+    """The index i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps (Eq. 14's grid, App. A.1); delta = 1 gives the last.
+
+    >>> floor_to_grid(torch.tensor([0.0, 0.124, 0.125, 1.0]), 8)
+    tensor([0, 0, 1, 7])
+    """
+    return (delta * steps).floor().long().clamp(max=steps - 1)

@@ -1,0 +1,104 @@
+"""The flow map f(z, delta) = z + delta F(z, delta), and three ways to its derivative along delta."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from freeflow_lightning.flow.interpolant import expand
+
+AverageVelocity = Callable[[Tensor, Tensor], Tensor]
+"""F(z, delta): [B, ...] and [B] in [0, 1] to [B, ...]."""
+
+
+def flow_map(z: Tensor, F: Tensor, delta: Tensor) -> Tensor:
+    """f(z, delta) = z + delta F (Sec. 4); f(z, 0) = z by construction.
+
+    >>> flow_map(torch.ones(1, 1), torch.full((1, 1), -0.5), torch.tensor([1.0]))
+    tensor([[0.5000]])
+    """
+    return z + expand(delta, z) * F
+
+
+class Derivative(Protocol):
+    """A way to dF/d(delta), the partial derivative with z held: (F, z [B, ...], delta [B]) to [B, ...], without gradient."""
+
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class ExactJVP:
+    """Exact dF/d(delta) by forward-mode differentiation: tangent 0 for z, 1 for delta (App. A.1, the continuous objective).
+
+    Dual numbers with gradients off and the math attention kernel, because the fused kernels have no forward-mode rule.
+
+    >>> ExactJVP()(lambda z, delta: z * delta[:, None] ** 2, torch.ones(1, 1), torch.tensor([3.0]))
+    tensor([[6.]])
+    """
+
+    @torch.no_grad()
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
+        with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+            dual = forward_ad.make_dual(delta, torch.ones_like(delta))
+            tangent = forward_ad.unpack_dual(F(z, dual)).tangent
+        if tangent is None:
+            raise RuntimeError(
+                "the exact derivative got no tangent: the network ignores delta or detaches it; "
+                "use CentralDifference or DiscretePrediction, or let delta reach the output"
+            )
+        return tangent
+
+
+@dataclass(frozen=True)
+class CentralDifference:
+    """(F(z, delta + h) - F(z, delta - h)) / 2h, error O(h^2); one-sided at the ends so that delta stays in [0, 1].
+
+    The network runs in float32 outside autocast: the difference of two bfloat16 outputs is noise.
+
+    Args:
+        h: half width, in (0, 0.5].
+
+    >>> CentralDifference(0.25)(lambda z, delta: z * delta[:, None] ** 2, torch.ones(1, 1), torch.tensor([0.5]))
+    tensor([[1.]])
+    """
+
+    h: float = 5e-3
+
+    def __post_init__(self) -> None:
+        _check_width(self.h)
+
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
+        return _quotient(F, z, (delta - self.h).clamp(min=0), (delta + self.h).clamp(max=1))
+
+
+@dataclass(frozen=True)
+class ForwardDifference:
+    """(F(z, delta + h) - F(z, delta)) / h, error O(h); backward where delta + h leaves [0, 1].
+
+    Args:
+        h: width, in (0, 0.5].
+    """
+
+    h: float = 5e-3
+
+    def __post_init__(self) -> None:
+        _check_width(self.h)
+
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
+        upper = torch.where(delta + self.h <= 1, delta + self.h, delta)
+        return _quotient(F, z, torch.where(delta + self.h <= 1, delta, delta - self.h), upper)
+
+
+def _check_width(h: float) -> None:
+    if not 0 < h <= 0.5:
+        raise ValueError(f"expected a difference width h in (0, 0.5], got {h}")
+
+
+@torch.no_grad()
+def _quotient(F: AverageVelocity, z: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
+    with torch.autocast(z.device.type, enabled=False):
+        return (F(z, upper) - F(z, lower)) / expand(upper - lower, z)

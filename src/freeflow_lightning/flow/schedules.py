@@ -1,0 +1,31 @@
+"""Schedules: pure functions of the optimizer step."""
+
+import math
+
+
+def confident_time(step: int, *, warmup_steps: int = 10_000) -> float:
+    """t_c(n): linear from 1 to 0 over the warmup (App. A.1, Table 6 "confident region warmup duration").
+
+    >>> confident_time(2500), confident_time(20_000)
+    (0.75, 0.0)
+    """
+    return max(0.0, 1.0 - step / warmup_steps) if warmup_steps > 0 else 0.0
+
+
+def alpha(
+    step: int,
+    *,
+    reference: float = 0.3,
+    delay_steps: int = 10_000,
+    warmup_steps: int = 10_000,
+    decay_steps: float = math.inf,
+) -> float:
+    """alpha(n) = alpha_ref clip((n - T_delay) / T_warmup, 0, 1) / sqrt(max(n / T_decay, 1)) (App. A.3).
+
+    The defaults are SiT's column of Table 6; REPA's has reference 0.6 and decay_steps 25_000.
+
+    >>> alpha(15_000), alpha(100_000, reference=0.6, decay_steps=25_000)
+    (0.15, 0.3)
+    """
+    ramp = (step - delay_steps) / warmup_steps if warmup_steps > 0 else float(step >= delay_steps)
+    return reference * min(max(ramp, 0.0), 1.0) / math.sqrt(max(step / decay_steps, 1.0))

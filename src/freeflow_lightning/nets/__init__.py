@@ -1,0 +1,18 @@
+"""Networks: SiT and an MLP, their embeddings, and extra scalar inputs for any backbone."""
+
+from freeflow_lightning.nets.conditioning import ScalarConditioned, time_embedding
+from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table, sinusoid
+from freeflow_lightning.nets.mlp import MLP
+from freeflow_lightning.nets.sit import SIZES, SiT
+
+__all__ = [
+    "MLP",
+    "SIZES",
+    "LabelEmbedder",
+    "ScalarConditioned",
+    "ScalarEmbedder",
+    "SiT",
+    "position_table",
+    "sinusoid",
+    "time_embedding",
+]

@@ -1,0 +1,127 @@
+"""SiT, the scalable interpolant transformer, from timm's blocks and with the public checkpoints' key names."""
+
+import torch
+from timm.layers import Mlp, PatchEmbed
+from timm.models.vision_transformer import Attention
+from torch import Tensor, nn
+
+from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table
+
+SIZES: dict[str, dict[str, int]] = {
+    "S": {"depth": 12, "hidden_size": 384, "num_heads": 6},
+    "B": {"depth": 12, "hidden_size": 768, "num_heads": 12},
+    "L": {"depth": 24, "hidden_size": 1024, "num_heads": 16},
+    "XL": {"depth": 28, "hidden_size": 1152, "num_heads": 16},
+}
+"""The published sizes; use as SiT(input_size=32, **SIZES["XL"])."""
+
+
+def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
+    """Adaptive layer norm: x (1 + scale) + shift, x [B, L, D], shift and scale [B, D]."""
+    return torch.addcmul(x + shift[:, None], x, scale[:, None])
+
+
+class SiTBlock(nn.Module):
+    """Attention and MLP, each with adaptive shift, scale and gate from the conditioning vector (adaLN-Zero)."""
+
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.attn = Attention(hidden_size, num_heads=num_heads, qkv_bias=True)
+        self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), act_layer=lambda: nn.GELU(approximate="tanh"))
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)
+        x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a))
+        return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
+
+
+class FinalLayer(nn.Module):
+    """Adaptive layer norm and the projection to patches."""
+
+    def __init__(self, hidden_size: int, patch_size: int, out_channels: int) -> None:
+        super().__init__()
+        self.norm_final = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
+        self.linear = nn.Linear(hidden_size, patch_size * patch_size * out_channels)
+        self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 2 * hidden_size))
+
+    def forward(self, x: Tensor, c: Tensor) -> Tensor:
+        shift, scale = self.adaLN_modulation(c).chunk(2, dim=1)
+        return self.linear(modulate(self.norm_final(x), shift, scale))
+
+
+class SiT(nn.Module):
+    """SiT's network in its own convention: raw time in [0, 1] to the embedder, tokens of square patches, adaLN-Zero blocks.
+
+    The defaults are SiT-XL/2 at 256 without learned variance, 675,111,184 parameters.
+
+    Args:
+        input_size: height and width of the (latent) image; 32 at 256, 64 at 512.
+        patch_size: height and width of a patch.
+        in_channels: channels in and out.
+        hidden_size: width of the tokens.
+        depth: number of blocks.
+        num_heads: attention heads.
+        mlp_ratio: width of the MLP over the tokens'.
+        num_classes: classes beside the null class; 0 for an unconditional network.
+        time_scale: factor on t before its sinusoid (1 in the public checkpoints).
+    """
+
+    def __init__(
+        self,
+        input_size: int = 32,
+        patch_size: int = 2,
+        in_channels: int = 4,
+        hidden_size: int = 1152,
+        depth: int = 28,
+        num_heads: int = 16,
+        mlp_ratio: float = 4.0,
+        num_classes: int = 1000,
+        time_scale: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if input_size % patch_size or hidden_size % num_heads:
+            raise ValueError(
+                f"expected patch_size to divide input_size and num_heads to divide hidden_size, "
+                f"got {patch_size}, {input_size} and {num_heads}, {hidden_size}"
+            )
+        self.sample_shape = (in_channels, input_size, input_size)
+        self.patch_size, self.num_classes = patch_size, num_classes
+        self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size, bias=True)
+        self.t_embedder = ScalarEmbedder(hidden_size, scale=time_scale)
+        self.y_embedder = LabelEmbedder(num_classes, hidden_size) if num_classes else None
+        self.pos_embed = nn.Parameter(position_table(hidden_size, input_size // patch_size), requires_grad=False)
+        self.blocks = nn.ModuleList(SiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.final_layer = FinalLayer(hidden_size, patch_size, in_channels)
+        self._initialize()
+
+    def _initialize(self) -> None:
+        """Xavier for linear layers, zero for the modulations and the output (adaLN-Zero), as in DiT and SiT."""
+        for module in self.blocks.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.xavier_uniform_(module.weight)
+                nn.init.zeros_(module.bias)
+        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.x_embedder.proj.weight.shape[0], -1))
+        nn.init.zeros_(self.x_embedder.proj.bias)
+        modulations = [block.adaLN_modulation[1] for block in self.blocks]
+        for layer in [*modulations, self.final_layer.adaLN_modulation[1], self.final_layer.linear]:
+            nn.init.zeros_(layer.weight)
+            nn.init.zeros_(layer.bias)
+
+    def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
+        """x [B, C, H, W], t [B] in [0, 1], labels y [B] in 0 .. num_classes (the last is null) to [B, C, H, W]."""
+        c = self.t_embedder(t)
+        if self.y_embedder is not None:
+            c = c + self.y_embedder(y)
+        x = self.x_embedder(x) + self.pos_embed
+        for block in self.blocks:
+            x = block(x, c)
+        return self.unpatchify(self.final_layer(x, c))
+
+    def unpatchify(self, x: Tensor) -> Tensor:
+        """Tokens [B, L, p * p * C], the channel fastest, to the image [B, C, H, W]."""
+        channels, side, _ = self.sample_shape
+        p, grid = self.patch_size, side // self.patch_size
+        return x.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, side, side)

@@ -1,0 +1,65 @@
+"""Balancing the two objectives: the per-sample decay of Delta_G and the adaptive weight lambda of the correction."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.flow.interpolant import expand
+from freeflow_lightning.objectives.residual import Residual
+
+
+def decay(residual: Residual, k: float, *, epsilon: float = 1e-4) -> Residual:
+    """Delta <- Delta / (||Delta||^2 / d + epsilon)^k per sample (Sec. 5.1, Table 1d).
+
+    Args:
+        residual: the prediction residual.
+        k: strength; 1 with both objectives (Table 6), 0.5 for prediction alone (Table 1d), 0 leaves it as it is.
+        epsilon: the paper's 1e-4.
+
+    >>> decay(Residual(torch.ones(1, 2), torch.full((1, 2), 0.5)), 1.0, epsilon=0.0).error
+    tensor([[2., 2.]])
+    """
+    weight = (residual.mean_square() + epsilon) ** -k
+    return residual._replace(error=expand(weight, residual.error) * residual.error)
+
+
+def split(n: int, fraction: float) -> tuple[int, int]:
+    """Cut a batch of n into prediction and correction rows (Table 6: 75 % and 25 %), at least one of each that is asked for.
+
+    >>> split(256, 0.25), split(8, 0.0), split(8, 1.0)
+    ((192, 64), (8, 0), (0, 8))
+    """
+    if not 0 <= fraction <= 1:
+        raise ValueError(f"expected a correction fraction in [0, 1], got {fraction}")
+    if 0 < fraction < 1 and n < 2:
+        raise ValueError(f"a batch of {n} cannot hold both objectives: use at least 2 samples per process")
+    correction = round(n * fraction) if fraction in (0.0, 1.0) else min(max(round(n * fraction), 1), n - 1)
+    return n - correction, correction
+
+
+def adaptive_lambda(
+    delta_g: Tensor,
+    delta_n: Tensor,
+    alpha: float,
+    *,
+    mean_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
+    epsilon: float = 1e-6,
+) -> Tensor:
+    """lambda = alpha E||Delta_G|| / (E||Delta_N|| + epsilon), the expectations over the global batch (Sec. 5.1).
+
+    Args:
+        delta_g: ||Delta_G|| per sample after its decay, [B_g].
+        delta_n: ||Delta_N|| per sample, [B_n].
+        alpha: the correction's relative strength.
+        mean_over_ranks: averages a tensor over the processes; the identity on one.
+        epsilon: the paper's 1e-6.
+
+    Returns:
+        lambda, a scalar.
+
+    >>> adaptive_lambda(torch.tensor([2.0, 4.0]), torch.tensor([6.0]), 0.3)
+    tensor(0.1500)
+    """
+    mean_g, mean_n = mean_over_ranks(torch.stack([delta_g.mean(), delta_n.mean()]))
+    return alpha * mean_g / (mean_n + epsilon)

@@ -1,0 +1,141 @@
+"""The prediction objective: the student's generating velocity v_G meets the teacher's velocity along its own path (Eqs. 6-9, 14)."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.flow.distributions import floor_to_grid
+from freeflow_lightning.flow.flow_map import AverageVelocity, Derivative, ExactJVP, flow_map
+from freeflow_lightning.flow.interpolant import expand, to_noisier
+from freeflow_lightning.flow.solver import EVALUATIONS, Rule, Velocity, one_step_rule
+from freeflow_lightning.objectives.residual import Residual, residual
+
+
+class Prediction(ABC):
+    """One form of Eq. 9: where the student's output carries the gradient, and the error v_G - u there."""
+
+    @abstractmethod
+    def output_delta(self, delta: Tensor) -> Tensor:
+        """The duration at which the output that carries the gradient is evaluated, [B]."""
+
+    @abstractmethod
+    def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
+        """Delta_G = v_G - u [B, ...], given the output F(z, output_delta(delta)); `F` is called without gradient."""
+
+    @property
+    @abstractmethod
+    def student_evaluations(self) -> int:
+        """Evaluations of F per sample beside the one that carries the gradient."""
+
+    @property
+    @abstractmethod
+    def teacher_evaluations(self) -> int:
+        """Evaluations of u per sample; guidance doubles each."""
+
+
+@dataclass(frozen=True)
+class ContinuousPrediction(Prediction):
+    """v_G = F + delta dF/d(delta) against u(f(z, delta), 1 - delta) (Eqs. 7-9).
+
+    Args:
+        derivative: ExactJVP, CentralDifference or ForwardDifference.
+    """
+
+    derivative: Derivative = field(default_factory=ExactJVP)
+
+    def output_delta(self, delta: Tensor) -> Tensor:
+        return delta
+
+    @torch.no_grad()
+    def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
+        v_g = output + expand(delta, z) * self.derivative(F, z, delta)
+        return v_g - u(flow_map(z, output, delta), 1 - delta)
+
+    @property
+    def student_evaluations(self) -> int:
+        return 2
+
+    @property
+    def teacher_evaluations(self) -> int:
+        return 1
+
+
+@dataclass(frozen=True)
+class DiscretePrediction(Prediction):
+    """v_G = (f_{i+1} - f_i) / h on the uniform grid against the teacher's mean velocity from f_i over that step (Eq. 14).
+
+    Args:
+        steps: N, the steps of the grid (Table 6: 8).
+        method: the one-step rule of u: "heun" (Table 6), "euler", "midpoint", "rk4" or a callable.
+    """
+
+    steps: int = 8
+    method: str | Rule = "heun"
+
+    def __post_init__(self) -> None:
+        one_step_rule(self.method)
+        if self.steps < 1:
+            raise ValueError(f"expected at least one step of the delta grid, got {self.steps}")
+
+    def output_delta(self, delta: Tensor) -> Tensor:
+        return (floor_to_grid(delta, self.steps) + 1) / self.steps
+
+    @torch.no_grad()
+    def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
+        i = floor_to_grid(delta, self.steps)
+        here, there = (i / self.steps).to(delta.dtype), ((i + 1) / self.steps).to(delta.dtype)
+        f_here = flow_map(z, F(z, here), here)
+        v_g = (flow_map(z, output, there) - f_here) / expand(there - here, z)
+        return v_g - one_step_rule(self.method)(u, f_here, 1 - here, 1 - there)
+
+    @property
+    def student_evaluations(self) -> int:
+        return 1
+
+    @property
+    def teacher_evaluations(self) -> int:
+        return EVALUATIONS[self.method] if isinstance(self.method, str) else 1
+
+
+def prediction(
+    F: AverageVelocity,
+    u: Velocity,
+    z: Tensor,
+    delta: Tensor,
+    *,
+    form: Prediction | None = None,
+    output: Tensor | None = None,
+) -> Residual:
+    """The prediction residual (Eq. 9): the student's output and Delta_G = v_G - u.
+
+    Args:
+        F: the student's average velocity F(z, delta).
+        u: the teacher's velocity u(x, t), guided or not.
+        z: prior noise, [B, ...].
+        delta: durations in [0, 1], [B].
+        form: DiscretePrediction (the default, N = 8 and Heun) or ContinuousPrediction.
+        output: F(z, form.output_delta(delta)) where the caller has it already, from a larger batch for example.
+
+    >>> z = torch.ones(1, 1)  # the exact flow map of u = -x is f = exp(-delta) z
+    >>> F = lambda z, delta: z * torch.expm1(-delta)[:, None] / delta[:, None]
+    >>> prediction(F, lambda x, t: -x, z, torch.tensor([0.5]), form=ContinuousPrediction()).norm() < 1e-6
+    tensor([True])
+    """
+    form = DiscretePrediction() if form is None else form
+    output = F(z, form.output_delta(delta)) if output is None else output
+    return residual(output, form.error(F, output.detach(), u, z, delta))
+
+
+def in_confident_region(u: Velocity, n: Tensor, t_c: float) -> Velocity:
+    """u as the confident-region warmup asks it: at I_{tc|t}(x, n) and t_c wherever t < t_c (App. A.1).
+
+    Args:
+        u: the teacher's velocity.
+        n: N(0, I) noise shaped as the states.
+        t_c: the confident time in [0, 1]; 0 asks u where it is.
+    """
+    if t_c <= 0:
+        return u
+    return lambda x, t: u(*to_noisier(x, n, t, torch.full_like(t, t_c)))

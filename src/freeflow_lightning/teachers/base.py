@@ -1,0 +1,94 @@
+"""Teacher: a velocity u(x, t, condition) in the paper's convention, and what a recipe needs to know about it."""
+
+import copy
+from abc import ABC, abstractmethod
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from freeflow_lightning.flow import guided_velocity
+
+
+class Teacher(nn.Module, ABC):
+    """A frozen velocity field. Subclass it, set `sample_shape`, write `velocity`; the rest has defaults.
+
+    The defaults fit a teacher with `num_classes` classes whose null class is the label `num_classes`, and one without
+    conditions (`num_classes = 0`, the condition is None). Override the optional methods for anything else.
+
+    >>> class Pull(Teacher):
+    ...     sample_shape = (2,)
+    ...     def velocity(self, x, t, condition):
+    ...         return -x
+    >>> Pull().velocity(torch.ones(1, 2), torch.ones(1), None)
+    tensor([[-1., -1.]])
+    """
+
+    sample_shape: tuple[int, ...]
+    num_classes: int = 0
+
+    @abstractmethod
+    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        """u(x, t | condition), the velocity from the prior (t = 1) to data (t = 0).
+
+        Args:
+            x: states, [B, *sample_shape].
+            t: times in [0, 1], [B]; 1 is the prior.
+            condition: what `draw_condition` draws: None, a tensor or a tree of tensors with the batch first.
+
+        Returns:
+            [B, *sample_shape]; the ODE is dx = -u dt from t = 1 down to 0.
+        """
+
+    def draw_condition(self, n: int, generator: Generator) -> Any:
+        """Draw n conditions with the generator, on its device: uniform labels [n], or None without classes."""
+        if not self.num_classes:
+            return None
+        return torch.randint(self.num_classes, (n,), generator=generator, device=generator.device)
+
+    def class_condition(self, labels: Tensor) -> Any:
+        """The condition for class labels [B]; None for a teacher without classes."""
+        if not self.num_classes:
+            return None
+        if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
+            raise ValueError(f"expected classes in 0 .. {self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
+        return labels
+
+    def null_condition(self, condition: Any) -> Any:
+        """The condition that means "no condition", shaped as `condition`. Guidance needs it."""
+        if not self.num_classes:
+            raise ValueError(
+                f"{type(self).__name__} has no null condition, so it cannot be guided: set guidance_range to [1, 1], "
+                "or override null_condition"
+            )
+        return torch.full_like(condition, self.num_classes)
+
+    def decode(self, x: Tensor) -> Tensor:
+        """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a latent space."""
+        return x
+
+    def network(self) -> nn.Module:
+        """A trainable copy of the velocity network (x, t, condition) -> u that student and auxiliary start from."""
+        raise ValueError(
+            f"{type(self).__name__} has no network to start the student from: give the module one with `network`, "
+            "for example freeflow_lightning.nets.MLP, or override network()"
+        )
+
+    def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self.velocity(x, t, condition)
+
+    def guided(
+        self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor | None = None, interval: tuple[float, float] = (0.0, 1.0)
+    ) -> Tensor:
+        """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None."""
+        if gamma is None:
+            return self(x, t, condition)
+        return guided_velocity(
+            self, x, t, condition, null=self.null_condition(condition), gamma=gamma, interval=interval
+        )
+
+
+def trainable_copy(network: nn.Module) -> nn.Module:
+    """A deep copy that trains: parameters keep their flags, unless all of them are frozen; then all are freed."""
+    twin = copy.deepcopy(network)
+    return twin if any(p.requires_grad for p in twin.parameters()) else twin.requires_grad_(True)

@@ -1,0 +1,79 @@
+"""The oracle: a Gaussian mixture, whose velocity is known in closed form."""
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from freeflow_lightning.teachers.base import Teacher
+
+
+class GaussianMixtureTeacher(Teacher):
+    """The exact velocity of a mixture of isotropic Gaussians, conditional on the component's label or not.
+
+    u(x, t) = sum_k p(k | x) [ m_k + ((1 - t) s_k^2 - t) / v_k (x - (1 - t) m_k) ], v_k = (1 - t)^2 s_k^2 + t^2.
+
+    Args:
+        means: component means m_k, [K, *sample_shape].
+        std: standard deviations s_k > 0, one for all or one each.
+        weights: component weights, [K], positive; equal if not given.
+        labels: class of each component, [K] int from 0; without them the mixture is unconditional.
+
+    >>> teacher = GaussianMixtureTeacher([[2.0], [-2.0]], 0.5, labels=[0, 1])
+    >>> teacher.velocity(torch.zeros(2, 1), torch.ones(2), torch.tensor([0, 2]))  # class 0, and the null class
+    tensor([[2.], [0.]])
+    """
+
+    means: Tensor
+    std: Tensor
+    log_weights: Tensor
+    labels: Tensor
+
+    def __init__(
+        self,
+        means: Tensor | list,
+        std: float | Tensor | list[float],
+        weights: Tensor | list[float] | None = None,
+        labels: Tensor | list[int] | None = None,
+    ) -> None:
+        super().__init__()
+        means = torch.as_tensor(means)
+        means = means if means.is_floating_point() else means.float()
+        k = len(means)
+        if means.ndim < 2:
+            raise ValueError(f"expected means of shape [K, *sample_shape], got {list(means.shape)}")
+        std = torch.as_tensor(std, dtype=means.dtype).expand(k).clone()
+        weights = torch.full((k,), 1 / k, dtype=means.dtype) if weights is None else torch.as_tensor(weights, dtype=means.dtype)
+        if not bool((std > 0).all()) or weights.shape != (k,) or not bool((weights > 0).all()):
+            raise ValueError(f"expected positive std and {k} positive weights, got {std.tolist()} and {weights.tolist()}")
+        labels_ = torch.zeros(k, dtype=torch.long) if labels is None else torch.as_tensor(labels)
+        if labels_.shape != (k,) or int(labels_.min()) < 0:
+            raise ValueError(f"expected {k} labels from 0, got {labels_.tolist()}")
+        self.sample_shape = tuple(means.shape[1:])
+        self.num_classes = 0 if labels is None else int(labels_.max()) + 1
+        self.register_buffer("means", means)
+        self.register_buffer("std", std)
+        self.register_buffer("log_weights", (weights / weights.sum()).log())
+        self.register_buffer("labels", labels_)
+
+    def velocity(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """Exact u(x, t | condition); labels [B] in 0 .. num_classes, the last one (null) and None mean the whole mixture."""
+        m, s2 = self.means.flatten(1).to(x.dtype), self.std.to(x.dtype) ** 2
+        t = t.to(x.dtype)[:, None]
+        v = (1 - t) ** 2 * s2 + t**2
+        offset = x.flatten(1)[:, None] - (1 - t)[..., None] * m
+        logits = self.log_weights.to(x.dtype) - 0.5 * (m.shape[1] * v.log() + offset.square().sum(-1) / v)
+        if condition is not None and self.num_classes:
+            others = (self.labels != condition[:, None]) & (condition[:, None] != self.num_classes)
+            logits = logits.masked_fill(others, -torch.inf)
+        per_component = m + (((1 - t) * s2 - t) / v)[..., None] * offset
+        return torch.einsum("bk,bkd->bd", logits.softmax(1), per_component).view_as(x)
+
+    def sample(self, n: int, generator: Generator, condition: Tensor | None = None) -> Tensor:
+        """Exact samples of the mixture, or of the components with the labels `condition` [n]; [n, *sample_shape]."""
+        weights = self.log_weights.exp().expand(n, -1)
+        if condition is not None and self.num_classes:
+            weights = weights * ((self.labels == condition[:, None]) | (condition[:, None] == self.num_classes))
+        k = torch.multinomial(weights, 1, generator=generator)[:, 0]
+        noise = torch.randn(n, *self.sample_shape, generator=generator, device=generator.device, dtype=self.means.dtype)
+        return self.means[k] + self.std[k].view(-1, *[1] * len(self.sample_shape)) * noise
