@@ -1,4 +1,4 @@
-"""Conditions are opaque: None, a tensor, or a tuple, list or dict of them with the batch first. Joining, cutting and moving them."""
+"""Joining and cutting conditions, which are opaque: None, a tensor, or a tuple, list or dict of them, the batch first."""
 
 from collections.abc import Callable
 from typing import Any

@@ -1,20 +1,22 @@
 """Distributions of delta and r on [0, 1], and the floor onto the discrete grid."""
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
 
-class TimeDistribution(Protocol):
-    """Draws n times in [0, 1] as float32 [n] on the generator's device."""
+class TimeDistribution(ABC):
+    """A law on [0, 1]."""
 
-    def sample(self, n: int, generator: Generator) -> Tensor: ...
+    @abstractmethod
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        """n draws, float32 [n] on the generator's device."""
 
 
 @dataclass(frozen=True)
-class LogitNormal:
+class LogitNormal(TimeDistribution):
     """sigmoid(mean + std * normal): the paper's law of r, LogitNormal(0.8, 1.6) (Table 1a), and part of the law of delta.
 
     >>> LogitNormal(0.0, 1.0).sample(2, Generator().manual_seed(0))
@@ -34,7 +36,7 @@ class LogitNormal:
 
 
 @dataclass(frozen=True)
-class Uniform:
+class Uniform(TimeDistribution):
     """The uniform law on [low, high]."""
 
     low: float = 0.0
@@ -49,7 +51,7 @@ class Uniform:
 
 
 @dataclass(frozen=True)
-class WithAtom:
+class WithAtom(TimeDistribution):
     """`at` with the given probability, a draw of `base` otherwise: the law of delta, 10 % of it exactly 0 (Table 3).
 
     >>> (WithAtom(LogitNormal(0.0, 1.0), 0.1).sample(1000, Generator().manual_seed(0)) == 0).float().mean()
@@ -70,9 +72,10 @@ class WithAtom:
 
 
 def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
-    """The index i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps (Eq. 14's grid, App. A.1); delta = 1 gives the last.
+    """The index i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps (Eq. 14's grid); delta = 1 gives the last.
 
     >>> floor_to_grid(torch.tensor([0.0, 0.124, 0.125, 1.0]), 8)
     tensor([0, 0, 1, 7])
     """
-    return (delta * steps).floor().long().clamp(max=steps - 1)
+    inner = torch.arange(1, steps, device=delta.device).to(delta.dtype) / steps  # delta * steps would round some nodes down
+    return torch.bucketize(delta, inner, right=True)

@@ -1,8 +1,8 @@
 """The flow map f(z, delta) = z + delta F(z, delta), and three ways to its derivative along delta."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -24,14 +24,16 @@ def flow_map(z: Tensor, F: Tensor, delta: Tensor) -> Tensor:
     return z + expand(delta, z) * F
 
 
-class Derivative(Protocol):
-    """A way to dF/d(delta), the partial derivative with z held: (F, z [B, ...], delta [B]) to [B, ...], without gradient."""
+class Derivative(ABC):
+    """A way to dF/d(delta), the partial derivative with z held."""
 
-    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor: ...
+    @abstractmethod
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
+        """z [B, ...] and delta [B] to dF/d(delta) [B, ...], a constant: no gradient flows through it."""
 
 
 @dataclass(frozen=True)
-class ExactJVP:
+class ExactJVP(Derivative):
     """Exact dF/d(delta) by forward-mode differentiation: tangent 0 for z, 1 for delta (App. A.1, the continuous objective).
 
     Dual numbers with gradients off and the math attention kernel, because the fused kernels have no forward-mode rule.
@@ -54,7 +56,7 @@ class ExactJVP:
 
 
 @dataclass(frozen=True)
-class CentralDifference:
+class CentralDifference(Derivative):
     """(F(z, delta + h) - F(z, delta - h)) / 2h, error O(h^2); one-sided at the ends so that delta stays in [0, 1].
 
     The network runs in float32 outside autocast: the difference of two bfloat16 outputs is noise.
@@ -76,7 +78,7 @@ class CentralDifference:
 
 
 @dataclass(frozen=True)
-class ForwardDifference:
+class ForwardDifference(Derivative):
     """(F(z, delta + h) - F(z, delta)) / h, error O(h); backward where delta + h leaves [0, 1].
 
     Args:

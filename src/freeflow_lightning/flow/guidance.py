@@ -47,5 +47,5 @@ def guided_velocity(
     tensor([5.])
     """
     both = velocity(torch.cat([x, x]), torch.cat([t, t]), join(condition, null))
-    conditional, unconditional = both.chunk(2)
-    return torch.lerp(unconditional, conditional, expand(interval_guidance(gamma, t, interval), x).to(both.dtype))
+    conditional, unconditional = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)  # bfloat16 would round gamma
+    return torch.lerp(unconditional, conditional, expand(interval_guidance(gamma, t, interval), x).to(conditional.dtype))

@@ -55,8 +55,11 @@ class ScalarConditioned(nn.Module):
         self, backbone: nn.Module, scalars: tuple[str, ...], time_module: str | None = None, scale: float = 1.0
     ) -> None:
         super().__init__()
-        _, leaf = time_embedding(backbone, time_module)
-        width = [layer for layer in leaf.modules() if isinstance(layer, nn.Linear)][-1].out_features
+        name, leaf = time_embedding(backbone, time_module)
+        layers = [layer for layer in leaf.modules() if isinstance(layer, nn.Linear)]
+        if not layers:
+            raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
+        width = layers[-1].out_features
         self.backbone = backbone
         self.embedders = nn.ModuleDict({name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars})
         self._extra: Tensor | None = None

@@ -82,6 +82,17 @@ class SiT(nn.Module):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.architecture = {
+            "input_size": input_size,
+            "patch_size": patch_size,
+            "in_channels": in_channels,
+            "hidden_size": hidden_size,
+            "depth": depth,
+            "num_heads": num_heads,
+            "mlp_ratio": mlp_ratio,
+            "num_classes": num_classes,
+            "time_scale": time_scale,
+        }
         if input_size % patch_size or hidden_size % num_heads:
             raise ValueError(
                 f"expected patch_size to divide input_size and num_heads to divide hidden_size, "

@@ -41,4 +41,4 @@ def correction(
     output = F(z, one) if output is None else output
     with torch.no_grad():
         x_r = interpolate(flow_map(z, output, one), n, r)
-        return residual(output, v_n(x_r, r) - u(x_r, r))
+        return residual(output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r))  # in x's precision, not the networks'

@@ -1,4 +1,4 @@
-"""The prediction objective: the student's generating velocity v_G meets the teacher's velocity along its own path (Eqs. 6-9, 14)."""
+"""The prediction objective: the student's generating velocity meets the teacher's along its own path (Eqs. 6-9, 14)."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -80,12 +80,12 @@ class DiscretePrediction(Prediction):
             raise ValueError(f"expected at least one step of the delta grid, got {self.steps}")
 
     def output_delta(self, delta: Tensor) -> Tensor:
-        return (floor_to_grid(delta, self.steps) + 1) / self.steps
+        return (floor_to_grid(delta, self.steps) + 1).to(delta.dtype) / self.steps
 
     @torch.no_grad()
     def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
-        i = floor_to_grid(delta, self.steps)
-        here, there = (i / self.steps).to(delta.dtype), ((i + 1) / self.steps).to(delta.dtype)
+        i = floor_to_grid(delta, self.steps).to(delta.dtype)
+        here, there = i / self.steps, (i + 1) / self.steps
         f_here = flow_map(z, F(z, here), here)
         v_g = (flow_map(z, output, there) - f_here) / expand(there - here, z)
         return v_g - one_step_rule(self.method)(u, f_here, 1 - here, 1 - there)

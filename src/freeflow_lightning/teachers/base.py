@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import guided_velocity
+from freeflow_lightning.flow import apply, guided_velocity, indexed_generator, indexed_noise, join
 
 
 class Teacher(nn.Module, ABC):
@@ -50,7 +50,7 @@ class Teacher(nn.Module, ABC):
         """The condition for class labels [B]; None for a teacher without classes."""
         if not self.num_classes:
             return None
-        if labels.numel() and not (0 <= int(labels.min()) and int(labels.max()) < self.num_classes):
+        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
             raise ValueError(f"expected classes in 0 .. {self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
         return labels
 
@@ -74,6 +74,15 @@ class Teacher(nn.Module, ABC):
             "for example freeflow_lightning.nets.MLP, or override network()"
         )
 
+    def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
+        """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.
+
+        Both are functions of (seed, stream, index) alone: not of the batch, the number of processes or the device.
+        """
+        z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
+        draws = [self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()]
+        return z, apply(lambda tensor: tensor.to(device), join(*draws))
+
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         return self.velocity(x, t, condition)
 
@@ -83,9 +92,7 @@ class Teacher(nn.Module, ABC):
         """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None."""
         if gamma is None:
             return self(x, t, condition)
-        return guided_velocity(
-            self, x, t, condition, null=self.null_condition(condition), gamma=gamma, interval=interval
-        )
+        return guided_velocity(self, x, t, condition, null=self.null_condition(condition), gamma=gamma, interval=interval)
 
 
 def trainable_copy(network: nn.Module) -> nn.Module:

@@ -49,6 +49,8 @@ class GaussianMixtureTeacher(Teacher):
         labels_ = torch.zeros(k, dtype=torch.long) if labels is None else torch.as_tensor(labels)
         if labels_.shape != (k,) or int(labels_.min()) < 0:
             raise ValueError(f"expected {k} labels from 0, got {labels_.tolist()}")
+        if gaps := set(range(int(labels_.max()))) - set(labels_.tolist()):
+            raise ValueError(f"expected every class from 0 to have a component, but {sorted(gaps)} have none")
         self.sample_shape = tuple(means.shape[1:])
         self.num_classes = 0 if labels is None else int(labels_.max()) + 1
         self.register_buffer("means", means)

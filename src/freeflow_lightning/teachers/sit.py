@@ -63,9 +63,9 @@ class SiTTeacher(Teacher):
         return twin
 
 
-def save_sit(path: str | Path, network: SiTVelocity, architecture: dict[str, Any]) -> None:
+def save_sit(path: str | Path, network: SiTVelocity) -> None:
     """Write a SiT's weights with its architecture (SiT's arguments) and convention into one safetensors file."""
-    about = {"architecture": json.dumps(architecture), "convention": network.convention}
+    about = {"architecture": json.dumps(network.net.architecture), "convention": network.convention}
     save_file({key: value.contiguous().cpu() for key, value in network.net.state_dict().items()}, str(path), about)
 
 
@@ -84,12 +84,15 @@ def load_sit(path: str | Path) -> SiTVelocity:
         raise ValueError(f"{path} is not a readable safetensors file ({error})") from error
     if not {"architecture", "convention"} <= about.keys():
         raise ValueError(f"{path} carries no architecture: expected a file written by freeflow_lightning.teachers.save_sit")
-    net = SiT(**json.loads(about["architecture"]))
     try:
-        net.load_state_dict(weights)
+        velocity = SiTVelocity(SiT(**json.loads(about["architecture"])), about["convention"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} carries an architecture or convention that this version cannot build: {error}") from error
+    try:
+        velocity.net.load_state_dict(weights)
     except RuntimeError as error:
         raise ValueError(f"the weights of {path} do not fit its architecture: {error}") from error
-    return SiTVelocity(net, about["convention"])
+    return velocity
 
 
 def resolve(path: str | Path) -> Path:

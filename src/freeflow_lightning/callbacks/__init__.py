@@ -1,0 +1,24 @@
+"""What users of the toolkit configure: schedules, averages, evaluation, pictures, health."""
+
+from freeflow_lightning.callbacks.alpha import AlphaSchedule
+from freeflow_lightning.callbacks.ema import StudentEMA
+from freeflow_lightning.callbacks.fid import PeriodicFID
+from freeflow_lightning.callbacks.health import HealthMonitor
+from freeflow_lightning.callbacks.progress import DistillationProgress, NetworkSummary
+from freeflow_lightning.callbacks.samples import SampleGrid
+from freeflow_lightning.callbacks.save_teacher import SaveTeacher
+from freeflow_lightning.callbacks.trajectory import TrajectoryError
+from freeflow_lightning.callbacks.warmup import ConfidentRegionWarmup
+
+__all__ = [
+    "AlphaSchedule",
+    "ConfidentRegionWarmup",
+    "DistillationProgress",
+    "HealthMonitor",
+    "NetworkSummary",
+    "PeriodicFID",
+    "SampleGrid",
+    "SaveTeacher",
+    "StudentEMA",
+    "TrajectoryError",
+]

@@ -1,0 +1,69 @@
+"""StudentEMA: moving averages of the trained network, saved beside the raw weights and used for samples and metrics."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from freeflow_lightning.recipe import Recipe
+
+
+def average_name(decay: float) -> str:
+    """The name of an average in the checkpoint.
+
+    >>> average_name(0.9999)
+    'ema_0_9999'
+    """
+    return f"ema_{decay}".replace(".", "_")
+
+
+def decay_at(step: int, decay: float) -> float:
+    """The decay after `step` updates: it rises as (1 + n) / (10 + n) up to `decay`, so that early averages forget fast.
+
+    >>> round(decay_at(1, 0.9999), 3), decay_at(10**6, 0.9999)
+    (0.182, 0.9999)
+    """
+    return min(decay, (1 + step) / (10 + step))
+
+
+class StudentEMA(Callback):
+    """Exponential moving averages, updated once per optimizer step and before the checkpoint of that step is written.
+
+    They live in the module's `averages`, so checkpoints hold them under `averages.<name>.` with the raw weights, strictly
+    loaded. The first decay serves validation, samples and metrics.
+
+    Args:
+        decays: one decay in [0, 1) per average.
+    """
+
+    def __init__(self, decays: Sequence[float] = (0.9999,)) -> None:  # Table 6
+        if not decays or not all(0 <= decay < 1 for decay in decays) or len(set(decays)) < len(decays):
+            raise ValueError(f"expected one or more different decays in [0, 1), got {list(decays)}")
+        self.decays = tuple(decays)
+        self._updated_at = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, Recipe):
+            raise ValueError(f"StudentEMA serves a Recipe (FreeFlowModule, FlowMatchingModule), got {type(pl_module).__name__}")
+        for decay in self.decays:
+            if average_name(decay) not in pl_module.averages:
+                pl_module.averages[average_name(decay)] = deepcopy(pl_module.trained).requires_grad_(False).eval()
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._updated_at = trainer.global_step
+
+    @torch.no_grad()
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step == self._updated_at:  # gradients are still being accumulated
+            return
+        self._updated_at = trainer.global_step
+        fresh = list(pl_module.trained.parameters())
+        for decay in self.decays:
+            average = pl_module.averages[average_name(decay)]
+            torch._foreach_lerp_(list(average.parameters()), fresh, 1 - decay_at(trainer.global_step, decay))
+            for old, new in zip(average.buffers(), pl_module.trained.buffers(), strict=True):
+                old.copy_(new)

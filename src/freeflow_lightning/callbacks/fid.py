@@ -1,0 +1,83 @@
+"""PeriodicFID: at each validation, the Frechet distance of the student's samples to the teacher's, and its floor."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from torchmetrics import Metric
+
+from freeflow_lightning.recipe import Evaluation
+from freeflow_lightning.reference import Sampler, load_reference, pictures
+
+
+class PeriodicFID(Callback):
+    """Logs "fid/student" (validation samples against the teacher's own) and "fid/floor" (the teacher against itself).
+
+    The floor uses as many samples as the validation does: a student cannot be expected below it, and both carry the same
+    bias of the count. The reference is cached; see freeflow_lightning.reference. Samples come from the EMA if there is one.
+
+    Args:
+        metric: FrechetDistance with a feature network, InceptionFID, or any metric with update(images, real).
+        reference_samples: teacher samples of the reference.
+        method: the teacher's one-step rule.
+        steps: the teacher's steps.
+        seed: seed of reference and floor; their noise is disjoint from the validation's.
+        cache: folder of the cached references; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
+    """
+
+    def __init__(
+        self,
+        metric: Metric,
+        reference_samples: int = 10_000,
+        method: str = "heun",
+        steps: int = 64,
+        seed: int = 1,
+        cache: str | None = None,
+    ) -> None:
+        if reference_samples < 2 or steps < 1:
+            raise ValueError(f"expected at least 2 reference samples and 1 step, got {reference_samples} and {steps}")
+        self.metric, self.reference_samples, self.method, self.steps, self.seed = metric, reference_samples, method, steps, seed
+        self.cache = Path(cache) if cache else None
+        self._floor: float | None = None
+
+    @torch.no_grad()
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking or self._floor is not None:
+            return
+        self.metric.to(pl_module.device)
+        count = trainer.val_dataloaders.count
+        self._floor = load_reference(
+            self.metric,
+            pl_module.teacher,
+            sampler=Sampler(self.method, self.steps, pl_module.evaluation_guidance),
+            count=self.reference_samples,
+            floor_count=count,
+            seed=self.seed,
+            rank=trainer.global_rank,
+            world_size=trainer.world_size,
+            folder=self.cache,
+        )
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        if trainer.sanity_checking:
+            return
+        evaluation: Evaluation = outputs
+        keep = batch.index < batch.count
+        self.metric.update(pictures(pl_module.teacher, evaluation.samples[keep.to(evaluation.samples.device)]), real=False)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.sanity_checking:
+            return
+        figures = {"fid/student": float(self.metric.compute()), "fid/floor": self._floor}
+        pl_module.log_dict(figures, rank_zero_only=False, batch_size=1)
+        self.metric.reset()

@@ -1,0 +1,117 @@
+"""HealthMonitor: says in words when the logged figures show that a run goes wrong."""
+
+import logging
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.recipe import Evaluation
+from freeflow_lightning.reference import Sampler
+
+log = logging.getLogger(__name__)
+
+ADVICE = {
+    "prediction/residual": "the prediction residual grows: lower student_lr, clip gradients, or lengthen ConfidentRegionWarmup",
+    "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
+    "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
+    "gradient/student": "the student's gradients grow: lower student_lr or set --trainer.gradient_clip_val",
+}
+
+
+def grows(history: list[float], factor: float, window: int) -> bool:
+    """Whether the mean of the last `window` values exceeds `factor` times the lowest mean of a window before it.
+
+    >>> grows([1.0, 1.0, 3.0, 3.0], factor=2.0, window=2), grows([3.0, 3.0, 1.0, 1.0], factor=2.0, window=2)
+    (True, False)
+    """
+    if len(history) < 2 * window:
+        return False
+    means = [sum(history[k : k + window]) / window for k in range(0, len(history) - window + 1)]
+    return means[-1] > factor * min(means[: len(history) - 2 * window + 1])
+
+
+class HealthMonitor(Callback):
+    """Warns, once per cause, about growing residuals and gradients, a lagging auxiliary network and lost diversity.
+
+    At each validation it logs "health/diversity": the spread of the student's samples over that of the teacher's for the
+    same noise and conditions (1 is right; below `least_diversity` modes are being lost). Non-finite numbers stop every
+    recipe by themselves; this callback is about the finite ones. Its memory starts anew after a restart.
+
+    Args:
+        factor: growth over the run's best window that counts as wrong.
+        window: logged values per window.
+        least_diversity: spread under which it warns.
+        count: samples of the comparison, the first ones of the validation.
+        steps: the teacher's Heun steps for them.
+    """
+
+    def __init__(
+        self, factor: float = 3.0, window: int = 10, least_diversity: float = 0.8, count: int = 256, steps: int = 16
+    ) -> None:
+        if factor <= 1 or window < 1 or count < 2:
+            raise ValueError(f"expected factor > 1, window >= 1 and count >= 2, got {factor}, {window} and {count}")
+        self.factor, self.window, self.least_diversity, self.count, self.steps = factor, window, least_diversity, count, steps
+        self._history: dict[str, list[float]] = {name: [] for name in ADVICE}
+        self._warned: set[str] = set()
+        self._spread: float | None = None
+        self._samples: list[torch.Tensor] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, FreeFlowModule):
+            raise ValueError("HealthMonitor watches a distillation: it belongs to FreeFlowModule; remove it")
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        if trainer.global_step % trainer.log_every_n_steps:
+            return
+        for name, history in self._history.items():
+            if name in trainer.callback_metrics:
+                history.append(float(trainer.callback_metrics[name]))
+                if grows(history, self.factor, self.window):
+                    self._warn(name, f"step {trainer.global_step}: {ADVICE[name]}")
+
+    @torch.no_grad()
+    def on_validation_batch_end(
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        outputs: Any,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
+    ) -> None:
+        evaluation: Evaluation = outputs
+        if sum(map(len, self._samples)) < self.count:
+            self._samples.append(evaluation.samples.float())
+
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        samples, self._samples = torch.cat(self._samples)[: self.count], []
+        if trainer.sanity_checking:
+            return
+        if self._spread is None:
+            place = torch.arange(len(samples)) * trainer.world_size + trainer.global_rank
+            seed, device = trainer.val_dataloaders.seed, pl_module.device
+            z, condition = pl_module.teacher.draw_indexed(place, seed=seed, stream="validation", device=device)
+            sampler = Sampler("heun", self.steps, pl_module.evaluation_guidance)
+            self._spread = spread(sampler(pl_module.teacher, z, condition))
+        diversity = spread(samples) / self._spread
+        pl_module.log("health/diversity", diversity, sync_dist=True, batch_size=1)
+        if diversity < self.least_diversity:
+            advice = (
+                "the student's samples are less diverse than the teacher's: raise the prediction's share or lower alpha_ref"
+            )
+            self._warn("diversity", f"step {trainer.global_step}: {advice} (spread {diversity:.2f} of the teacher's)")
+
+    def _warn(self, cause: str, text: str) -> None:
+        if cause not in self._warned:
+            self._warned.add(cause)
+            log.warning(text)
+
+
+def spread(samples: torch.Tensor) -> float:
+    """Root of the mean variance per element, a scalar: how far samples [N, ...] are from their mean."""
+    return float(samples.flatten(1).var(0).mean().sqrt())

@@ -1,0 +1,49 @@
+"""The progress bar and the model summary of a distillation."""
+
+from typing import Any
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import RichProgressBar
+from rich.console import Console
+from rich.table import Table
+
+from freeflow_lightning.recipe import Recipe
+
+SHOWN = {
+    "prediction/residual": "pred",
+    "correction/residual": "corr",
+    "auxiliary/loss": "aux",
+    "flow_matching/loss": "loss",
+    "speed/samples_per_s": "samples/s",
+    "fid/student": "FID",
+}
+
+
+class DistillationProgress(RichProgressBar):
+    """One bar for the whole run: step, loss terms, samples/s and the last FID.
+
+    Args:
+        refresh_rate: batches between two redraws.
+    """
+
+    def __init__(self, refresh_rate: int = 10) -> None:
+        super().__init__(refresh_rate=refresh_rate)
+
+    def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
+        """The figures of SHOWN that have been logged, three digits each."""
+        known = trainer.callback_metrics
+        return {short: f"{float(known[name]):.3g}" for name, short in SHOWN.items() if name in known}
+
+
+class NetworkSummary(Callback):
+    """Prints, before training, the parameters of the frozen teacher, the networks in training, and the averages."""
+
+    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.is_global_zero or not isinstance(pl_module, Recipe):
+            return
+        table = Table(title=type(pl_module).__name__, title_justify="left")
+        for column in ("network", "class", "parameters", "state"):
+            table.add_column(column, justify="right" if column == "parameters" else "left")
+        for name, network, state in pl_module.inventory():
+            table.add_row(name, type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}", state)
+        Console().print(table)

@@ -1,0 +1,60 @@
+"""SampleGrid: teacher and student for the same noise and fixed classes, as PNG and in TensorBoard."""
+
+from pathlib import Path
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.loggers import TensorBoardLogger
+from torch import Tensor
+
+from freeflow_lightning import plots
+from freeflow_lightning.reference import Sampler, pictures
+
+
+class SampleGrid(Callback):
+    """Writes samples/step_N.png at the start of training and at each validation.
+
+    The upper row is the teacher's many-step sample, the lower one the recipe's, from the same noise; column k shows class
+    k modulo the number of classes. Two-dimensional states become a scatter plot.
+
+    Args:
+        count: columns (points of a scatter plot).
+        method: the teacher's one-step rule.
+        steps: the teacher's steps.
+        seed: seed of the noise.
+    """
+
+    def __init__(self, count: int = 10, method: str = "heun", steps: int = 64, seed: int = 0) -> None:
+        if count < 1:
+            raise ValueError(f"expected at least one sample to show, got {count}")
+        self.count, self.method, self.steps, self.seed = count, method, steps, seed
+        self._teacher_samples: Tensor | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self.draw(trainer, pl_module)
+
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if not trainer.sanity_checking:
+            self.draw(trainer, pl_module)
+
+    @torch.no_grad()
+    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Draw, on every rank (sharded networks need all of them), and write, on the first."""
+        teacher, index = pl_module.teacher, torch.arange(self.count)
+        z, condition = teacher.draw_indexed(index, seed=self.seed, stream="grid", device=pl_module.device)
+        if teacher.num_classes:
+            condition = teacher.class_condition((index % teacher.num_classes).to(pl_module.device))
+        name = f"teacher, {self.steps} {self.method} steps"
+        if self._teacher_samples is None:
+            sampler = Sampler(self.method, self.steps, pl_module.evaluation_guidance)
+            self._teacher_samples = pictures(teacher, sampler(teacher, z, condition)).cpu()
+        drawn = pictures(teacher, pl_module.generate(z, condition)).cpu()
+        if not trainer.is_global_zero:
+            return
+        show = plots.rows if drawn.ndim == 4 else plots.points
+        figure = show({name: self._teacher_samples, pl_module.sampling: drawn}, f"step {trainer.global_step}")
+        for logger in trainer.loggers:
+            if isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("samples", plots.pixels(figure), trainer.global_step, dataformats="HWC")
+        folder = Path(trainer.log_dir or trainer.default_root_dir)
+        plots.save(figure, folder / "samples" / f"step_{trainer.global_step:07d}.png")

@@ -1,0 +1,20 @@
+"""SaveTeacher: the averaged network of a flow-matching run as a file that SiTTeacher reads."""
+
+from pathlib import Path
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.teachers import SiTVelocity, save_sit
+
+
+class SaveTeacher(Callback):
+    """Writes teacher.safetensors into the run's folder when training ends."""
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, Recipe) or not isinstance(pl_module.trained, SiTVelocity):
+            raise ValueError("SaveTeacher writes a SiTVelocity network that FlowMatchingModule trains; remove it")
+
+    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.is_global_zero:
+            save_sit(Path(trainer.log_dir or trainer.default_root_dir) / "teacher.safetensors", pl_module.evaluated)

@@ -1,0 +1,28 @@
+"""ConfidentRegionWarmup: owns t_c(n), the time below which the teacher is not asked yet (App. A.1)."""
+
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from freeflow_lightning.flow import confident_time
+from freeflow_lightning.module import FreeFlowModule
+
+
+class ConfidentRegionWarmup(Callback):
+    """Sets the module's t_c at each step: linear from 1 to 0. Derived from the step alone, so it needs no state.
+
+    Args:
+        steps: optimizer steps until t_c = 0.
+    """
+
+    def __init__(self, steps: int = 10_000) -> None:  # Table 6
+        if steps < 1:
+            raise ValueError(f"expected at least one warmup step, got {steps}; leave the callback out for no warmup")
+        self.steps = steps
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if not isinstance(pl_module, FreeFlowModule) or pl_module.correction_fraction == 1:
+            raise ValueError(
+                "ConfidentRegionWarmup has no effect here: it belongs to the prediction objective of FreeFlowModule; remove it"
+            )
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+        pl_module.t_c = confident_time(trainer.global_step, warmup_steps=self.steps)

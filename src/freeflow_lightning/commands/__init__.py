@@ -1,0 +1,1 @@
+"""The verbs of `freeflow`, one module each."""

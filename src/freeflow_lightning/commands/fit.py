@@ -1,0 +1,108 @@
+"""freeflow fit and validate: LightningCLI with this package's recipes, default loggers, and resuming."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch.callbacks import ProgressBar
+from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
+from lightning.pytorch.loggers import TensorBoardLogger
+
+from freeflow_lightning import callbacks, digits, flow_matching, metrics, module, nets, teachers  # noqa: F401 (short names)
+from freeflow_lightning.data import PriorDataModule
+from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.run_folder import ROOT, MetricsCSV, last_checkpoint, next_version, version_of
+
+
+class Parser(LightningArgumentParser):
+    """A parser whose errors are the error, not the list of every trainer flag."""
+
+    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
+        if not self.exit_on_error:
+            super().error(message, ex)
+        print(f"freeflow {sys.argv[1]}: {message.strip()}\n(freeflow {sys.argv[1]} --help lists the options)", file=sys.stderr)
+        sys.exit(2)
+
+
+class FreeFlowCLI(LightningCLI):
+    """LightningCLI whose model is a Recipe, FreeFlowModule unless the config says otherwise."""
+
+    @staticmethod
+    def subcommands() -> dict[str, set[str]]:
+        loaders = {"model", "train_dataloaders", "val_dataloaders", "dataloaders", "datamodule"}
+        return {"fit": loaders, "validate": loaders}
+
+    def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
+        parser.set_defaults(
+            {
+                "model": {"class_path": f"{FreeFlowModule.__module__}.{FreeFlowModule.__qualname__}"},
+                "data": {"class_path": f"{PriorDataModule.__module__}.{PriorDataModule.__qualname__}"},
+            }
+        )
+
+    def _parse_ckpt_path(self) -> None:
+        """The config and the command line decide; a checkpoint's old settings never override them."""
+
+    def before_instantiate_classes(self) -> None:
+        config = self.config[self.subcommand]
+        self.run_name = Path(str(config.config[0])).stem if config.get("config") else "default"
+        self.folder = Path(ROOT) / self.run_name
+        if config.get("ckpt_path") == "last":
+            config.ckpt_path = str(last_checkpoint(self.folder))
+
+    def instantiate_classes(self) -> None:
+        super().instantiate_classes()
+        self.model.hparams.update(self._plain_model_config())
+
+    def _plain_model_config(self) -> dict[str, Any]:
+        """The model's section of the config, to be carried by the checkpoint."""
+        self._dump_config()
+        return self.config_dump["model"]
+
+    def instantiate_trainer(self, **kwargs: Any) -> Trainer:
+        config = self.config_init[self.subcommand].trainer
+        own: list[Any] = [callbacks.NetworkSummary()]
+        given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
+        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
+            own.append(callbacks.DistillationProgress())
+        if config.logger in (None, True):
+            kwargs["logger"] = self._loggers()
+        extra = [self._get(self.config_init, c) for c in self._parser(self.subcommand).callback_keys]
+        return self._instantiate_trainer({**config, **kwargs}, [*extra, *own])
+
+    def _loggers(self) -> list:
+        """metrics.csv and TensorBoard events in one folder: the resumed run's own, or a new one."""
+        path = self._get(self.config, "ckpt_path")
+        resumed = version_of(Path(path), self.folder) if path and self.subcommand == "fit" else None
+        keep = resume_step(path) if resumed is not None else 0
+        n = next_version(self.folder) if resumed is None else resumed
+        return [MetricsCSV(ROOT, self.run_name, n, keep), TensorBoardLogger(ROOT, self.run_name, n, default_hp_metric=False)]
+
+
+def resume_step(path: str) -> int:
+    """The optimizer step a checkpoint was written at."""
+    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+
+
+def main() -> None:
+    """Parse the command line and run the verb."""
+    FreeFlowCLI(
+        Recipe,
+        LightningDataModule,
+        subclass_mode_model=True,
+        subclass_mode_data=True,
+        seed_everything_default=0,
+        auto_configure_optimizers=False,
+        save_config_kwargs={"overwrite": True},
+        trainer_defaults={
+            "max_epochs": -1,
+            "num_sanity_val_steps": 0,
+            "enable_model_summary": False,
+            "log_every_n_steps": 50,
+        },
+        parser_class=Parser,
+        parser_kwargs={"prog": "freeflow"},
+    )

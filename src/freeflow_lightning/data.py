@@ -1,0 +1,105 @@
+"""PriorDataModule: what a data-free run draws from: a length, a batch size and a seed, and no dataset."""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from lightning.pytorch import LightningDataModule
+from torch import Tensor
+
+
+class PriorBatch(NamedTuple):
+    """One training batch: its size and the run's seed. The recipe draws its noise from (seed, rank, batch counter)."""
+
+    size: int
+    seed: int
+
+
+class IndexBatch(NamedTuple):
+    """Sample indices [B]; sample i is a function of (seed, i). Indices from `count` on are padding, to be left out."""
+
+    index: Tensor
+    seed: int
+    count: int
+
+
+class PriorStream:
+    """`length` equal batches an epoch, resumable in the middle of one."""
+
+    def __init__(self, batch: PriorBatch, length: int) -> None:
+        self.batch, self.length = batch, length
+        self._position = self._resume_at = 0
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __iter__(self) -> Iterator[PriorBatch]:
+        start, self._resume_at = self._resume_at, 0
+        for position in range(start, self.length):
+            self._position = position + 1
+            yield self.batch
+
+    def state_dict(self) -> dict[str, int]:
+        return {"position": self._position}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._resume_at = self._position = state["position"] % self.length
+
+
+class IndexRange:
+    """The indices 0 .. count - 1 dealt to the ranks in turn, padded so that every rank sees equally many equal batches."""
+
+    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
+        self.count, self.batch_size, self.seed, self.rank, self.world_size = count, batch_size, seed, rank, world_size
+
+    def __len__(self) -> int:
+        return math.ceil(self.count / (self.batch_size * self.world_size))
+
+    def __iter__(self) -> Iterator[IndexBatch]:
+        for start in range(len(self)):
+            place = torch.arange(start * self.batch_size, (start + 1) * self.batch_size)
+            index = place * self.world_size + self.rank
+            rows = index[: max(1, int((index < self.count).sum()))] if start == len(self) - 1 else index
+            yield IndexBatch(rows, self.seed, self.count)
+
+
+class PriorDataModule(LightningDataModule):
+    """Counters instead of data: nothing is opened, nothing is downloaded.
+
+    Args:
+        batch_size: samples per process and (micro-)batch; the paper's global batch is 256.
+        length: batches per epoch; the paper's epoch is 5000 (1.5M iterations are 300 epochs, Table 6).
+        seed: seed of all training and validation noise.
+        val_samples: samples that each validation draws, over all processes; 0 switches validation off.
+        val_batch_size: samples per process and validation batch.
+
+    >>> next(iter(PriorDataModule(batch_size=8, seed=1).train_dataloader()))
+    PriorBatch(size=8, seed=1)
+    """
+
+    def __init__(
+        self,
+        batch_size: int = 256,  # Table 6
+        length: int = 5000,  # Table 6: 1.5M iterations are 300 epochs
+        seed: int = 0,
+        val_samples: int = 0,
+        val_batch_size: int = 256,
+    ) -> None:
+        super().__init__()
+        if min(batch_size, length, val_batch_size) < 1 or val_samples < 0:
+            raise ValueError(
+                f"expected batch_size, length and val_batch_size of at least 1 and val_samples of at least 0, "
+                f"got {batch_size}, {length}, {val_batch_size} and {val_samples}"
+            )
+        self.batch_size, self.length, self.seed = batch_size, length, seed
+        self.val_samples, self.val_batch_size = val_samples, val_batch_size
+
+    def train_dataloader(self) -> PriorStream:
+        return PriorStream(PriorBatch(self.batch_size, self.seed), self.length)
+
+    def val_dataloader(self) -> IndexRange | list:
+        if not self.val_samples:
+            return []
+        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        return IndexRange(self.val_samples, self.val_batch_size, self.seed, rank, world_size)

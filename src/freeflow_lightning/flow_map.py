@@ -1,0 +1,123 @@
+"""FlowMap: a trained student for inference: noise to a sample in one network evaluation."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from jsonargparse import ArgumentParser
+from torch import Tensor, nn
+
+from freeflow_lightning import flow
+from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.teachers import Teacher
+
+
+class FlowMap(nn.Module):
+    """f(z, 1) = z + F(z, 1, c, delta = 1, gamma), with what is needed to draw and decode its samples.
+
+    Args:
+        network: the student, (x, t, condition, delta=, gamma=) -> F.
+        teacher: gives shapes, conditions and the decoder; its velocity is not used.
+        guidance_range: the gammas that the student was trained for.
+    """
+
+    def __init__(self, network: nn.Module, teacher: Teacher, guidance_range: tuple[float, float] = (1.0, 2.0)) -> None:
+        super().__init__()
+        self.network, self.teacher, self.guidance_range = network.eval(), teacher, guidance_range
+
+    @classmethod
+    def from_checkpoint(cls, path: str | Path, *, average: str | None = None, teacher: Teacher | None = None) -> "FlowMap":
+        """The student of a training checkpoint, from its first average (or the one named) if it has any.
+
+        Args:
+            path: a .ckpt file that `freeflow fit` or a Trainer wrote. Nothing in it is executed.
+            average: name of the average, for example "ema_0_9999", or "raw" for the trained weights themselves.
+            teacher: the teacher, for a checkpoint of a module that was built in Python rather than from a config.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a checkpoint of FreeFlowModule, an unknown average, or a teacher that is missing.
+        """
+        checkpoint = read_checkpoint(path)
+        module = build_module(checkpoint, path, teacher)
+        names = list(dict.fromkeys(key.split(".")[1] for key in checkpoint["state_dict"] if key.startswith("averages.")))
+        chosen = average or (names[0] if names else "raw")
+        if chosen != "raw" and chosen not in names:
+            raise ValueError(f"{path} has no average {chosen!r}: expected one of {[*names, 'raw']}")
+        prefix = "student." if chosen == "raw" else f"averages.{chosen}."
+        weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
+        try:
+            module.student.load_state_dict(weights)
+        except RuntimeError as error:
+            raise ValueError(f"the weights of {path} do not fit its config: {error}") from error
+        return cls(module.student, module.teacher, module.guidance_range)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return next(self.network.parameters()).device
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, condition: Any = None, guidance: float | Tensor = 1.5) -> Tensor:
+        """Map noise z [B, *sample_shape] to samples [B, *sample_shape] in one evaluation; guidance a number or [B]."""
+        one = torch.ones(len(z), device=z.device)
+        F = self.network(z, one, condition, delta=one, gamma=one * guidance)
+        return flow.flow_map(z, F, one)
+
+    def sample(
+        self, n: int, condition: Any = None, guidance: float = 1.5, seed: int = 0, *, batch_size: int = 256, first: int = 0
+    ) -> Tensor:
+        """Samples number `first` to `first + n - 1` of the given seed, [n, *sample_shape].
+
+        Args:
+            n: how many, at least 1.
+            condition: one condition per sample, or None to draw them; class labels [n] for a class-conditional student.
+            guidance: gamma; a warning names the trained range if it is left.
+            seed: sample i is a function of (seed, i).
+            batch_size: samples per evaluation; has no influence on the samples.
+            first: index of the first sample, to continue an earlier call.
+        """
+        if n < 1:
+            raise ValueError(f"expected at least one sample, got {n}")
+        low, high = self.guidance_range
+        if not low <= guidance <= high:
+            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=2)
+        parts = []
+        for start in range(0, n, batch_size):
+            index = torch.arange(start, min(start + batch_size, n))
+            z, drawn = self.teacher.draw_indexed(index + first, seed=seed, stream="samples", device=self.device)
+            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
+            parts.append(self(z, drawn if condition is None else given, guidance))
+        return torch.cat(parts)
+
+
+def read_checkpoint(path: str | Path) -> dict[str, Any]:
+    """A Lightning checkpoint, read as tensors and plain values only (nothing is executed)."""
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: expected a .ckpt file, for example runs/NAME/version_0/checkpoints/last.ckpt"
+        )
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
+    return checkpoint
+
+
+def build_module(checkpoint: dict[str, Any], path: str | Path, teacher: Teacher | None) -> FreeFlowModule:
+    """The module that a checkpoint belongs to, built from the config it carries."""
+    config = checkpoint.get("hyper_parameters")
+    if not config:
+        if teacher is None:
+            raise ValueError(f"{path} carries no config: it was not written by `freeflow fit`; pass teacher=...")
+        return FreeFlowModule(teacher)
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(Recipe, "model")
+    module = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    if not isinstance(module, FreeFlowModule):
+        raise ValueError(f"{path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule")
+    return module

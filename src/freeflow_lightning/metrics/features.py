@@ -1,0 +1,83 @@
+"""Feature networks for the Fréchet distance where Inception has nothing to say: points, and digits of 8 x 8 pixels."""
+
+from importlib.resources import files
+
+from safetensors.torch import load
+from torch import Tensor, nn
+
+from freeflow_lightning.metrics.images import from_uint8
+
+
+class FlatFeatures(nn.Module):
+    """The sample itself, flattened: for points in the plane, and for distances between pixels.
+
+    Args:
+        num_features: numbers in one sample.
+
+    >>> import torch
+    >>> FlatFeatures(2)(torch.tensor([[[0], [255]]], dtype=torch.uint8))
+    tensor([[-1.,  1.]])
+    """
+
+    def __init__(self, num_features: int) -> None:
+        super().__init__()
+        self.num_features = num_features
+
+    def forward(self, samples: Tensor) -> Tensor:
+        """[B, ...] to [B, num_features]: uint8 images scaled to [-1, 1], floating-point samples as they are."""
+        flat = (samples if samples.is_floating_point() else from_uint8(samples)).flatten(1)
+        if flat.shape[1] != self.num_features:
+            raise ValueError(f"expected samples of {self.num_features} numbers, got shape {tuple(samples.shape)}")
+        return flat
+
+
+class DigitsFeatures(nn.Module):
+    """The 64 activations before the last layer of a small classifier of 8 x 8 digits; its weights ship with the package.
+
+    Trained for 100 steps only (metrics/digits_classifier.py): a classifier trained to the end maps a class to a point and
+    then no longer sees that a sampler returns class means.
+
+    >>> import torch
+    >>> DigitsFeatures()(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)).shape
+    torch.Size([3, 64])
+    """
+
+    num_features = 64
+
+    def __init__(self) -> None:
+        super().__init__()
+        weights = load((files("freeflow_lightning") / "assets" / "digits_classifier.safetensors").read_bytes())
+        self.network = digits_network()
+        self.network.load_state_dict(weights)
+        self.requires_grad_(False).eval()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """uint8 images [B, 1, 8, 8] to features [B, 64]."""
+        return self.network[:-1](self._scaled(images))
+
+    def logits(self, images: Tensor) -> Tensor:
+        """uint8 images [B, 1, 8, 8] to the logits of the classes 0 .. 9, [B, 10]."""
+        return self.network(self._scaled(images))
+
+    def _scaled(self, images: Tensor) -> Tensor:
+        if images.shape[1:] != (1, 8, 8):
+            raise ValueError(f"expected digits of shape [B, 1, 8, 8], got {tuple(images.shape)}")
+        return from_uint8(images)
+
+
+def digits_network() -> nn.Sequential:
+    """The untrained classifier, float32 [B, 1, 8, 8] in [-1, 1] to logits [B, 10]; the input of its last layer is 64 wide.
+
+    >>> sum(p.numel() for p in digits_network().parameters())
+    85066
+    """
+    return nn.Sequential(
+        nn.Conv2d(1, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3, stride=2, padding=1),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(1024, 64),
+        nn.ReLU(),
+        nn.Linear(64, 10),
+    )

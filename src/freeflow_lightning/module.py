@@ -1,0 +1,314 @@
+"""FreeFlowModule: the paper's recipe. `training_step` reads like its algorithm."""
+
+from collections.abc import Sequence
+from copy import deepcopy
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+
+from freeflow_lightning import objectives
+from freeflow_lightning.data import PriorBatch
+from freeflow_lightning.figures import Speed, binned, root_mean_square
+from freeflow_lightning.flow import (
+    LogitNormal,
+    TimeDistribution,
+    WithAtom,
+    flow_map,
+    interpolate,
+    join,
+    training_generator,
+)
+from freeflow_lightning.nets import ScalarConditioned
+from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
+from freeflow_lightning.recipe import Frozen, Recipe
+from freeflow_lightning.teachers import Teacher
+
+
+class PredictionDraw(NamedTuple):
+    """What the prediction rows draw; `n` [B_g, ...] is None once the confident-region warmup is over."""
+
+    z: Tensor
+    condition: Any
+    gamma: Tensor
+    delta: Tensor
+    n: Tensor | None
+
+
+class CorrectionDraw(NamedTuple):
+    """What the correction rows draw."""
+
+    z: Tensor
+    condition: Any
+    gamma: Tensor
+    n: Tensor
+    r: Tensor
+
+
+class Step(NamedTuple):
+    """One step's residuals (None where an objective is off), lambda, and the loss whose gradient is the step."""
+
+    loss: Tensor
+    lam: Tensor
+    delta_g: Residual | None
+    delta_n: Residual | None
+    auxiliary: Residual | None
+
+
+class FreeFlowModule(Recipe):
+    """Data-free distillation of a teacher into a one-step flow map (FreeFlow, arXiv 2511.19428).
+
+    The student F(z, 1, c, delta, gamma) learns the teacher's average velocity from the prior; the auxiliary network
+    G(x, r, c, gamma) learns the noising velocity of the student's samples, and the two correct each other. Defaults are
+    Table 6's column SiT-XL/2 at 256.
+
+    Args:
+        teacher: the frozen velocity field.
+        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the teacher's if not given.
+        prediction: DiscretePrediction or ContinuousPrediction, the form of Eq. 9.
+        delta: law of delta for the prediction rows.
+        r: law of r for the correction rows.
+        guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
+        guidance_interval: times r inside which the correction's u is guided (Eq. 11); prediction's is guided everywhere.
+        correction_fraction: share of the batch that is corrected: 0 for prediction alone, 1 for correction alone.
+        alpha_ref: strength of the correction relative to the prediction, before any AlphaSchedule.
+        residual_decay: k, the decay of Delta_G; 1 with both objectives, 0.5 for prediction alone.
+        student_lr: learning rate of the student.
+        auxiliary_lr: learning rate of the auxiliary network.
+        betas: Adam's.
+        eps: Adam's.
+        scalar_scale: factor on delta and gamma before their frequency embeddings.
+        time_module: path of the network's time embedding, where it is not found by name.
+        evaluation_guidance: gamma of validation samples, inside guidance_range.
+    """
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        network: nn.Module | None = None,
+        prediction: Prediction = DiscretePrediction(steps=8, method="heun"),  # noqa: B008 (frozen), Table 6
+        delta: TimeDistribution = WithAtom(LogitNormal(0.0, 1.0), 0.1),  # noqa: B008, Table 6
+        r: TimeDistribution = LogitNormal(0.8, 1.6),  # noqa: B008, Table 6
+        guidance_range: Sequence[float] = (1.0, 2.0),  # Table 6
+        guidance_interval: Sequence[float] = (0.0, 0.4),  # Table 6
+        correction_fraction: float = 0.25,  # Table 6
+        alpha_ref: float = 0.3,  # Table 6
+        residual_decay: float = 1.0,  # Table 6
+        student_lr: float = 3e-5,  # Table 6
+        auxiliary_lr: float = 1e-4,  # Table 6
+        betas: Sequence[float] = (0.9, 0.99),  # Table 6
+        eps: float = 1e-8,  # Table 6
+        scalar_scale: float = 1.0,
+        time_module: str | None = None,
+        evaluation_guidance: float = 1.5,
+    ) -> None:
+        super().__init__()
+        low, high = guidance_range
+        if not 0 <= low <= high or not low <= evaluation_guidance <= high:
+            raise ValueError(
+                f"expected 0 <= low <= high in guidance_range and evaluation_guidance inside it, "
+                f"got {list(guidance_range)} and {evaluation_guidance}"
+            )
+        objectives.split(2, correction_fraction)  # a fraction outside [0, 1] is refused here
+        backbone = teacher.network() if network is None else network
+        twin = deepcopy(backbone)  # before the student's hook is on it
+        self.student = ScalarConditioned(backbone, ("delta", "gamma"), time_module, scalar_scale)
+        self.auxiliary = ScalarConditioned(twin, ("gamma",), time_module, scalar_scale) if correction_fraction > 0 else None
+        self.frozen = Frozen(teacher)
+        self.prediction, self.delta, self.r = prediction, delta, r
+        self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
+        self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
+        self.student_lr, self.auxiliary_lr, self.betas, self.eps = student_lr, auxiliary_lr, (betas[0], betas[1]), eps
+        self.evaluation_guidance = evaluation_guidance
+        self.alpha, self.t_c = alpha_ref, 0.0
+        self._speed = Speed()
+
+    # What the recipe is made of
+
+    sampling = "student, 1 step"
+
+    def inventory(self) -> list[tuple[str, nn.Module, str]]:
+        return [("teacher", self.teacher, "frozen, not saved"), *super().inventory()]
+
+    @property
+    def teacher(self) -> Teacher:
+        return self.frozen.net
+
+    @property
+    def trained(self) -> nn.Module:
+        return self.student
+
+    @property
+    def guided(self) -> bool:
+        """Whether the teacher is ever asked for a guided velocity."""
+        return self.guidance_range != (1.0, 1.0)
+
+    def networks(self) -> dict[str, nn.Module]:
+        return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        rates = {"student": self.student_lr, "auxiliary": self.auxiliary_lr}
+        groups = [
+            {"params": [p for p in network.parameters() if p.requires_grad], "lr": rates[name], "name": name}
+            for name, network in self.networks().items()
+        ]
+        return torch.optim.Adam(groups, betas=self.betas, eps=self.eps)
+
+    def setup(self, stage: str) -> None:
+        """Ask everything once on two samples, so that a teacher that does not fit is refused before training starts."""
+        probe = Generator().manual_seed(0)
+        condition = self.teacher.draw_condition(2, probe)
+        if self.guided:
+            self.teacher.null_condition(condition)
+        x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
+        condition = self.transfer_batch_to_device(condition, self.device, 0)
+        half = torch.full((2,), 0.5, device=self.device)
+        with torch.no_grad():
+            asked = {
+                f"{type(self.teacher).__name__}.velocity": self.teacher(x, half, condition),
+                "the student network": self.student(x, half, condition, delta=half, gamma=half),
+            }
+        for name, u in asked.items():
+            if u.shape != x.shape:
+                raise ValueError(
+                    f"{name} returned shape {list(u.shape)} for states of shape {list(x.shape)}: a velocity has the shape of "
+                    f"its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
+                )
+
+    # The algorithm
+
+    def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        counter = self.trainer.fit_loop.total_batch_idx
+        p, c = self.draw(batch.size, training_generator(batch.seed, self.global_rank, counter, self.device))
+        step = self.step(p, c)
+        self.check_finite(self._terms(step))
+        self._speed.tick()
+        if self.logs_now:
+            self._log(step, p, c)
+        return step.loss
+
+    def on_train_epoch_start(self) -> None:
+        self._speed.restart()
+
+    def on_validation_end(self) -> None:
+        self._speed.restart()
+
+    def draw(self, size: int, generator: Generator) -> tuple[PredictionDraw, CorrectionDraw]:
+        """Everything random in one step: functions of the generator alone."""
+        n_g, n_n = objectives.split(size, self.correction_fraction)
+        device, shape, (low, high) = generator.device, self.teacher.sample_shape, self.guidance_range
+
+        def noise(n: int) -> Tensor:
+            return torch.randn(n, *shape, generator=generator, device=device)
+
+        def gamma(n: int) -> Tensor:
+            return low + (high - low) * torch.rand(n, generator=generator, device=device)
+
+        def condition(n: int) -> Any:
+            return self.teacher.draw_condition(n, generator)
+
+        z, c, g = noise(n_g), condition(n_g), gamma(n_g)
+        corrected = CorrectionDraw(noise(n_n), condition(n_n), gamma(n_n), noise(n_n), self.r.sample(n_n, generator))
+        return PredictionDraw(z, c, g, self.delta.sample(n_g, generator), noise(n_g) if self.t_c > 0 else None), corrected
+
+    def step(self, p: PredictionDraw, c: CorrectionDraw) -> Step:
+        """One step of the method: the student's forward for both objectives is one call on the joined batch."""
+        delta = self.prediction.output_delta(p.delta)
+        output = self._student(
+            torch.cat([p.z, c.z]),
+            torch.cat([delta, torch.ones_like(c.r)]),
+            join(p.condition, c.condition),
+            torch.cat([p.gamma, c.gamma]),
+        )
+        predicted, corrected = output.split([len(p.z), len(c.z)])
+        delta_g = self._prediction(p, predicted) if len(p.z) else None
+        delta_n, auxiliary = self._correction(c, corrected) if len(c.z) else (None, None)
+
+        weighted = objectives.decay(delta_g, self.residual_decay) if delta_g else None
+        loss = output.new_zeros((), dtype=torch.float32)
+        lam = torch.ones_like(loss)
+        if weighted and delta_n:
+            lam = objectives.adaptive_lambda(weighted.norm(), delta_n.norm(), self.alpha, mean_over_ranks=self._mean_over_ranks)
+        if weighted:
+            loss = loss + weighted.surrogate().sum() / len(output)
+        if delta_n and auxiliary:
+            loss = loss + lam * delta_n.surrogate().sum() / len(output) + auxiliary.surrogate().mean()
+        return Step(loss, lam, delta_g, delta_n, auxiliary)
+
+    def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
+        u = self._teacher(p.condition, p.gamma, (0.0, 1.0))
+        return objectives.prediction(
+            lambda z, delta: self._student(z, delta, p.condition, p.gamma),
+            objectives.in_confident_region(u, p.n, self.t_c) if p.n is not None else u,
+            p.z,
+            p.delta,
+            form=self.prediction,
+            output=output,
+        )
+
+    def _correction(self, c: CorrectionDraw, output: Tensor) -> tuple[Residual, Residual]:
+        """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at the same x_r."""
+        f = flow_map(c.z, output.detach(), torch.ones_like(c.r))
+        g = self.auxiliary(interpolate(f, c.n, c.r), c.r, c.condition, gamma=c.gamma)
+        delta_n = objectives.correction(
+            lambda z, delta: self._student(z, delta, c.condition, c.gamma),
+            lambda x, r: g.detach(),
+            self._teacher(c.condition, c.gamma, self.guidance_interval),
+            c.z,
+            c.n,
+            c.r,
+            output=output,
+        )
+        return delta_n, objectives.auxiliary(self.auxiliary, f, c.n, c.r, output=g)
+
+    def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
+        return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
+
+    def _teacher(self, condition: Any, gamma: Tensor, interval: tuple[float, float]) -> Any:
+        gamma_or_none = gamma if self.guided else None
+        return lambda x, t: self.teacher.guided(x, t, condition, gamma_or_none, interval)
+
+    def _mean_over_ranks(self, x: Tensor) -> Tensor:
+        attached = self._trainer is not None
+        return self.trainer.strategy.reduce(x, reduce_op="mean") if attached else x
+
+    @torch.no_grad()
+    def flow_map(self, z: Tensor, condition: Any, delta: Tensor) -> Tensor:
+        """f(z, delta) [B, ...] of the evaluated student at the evaluation guidance; delta [B] in [0, 1]."""
+        one = torch.ones_like(delta)
+        return flow_map(z, self.evaluated(z, one, condition, delta=delta, gamma=self.evaluation_guidance * one), delta)
+
+    def generate(self, z: Tensor, condition: Any) -> Tensor:
+        return self.flow_map(z, condition, torch.ones(len(z), device=z.device))
+
+    # What it says about itself
+
+    def evaluations_per_sample(self) -> dict[str, float]:
+        """Network evaluations that one training sample costs on average, by network (forward passes; guidance counts two)."""
+        f, branches = self.correction_fraction, 2 if self.guided else 1
+        return {
+            "student": 1 + (1 - f) * self.prediction.student_evaluations,
+            "teacher": branches * ((1 - f) * self.prediction.teacher_evaluations + f),
+            "auxiliary": f,
+        }
+
+    def _terms(self, step: Step) -> dict[str, Tensor]:
+        residuals = {"prediction": step.delta_g, "correction": step.delta_n, "auxiliary": step.auxiliary}
+        return {f"the {name} residual": x.error for name, x in residuals.items() if x} | {"the loss": step.loss}
+
+    @torch.no_grad()
+    def _log(self, step: Step, p: PredictionDraw, c: CorrectionDraw) -> None:
+        figures: dict[str, Tensor | float] = {}
+        if step.delta_g:
+            rms = root_mean_square(step.delta_g)
+            figures |= {"prediction/residual": rms.mean(), "prediction/t_c": self.t_c}
+            figures |= binned("prediction/residual_by_delta", rms, p.delta)
+        if step.delta_n and step.auxiliary:
+            rms = root_mean_square(step.delta_n)
+            figures |= {"correction/residual": rms.mean(), "auxiliary/loss": step.auxiliary.mean_square().mean()}
+            figures |= binned("correction/residual_by_r", rms, c.r)
+        if step.delta_g and step.delta_n:
+            figures |= {"correction/lambda": step.lam, "correction/alpha": self.alpha}
+        size = len(p.z) + len(c.z)
+        figures |= self._speed.figures(size * self.trainer.world_size, sum(self.evaluations_per_sample().values()))
+        self.log_dict(figures, batch_size=size)

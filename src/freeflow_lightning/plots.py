@@ -1,0 +1,106 @@
+"""Pictures that people look at: sample grids with named rows, scatter plots of points, curves."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+
+mpl.use("Agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+STUDENT, TEACHER = "#d1495b", "#30638e"
+
+
+def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left."""
+    count = max(len(group) for group in groups.values())
+    figure, axes = plt.subplots(
+        len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups)), squeeze=False, layout="constrained"
+    )
+    for line, (name, group) in zip(axes, groups.items(), strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, picture in zip(line, group, strict=False):
+            axis.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        line[0].text(-0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def grid(pictures: Tensor, columns: int | None = None) -> np.ndarray:
+    """Pictures, uint8 [N, C, H, W], as one image without decoration, uint8 [H', W', C] or [H', W']."""
+    n, c, h, w = pictures.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    lines = -(-n // columns)
+    sheet = torch.zeros(lines * columns, c, h, w, dtype=torch.uint8)
+    sheet[:n] = pictures
+    sheet = sheet.view(lines, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, lines * h, columns * w)
+    return _hwc(sheet)
+
+
+def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Two-dimensional points [N, 2] per group; thin lines join the points of the same noise in the first two groups."""
+    figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+    states = list(groups.values())
+    if len(states) > 1:
+        pairs = torch.stack([states[0], states[1]], dim=1)
+        axis.plot(pairs[..., 0].T, pairs[..., 1].T, color="#bbbbbb", linewidth=0.6, zorder=1)
+    for (name, group), color in zip(groups.items(), [TEACHER, STUDENT, "#edae49"], strict=False):
+        axis.scatter(group[:, 0], group[:, 1], s=8, label=name, color=color, zorder=2)
+    axis.set_aspect("equal")
+    axis.legend(loc="upper right", fontsize=8)
+    axis.set_title(title, fontsize=10)
+    return figure
+
+
+def curves(
+    lines: Mapping[str, tuple[Any, Any]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log: bool = False,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """Lines (x, y) by name, with dashed horizontal levels by name."""
+    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    for name, (x, y) in lines.items():
+        axis.plot(x, y, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
+    for name, level in (levels or {}).items():
+        axis.axhline(level, linestyle="--", linewidth=1, color="#777777")
+        axis.annotate(
+            name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#555555"
+        )
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.set_title(title, fontsize=10)
+    if log:
+        axis.set_yscale("log")
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def save(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a PNG, making its folder, and let go of the figure."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=dpi, facecolor="white")
+    plt.close(figure)
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as uint8 [H, W, 3]."""
+    figure.canvas.draw()
+    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+
+
+def _hwc(picture: Tensor) -> np.ndarray:
+    array = picture.permute(1, 2, 0).cpu().numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array

@@ -1,0 +1,132 @@
+"""Recipe: what every training recipe shares: averages, gradients per network, and a stop at the first non-finite number."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import LightningModule
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch import Tensor, nn
+
+from freeflow_lightning.data import IndexBatch
+from freeflow_lightning.teachers import Teacher
+
+
+class Evaluation(NamedTuple):
+    """What a validation step hands to the callbacks: index [B], noise z, condition, and the samples drawn from them."""
+
+    index: Tensor
+    z: Tensor
+    condition: Any
+    samples: Tensor
+
+
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is not finite: training has stopped before the number could spread."""
+
+
+class Frozen(nn.Module):
+    """Holds a network that is never trained, saved, wrapped or switched to train mode, but moves with its owner."""
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        object.__setattr__(self, "net", net.eval().requires_grad_(False))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Frozen":
+        self.net._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+class Recipe(LightningModule, ABC):
+    """A training recipe: an abstract LightningModule that the callbacks of this package know how to serve.
+
+    `averages` holds the moving averages of `trained`, put there by StudentEMA; samples and metrics come from the first.
+    """
+
+    evaluation_guidance: float
+    """Guidance scale of validation samples."""
+    sampling: str
+    """How `generate` draws, in a word or two for the label of a picture."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.averages = nn.ModuleDict()
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The network that samples are drawn with and that is averaged."""
+
+    @abstractmethod
+    def generate(self, z: Tensor, condition: Any) -> Tensor:
+        """Samples for the noise z [B, ...] as this recipe's users would draw them, from `evaluated`."""
+
+    @abstractmethod
+    def networks(self) -> dict[str, nn.Module]:
+        """The networks in training by name, one parameter group each."""
+
+    @property
+    @abstractmethod
+    def teacher(self) -> Teacher:
+        """What decodes and conditions the samples."""
+
+    def inventory(self) -> list[tuple[str, nn.Module, str]]:
+        """Name, network and state of all that is in memory, for the summary."""
+        averages = [(name, average, "average, saved") for name, average in self.averages.items()]
+        return [(name, network, "trained") for name, network in self.networks().items()] + averages
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that samples and metrics come from: the first average, or the raw network without StudentEMA."""
+        return next(iter(self.averages.values()), self.trained)
+
+    @torch.no_grad()
+    def validation_step(self, batch: IndexBatch, batch_idx: int) -> Evaluation:
+        z, condition = self.teacher.draw_indexed(batch.index, seed=batch.seed, stream="validation", device=self.device)
+        return Evaluation(batch.index, z, condition, self.generate(z, condition))
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Measure, check and, if asked, clip the gradient norm of each network by itself."""
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
+        norms = {}
+        for name, network in self.networks().items():
+            parameters = [p for p in network.parameters() if p.grad is not None]
+            norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(p.grad for p in parameters)
+            if gradient_clip_val:
+                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
+        self.check_finite(norms)
+        if self.logs_now:
+            self.log_dict(norms)
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether Lightning will write the figures of this step: figures cost time and are made for such steps only."""
+        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+
+    def check_finite(self, terms: dict[str, Tensor]) -> None:
+        """Stop the run where a term is not finite (Raises: NonFiniteError with the term, the step, the last checkpoint).
+
+        One comparison on the host for all terms together.
+        """
+        if bool(torch.isfinite(torch.stack([term.detach().float().sum() for term in terms.values()])).all()):
+            return
+        bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
+        raise NonFiniteError(
+            f"{' and '.join(bad)} not finite at step {self.global_step} (rank {self.global_rank}). The weights of this step "
+            f"were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
+            "gradient clipping (--trainer.gradient_clip_val) or a higher precision."
+        )
+
+    def _last_checkpoint(self) -> str:
+        paths: Iterable[str] = (
+            path
+            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+            if isinstance(callback, ModelCheckpoint)
+            for path in (callback.last_model_path, callback.best_model_path)
+            if path
+        )
+        return next(iter(paths), "none written yet")

@@ -1,0 +1,76 @@
+"""Where a run's files land: runs/<config name>/version_N/, a fresh N for a new run and the same one for a resumed run."""
+
+import csv
+import re
+from pathlib import Path
+
+from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+
+ROOT = "runs"
+
+
+def versions(folder: Path) -> list[int]:
+    """The N of all version_N in a folder, rising."""
+    names = (re.fullmatch(r"version_(\d+)", path.name) for path in folder.glob("version_*"))
+    return sorted(int(match[1]) for match in names if match)
+
+
+def next_version(folder: Path) -> int:
+    """The N of a new run."""
+    return max(versions(folder), default=-1) + 1
+
+
+def last_checkpoint(folder: Path) -> Path:
+    """The most recently written checkpoint of the newest run that has any.
+
+    Raises:
+        FileNotFoundError: no run in the folder has written one.
+    """
+    for n in reversed(versions(folder)):
+        written = sorted((folder / f"version_{n}" / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+        if written:
+            return written[-1]
+    raise FileNotFoundError(f"--ckpt_path last: no run in {folder} has written a checkpoint; leave it out to start anew")
+
+
+def version_of(checkpoint: Path, folder: Path) -> int | None:
+    """The N of the run in `folder` that a checkpoint belongs to; None for one from elsewhere."""
+    home = checkpoint.resolve().parent.parent
+    match = re.fullmatch(r"version_(\d+)", home.name)
+    return int(match[1]) if match and home.parent == folder.resolve() else None
+
+
+class MetricsCSV(CSVLogger):
+    """Lightning's CSVLogger, written through at each row, that continues the metrics.csv of a resumed run.
+
+    Args:
+        save_dir: folder of all runs.
+        name: the config's name.
+        version: N.
+        keep_below: rows of an earlier process are kept up to this step (that of the checkpoint); later ones are repeated.
+    """
+
+    def __init__(self, save_dir: str, name: str, version: int, keep_below: int = 0) -> None:
+        super().__init__(save_dir, name, version, flush_logs_every_n_steps=1)
+        self.keep_below = keep_below
+
+    @property
+    def experiment(self) -> ExperimentWriter:
+        if self._experiment is not None:
+            return super().experiment
+        earlier = read_metrics(Path(self.log_dir) / "metrics.csv")
+        writer = super().experiment
+        if isinstance(writer, ExperimentWriter):
+            writer.metrics = [row for row in earlier if row["step"] < self.keep_below]
+            writer.save()
+        return writer
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv, empty cells left out; no rows where there is no file."""
+    if not path.is_file():
+        return []
+    with path.open(newline="") as file:
+        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+    return [row | {"step": int(row["step"])} for row in rows if "step" in row]

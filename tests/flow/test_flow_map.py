@@ -1,0 +1,109 @@
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from freeflow_lightning.flow import CentralDifference, ExactJVP, ForwardDifference, flow_map
+
+F = lambda z, delta: torch.sin(3 * delta)[:, None] * z + torch.exp(z * delta[:, None])
+dF = lambda z, delta: 3 * torch.cos(3 * delta)[:, None] * z + z * torch.exp(z * delta[:, None])
+
+
+def batch(n=16):
+    g = torch.Generator().manual_seed(0)
+    z = torch.randn(n, 4, generator=g, dtype=torch.float64)
+    return z, 0.25 + 0.5 * torch.rand(n, generator=g, dtype=torch.float64)
+
+
+def slope(derivative, z, delta, widths=(0.08, 0.04, 0.02, 0.01)):
+    errors = [(derivative(h)(F, z, delta) - dF(z, delta)).norm().log() for h in widths]
+    return ((errors[0] - errors[-1]) / math.log(widths[0] / widths[-1])).item()
+
+
+def test_flow_map_is_the_identity_at_delta_0():
+    z, velocity = torch.randn(2, 3, 2, 2)
+    assert torch.equal(flow_map(z, velocity, torch.zeros(3)), z)
+
+
+def test_flow_map_by_hand():
+    assert flow_map(torch.tensor([[4.0]]), torch.tensor([[-8.0]]), torch.tensor([0.75])).item() == -2.0
+
+
+def test_exact_derivative_is_exact():
+    z, delta = batch()
+    torch.testing.assert_close(ExactJVP()(F, z, delta), dF(z, delta), atol=1e-13, rtol=1e-13)
+
+
+def test_central_difference_has_order_2():
+    assert slope(CentralDifference, *batch()) == pytest.approx(2, abs=0.1)
+
+
+def test_forward_difference_has_order_1():
+    assert slope(ForwardDifference, *batch()) == pytest.approx(1, abs=0.1)
+
+
+@pytest.mark.parametrize("end", [0.0, 1.0])
+@pytest.mark.parametrize("derivative", [CentralDifference, ForwardDifference])
+def test_differences_at_the_ends_are_one_sided_and_of_order_1(derivative, end):
+    z, delta = batch()
+    assert slope(derivative, z, torch.full_like(delta, end)) == pytest.approx(1, abs=0.15)
+
+
+@pytest.mark.parametrize("h", [0.5, 5e-3])
+@pytest.mark.parametrize("derivative", [CentralDifference, ForwardDifference])
+def test_differences_never_leave_the_unit_interval(derivative, h):
+    seen = []
+
+    def linear(z, delta):
+        seen.append(delta)
+        return 7 * delta[:, None] * z
+
+    delta = torch.cat([torch.linspace(0, 1, 1001), torch.tensor([1e-9, 1 - 1e-7, 0.995, 0.005])])
+    quotient = derivative(h)(linear, torch.ones(len(delta), 1), delta)
+    torch.testing.assert_close(quotient, torch.full_like(quotient, 7), atol=1e-3, rtol=1e-3)
+    assert torch.stack(seen).min() >= 0
+    assert torch.stack(seen).max() <= 1
+
+
+@pytest.mark.parametrize("h", [0.0, -0.1, 0.6, math.nan])
+@pytest.mark.parametrize("derivative", [CentralDifference, ForwardDifference])
+def test_impossible_widths_are_refused(derivative, h):
+    with pytest.raises(ValueError, match="width h"):
+        derivative(h)
+
+
+@pytest.mark.parametrize("ignore", [lambda z, delta: 2 * z, lambda z, delta: z * delta.detach()[:, None].tolist()[0][0]])
+def test_exact_derivative_of_a_network_that_ignores_delta_is_an_error(ignore):
+    with pytest.raises(RuntimeError, match="no tangent"):
+        ExactJVP()(ignore, *batch())
+
+
+@pytest.mark.parametrize("derivative", [ExactJVP(), CentralDifference(), ForwardDifference()])
+def test_derivatives_carry_no_gradient_and_leave_none_behind(derivative):
+    net = nn.Linear(4, 4).double()
+    z, delta = batch()
+    out = derivative(lambda z, delta: net(z) * delta[:, None], z, delta)
+    torch.testing.assert_close(out, net(z).detach())
+    assert not out.requires_grad
+    assert all(p.grad is None for p in net.parameters())
+    assert net(z).requires_grad  # gradients are on again
+
+
+@pytest.mark.parametrize("derivative", [CentralDifference(), ForwardDifference()])
+def test_differences_run_outside_autocast(derivative):
+    layer = nn.Linear(4, 4)
+    z, delta = torch.randn(2, 4), torch.rand(2)
+    function = lambda z, delta: layer(z * delta[:, None])
+    expected = derivative(function, z, delta)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(derivative(function, z, delta), expected)
+
+
+def test_exact_derivative_passes_through_attention():
+    def attend(z, delta):
+        q = (z * delta[:, None]).view(-1, 1, 2, 2)
+        return nn.functional.scaled_dot_product_attention(q, q, q).reshape(-1, 4)
+
+    z, delta = batch()
+    torch.testing.assert_close(ExactJVP()(attend, z, delta), CentralDifference(1e-4)(attend, z, delta), atol=1e-6, rtol=1e-6)

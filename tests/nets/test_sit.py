@@ -1,0 +1,158 @@
+import pytest
+import torch
+
+from freeflow_lightning.flow import CentralDifference, ExactJVP
+from freeflow_lightning.nets import SIZES, ScalarConditioned, SiT
+
+from .random_weights import TINY, inputs, tiny_sit
+
+
+def count(build):
+    with torch.device("meta"):
+        return sum(p.numel() for p in build().parameters())
+
+
+@pytest.mark.parametrize(
+    ("size", "side", "expected"),
+    [
+        ("S", 32, 32_957_200),
+        ("B", 32, 130_500_112),
+        ("L", 32, 458_086_416),
+        ("XL", 32, 675_111_184),
+        ("XL", 64, 675_995_920),
+    ],
+)
+def test_parameter_counts_are_the_published_ones(size, side, expected):
+    assert count(lambda: SiT(input_size=side, **SIZES[size])) == expected
+
+
+@pytest.mark.parametrize(
+    ("size", "scalars", "expected"),
+    [
+        ("S", ("delta", "gamma"), 33_450_256),
+        ("B", ("delta", "gamma"), 132_076_048),
+        ("L", ("delta", "gamma"), 460_711_952),
+        ("XL", ("delta", "gamma"), 678_359_824),
+        ("XL", ("gamma",), 676_735_504),
+    ],
+)
+def test_parameter_counts_of_student_and_auxiliary_are_the_papers(size, scalars, expected):
+    assert count(lambda: ScalarConditioned(SiT(**SIZES[size]), scalars)) == expected
+
+
+BLOCK = {
+    "attn.qkv.weight": (3456, 1152),
+    "attn.qkv.bias": (3456,),
+    "attn.proj.weight": (1152, 1152),
+    "attn.proj.bias": (1152,),
+    "mlp.fc1.weight": (4608, 1152),
+    "mlp.fc1.bias": (4608,),
+    "mlp.fc2.weight": (1152, 4608),
+    "mlp.fc2.bias": (1152,),
+    "adaLN_modulation.1.weight": (6912, 1152),
+    "adaLN_modulation.1.bias": (6912,),
+}
+REST = {
+    "pos_embed": (1, 256, 1152),
+    "x_embedder.proj.weight": (1152, 4, 2, 2),
+    "x_embedder.proj.bias": (1152,),
+    "t_embedder.mlp.0.weight": (1152, 256),
+    "t_embedder.mlp.0.bias": (1152,),
+    "t_embedder.mlp.2.weight": (1152, 1152),
+    "t_embedder.mlp.2.bias": (1152,),
+    "y_embedder.embedding_table.weight": (1001, 1152),
+    "final_layer.linear.weight": (16, 1152),
+    "final_layer.linear.bias": (16,),
+    "final_layer.adaLN_modulation.1.weight": (2304, 1152),
+    "final_layer.adaLN_modulation.1.bias": (2304,),
+}
+
+
+def test_keys_and_shapes_are_the_public_checkpoints():
+    with torch.device("meta"):
+        found = {key: tuple(value.shape) for key, value in SiT().state_dict().items()}
+    blocks = {f"blocks.{i}.{key}": shape for i in range(28) for key, shape in BLOCK.items()}
+    assert found == {**REST, **blocks}
+    assert len(found) == 292
+
+
+def test_a_new_network_answers_0():
+    x, t, y = inputs()
+    assert SiT(**TINY)(x, t, y).abs().max() == 0
+
+
+def test_unpatchify_inverts_the_patches():
+    """A patch embedding that copies each pixel, in the order row, column, channel of the patch."""
+    p, channels = 2, 3
+    net = SiT(input_size=6, patch_size=p, in_channels=channels, hidden_size=p * p * channels, depth=1, num_heads=1)
+    weight = torch.zeros_like(net.x_embedder.proj.weight)
+    for i in range(p):
+        for j in range(p):
+            for c in range(channels):
+                weight[(i * p + j) * channels + c, c, i, j] = 1
+    net.x_embedder.proj.weight.data.copy_(weight)
+    x = torch.randn(2, channels, 6, 6)
+    torch.testing.assert_close(net.unpatchify(net.x_embedder(x)), x)
+
+
+def test_pixels_time_and_class_all_matter():
+    net, (x, t, y) = tiny_sit(), inputs()
+    out = net(x, t, y)
+    for changed in ((x + 0.1, t, y), (x, t + 0.1, y), (x, t, (y + 1) % 6)):
+        assert ((net(*changed) - out).abs().amax((1, 2, 3)) > 1e-4).all()
+
+
+def test_every_token_sees_every_other():
+    net, (x, t, y) = tiny_sit(), inputs()
+    moved = x.clone()
+    moved[:, :, 0, 0] += 1
+    change = (net(moved, t, y) - net(x, t, y)).abs()
+    assert (change.amax((0, 1)) > 0).all()
+
+
+def test_an_unconditional_network_has_no_table():
+    net, (x, t, _) = tiny_sit(num_classes=0), inputs()
+    assert not any(key.startswith("y_embedder") for key in net.state_dict())
+    assert net(x, t).shape == x.shape
+
+
+def test_time_scale_multiplies_the_time():
+    net, scaled, (x, t, y) = tiny_sit(), tiny_sit(time_scale=4.0), inputs()
+    torch.testing.assert_close(scaled(x, t / 4, y), net(x, t, y))
+
+
+def test_position_embedding_is_fixed():
+    assert not tiny_sit().pos_embed.requires_grad
+
+
+@pytest.mark.parametrize("changes", [{"input_size": 5}, {"num_heads": 3}])
+def test_sizes_that_do_not_fit_are_refused(changes):
+    with pytest.raises(ValueError, match="divide"):
+        SiT(**{**TINY, **changes})
+
+
+def test_exact_derivative_passes_through_all_attention():
+    net = ScalarConditioned(tiny_sit().double(), ("delta",))
+    torch.nn.init.normal_(net.embedders["delta"].double().mlp[2].weight, std=0.5)
+    x, t, y = inputs(dtype=torch.float64)
+    F = lambda z, delta: net(z, torch.ones_like(delta), y, delta=delta)
+    exact = ExactJVP()(F, x, t)
+    assert exact.abs().max() > 1e-2
+    torch.testing.assert_close(exact, CentralDifference(1e-5)(F, x, t), atol=1e-8, rtol=1e-7)
+
+
+def test_exact_derivative_and_an_ordinary_gradient_coexist():
+    net, (x, t, y) = ScalarConditioned(tiny_sit(), ("delta",)), inputs()
+    F = lambda z, delta: net(z, torch.ones_like(delta), y, delta=delta)
+    output = F(x, t)
+    assert ExactJVP()(F, x, t).abs().max() == 0  # zero at initialisation, but there is a tangent
+    output.sum().backward()
+    assert net.embedders["delta"].mlp[2].weight.grad.abs().max() > 0
+
+
+def test_bfloat16_autocast_stays_close():
+    net, (x, t, y) = tiny_sit(), inputs()
+    with torch.autocast("cpu", torch.bfloat16):
+        low = net(x, t, y).float()
+    full = net(x, t, y)
+    assert (low - full).norm() < 0.05 * full.norm()

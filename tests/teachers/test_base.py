@@ -1,0 +1,84 @@
+import pytest
+import torch
+from torch import nn
+
+from freeflow_lightning.nets import MLP
+from freeflow_lightning.teachers import Teacher, VelocityTeacher
+
+
+class Labelled(Teacher):
+    sample_shape = (2,)
+    num_classes = 3
+
+    def velocity(self, x, t, condition):
+        return condition[:, None] - x
+
+
+def test_a_teacher_without_velocity_cannot_be_built():
+    class Mute(Teacher):
+        sample_shape = (2,)
+
+    with pytest.raises(TypeError, match="velocity"):
+        Mute()
+
+
+def test_labels_are_drawn_uniformly_without_the_null_class():
+    labels = Labelled().draw_condition(30_000, torch.Generator().manual_seed(0))
+    share = torch.bincount(labels) / len(labels)
+    torch.testing.assert_close(share, torch.full((3,), 1 / 3), atol=0.015, rtol=0)
+
+
+def test_null_condition_is_the_label_after_the_last():
+    assert Labelled().null_condition(torch.tensor([0, 2])).tolist() == [3, 3]
+
+
+def test_guidance_by_hand():
+    x = torch.zeros(2, 2)
+    u = Labelled().guided(x, torch.tensor([0.2, 0.6]), torch.tensor([1, 1]), torch.tensor([2.0, 2.0]), (0.0, 0.4))
+    assert u.tolist() == [[-1.0, -1.0], [1.0, 1.0]]  # 2 * 1 - 3, and 1 outside the interval
+
+
+@pytest.mark.parametrize("labels", [[0, 3], [-1]])
+def test_class_condition_refuses_labels_that_are_no_classes(labels):
+    with pytest.raises(ValueError, match=r"classes in 0 \.\. 2"):
+        Labelled().class_condition(torch.tensor(labels))
+
+
+def test_class_condition_is_the_labels():
+    labels = torch.tensor([2, 0])
+    assert torch.equal(Labelled().class_condition(labels), labels)
+    assert VelocityTeacher(nn.Identity(), (2,)).class_condition(labels) is None
+
+
+def test_a_teacher_without_null_condition_cannot_be_guided():
+    teacher, x, t = VelocityTeacher(lambda x, t, c: -x, (2,)), torch.ones(3, 2), torch.ones(3)
+    assert torch.equal(teacher.guided(x, t, None), -x)
+    with pytest.raises(ValueError, match=r"VelocityTeacher has no null condition.*guidance_range"):
+        teacher.guided(x, t, None, 2 * t)
+
+
+def test_a_teacher_without_a_network_says_what_to_give():
+    for teacher in (Labelled(), VelocityTeacher(lambda x, t, c: -x, (2,))):
+        with pytest.raises(ValueError, match=r"has no network.*nets\.MLP"):
+            teacher.network()
+
+
+def test_samples_are_pictures_unless_the_teacher_decodes():
+    x = torch.randn(2, 2)
+    assert Labelled().decode(x) is x
+
+
+def test_a_module_is_part_of_its_teacher_and_a_function_is_not():
+    net = MLP((2,), hidden_size=4, depth=1)
+    assert len(list(VelocityTeacher(net, (2,)).parameters())) == len(list(net.parameters()))
+    assert not list(VelocityTeacher(net.forward, (2,)).parameters())
+
+
+def test_the_copy_of_a_frozen_network_trains_and_a_partly_frozen_one_keeps_its_flags():
+    net = MLP((2,), hidden_size=4, depth=1)
+    net.out.requires_grad_(False)
+    partly = VelocityTeacher(net, (2,)).network()
+    assert {name for name, p in partly.named_parameters() if not p.requires_grad} == {"out.weight", "out.bias"}
+    frozen = VelocityTeacher(net.requires_grad_(False), (2,)).network()
+    assert all(p.requires_grad for p in frozen.parameters())
+    assert not any(p.requires_grad for p in net.parameters())
