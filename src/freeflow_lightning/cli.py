@@ -7,6 +7,8 @@ import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 
+from freeflow_lightning.commands.errors import brief
+
 VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
@@ -55,13 +57,17 @@ def main() -> None:
     except Exception as error:
         if not foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
             raise
-        print(f"freeflow {verb}: {error}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
+        print(f"freeflow {verb}: {brief(str(error))}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
 
 
-def foreseen(error: Exception) -> bool:
-    """Whether this package raised the error to tell the user something, rather than stumbled into it."""
+def foreseen(error: BaseException) -> bool:
+    """Whether this package raised the error to tell the user something, rather than stumbled into it.
+
+    An error that jsonargparse met while building an object from the config counts as what it was there.
+    """
     if not isinstance(error, ValueError | FileNotFoundError | ModuleNotFoundError | RuntimeError):
         return False
     frames = traceback.extract_tb(error.__traceback__)
-    return bool(frames) and f"{os.sep}freeflow_lightning{os.sep}" in frames[-1].filename
+    raised = bool(frames) and (frames[-1].line or "").startswith("raise")
+    return raised and any(f"{os.sep}{package}{os.sep}" in frames[-1].filename for package in ("freeflow_lightning", "jsonargparse"))

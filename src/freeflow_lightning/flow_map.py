@@ -60,11 +60,14 @@ class FlowMap(nn.Module):
         return next(self.network.parameters()).device
 
     @torch.no_grad()
-    def forward(self, z: Tensor, condition: Any = None, guidance: float | Tensor = 1.5) -> Tensor:
-        """Map noise z [B, *sample_shape] to samples [B, *sample_shape] in one evaluation; guidance a number or [B]."""
+    def forward(self, z: Tensor, condition: Any = None, guidance: float | Tensor = 1.5, delta: float | Tensor = 1.0) -> Tensor:
+        """f(z, delta), [B, *sample_shape], in one evaluation: noise z [B, *sample_shape] to samples at delta = 1.
+
+        Guidance and delta (in [0, 1]) are numbers or [B].
+        """
         one = torch.ones(len(z), device=z.device)
-        F = self.network(z, one, condition, delta=one, gamma=one * guidance)
-        return flow.flow_map(z, F, one)
+        F = self.network(z, one, condition, delta=one * delta, gamma=one * guidance)
+        return flow.flow_map(z, F, one * delta)
 
     def sample(
         self, n: int, condition: Any = None, guidance: float = 1.5, seed: int = 0, *, batch_size: int = 256, first: int = 0
@@ -102,7 +105,10 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
-        raise ValueError(f"{path} is not a readable checkpoint: {str(error).splitlines()[0]}") from error
+        raise ValueError(
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or holds more than tensors and plain "
+            "values, which is refused because loading it would run code"
+        ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
     return checkpoint

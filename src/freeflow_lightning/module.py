@@ -163,15 +163,22 @@ class FreeFlowModule(Recipe):
         x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
         condition = self.transfer_batch_to_device(condition, self.device, 0)
         half = torch.full((2,), 0.5, device=self.device)
-        with torch.no_grad():
-            asked = {
-                f"{type(self.teacher).__name__}.velocity": self.teacher(x, half, condition),
-                "the student network": self.student(x, half, condition, delta=half, gamma=half),
-            }
-        for name, u in asked.items():
-            if u.shape != x.shape:
+        asked = {
+            f"{type(self.teacher).__name__}.velocity": lambda: self.teacher(x, half, condition),
+            "the student network": lambda: self.student(x, half, condition, delta=half, gamma=half),
+        }
+        for name, ask in asked.items():
+            try:
+                with torch.no_grad():
+                    shape = ask().shape
+            except Exception as error:
                 raise ValueError(
-                    f"{name} returned shape {list(u.shape)} for states of shape {list(x.shape)}: a velocity has the shape of "
+                    f"{name} fails on two states of shape {list(x.shape)} and {_described(condition)} "
+                    f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and conditions"
+                ) from error
+            if shape != x.shape:
+                raise ValueError(
+                    f"{name} returned shape {list(shape)} for states of shape {list(x.shape)}: a velocity has the shape of "
                     f"its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
                 )
 
@@ -312,3 +319,7 @@ class FreeFlowModule(Recipe):
         size = len(p.z) + len(c.z)
         figures |= self._speed.figures(size * self.trainer.world_size, sum(self.evaluations_per_sample().values()))
         self.log_dict(figures, batch_size=size)
+
+
+def _described(condition: Any) -> str:
+    return f"conditions of shape {list(condition.shape)}" if isinstance(condition, Tensor) else f"conditions {type(condition).__name__}"

@@ -88,6 +88,54 @@ def curves(
     return figure
 
 
+def densities(groups: Mapping[str, Tensor]) -> Figure:
+    """Histograms of two-dimensional points [N, 2], side by side on the same axes."""
+    reach = 1.1 * max(float(group.abs().max()) for group in groups.values())
+    figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 4.2), squeeze=False, layout="constrained")
+    for axis, (name, group) in zip(axes[0], groups.items(), strict=True):
+        axis.hist2d(*group.T.numpy(), bins=80, range=[[-reach, reach]] * 2, cmap="magma")
+        axis.set_aspect("equal")
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
+    """Paths of two-dimensional states [K, N, 2] along delta: the teacher's ODE and the student's f(z, delta)."""
+    figure, axes = plt.subplots(1, 2, figsize=(8, 4.2), sharex=True, sharey=True, layout="constrained")
+    for axis, name, states, color in zip(
+        axes, ("teacher's ODE", "student's f(z, delta)"), (teacher, student), (TEACHER, STUDENT), strict=True
+    ):
+        axis.plot(states[:, :count, 0], states[:, :count, 1], color=color, linewidth=0.7, alpha=0.7)
+        axis.scatter(states[-1, :count, 0], states[-1, :count, 1], s=8, color=color)
+        axis.set_aspect("equal")
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def training(rows_: list[dict[str, float]]) -> Figure:
+    """The training curves of a metrics.csv: residuals, balance, errors, FID."""
+    panels = {
+        "residuals": ["prediction/residual", "correction/residual", "auxiliary/loss"],
+        "balance": ["correction/lambda", "correction/alpha", "prediction/t_c"],
+        "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
+        "FID to the teacher's samples": ["fid/student", "fid/floor"],
+    }
+    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
+    for axis, (title, names) in zip(axes.flat, panels.items(), strict=True):
+        for name in names:
+            places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
+            if places:
+                axis.plot(*zip(*places, strict=True), label=name, linewidth=1.4)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        if axis.lines:
+            axis.legend(fontsize=8)
+        if title != "balance":
+            axis.set_yscale("log")
+    return figure
+
+
 def save(figure: Figure, path: Path, dpi: int = 110) -> None:
     """Write a PNG, making its folder, and let go of the figure."""
     path.parent.mkdir(parents=True, exist_ok=True)

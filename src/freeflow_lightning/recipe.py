@@ -115,6 +115,8 @@ class Recipe(LightningModule, ABC):
         if bool(torch.isfinite(torch.stack([term.detach().float().sum() for term in terms.values()])).all()):
             return
         bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
+        if not bad:  # finite numbers whose sum overflows
+            return
         raise NonFiniteError(
             f"{' and '.join(bad)} not finite at step {self.global_step} (rank {self.global_rank}). The weights of this step "
             f"were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "

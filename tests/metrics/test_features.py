@@ -81,7 +81,7 @@ def test_digits_features_refuse_other_images():
 
 
 def test_flat_features_of_points_and_images():
-    points = torch.randn(4, 2)
+    points = torch.randn(4, 2, dtype=torch.float64)  # kept in the precision they come in
     assert torch.equal(FlatFeatures(2)(points), points)
     images = torch.arange(24, dtype=torch.uint8).view(2, 3, 2, 2)
     assert torch.equal(FlatFeatures(12)(images), images.flatten(1).float() / 127.5 - 1)

@@ -98,7 +98,7 @@ def test_refuses_other_images(metric):
             metric.update(images, real=True)
 
 
-def test_reset_keeps_the_reference_and_a_rank_without_samples_can_compute(weights_path, metric, images):
+def test_reset_keeps_the_reference_and_a_rank_without_samples_knows_the_dtype_of_its_result(weights_path, metric, images):
     metric.update(images, real=True)
     metric.reset()
     assert int(metric.real_features_num_samples) == 2

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from freeflow_lightning.flow import CentralDifference, ExactJVP
-from freeflow_lightning.nets import SIZES, ScalarConditioned, SiT
+from freeflow_lightning.nets import SIZES, ScalarConditioned, SiT, sinusoid
 
 from .random_weights import TINY, inputs, tiny_sit
 
@@ -108,6 +108,36 @@ def test_every_token_sees_every_other():
     moved[:, :, 0, 0] += 1
     change = (net(moved, t, y) - net(x, t, y)).abs()
     assert (change.amax((0, 1)) > 0).all()
+
+
+def by_hand(net, x, t, y):
+    """SiT written out from its state dict: patches, position, adaLN blocks of 2 heads, adaLN, patches."""
+    w = net.state_dict()
+    linear = lambda h, name: h @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+    silu = lambda h: h * torch.sigmoid(h)
+    norm = lambda h: (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    tokens = x.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(len(x), 4, -1)
+    h = tokens @ w["x_embedder.proj.weight"].flatten(1).T + w["x_embedder.proj.bias"] + w["pos_embed"]
+    c = (
+        linear(silu(linear(sinusoid(t, 256), "t_embedder.mlp.0")), "t_embedder.mlp.2")
+        + w["y_embedder.embedding_table.weight"][y]
+    )
+    for i in range(len(net.blocks)):
+        m = linear(silu(c), f"blocks.{i}.adaLN_modulation.1")[:, None].chunk(6, -1)
+        q, k, v = linear(norm(h) * (1 + m[1]) + m[0], f"blocks.{i}.attn.qkv").view(len(x), 4, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        attended = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(1, 2).reshape(len(x), 4, 16)
+        h = h + m[2] * linear(attended, f"blocks.{i}.attn.proj")
+        hidden = linear(norm(h) * (1 + m[4]) + m[3], f"blocks.{i}.mlp.fc1")
+        h = h + m[5] * linear(torch.nn.functional.gelu(hidden, approximate="tanh"), f"blocks.{i}.mlp.fc2")
+    shift, scale = linear(silu(c), "final_layer.adaLN_modulation.1")[:, None].chunk(2, -1)
+    out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
+    return out.view(len(x), 2, 2, 2, 2, 3).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)
+
+
+def test_forward_is_sits_equations():
+    net = tiny_sit().double()
+    x, t, y = inputs(dtype=torch.float64)
+    torch.testing.assert_close(net(x, t, y), by_hand(net, x, t, y), atol=1e-10, rtol=1e-10)
 
 
 def test_an_unconditional_network_has_no_table():

@@ -41,12 +41,13 @@ def test_a_student_that_is_too_narrow_is_widened():
 
 def test_the_velocities_are_asked_at_the_noised_samples():
     z, n, r = batch(5)
-    asked = []
-    v = lambda x, t: (asked.append((x, t)), x)[1]
+    asked, graph = [], []
+    v = lambda x, t: (asked.append((x, t)), graph.append(torch.is_grad_enabled()), x)[2]
     net = Small()
     error = correction(net, v, lambda x, t: 3 * v(x, t), z, n, r).error
     x_r = interpolate(z + net(z, torch.ones_like(r)).detach(), n, r)
     torch.testing.assert_close(asked, [(x_r, r)] * 2)
+    assert not any(graph)
     torch.testing.assert_close(error, -2 * x_r)
 
 

@@ -29,6 +29,25 @@ class DistillationProgress(RichProgressBar):
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
 
+    @property
+    def total_train_batches(self) -> int | float:
+        """Batches of the whole run where max_steps bounds it, of the epoch otherwise."""
+        trainer = self.trainer
+        return trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else super().total_train_batches
+
+    def _get_train_description(self, current_epoch: int) -> str:
+        return "Training"
+
+    def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if trainer.max_steps <= 0 or self.train_progress_bar_id is None:
+            super().on_train_epoch_start(trainer, pl_module)
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        done = trainer.fit_loop.total_batch_idx if trainer.max_steps > 0 else batch_idx
+        super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
+
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
         """The figures of SHOWN that have been logged, three digits each."""
         known = trainer.callback_metrics

@@ -1,30 +1,28 @@
 """freeflow fit and validate: LightningCLI with this package's recipes, default loggers, and resuming."""
 
-import sys
+import logging
+import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+from lightning.fabric.plugins import CheckpointIO
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from freeflow_lightning import callbacks, digits, flow_matching, metrics, module, nets, teachers  # noqa: F401 (short names)
+from freeflow_lightning.checkpoint import AtomicCheckpointIO
+from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.data import PriorDataModule
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.run_folder import ROOT, MetricsCSV, last_checkpoint, next_version, version_of
 
 
-class Parser(LightningArgumentParser):
-    """A parser whose errors are the error, not the list of every trainer flag."""
-
-    def error(self, message: str, ex: Exception | None = None) -> None:  # type: ignore[override]
-        if not self.exit_on_error:
-            super().error(message, ex)
-        print(f"freeflow {sys.argv[1]}: {message.strip()}\n(freeflow {sys.argv[1]} --help lists the options)", file=sys.stderr)
-        sys.exit(2)
+class Parser(BriefErrors, LightningArgumentParser):  # type: ignore[misc]
+    """LightningCLI's parser with short errors."""
 
 
 class FreeFlowCLI(LightningCLI):
@@ -52,6 +50,7 @@ class FreeFlowCLI(LightningCLI):
         self.folder = Path(ROOT) / self.run_name
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(last_checkpoint(self.folder))
+        self.start_step = resume_step(config.ckpt_path) if config.get("ckpt_path") else 0
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -70,6 +69,9 @@ class FreeFlowCLI(LightningCLI):
             own.append(callbacks.DistillationProgress())
         if config.logger in (None, True):
             kwargs["logger"] = self._loggers()
+        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
+            kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         extra = [self._get(self.config_init, c) for c in self._parser(self.subcommand).callback_keys]
         return self._instantiate_trainer({**config, **kwargs}, [*extra, *own])
 
@@ -77,18 +79,46 @@ class FreeFlowCLI(LightningCLI):
         """metrics.csv and TensorBoard events in one folder: the resumed run's own, or a new one."""
         path = self._get(self.config, "ckpt_path")
         resumed = version_of(Path(path), self.folder) if path and self.subcommand == "fit" else None
-        keep = resume_step(path) if resumed is not None else 0
         n = next_version(self.folder) if resumed is None else resumed
-        return [MetricsCSV(ROOT, self.run_name, n, keep), TensorBoardLogger(ROOT, self.run_name, n, default_hp_metric=False)]
+        csv = MetricsCSV(ROOT, self.run_name, n, self.start_step if resumed is not None else 0)
+        return [csv, TensorBoardLogger(ROOT, self.run_name, n, default_hp_metric=False)]
 
 
 def resume_step(path: str) -> int:
-    """The optimizer step a checkpoint was written at."""
-    return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    """The optimizer step a checkpoint was written at.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file that is no checkpoint.
+    """
+    if not Path(path).exists():
+        raise FileNotFoundError(f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest one of this config")
+    try:
+        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+    except Exception as error:
+        raise ValueError(f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})") from error
+
+
+NOISE = (
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning on newer torch
+    ".*in eval mode at the start of training.*",  # averages are, on purpose
+    ".*but have no `val_dataloader`.*",  # val_samples: 0
+    ".*Total length of `list` across ranks is zero.*",  # the same
+    ".*does not have many workers.*",
+)
+
+
+def quiet() -> None:
+    """Drop the messages of libraries that tell the user of this package nothing."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
+        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
 
 
 def main() -> None:
     """Parse the command line and run the verb."""
+    quiet()
     FreeFlowCLI(
         Recipe,
         LightningDataModule,

@@ -1,14 +1,16 @@
 """freeflow sample: one-step samples from a checkpoint as a grid, single pictures, or an .npz."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import auto_cli
+from jsonargparse import ArgumentParser, auto_cli
 from PIL import Image
 from torch import Tensor
 
 from freeflow_lightning import plots
+from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.reference import pictures
 
@@ -87,8 +89,10 @@ def pick_device(name: str) -> torch.device:
     return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
 
 
+class Parser(BriefErrors, ArgumentParser):  # type: ignore[misc]
+    """jsonargparse's parser with short errors."""
+
+
 def main() -> None:
     """Parse the command line of `freeflow sample`."""
-    import sys  # noqa: PLC0415
-
-    auto_cli(sample, args=sys.argv[2:], prog="freeflow sample")
+    auto_cli(sample, args=sys.argv[2:], prog="freeflow sample", as_positional=False, parser_class=Parser)

@@ -1,0 +1,42 @@
+# make demo: environment, distillation of the embedded teacher, samples, report.  make test: environment, all tests.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 16
+
+$(VENV)/.installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or newer is needed, this is " + sys.version.split()[0] + "; use make PYTHON=python3.11 ...") if sys.version_info < (3, 11) else 0'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
+	touch $@
+
+demo: $(VENV)/.installed ## distil the embedded digits teacher, draw samples, write runs/digits/version_N/report.md
+	$(BIN)/freeflow fit --config configs/digits.yaml
+	$(BIN)/freeflow report runs/digits --reference digits
+
+test: $(VENV)/.installed ## all tests
+	$(BIN)/pytest
+
+check: $(VENV)/.installed ## format, lint, types, fast tests
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow"
+
+format: $(VENV)/.installed ## rewrite the code in the project's format
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+digits-teacher: $(VENV)/.installed ## train the embedded teacher again (about 12 minutes)
+	$(BIN)/freeflow fit --config configs/digits_teacher.yaml
+
+notebooks: $(VENV)/.installed ## run the notebooks
+	$(BIN)/jupyter-execute notebooks/*.ipynb
+
+clean: ## remove the environment, runs and caches
+	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+
+.PHONY: help demo test check format digits-teacher notebooks clean

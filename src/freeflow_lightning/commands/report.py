@@ -1,0 +1,268 @@
+"""freeflow report: a run's student beside its teacher at 1, 2, 4, 8 and 64 steps, same noise: figures, pictures, curves."""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from jsonargparse import auto_cli
+from torch import Tensor
+
+from freeflow_lightning import plots
+from freeflow_lightning.callbacks.trajectory import relative_error
+from freeflow_lightning.commands.sample import pick_device
+from freeflow_lightning.digits import load_digits
+from freeflow_lightning.flow_map import FlowMap
+from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, to_uint8
+from freeflow_lightning.reference import Sampler, pictures
+from freeflow_lightning.run_folder import read_metrics, versions
+
+STEPS = (1, 2, 4, 8, 64)
+BATCH = 512
+
+
+class Line(NamedTuple):
+    """One sampler's figures; accuracy is None where nothing recognises the samples."""
+
+    name: str
+    guidance: float
+    evaluations: int
+    fid: float
+    endpoint: float
+    accuracy: float | None
+    milliseconds: float
+
+
+class Judge:
+    """Frechet distance to fixed reference samples, and the share of recognised classes."""
+
+    def __init__(self, reference: Tensor, features: DigitsFeatures | FlatFeatures) -> None:
+        self.features, self.metric = features, FrechetDistance(features)
+        self.metric.update(reference, real=True)
+
+    def fid(self, drawn: Tensor) -> float:
+        """Distance of samples, as `pictures` gives them, to the reference."""
+        self.metric.reset()
+        self.metric.update(drawn, real=False)
+        return float(self.metric.compute())
+
+    def accuracy(self, drawn: Tensor, labels: Any) -> float | None:
+        """Share of samples that the classifier sees as the class they were drawn for."""
+        if not isinstance(self.features, DigitsFeatures):
+            return None
+        return float((self.features.logits(drawn).argmax(1) == labels).float().mean())
+
+
+def report(
+    run: str,
+    reference: Literal["teacher", "digits"] = "teacher",
+    num_samples: int = 1797,
+    guidance: list[float] | None = None,
+    seed: int = 3,
+    device: str = "auto",
+) -> None:
+    """Write report.md and its pictures into a run's folder.
+
+    Args:
+        run: folder of a run, runs/NAME/version_N, or runs/NAME for its newest.
+        reference: what FID compares with: samples of the teacher (64 Heun steps, other noise) or scikit-learn's real digits.
+        num_samples: samples per sampler; the same noise for all.
+        guidance: guidance scales to compare; the lowest of the student's range and the middle if not given.
+        seed: seed of the noise.
+        device: cpu, cuda, ...; auto takes an accelerator if there is one.
+    """
+    folder = newest(Path(run))
+    student = FlowMap.from_checkpoint(checkpoint_of(folder)).to(pick_device(device))
+    low, high = student.guidance_range
+    scales = sorted(set(guidance or [low, (low + high) / 2]))
+    z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
+    judge = Judge(reference_samples(student, reference, num_samples, low, seed), features_for(student, reference))
+
+    lines, shown, paths = [], {}, {}
+    for gamma in scales:
+        truth, spent = timed(lambda z, c, g=gamma: Sampler("heun", 64, g)(student.teacher, z, c), z, condition)
+        many = judged("teacher", 64, gamma, truth, truth, spent, judge, student, condition)
+        for k in STEPS[:-1] if gamma == scales[0] else ():
+            x, t = timed(lambda z, c, g=gamma, k=k: Sampler("heun", k, g)(student.teacher, z, c), z, condition)
+            lines.append(judged("teacher", k, gamma, x, truth, t, judge, student, condition))
+            shown[f"teacher, {k} step{'s' * (k > 1)}"] = x
+        x, t = timed(lambda z, c, g=gamma: student(z, c, g), z, condition)
+        lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, condition)]
+        if gamma == scales[0]:
+            shown |= {"teacher, 64 steps": truth, "student, 1 step": x}
+            paths = along_delta(student, z[:256], head(condition, 256), gamma)
+    draw_pictures(folder, student, shown, condition, paths)
+    floor = halves(judge) if reference == "digits" else None
+    (folder / "report.md").write_text(text(folder, lines, paths, reference, floor, num_samples))
+    print(f"{folder / 'report.md'}\n" + "\n".join(table(lines)))
+
+
+def newest(folder: Path) -> Path:
+    """A run's own folder: the given one, or the newest version in it."""
+    numbers = versions(folder)
+    folder = folder / f"version_{numbers[-1]}" if numbers else folder
+    if not (folder / "checkpoints").is_dir():
+        raise FileNotFoundError(f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N")
+    return folder
+
+
+def checkpoint_of(folder: Path) -> Path:
+    """The last checkpoint of a run."""
+    found = sorted(
+        (folder / "checkpoints").glob("*.ckpt"), key=lambda path: (path.stem.startswith("last"), path.stat().st_mtime)
+    )
+    if not found:
+        raise FileNotFoundError(f"no .ckpt in {folder / 'checkpoints'}: let the run write one (ModelCheckpoint) first")
+    return found[-1]
+
+
+def features_for(student: FlowMap, reference: str) -> DigitsFeatures | FlatFeatures:
+    """The digits' own features for the digits, plain coordinates otherwise."""
+    if reference == "digits":
+        return DigitsFeatures().to(student.device)
+    return FlatFeatures(int(torch.tensor(student.teacher.sample_shape).prod()))
+
+
+def reference_samples(student: FlowMap, reference: str, n: int, gamma: float, seed: int) -> Tensor:
+    """What FID compares with."""
+    if reference == "digits":
+        return to_uint8(load_digits()[0]).to(student.device)
+    z, condition = student.teacher.draw_indexed(torch.arange(n), seed=seed, stream="reference", device=student.device)
+    return pictures(student.teacher, Sampler("heun", 64, gamma)(student.teacher, z, condition))
+
+
+def timed(sampler: Any, z: Tensor, condition: Any) -> tuple[Tensor, float]:
+    """All samples in batches, and milliseconds per sample."""
+    parts, start = [], time.perf_counter()
+    for rows in torch.arange(len(z), device=z.device).split(BATCH):
+        parts.append(sampler(z[rows], None if condition is None else condition[rows]))
+    x = torch.cat(parts).cpu().to(z.device)
+    return x, (time.perf_counter() - start) * 1000 / len(z)
+
+
+def judged(
+    who: str, k: int, gamma: float, x: Tensor, truth: Tensor, spent: float, judge: Judge, student: FlowMap, labels: Any
+) -> Line:
+    """One line of the table."""
+    drawn = pictures(student.teacher, x)
+    branches = 1 if gamma == 1 else 2
+    evaluations = 1 if who == "student" else 2 * k * branches
+    error = float(relative_error(x[None], truth[None])[0])
+    name = f"{who}, {k} step{'s' * (k > 1)}"
+    return Line(name, gamma, evaluations, judge.fid(drawn), error, judge.accuracy(drawn, labels), spent)
+
+
+def head(condition: Any, n: int) -> Any:
+    """The first n conditions."""
+    return None if condition is None else condition[:n]
+
+
+def along_delta(student: FlowMap, z: Tensor, condition: Any, gamma: float) -> dict[str, Tensor]:
+    """Teacher's ODE and student's f(z, delta) at 16 values of delta up to 1, and the relative error between them (Fig. 4)."""
+    deltas = torch.arange(1, 17, device=z.device) / 16
+    teacher = Sampler("heun", 64, gamma)(student.teacher, z, condition, trajectory=True)[4::4]
+    drawn = torch.stack([student(z, condition, gamma, delta) for delta in deltas])
+    return {
+        "delta": deltas.cpu(),
+        "teacher": teacher.cpu(),
+        "student": drawn.cpu(),
+        "error": relative_error(drawn, teacher).cpu(),
+    }
+
+
+def halves(judge: Judge) -> float:
+    """FID between two random halves of the real digits: what sampling noise alone costs at half the count."""
+    real = to_uint8(load_digits()[0])
+    order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
+    half = FrechetDistance(judge.features)
+    half.update(real[order[: len(real) // 2]], real=True)
+    half.update(real[order[len(real) // 2 :]], real=False)
+    return float(half.compute())
+
+
+def draw_pictures(folder: Path, student: FlowMap, shown: dict[str, Tensor], condition: Any, paths: dict[str, Tensor]) -> None:
+    """Every picture that report.md shows."""
+    first = {name: pictures(student.teacher, x) for name, x in shown.items()}
+    if next(iter(first.values())).ndim == 4:
+        columns = one_per_class(condition, student.teacher.num_classes) if student.teacher.num_classes else torch.arange(12)
+        figure = plots.rows({name: x[columns].cpu() for name, x in first.items()}, "the same noise, column by column")
+    else:
+        figure = plots.densities({name: first[name].cpu() for name in ("teacher, 64 steps", "student, 1 step")})
+        plots.save(plots.trajectories(paths["teacher"], paths["student"]), folder / "trajectories.png")
+    plots.save(figure, folder / "comparison.png", dpi=130)
+    plots.save(
+        plots.curves(
+            {"student": (paths["delta"], paths["error"])},
+            xlabel="delta",
+            ylabel="relative error",
+            title="error along delta (Fig. 4)",
+        ),
+        folder / "error_along_delta.png",
+    )
+    plots.save(plots.training(read_metrics(folder / "metrics.csv")), folder / "training.png")
+
+
+def one_per_class(labels: Tensor, classes: int) -> Tensor:
+    """The first two samples of each class, class by class."""
+    return torch.cat([(labels == k).nonzero()[:2, 0] for k in range(min(classes, 10))])
+
+
+def table(lines: list[Line]) -> list[str]:
+    """The figures as Markdown."""
+    recognised = any(line.accuracy is not None for line in lines)
+    header = ["sampler", "guidance", "evaluations", "FID", "endpoint error", *["recognised"] * recognised, "ms / sample"]
+    rows = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    for x in lines:
+        accuracy = [f"{x.accuracy:.1%}"] * recognised if x.accuracy is not None else []
+        rows.append(
+            [
+                x.name,
+                f"{x.guidance:g}",
+                str(x.evaluations),
+                f"{x.fid:.4g}",
+                f"{x.endpoint:.3f}",
+                *accuracy,
+                f"{x.milliseconds:.3f}",
+            ]
+        )
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def text(folder: Path, lines: list[Line], paths: dict[str, Tensor], reference: str, floor: float | None, count: int) -> str:
+    """report.md."""
+    student = next(x for x in lines if x.name.startswith("student"))
+    many, two = (next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance) for k in (64, 2))
+    against = (
+        "scikit-learn's 1797 real digits" if reference == "digits" else "the teacher's own samples (64 Heun steps, other noise)"
+    )
+    return "\n".join(
+        [
+            f"# {folder.parent.name}, {folder.name}",
+            "",
+            f"One step of the student: FID {student.fid:.4g}, {student.fid / many.fid:.2f} times its teacher's at 64 Heun steps",
+            f"and {student.fid / two.fid:.2f} times its teacher's at 2.",
+            "",
+            "![the same noise through teacher and student](comparison.png)",
+            "",
+            f"{count} samples from the same noise and conditions. FID is to {against}; the endpoint error is the mean of",
+            "|x - y| / |y| against the 64-step teacher y of the same guidance; an evaluation is one network pass, a guided",
+            "teacher step of Heun takes four.",
+            *([f"Two halves of the real digits have FID {floor:.4g} to each other."] if floor is not None else []),
+            "",
+            *table(lines),
+            "",
+            *(["![paths](trajectories.png)", ""] if (folder / "trajectories.png").exists() else []),
+            "![error along delta](error_along_delta.png)",
+            "",
+            "![training](training.png)",
+            "",
+            "Made by `freeflow report`; every figure of the training is in metrics.csv, the settings in config.yaml.",
+            "",
+        ]
+    )
+
+
+def main() -> None:
+    """Parse the command line of `freeflow report`."""
+    auto_cli(report, args=sys.argv[2:], prog="freeflow report")

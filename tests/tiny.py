@@ -1,0 +1,83 @@
+"""The smallest things that train: a mixture of three Gaussians in the plane, an MLP, a trainer without bars and files."""
+
+import torch
+from lightning.pytorch import Trainer
+from torch import nn
+
+from freeflow_lightning import FreeFlowModule, PriorDataModule
+from freeflow_lightning.nets import MLP
+from freeflow_lightning.objectives import DiscretePrediction
+from freeflow_lightning.teachers import GaussianMixtureTeacher, VelocityTeacher
+
+CLASSES = 2
+
+
+def mixture() -> GaussianMixtureTeacher:
+    return GaussianMixtureTeacher([[2.0, 0.0], [-2.0, 0.5], [0.0, 2.0]], 0.4, labels=[0, 1, 1])
+
+
+def shaken(net: nn.Module, seed: int = 0, size: float = 0.3) -> nn.Module:
+    """Weights that are a function of the seed, nowhere 0."""
+    g = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for p in net.parameters():
+            p.copy_(size * torch.randn(p.shape, generator=g))
+    return net
+
+
+def mlp(seed: int = 0) -> nn.Module:
+    return shaken(MLP((2,), hidden_size=16, depth=2, num_classes=CLASSES), seed)
+
+
+def learned_teacher(seed: int = 1) -> VelocityTeacher:
+    """A teacher with parameters."""
+    return VelocityTeacher(mlp(seed), (2,), CLASSES)
+
+
+def module(teacher=None, shake: bool = True, **changes) -> FreeFlowModule:
+    settings = {"network": mlp(), "prediction": DiscretePrediction(4), "student_lr": 1e-2, "auxiliary_lr": 1e-2} | changes
+    made = FreeFlowModule(mixture() if teacher is None else teacher, **settings)
+    for seed, network in enumerate(made.networks().values()):
+        if shake:  # otherwise delta and gamma have no effect yet
+            shaken(network, seed)
+    return made
+
+
+def trainer(**changes) -> Trainer:
+    quiet = {
+        "accelerator": "cpu",
+        "max_epochs": -1,
+        "max_steps": 4,
+        "logger": False,
+        "enable_progress_bar": False,
+        "enable_model_summary": False,
+        "enable_checkpointing": False,
+        "num_sanity_val_steps": 0,
+        "log_every_n_steps": 1,
+    }
+    return Trainer(**(quiet | changes))
+
+
+def data(**changes) -> PriorDataModule:
+    return PriorDataModule(**({"batch_size": 8, "length": 4} | changes))
+
+
+def fit(model: FreeFlowModule, *callbacks, prior: PriorDataModule | None = None, ckpt_path=None, **changes) -> Trainer:
+    made = trainer(callbacks=list(callbacks), **changes)
+    made.fit(model, data() if prior is None else prior, ckpt_path=ckpt_path)
+    return made
+
+
+def weights(net: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: value.clone() for name, value in net.state_dict().items()}
+
+
+def same(a: dict, b: dict) -> bool:
+    """Bit for bit, in nested dicts and lists too."""
+    if isinstance(a, torch.Tensor):
+        return torch.equal(a, b)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(same(a[k], b[k]) for k in a)
+    if isinstance(a, list | tuple):
+        return len(a) == len(b) and all(map(same, a, b))
+    return a == b
