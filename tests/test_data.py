@@ -1,9 +1,9 @@
 import pytest
 import torch
-from tiny import data, mixture
 
 from freeflow_lightning import PriorDataModule
-from freeflow_lightning.data import IndexRange, PriorBatch, PriorStream
+from freeflow_lightning.data import IndexRange, PriorBatch, PriorStream, validation_range
+from tiny import data, mixture, module, trainer
 
 
 def test_an_epoch_has_its_length_and_starts_again():
@@ -31,17 +31,17 @@ def test_every_index_is_dealt_to_one_rank_once(count, world_size, batch_size):
     ranks = [list(IndexRange(count, batch_size, 5, rank, world_size)) for rank in range(world_size)]
     assert len({len(batches) for batches in ranks}) == 1  # or a rank would wait for another for ever
     assert {len(batches) for batches in ranks} == {len(IndexRange(count, batch_size, 5, 0, world_size))}
-    everything = torch.cat([batch.index for batches in ranks for batch in batches])
+    everything = torch.cat([batch.indices for batches in ranks for batch in batches])
     kept = everything[everything < count]
     assert kept.sort().values.tolist() == list(range(count))
-    assert all(0 < len(batch.index) <= batch_size and batch.seed == 5 for batches in ranks for batch in batches)
-    assert all(batch.count == count for batches in ranks for batch in batches)
+    assert all(0 < len(batch.indices) <= batch_size and batch.seed == 5 for batches in ranks for batch in batches)
+    assert all(batch.total == count for batches in ranks for batch in batches)
 
 
 def test_validation_can_be_off():
     assert data(val_samples=0).val_dataloader() == []
     loader = data(val_samples=5, val_batch_size=2, seed=3).val_dataloader()
-    assert [batch.index.tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
+    assert [batch.indices.tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
 
 
 def test_sample_i_does_not_depend_on_its_batch():
@@ -58,3 +58,11 @@ def test_sample_i_does_not_depend_on_its_batch():
 def test_wrong_sizes(wrong):
     with pytest.raises(ValueError, match="of at least 1 and val_samples of at least 0, got"):
         PriorDataModule(**wrong)
+
+
+def test_validation_needs_the_indices_of_the_prior():
+    made = trainer()
+    with pytest.raises(ValueError, match="expected the validation indices of PriorDataModule.*got NoneType"):
+        validation_range(made)
+    made.validate(module(), data(val_samples=5), verbose=False)
+    assert validation_range(made).count == 5

@@ -4,8 +4,6 @@ import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from nets.random_weights import tiny_sit
-from tiny import data, fit, learned_teacher, mixture, mlp, module, same, trainer, weights
 
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
@@ -13,6 +11,8 @@ from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.recipe import NonFiniteError
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, SiTVelocity, Teacher, save_sit
+from nets.random_weights import tiny_sit
+from tiny import data, fit, learned_teacher, mixture, mlp, module, same, trainer, weights
 
 
 def draws(m, size=16, counter=0, rank=0):
@@ -68,7 +68,7 @@ def by_hand(m, p, c, alpha, k):
     def one(x):
         return torch.tensor([float(x)])
 
-    def F(z, delta, y, gamma):
+    def F(z, delta, y, gamma):  # noqa: N802
         return m.student(z[None], one(1), y[None], delta=one(delta), gamma=one(gamma))[0]
 
     def u(x, t, y, gamma, lo, hi):
@@ -257,7 +257,10 @@ class Unconditional(Teacher):
     [
         (lambda: module(Wide(), guidance_range=(1, 1), evaluation_guidance=1), r"Wide.velocity returned shape \[2, 3\]"),
         (lambda: module(network=MLP((3,), 8, 1)), r"the student network fails on two states of shape \[2, 2\].*mat1"),
-        (lambda: module(eight_classes(), network=MLP((2,), 8, 1, num_classes=1)), r"student network fails .* conditions of shape \[2\]"),
+        (
+            lambda: module(eight_classes(), network=MLP((2,), 8, 1, num_classes=1)),
+            r"student network fails .* conditions of shape \[2\]",
+        ),
         (lambda: module(Unconditional()), r"Unconditional has no null condition.*guidance_range to \[1, 1\]"),
     ],
 )
@@ -282,7 +285,7 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_a_teacher_without_a_network_says_what_to_give():
-    with pytest.raises(ValueError, match="Unconditional has no network to start the student from: .*MLP"):
+    with pytest.raises(ValueError, match=r"Unconditional has no network to start the student from: .*MLP"):
         FreeFlowModule(Unconditional(), guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
 
 
@@ -337,7 +340,7 @@ def test_a_number_that_is_not_finite_stops_the_run(tmp_path, what, named):
 
 
 def test_no_checkpoint_yet_is_said():
-    with pytest.raises(NonFiniteError, match="at step 0 .*none written yet"):
+    with pytest.raises(NonFiniteError, match=r"at step 0 .*none written yet"):
         fit(module(learned_teacher()), Poison(0, nan_teacher))
 
 
@@ -383,7 +386,7 @@ def test_each_network_is_clipped_by_itself():
 
 
 def test_clipping_by_value_is_refused():
-    with pytest.raises(ValueError, match="gradient_clip_algorithm 'norm', got"):
+    with pytest.raises(ValueError, match=r"gradient_clip_algorithm 'norm', got"):
         fit(module(), gradient_clip_val=1.0, gradient_clip_algorithm="value")
 
 
@@ -428,7 +431,12 @@ def test_what_is_logged():
     assert float(logged["prediction/residual"]) == pytest.approx(float(rms.mean()), rel=1e-5)
     low = rms[p.delta < 1 / 8]
     assert float(logged["prediction/residual_by_delta/0.00-0.12"]) == pytest.approx(float(low.mean()), rel=1e-5)
-    assert float(logged["correction/residual"]) == pytest.approx(float(step.delta_n.error.square().mean(1).sqrt().mean()), rel=1e-5)
+    by_r = [logged[f"correction/residual_by_r/{k / 8:.2f}-{(k + 1) / 8:.2f}"] for k in range(8)]
+    filled = [bool(((c.r >= k / 8) & (c.r < (k + 1) / 8)).any()) for k in range(8)]
+    assert [bool(torch.isfinite(x)) for x in by_r] == filled  # a bin without samples is NaN, not the value of an earlier step
+    assert float(logged["correction/residual"]) == pytest.approx(
+        float(step.delta_n.error.square().mean(1).sqrt().mean()), rel=1e-5
+    )
     assert float(logged["auxiliary/loss"]) == pytest.approx(float(step.auxiliary.error.square().mean()), rel=1e-5)
     assert float(logged["correction/lambda"]) == pytest.approx(float(step.lam), rel=1e-5)
     assert float(logged["correction/alpha"]) == pytest.approx(0.3)

@@ -1,17 +1,23 @@
+import math
+import os
+
 import pytest
 import torch
+from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
-from tiny import data, fit, mlp, module, trainer
 from torch import nn
 
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow_matching import FlowMatchingModule
 from freeflow_lightning.recipe import Evaluation, Frozen, NonFiniteError
+from tiny import data, fit, mlp, module, same, trainer, weights
 
 
 def attached():
     m = module()
-    m.trainer = trainer(callbacks=[ModelCheckpoint("somewhere"), ModelCheckpoint("elsewhere", "{step}")], enable_checkpointing=True)
+    m.trainer = trainer(
+        callbacks=[ModelCheckpoint("somewhere"), ModelCheckpoint("elsewhere", every_n_train_steps=3)], enable_checkpointing=True
+    )
     return m
 
 
@@ -34,13 +40,23 @@ def test_finite_terms_pass_even_where_their_sum_overflows():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_terms_that_are_not_finite_are_named(value):
     m = attached()
-    m.trainer.callbacks[-1].last_model_path = "somewhere/last.ckpt"
-    with pytest.raises(NonFiniteError, match=r"^b and c not finite at step 0 .*last checkpoint: somewhere/last.ckpt. Resume"):
+    with pytest.raises(NonFiniteError, match=r"^b and c not finite at step 0 .*last checkpoint: none written yet. Resume"):
         m.check_finite({"a": torch.ones(2), "b": torch.tensor([0.0, value]), "c": torch.tensor(value)})
 
 
+def test_the_last_checkpoint_is_the_newest_of_all_callbacks(tmp_path):
+    m = attached()
+    for when, (name, callback) in enumerate(zip(("old", "new"), reversed(m.trainer.checkpoint_callbacks), strict=True)):
+        callback.last_model_path = str(tmp_path / name)
+        (tmp_path / name).touch()
+        os.utime(tmp_path / name, (when, when))
+    m.trainer.checkpoint_callbacks[-1].best_model_path = str(tmp_path / "removed")
+    with pytest.raises(NonFiniteError, match=f"last checkpoint: {tmp_path / 'new'}. Resume"):
+        m.check_finite({"a": torch.tensor(torch.nan)})
+
+
 def test_infinities_of_both_signs_do_not_cancel():
-    with pytest.raises(NonFiniteError, match="^a not finite"):
+    with pytest.raises(NonFiniteError, match=r"^a not finite"):
         attached().check_finite({"a": torch.tensor([torch.inf, -torch.inf])})
 
 
@@ -107,21 +123,27 @@ def test_flow_matching_drops_labels_and_draws_by_its_generator():
 
 
 def test_flow_matching_learning_rate_rises_and_falls_along_a_cosine():
-    m = matching(lr=1.0, warmup_steps=4)
-    m.trainer = trainer(max_steps=100)
-    m.trainer.fit_loop.max_steps = 100
-    m.trainer.strategy._lightning_module = m
-    type(m.trainer).estimated_stepping_batches, kept = 100, type(m.trainer).estimated_stepping_batches
-    try:
-        factor = m.configure_optimizers()["lr_scheduler"]["scheduler"].lr_lambdas[0]
-    finally:
-        type(m.trainer).estimated_stepping_batches = kept
-    assert factor(0) == pytest.approx(0.25)
-    assert factor(50) == pytest.approx(0.01 + 0.99 / 2)
-    assert factor(100) == pytest.approx(0.01)
+    rates = []
+
+    class Rates(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+
+    fit(matching(lr=1e-3, warmup_steps=4), Rates(), max_steps=20, prior=torch.utils.data.DataLoader(Points(), 32))
+    assert rates[0] == pytest.approx(0.25e-3)
+    assert rates[10] == pytest.approx(1e-3 * (0.01 + 0.99 / 2))
+    assert rates[10:] == sorted(rates[10:], reverse=True)
+    assert rates[19] == pytest.approx(1e-3 * (0.01 + 0.99 * (1 + math.cos(math.pi * 0.95)) / 2))
 
 
 @pytest.mark.parametrize("wrong", [{"label_dropout": 1.5}, {"num_classes": 0}])
 def test_flow_matching_arguments(wrong):
-    with pytest.raises(ValueError, match="label_dropout in .*0 without classes"):
+    with pytest.raises(ValueError, match=r"label_dropout in .*0 without classes"):
         matching(**wrong)
+
+
+def test_a_trainer_that_logs_nothing_trains():
+    m = module()
+    before = weights(m.student)
+    fit(m, max_steps=2, barebones=True, log_every_n_steps=0)
+    assert not same(before, weights(m.student))

@@ -2,12 +2,12 @@ import logging
 
 import pytest
 import torch
-from tiny import learned_teacher, mixture
 
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.reference import Sampler, cache_folder, fingerprint, load_reference, pictures, read_cache, write_cache
 from freeflow_lightning.teachers import VelocityTeacher
+from tiny import learned_teacher, mixture
 
 CPU = torch.device("cpu")
 

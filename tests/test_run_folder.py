@@ -32,7 +32,7 @@ def test_last_is_the_newest_file_of_the_newest_run_that_has_any(tmp_path):
     touch(tmp_path / "version_10/checkpoints/.last.ckpt.tmp", 999)
     (tmp_path / "version_11/checkpoints").mkdir(parents=True)
     assert last_checkpoint(tmp_path) == newest
-    with pytest.raises(FileNotFoundError, match="no run in .*none has written a checkpoint; leave it out"):
+    with pytest.raises(FileNotFoundError, match=r"no run in .*none has written a checkpoint; leave it out"):
         last_checkpoint(tmp_path / "none")
 
 

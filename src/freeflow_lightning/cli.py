@@ -70,4 +70,6 @@ def foreseen(error: BaseException) -> bool:
         return False
     frames = traceback.extract_tb(error.__traceback__)
     raised = bool(frames) and (frames[-1].line or "").startswith("raise")
-    return raised and any(f"{os.sep}{package}{os.sep}" in frames[-1].filename for package in ("freeflow_lightning", "jsonargparse"))
+    return raised and any(
+        f"{os.sep}{package}{os.sep}" in frames[-1].filename for package in ("freeflow_lightning", "jsonargparse")
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
-from lightning.pytorch import LightningDataModule
+from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
 
@@ -17,11 +17,11 @@ class PriorBatch(NamedTuple):
 
 
 class IndexBatch(NamedTuple):
-    """Sample indices [B]; sample i is a function of (seed, i). Indices from `count` on are padding, to be left out."""
+    """Sample indices [B]; sample i is a function of (seed, i). Indices from `total` on are padding, to be left out."""
 
-    index: Tensor
+    indices: Tensor
     seed: int
-    count: int
+    total: int
 
 
 class PriorStream:
@@ -59,9 +59,17 @@ class IndexRange:
     def __iter__(self) -> Iterator[IndexBatch]:
         for start in range(len(self)):
             place = torch.arange(start * self.batch_size, (start + 1) * self.batch_size)
-            index = place * self.world_size + self.rank
-            rows = index[: max(1, int((index < self.count).sum()))] if start == len(self) - 1 else index
+            indices = place * self.world_size + self.rank
+            rows = indices[: max(1, int((indices < self.count).sum()))] if start == len(self) - 1 else indices
             yield IndexBatch(rows, self.seed, self.count)
+
+
+def validation_range(trainer: Trainer) -> IndexRange:
+    """What the trainer validates on (Raises: ValueError where that is something else than PriorDataModule's)."""
+    loader = trainer.val_dataloaders
+    if not isinstance(loader, IndexRange):
+        raise ValueError(f"expected the validation indices of PriorDataModule(val_samples=...), got {type(loader).__name__}")
+    return loader
 
 
 class PriorDataModule(LightningDataModule):

@@ -14,17 +14,16 @@ def root_mean_square(residual: Residual) -> Tensor:
 
 
 def binned(name: str, values: Tensor, place: Tensor, *, bins: int = 8) -> dict[str, Tensor]:
-    """Mean of the values [B] in equal bins of their place [B] in [0, 1]; empty bins are left out.
+    """Mean of the values [B] in equal bins of their place [B] in [0, 1]; NaN for an empty bin.
+
+    Every bin is named at every step: Lightning repeats the last value of a figure that is left out.
 
     >>> binned("x", torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.1, 0.2, 1.0]), bins=2)
     {'x/0.00-0.50': tensor(2.), 'x/0.50-1.00': tensor(5.)}
     """
     bin_of = (place * bins).long().clamp(max=bins - 1)
-    counts = torch.bincount(bin_of, minlength=bins)
-    means = torch.bincount(bin_of, weights=values, minlength=bins) / counts
-    return {
-        f"{name}/{k / bins:.2f}-{(k + 1) / bins:.2f}": means[k].to(values.dtype) for k, n in enumerate(counts.tolist()) if n
-    }
+    means = torch.bincount(bin_of, weights=values, minlength=bins) / torch.bincount(bin_of, minlength=bins)
+    return {f"{name}/{k / bins:.2f}-{(k + 1) / bins:.2f}": means[k].to(values.dtype) for k in range(bins)}
 
 
 class Speed:

@@ -106,8 +106,8 @@ def read_checkpoint(path: str | Path) -> dict[str, Any]:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:
         raise ValueError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or holds more than tensors and plain "
-            "values, which is refused because loading it would run code"
+            f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or holds more than tensors and "
+            "plain values, which is refused because loading it would run code"
         ) from error
     if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
         raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")

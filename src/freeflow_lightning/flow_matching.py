@@ -51,7 +51,7 @@ class FlowMatchingModule(Recipe):
         self.seed, self.evaluation_guidance, self.evaluation_steps = seed, evaluation_guidance, evaluation_steps
 
     @property
-    def sampling(self) -> str:  # type: ignore[override]
+    def sampling(self) -> str:
         return f"this network, {self.evaluation_steps} heun steps"
 
     @property

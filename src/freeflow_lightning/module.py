@@ -1,6 +1,6 @@
 """FreeFlowModule: the paper's recipe. `training_step` reads like its algorithm."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from typing import Any, NamedTuple
 
@@ -143,7 +143,7 @@ class FreeFlowModule(Recipe):
         """Whether the teacher is ever asked for a guided velocity."""
         return self.guidance_range != (1.0, 1.0)
 
-    def networks(self) -> dict[str, nn.Module]:
+    def networks(self) -> Mapping[str, nn.Module]:
         return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
@@ -255,6 +255,7 @@ class FreeFlowModule(Recipe):
 
     def _correction(self, c: CorrectionDraw, output: Tensor) -> tuple[Residual, Residual]:
         """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at the same x_r."""
+        assert self.auxiliary is not None  # correction_fraction = 0 has no correction rows
         f = flow_map(c.z, output.detach(), torch.ones_like(c.r))
         g = self.auxiliary(interpolate(f, c.n, c.r), c.r, c.condition, gamma=c.gamma)
         delta_n = objectives.correction(
@@ -322,4 +323,8 @@ class FreeFlowModule(Recipe):
 
 
 def _described(condition: Any) -> str:
-    return f"conditions of shape {list(condition.shape)}" if isinstance(condition, Tensor) else f"conditions {type(condition).__name__}"
+    return (
+        f"conditions of shape {list(condition.shape)}"
+        if isinstance(condition, Tensor)
+        else f"conditions {type(condition).__name__}"
+    )

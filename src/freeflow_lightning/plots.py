@@ -6,11 +6,12 @@ from typing import Any
 
 import matplotlib as mpl
 
-mpl.use("Agg")
+
 
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
@@ -145,8 +146,9 @@ def save(figure: Figure, path: Path, dpi: int = 110) -> None:
 
 def pixels(figure: Figure) -> np.ndarray:
     """A figure as uint8 [H, W, 3]."""
-    figure.canvas.draw()
-    return np.asarray(figure.canvas.buffer_rgba())[..., :3].copy()
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _hwc(picture: Tensor) -> np.ndarray:

@@ -1,11 +1,12 @@
 """Recipe: what every training recipe shares: averages, gradients per network, and a stop at the first non-finite number."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch import LightningModule
+from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
@@ -14,9 +15,9 @@ from freeflow_lightning.teachers import Teacher
 
 
 class Evaluation(NamedTuple):
-    """What a validation step hands to the callbacks: index [B], noise z, condition, and the samples drawn from them."""
+    """What a validation step hands to the callbacks: indices [B], noise z, condition, and the samples drawn from them."""
 
-    index: Tensor
+    indices: Tensor
     z: Tensor
     condition: Any
     samples: Tensor
@@ -27,9 +28,11 @@ class NonFiniteError(RuntimeError):
 
 
 class Frozen(nn.Module):
-    """Holds a network that is never trained, saved, wrapped or switched to train mode, but moves with its owner."""
+    """Holds a teacher that is never trained, saved, wrapped or switched to train mode, but moves with its owner."""
 
-    def __init__(self, net: nn.Module) -> None:
+    net: Teacher
+
+    def __init__(self, net: Teacher) -> None:
         super().__init__()
         object.__setattr__(self, "net", net.eval().requires_grad_(False))
 
@@ -46,8 +49,6 @@ class Recipe(LightningModule, ABC):
 
     evaluation_guidance: float
     """Guidance scale of validation samples."""
-    sampling: str
-    """How `generate` draws, in a word or two for the label of a picture."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -62,8 +63,13 @@ class Recipe(LightningModule, ABC):
     def generate(self, z: Tensor, condition: Any) -> Tensor:
         """Samples for the noise z [B, ...] as this recipe's users would draw them, from `evaluated`."""
 
+    @property
     @abstractmethod
-    def networks(self) -> dict[str, nn.Module]:
+    def sampling(self) -> str:
+        """How `generate` draws, in a word or two for the label of a picture."""
+
+    @abstractmethod
+    def networks(self) -> Mapping[str, nn.Module]:
         """The networks in training by name, one parameter group each."""
 
     @property
@@ -81,10 +87,14 @@ class Recipe(LightningModule, ABC):
         """The network that samples and metrics come from: the first average, or the raw network without StudentEMA."""
         return next(iter(self.averages.values()), self.trained)
 
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let figures be logged at their own step: after resuming from a validation's checkpoint Lightning is one ahead."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
     @torch.no_grad()
-    def validation_step(self, batch: IndexBatch, batch_idx: int) -> Evaluation:
-        z, condition = self.teacher.draw_indexed(batch.index, seed=batch.seed, stream="validation", device=self.device)
-        return Evaluation(batch.index, z, condition, self.generate(z, condition))
+    def validation_step(self, batch: IndexBatch, batch_idx: int) -> Evaluation:  # type: ignore[override]  # only callbacks see it
+        z, condition = self.teacher.draw_indexed(batch.indices, seed=batch.seed, stream="validation", device=self.device)
+        return Evaluation(batch.indices, z, condition, self.generate(z, condition))
 
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
@@ -94,8 +104,9 @@ class Recipe(LightningModule, ABC):
             raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
         norms = {}
         for name, network in self.networks().items():
-            parameters = [p for p in network.parameters() if p.grad is not None]
-            norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(p.grad for p in parameters)
+            parameters = list(network.parameters())
+            gradients = [p.grad for p in parameters if p.grad is not None]
+            norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(gradients)
             if gradient_clip_val:
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self.check_finite(norms)
@@ -105,7 +116,7 @@ class Recipe(LightningModule, ABC):
     @property
     def logs_now(self) -> bool:
         """Whether Lightning will write the figures of this step: figures cost time and are made for such steps only."""
-        return (self.global_step + 1) % self.trainer.log_every_n_steps == 0
+        return is_logged(self.trainer, self.global_step + 1)
 
     def check_finite(self, terms: dict[str, Tensor]) -> None:
         """Stop the run where a term is not finite (Raises: NonFiniteError with the term, the step, the last checkpoint).
@@ -124,11 +135,17 @@ class Recipe(LightningModule, ABC):
         )
 
     def _last_checkpoint(self) -> str:
-        paths: Iterable[str] = (
-            path
-            for callback in self.trainer.callbacks  # type: ignore[attr-defined]
+        paths = [
+            Path(path)
+            for callback in self.trainer.checkpoint_callbacks
             if isinstance(callback, ModelCheckpoint)
             for path in (callback.last_model_path, callback.best_model_path)
-            if path
-        )
-        return next(iter(paths), "none written yet")
+            if path and Path(path).exists()
+        ]
+        return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a barebones Trainer, is never."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector, undeclared
+    return every > 0 and step % every == 0

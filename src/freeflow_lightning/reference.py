@@ -110,7 +110,8 @@ def load_reference(
             metric.update(pictures(teacher, sampler(teacher, z, condition))[keep.to(z.device)], real=real)
 
     cached = read_cache(path)
-    if _on_every_rank(cached is not None, world_size, device):
+    everywhere = _on_every_rank(cached is not None, world_size, device)
+    if cached is not None and everywhere:
         state, floor = cached
     else:
         log.info(

@@ -68,9 +68,9 @@ class MetricsCSV(CSVLogger):
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, empty cells left out; no rows where there is no file."""
+    """The rows of a metrics.csv, empty cells and NaN (a bin without samples) left out; no rows where there is no file."""
     if not path.is_file():
         return []
     with path.open(newline="") as file:
-        rows = [{name: float(cell) for name, cell in row.items() if cell} for row in csv.DictReader(file)]
+        rows = [{name: float(cell) for name, cell in row.items() if cell not in ("", "nan")} for row in csv.DictReader(file)]
     return [row | {"step": int(row["step"])} for row in rows if "step" in row]

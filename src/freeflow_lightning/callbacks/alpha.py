@@ -37,7 +37,7 @@ class AlphaSchedule(Callback):
                 "remove it, or set correction_fraction between 0 and 1"
             )
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: object, batch_idx: int) -> None:
         pl_module.alpha = alpha(
             trainer.global_step,
             reference=pl_module.alpha_ref,

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from torch import Tensor
 
 from freeflow_lightning.recipe import Recipe
 
@@ -51,19 +52,18 @@ class StudentEMA(Callback):
             if average_name(decay) not in pl_module.averages:
                 pl_module.averages[average_name(decay)] = deepcopy(pl_module.trained).requires_grad_(False).eval()
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step
 
     @torch.no_grad()
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Recipe, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self._updated_at:  # gradients are still being accumulated
             return
         self._updated_at = trainer.global_step
-        fresh = list(pl_module.trained.parameters())
+        fresh: list[Tensor] = list(pl_module.trained.parameters())
         for decay in self.decays:
             average = pl_module.averages[average_name(decay)]
-            torch._foreach_lerp_(list(average.parameters()), fresh, 1 - decay_at(trainer.global_step, decay))
+            average_weights: list[Tensor] = list(average.parameters())
+            torch._foreach_lerp_(average_weights, fresh, 1 - decay_at(trainer.global_step, decay))
             for old, new in zip(average.buffers(), pl_module.trained.buffers(), strict=True):
                 old.copy_(new)

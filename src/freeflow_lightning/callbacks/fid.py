@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from torchmetrics import Metric
 
-from freeflow_lightning.recipe import Evaluation
+from freeflow_lightning.data import validation_range
+from freeflow_lightning.recipe import Evaluation, Recipe
 from freeflow_lightning.reference import Sampler, load_reference, pictures
 
 
@@ -41,12 +42,13 @@ class PeriodicFID(Callback):
         self.cache = Path(cache) if cache else None
         self._floor: float | None = None
 
+    @torch.inference_mode(False)  # its sums outlive Trainer.validate, and inference tensors cannot be added to later
     @torch.no_grad()
-    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         if trainer.sanity_checking or self._floor is not None:
             return
         self.metric.to(pl_module.device)
-        count = trainer.val_dataloaders.count
+        count = validation_range(trainer).count
         self._floor = load_reference(
             self.metric,
             pl_module.teacher,
@@ -59,11 +61,12 @@ class PeriodicFID(Callback):
             folder=self.cache,
         )
 
+    @torch.inference_mode(False)
     @torch.no_grad()
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: Recipe,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -72,12 +75,15 @@ class PeriodicFID(Callback):
         if trainer.sanity_checking:
             return
         evaluation: Evaluation = outputs
-        keep = batch.index < batch.count
+        keep = batch.indices < batch.total
         self.metric.update(pictures(pl_module.teacher, evaluation.samples[keep.to(evaluation.samples.device)]), real=False)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    @torch.inference_mode(False)
+    @torch.no_grad()
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         if trainer.sanity_checking:
             return
+        assert self._floor is not None  # on_validation_start has seen to it
         figures = {"fid/student": float(self.metric.compute()), "fid/floor": self._floor}
         pl_module.log_dict(figures, rank_zero_only=False, batch_size=1)
         self.metric.reset()

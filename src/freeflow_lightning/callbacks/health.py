@@ -6,8 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from freeflow_lightning.data import validation_range
 from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.recipe import Evaluation
+from freeflow_lightning.recipe import Evaluation, is_logged
 from freeflow_lightning.reference import Sampler
 
 log = logging.getLogger(__name__)
@@ -55,6 +56,7 @@ class HealthMonitor(Callback):
         self.factor, self.window, self.least_diversity, self.count, self.steps = factor, window, least_diversity, count, steps
         self._history: dict[str, list[float]] = {name: [] for name in ADVICE}
         self._warned: set[str] = set()
+        self._seen = 0
         self._spread: float | None = None
         self._samples: list[torch.Tensor] = []
 
@@ -62,11 +64,10 @@ class HealthMonitor(Callback):
         if not isinstance(pl_module, FreeFlowModule):
             raise ValueError("HealthMonitor watches a distillation: it belongs to FreeFlowModule; remove it")
 
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        if trainer.global_step % trainer.log_every_n_steps:
-            return
+    def on_train_batch_end(self, trainer: Trainer, pl_module: FreeFlowModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self._seen or not is_logged(trainer, trainer.global_step):
+            return  # not logged, or logged before this batch of an accumulated step
+        self._seen = trainer.global_step
         for name, history in self._history.items():
             if name in trainer.callback_metrics:
                 history.append(float(trainer.callback_metrics[name]))
@@ -77,7 +78,7 @@ class HealthMonitor(Callback):
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: LightningModule,
+        pl_module: FreeFlowModule,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -88,13 +89,13 @@ class HealthMonitor(Callback):
             self._samples.append(evaluation.samples.float())
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
         samples, self._samples = torch.cat(self._samples)[: self.count], []
         if trainer.sanity_checking:
             return
         if self._spread is None:
             place = torch.arange(len(samples)) * trainer.world_size + trainer.global_rank
-            seed, device = trainer.val_dataloaders.seed, pl_module.device
+            seed, device = validation_range(trainer).seed, pl_module.device
             z, condition = pl_module.teacher.draw_indexed(place, seed=seed, stream="validation", device=device)
             sampler = Sampler("heun", self.steps, pl_module.evaluation_guidance)
             self._spread = spread(sampler(pl_module.teacher, z, condition))

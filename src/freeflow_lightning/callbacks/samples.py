@@ -3,11 +3,12 @@
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import Callback, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from freeflow_lightning import plots
+from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import Sampler, pictures
 
 
@@ -30,15 +31,15 @@ class SampleGrid(Callback):
         self.count, self.method, self.steps, self.seed = count, method, steps, seed
         self._teacher_samples: Tensor | None = None
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self.draw(trainer, pl_module)
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         if not trainer.sanity_checking:
             self.draw(trainer, pl_module)
 
     @torch.no_grad()
-    def draw(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def draw(self, trainer: Trainer, pl_module: Recipe) -> None:
         """Draw, on every rank (sharded networks need all of them), and write, on the first."""
         teacher, index = pl_module.teacher, torch.arange(self.count)
         z, condition = teacher.draw_indexed(index, seed=self.seed, stream="grid", device=pl_module.device)

@@ -15,6 +15,8 @@ class SaveTeacher(Callback):
         if not isinstance(pl_module, Recipe) or not isinstance(pl_module.trained, SiTVelocity):
             raise ValueError("SaveTeacher writes a SiTVelocity network that FlowMatchingModule trains; remove it")
 
-    def on_fit_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_fit_end(self, trainer: Trainer, pl_module: Recipe) -> None:
+        network = pl_module.evaluated
+        assert isinstance(network, SiTVelocity)  # `setup` has seen to it, and an average is a copy
         if trainer.is_global_zero:
-            save_sit(Path(trainer.log_dir or trainer.default_root_dir) / "teacher.safetensors", pl_module.evaluated)
+            save_sit(Path(trainer.log_dir or trainer.default_root_dir) / "teacher.safetensors", network)

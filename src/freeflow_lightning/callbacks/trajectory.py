@@ -38,7 +38,7 @@ class TrajectoryError(Callback):
             raise ValueError("TrajectoryError compares a student to its teacher: it belongs to FreeFlowModule; remove it")
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
         if trainer.sanity_checking:
             return
         index, teacher = torch.arange(self.count), pl_module.teacher

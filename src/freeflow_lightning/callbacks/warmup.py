@@ -24,5 +24,5 @@ class ConfidentRegionWarmup(Callback):
                 "ConfidentRegionWarmup has no effect here: it belongs to the prediction objective of FreeFlowModule; remove it"
             )
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: object, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: object, batch_idx: int) -> None:
         pl_module.t_c = confident_time(trainer.global_step, warmup_steps=self.steps)

@@ -5,7 +5,9 @@ import importlib
 import inspect
 import re
 import sys
-from typing import Any
+from typing import Any, NoReturn
+
+from jsonargparse import ArgumentParser
 
 _KEY = re.compile(r'Parser key "(.+?)":$')
 _GIVEN_CLASS = re.compile(r"Problem with given class_path '(.+?)':$")
@@ -76,15 +78,15 @@ def _find(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class BriefErrors:
-    """For an ArgumentParser: its errors are the error, not the list of every flag."""
+class BriefErrors(ArgumentParser):
+    """An ArgumentParser whose errors are the error, not the list of every flag."""
 
-    def error(self, message: str, ex: Exception | None = None) -> None:
-        if not self.exit_on_error:  # type: ignore[attr-defined]
-            super().error(message, ex)  # type: ignore[misc]
+    def error(self, message: str, ex: Exception | None = None) -> NoReturn:
+        if not self.exit_on_error:
+            super().error(message, ex)
         text = brief(message)
         if match := re.fullmatch(r"unrecognized arguments: (\S+?)((=| ).*)?", text):
-            text = f"unknown option {match[1]}" + did_you_mean(match[1], list(self._option_string_actions))  # type: ignore[attr-defined]
+            text = f"unknown option {match[1]}" + did_you_mean(match[1], list(self._option_string_actions))
         verb = sys.argv[1]
         print(f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr)
         sys.exit(2)

@@ -21,7 +21,7 @@ from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.run_folder import ROOT, MetricsCSV, last_checkpoint, next_version, version_of
 
 
-class Parser(BriefErrors, LightningArgumentParser):  # type: ignore[misc]
+class Parser(BriefErrors, LightningArgumentParser):
     """LightningCLI's parser with short errors."""
 
 
@@ -92,7 +92,9 @@ def resume_step(path: str) -> int:
         ValueError: a file that is no checkpoint.
     """
     if not Path(path).exists():
-        raise FileNotFoundError(f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest one of this config")
+        raise FileNotFoundError(
+            f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest one of this config"
+        )
     try:
         return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:

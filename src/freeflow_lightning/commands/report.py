@@ -240,8 +240,8 @@ def text(folder: Path, lines: list[Line], paths: dict[str, Tensor], reference: s
         [
             f"# {folder.parent.name}, {folder.name}",
             "",
-            f"One step of the student: FID {student.fid:.4g}, {student.fid / many.fid:.2f} times its teacher's at 64 Heun steps",
-            f"and {student.fid / two.fid:.2f} times its teacher's at 2.",
+            f"One step of the student: FID {student.fid:.4g}, {student.fid / many.fid:.2f} times its teacher's at 64 Heun",
+            f"steps and {student.fid / two.fid:.2f} times its teacher's at 2.",
             "",
             "![the same noise through teacher and student](comparison.png)",
             "",

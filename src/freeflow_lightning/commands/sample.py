@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from jsonargparse import ArgumentParser, auto_cli
+from jsonargparse import auto_cli
 from PIL import Image
 from torch import Tensor
 
@@ -86,13 +86,10 @@ def pick_device(name: str) -> torch.device:
     """The named device; "auto" is the accelerator that torch sees, or the CPU."""
     if name != "auto":
         return torch.device(name)
-    return torch.accelerator.current_accelerator() if torch.accelerator.is_available() else torch.device("cpu")
-
-
-class Parser(BriefErrors, ArgumentParser):  # type: ignore[misc]
-    """jsonargparse's parser with short errors."""
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    return found or torch.device("cpu")
 
 
 def main() -> None:
     """Parse the command line of `freeflow sample`."""
-    auto_cli(sample, args=sys.argv[2:], prog="freeflow sample", as_positional=False, parser_class=Parser)
+    auto_cli(sample, args=sys.argv[2:], prog="freeflow sample", as_positional=False, parser_class=BriefErrors)

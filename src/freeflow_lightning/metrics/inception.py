@@ -41,7 +41,7 @@ class InceptionFID(FrechetInceptionDistance):
             super().__init__(
                 feature=2048,
                 reset_real_features=False,
-                feature_extractor_weights_path=plain,  # type: ignore[arg-type]
+                feature_extractor_weights_path=plain,  # type: ignore[arg-type]  # torch.load reads it as well
                 antialias=False,
             )
         except RuntimeError as error:

@@ -32,18 +32,19 @@ class ScalarEmbedder(nn.Module):
     def __init__(self, hidden_size: int, frequencies: int = 256, scale: float = 1.0) -> None:
         super().__init__()
         self.frequencies, self.scale = frequencies, scale
-        self.mlp = nn.Sequential(nn.Linear(frequencies, hidden_size), nn.SiLU(), nn.Linear(hidden_size, hidden_size))
-        for layer in (self.mlp[0], self.mlp[2]):
+        first, last = nn.Linear(frequencies, hidden_size), nn.Linear(hidden_size, hidden_size)
+        for layer in (first, last):
             nn.init.normal_(layer.weight, std=0.02)
+        self.mlp = nn.Sequential(first, nn.SiLU(), last)
 
     def forward(self, s: Tensor) -> Tensor:
         """[B] to [B, hidden_size]."""
-        return self.mlp(sinusoid(s * self.scale, self.frequencies).to(self.mlp[0].weight.dtype))
+        return self.mlp(sinusoid(s * self.scale, self.frequencies).to(next(self.mlp.parameters()).dtype))
 
     def zero_output(self) -> "ScalarEmbedder":
         """Let the embedding start at exactly 0. Only the last layer is zero: with both at zero neither would ever learn."""
-        nn.init.zeros_(self.mlp[2].weight)
-        nn.init.zeros_(self.mlp[2].bias)
+        for parameter in self.mlp[2].parameters():
+            nn.init.zeros_(parameter)
         return self
 
 

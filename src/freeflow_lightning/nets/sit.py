@@ -1,7 +1,7 @@
 """SiT, the scalable interpolant transformer, from timm's blocks and with the public checkpoints' key names."""
 
 import torch
-from timm.layers import Mlp, PatchEmbed
+from timm.layers import GELUTanh, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
@@ -29,7 +29,7 @@ class SiTBlock(nn.Module):
         self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         self.attn = Attention(hidden_size, num_heads=num_heads, qkv_bias=True)
         self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
-        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), act_layer=lambda: nn.GELU(approximate="tanh"))
+        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), act_layer=GELUTanh)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -114,12 +114,14 @@ class SiT(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
-        nn.init.xavier_uniform_(self.x_embedder.proj.weight.view(self.x_embedder.proj.weight.shape[0], -1))
-        nn.init.zeros_(self.x_embedder.proj.bias)
-        modulations = [block.adaLN_modulation[1] for block in self.blocks]
-        for layer in [*modulations, self.final_layer.adaLN_modulation[1], self.final_layer.linear]:
-            nn.init.zeros_(layer.weight)
-            nn.init.zeros_(layer.bias)
+        patches = self.x_embedder.proj
+        assert patches.bias is not None  # PatchEmbed(bias=True)
+        nn.init.xavier_uniform_(patches.weight.view(patches.weight.shape[0], -1))
+        nn.init.zeros_(patches.bias)
+        modulations = [m.adaLN_modulation for m in self.modules() if isinstance(m, SiTBlock | FinalLayer)]
+        for layer in [*modulations, self.final_layer.linear]:
+            for parameter in layer.parameters():
+                nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], labels y [B] in 0 .. num_classes (the last is null) to [B, C, H, W]."""

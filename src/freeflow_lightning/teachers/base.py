@@ -2,12 +2,14 @@
 
 import copy
 from abc import ABC, abstractmethod
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning.flow import apply, guided_velocity, indexed_generator, indexed_noise, join
+
+Network = TypeVar("Network", bound=nn.Module)
 
 
 class Teacher(nn.Module, ABC):
@@ -95,7 +97,7 @@ class Teacher(nn.Module, ABC):
         return guided_velocity(self, x, t, condition, null=self.null_condition(condition), gamma=gamma, interval=interval)
 
 
-def trainable_copy(network: nn.Module) -> nn.Module:
+def trainable_copy(network: Network) -> Network:
     """A deep copy that trains: parameters keep their flags, unless all of them are frozen; then all are freed."""
     twin = copy.deepcopy(network)
     return twin if any(p.requires_grad for p in twin.parameters()) else twin.requires_grad_(True)

@@ -1,0 +1,111 @@
+import math
+
+import pytest
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.utils.data import DataLoader
+
+from freeflow_lightning.callbacks import (
+    AlphaSchedule,
+    ConfidentRegionWarmup,
+    HealthMonitor,
+    PeriodicFID,
+    SampleGrid,
+    SaveTeacher,
+    StudentEMA,
+    TrajectoryError,
+)
+from freeflow_lightning.flow_matching import FlowMatchingModule
+from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+from tiny import data, fit, mlp, module
+
+
+class Seen(Callback):
+    """What each batch trained with: (optimizer step, t_c, alpha)."""
+
+    def __init__(self):
+        self.values = []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        self.values.append((pl_module.t_c, pl_module.alpha))
+
+
+def schedules():
+    return [ConfidentRegionWarmup(4), AlphaSchedule(delay_steps=2, warmup_steps=2, decay_steps=3)]
+
+
+EXPECTED = [  # t_c, alpha by hand: 1 - n/4; 0.3 clip((n - 2)/2, 0, 1) / sqrt(max(n/3, 1))
+    (1.0, 0.0),
+    (0.75, 0.0),
+    (0.5, 0.0),
+    (0.25, 0.15),
+    (0.0, 0.3 / math.sqrt(4 / 3)),
+    (0.0, 0.3 / math.sqrt(5 / 3)),
+]
+
+
+def close(seen, expected):
+    return seen == [pytest.approx(pair) for pair in expected]
+
+
+def test_schedules_are_functions_of_the_step():
+    seen = Seen()
+    fit(module(), *schedules(), seen, max_steps=6)
+    assert close(seen.values, EXPECTED)
+
+
+def test_schedules_count_optimizer_steps():
+    seen = Seen()
+    fit(module(), *schedules(), seen, max_steps=3, accumulate_grad_batches=2)
+    assert close(seen.values, [pair for pair in EXPECTED[:3] for _ in range(2)])
+
+
+def test_schedules_go_on_after_a_restart(tmp_path):
+    saved = ModelCheckpoint(tmp_path, "last", every_n_train_steps=3, enable_version_counter=False)
+    fit(module(), *schedules(), saved, max_steps=3, enable_checkpointing=True)
+    seen = Seen()
+    fit(module(), *schedules(), seen, max_steps=6, ckpt_path=tmp_path / "last.ckpt")
+    assert close(seen.values, EXPECTED[3:])
+
+
+def matching():
+    return FlowMatchingModule(mlp(), (2,), num_classes=2)
+
+
+@pytest.mark.parametrize(
+    ("callback", "build", "message"),
+    [
+        (ConfidentRegionWarmup, lambda: module(correction_fraction=1.0), "ConfidentRegionWarmup has no effect here"),
+        (ConfidentRegionWarmup, matching, "ConfidentRegionWarmup has no effect here"),
+        (AlphaSchedule, lambda: module(correction_fraction=0.0), "AlphaSchedule has no effect here"),
+        (AlphaSchedule, lambda: module(correction_fraction=1.0), "AlphaSchedule has no effect here"),
+        (AlphaSchedule, matching, "AlphaSchedule has no effect here"),
+        (TrajectoryError, matching, "TrajectoryError compares a student to its teacher"),
+        (HealthMonitor, matching, "HealthMonitor watches a distillation"),
+        (SaveTeacher, module, "SaveTeacher writes a SiTVelocity network"),
+        (SaveTeacher, matching, "SaveTeacher writes a SiTVelocity network"),
+    ],
+)
+def test_callbacks_without_effect_are_refused(callback, build, message):
+    with pytest.raises(ValueError, match=message):
+        fit(build(), callback(), prior=DataLoader([0]) if build is matching else data())
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (lambda: ConfidentRegionWarmup(0), "at least one warmup step, got 0"),
+        (lambda: AlphaSchedule(delay_steps=-1), "got -1, 10000 and inf"),
+        (lambda: AlphaSchedule(decay_steps=0), "positive decay_steps"),
+        (lambda: StudentEMA([]), "one or more different decays"),
+        (lambda: StudentEMA([0.9, 0.9]), "one or more different decays"),
+        (lambda: StudentEMA([1.0]), r"in \[0, 1\), got \[1.0\]"),
+        (lambda: PeriodicFID(FrechetDistance(FlatFeatures(2)), reference_samples=1), "at least 2 reference samples"),
+        (lambda: SampleGrid(count=0), "at least one sample"),
+        (lambda: TrajectoryError(points=3, steps=64), "steps to be a multiple of points"),
+        (lambda: HealthMonitor(factor=1.0), "factor > 1"),
+    ],
+)
+def test_wrong_arguments(build, message):
+    with pytest.raises(ValueError, match=message):
+        build()

@@ -1,0 +1,130 @@
+import pickle
+import warnings
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from freeflow_lightning import FlowMap
+from freeflow_lightning.callbacks import StudentEMA
+from tiny import data, fit, module, trainer
+
+BUILT = {"class_path": "freeflow_lightning.FreeFlowModule"}
+TEACHER = {"means": [[2.0, 0.0], [-2.0, 0.5], [0.0, 2.0]], "std": 0.4, "labels": [0, 1, 1]}
+NETWORK = {"sample_shape": [2], "hidden_size": 16, "depth": 2, "num_classes": 2}
+
+
+@pytest.fixture
+def trained(tmp_path):
+    """A module after two steps and its checkpoint, with the config that `freeflow fit` would have written into it."""
+    m = module(guidance_range=(1.0, 2.0))
+    fit(
+        m,
+        StudentEMA([0.9, 0.5]),
+        ModelCheckpoint(tmp_path, "last", every_n_train_steps=2),
+        max_steps=2,
+        enable_checkpointing=True,
+    )
+    path = tmp_path / "last.ckpt"
+    checkpoint = torch.load(path, weights_only=True)
+    arguments = {
+        "teacher": {"class_path": "freeflow_lightning.teachers.GaussianMixtureTeacher", "init_args": TEACHER},
+        "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": NETWORK},
+    }
+    torch.save(checkpoint | {"hyper_parameters": BUILT | {"init_args": arguments}}, path)
+    return m, path
+
+
+def expected(m, network, n=5, seed=0, guidance=1.5):
+    z, y = m.teacher.draw_indexed(torch.arange(n), seed=seed, stream="samples")
+    one = torch.ones(n)
+    with torch.no_grad():
+        return z + network(z, one, y, delta=one, gamma=guidance * one)
+
+
+@pytest.mark.parametrize(
+    ("average", "attribute"), [(None, "ema_0_9"), ("ema_0_9", "ema_0_9"), ("ema_0_5", "ema_0_5"), ("raw", None)]
+)
+def test_it_is_the_network_of_the_checkpoint(trained, average, attribute):
+    m, path = trained
+    network = m.averages[attribute] if attribute else m.student
+    flow_map = FlowMap.from_checkpoint(path, average=average)
+    assert torch.equal(flow_map.sample(5), expected(m, network))
+    assert not flow_map.network.training
+    assert flow_map.guidance_range == (1.0, 2.0)
+
+
+def test_a_sample_is_a_function_of_seed_and_index(trained):
+    flow_map = FlowMap.from_checkpoint(trained[1])
+    whole = flow_map.sample(10, seed=3)
+    for batch_size in (1, 3, 10, 64):
+        torch.testing.assert_close(flow_map.sample(10, seed=3, batch_size=batch_size), whole, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(flow_map.sample(4, seed=3, first=6), whole[6:], rtol=1e-6, atol=1e-6)
+    assert not torch.isin(flow_map.sample(10, seed=4), whole).any()
+
+
+def test_given_conditions_stay_with_their_samples(trained):
+    m, path = trained
+    flow_map = FlowMap.from_checkpoint(path)
+    labels = torch.tensor([0, 1, 1, 0, 1])
+    z, _ = m.teacher.draw_indexed(torch.arange(5), seed=0, stream="samples")
+    torch.testing.assert_close(flow_map.sample(5, labels, batch_size=2), flow_map(z, labels), rtol=1e-6, atol=1e-6)
+    assert not torch.allclose(flow_map(z, labels), flow_map(z, 1 - labels))
+
+
+def test_delta_and_guidance_reach_the_network(trained):
+    flow_map = FlowMap.from_checkpoint(trained[1])
+    z, y = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.long)
+    assert torch.equal(flow_map(z, y, delta=0.0), z)
+    assert not torch.equal(flow_map(z, y, guidance=1.0), flow_map(z, y, guidance=2.0))
+    assert torch.equal(flow_map(z, y, guidance=torch.full((3,), 2.0)), flow_map(z, y, guidance=2.0))
+
+
+def test_guidance_outside_the_trained_range_is_said(trained):
+    flow_map = FlowMap.from_checkpoint(trained[1])
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        flow_map.sample(1, guidance=2.0)
+    with pytest.warns(UserWarning, match=r"guidance 2.5 is outside \[1.0, 2.0\]"):
+        flow_map.sample(1, guidance=2.5)
+    with pytest.raises(ValueError, match=r"at least one sample, got 0"):
+        flow_map.sample(0)
+
+
+class Trap:
+    def __reduce__(self):
+        return (open, ("executed", "w"))
+
+
+def test_what_is_no_checkpoint_is_refused(trained, tmp_path):
+    path = tmp_path / "file.ckpt"
+    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*file.ckpt: expected a .ckpt file"):
+        FlowMap.from_checkpoint(path)
+    whole = trained[1].read_bytes()
+    for content in (b"", b"text", whole[: len(whole) // 2]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=r"file.ckpt is not a readable checkpoint"):
+            FlowMap.from_checkpoint(path)
+    for save in (lambda: torch.save({"state_dict": Trap()}, path), lambda: path.write_bytes(pickle.dumps(Trap()))):
+        save()
+        with pytest.raises(ValueError, match=r"loading it would run code"):
+            FlowMap.from_checkpoint(path)
+    assert not (tmp_path / "executed").exists()
+    torch.save({"x": 1}, path)
+    with pytest.raises(ValueError, match=r"has no state_dict"):
+        FlowMap.from_checkpoint(path)
+
+
+def test_what_does_not_fit_is_refused(trained, tmp_path):
+    _, path = trained
+    with pytest.raises(ValueError, match=r"no average 'ema_1': expected one of \['ema_0_9', 'ema_0_5', 'raw'\]"):
+        FlowMap.from_checkpoint(path, average="ema_1")
+    checkpoint = torch.load(path, weights_only=True)
+    del checkpoint["state_dict"]["student.backbone.out.bias"]
+    torch.save(checkpoint, tmp_path / "other.ckpt")
+    with pytest.raises(ValueError, match=r"(?s)do not fit its config: .*out.bias"):
+        FlowMap.from_checkpoint(tmp_path / "other.ckpt", average="raw")
+    plain = trainer(max_steps=1, callbacks=[ModelCheckpoint(tmp_path, "plain")], enable_checkpointing=True)
+    plain.fit(module(), data(length=1))
+    with pytest.raises(ValueError, match=r"carries no config: .*pass teacher="):
+        FlowMap.from_checkpoint(tmp_path / "plain.ckpt")
