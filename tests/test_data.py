@@ -62,7 +62,7 @@ def test_wrong_sizes(wrong):
 
 def test_validation_needs_the_indices_of_the_prior():
     made = trainer()
-    with pytest.raises(ValueError, match="expected the validation indices of PriorDataModule.*got NoneType"):
+    with pytest.raises(ValueError, match=r"expected the validation indices of PriorDataModule.*got NoneType"):
         validation_range(made)
     made.validate(module(), data(val_samples=5), verbose=False)
     assert validation_range(made).count == 5

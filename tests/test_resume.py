@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from freeflow_lightning.commands.fit import resume_step
 from freeflow_lightning.run_folder import read_metrics
 from tiny import same
 
@@ -168,3 +169,13 @@ def test_a_killed_run_loses_no_checkpoint_and_ends_where_the_straight_one_does(t
     assert reached == sorted(reached)
     assert start(tmp_path / "killed", "--ckpt_path", "last").wait(300) == 0
     assert_same_run(tmp_path / "straight", tmp_path / "killed", 400)
+
+
+def test_the_step_of_files_and_of_sharded_folders(tmp_path):
+    torch.save({"global_step": 7}, tmp_path / "a.ckpt")
+    (tmp_path / "sharded.ckpt").mkdir()
+    torch.save({"global_step": 8}, tmp_path / "sharded.ckpt" / "meta.pt")
+    assert [resume_step(str(tmp_path / name)) for name in ("a.ckpt", "sharded.ckpt")] == [7, 8]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="empty is not a readable checkpoint"):
+        resume_step(str(tmp_path / "empty"))

@@ -4,11 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-
-
-import matplotlib.pyplot as plt
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -18,12 +13,18 @@ from torch import Tensor
 STUDENT, TEACHER = "#d1495b", "#30638e"
 
 
+def canvas(
+    lines: int = 1, columns: int = 1, *, figsize: tuple[float, float], sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure that belongs to no window or backend, and its axes, [lines, columns]."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey)
+
+
 def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left."""
     count = max(len(group) for group in groups.values())
-    figure, axes = plt.subplots(
-        len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups)), squeeze=False, layout="constrained"
-    )
+    figure, axes = canvas(len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups)))
     for line, (name, group) in zip(axes, groups.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
@@ -47,7 +48,8 @@ def grid(pictures: Tensor, columns: int | None = None) -> np.ndarray:
 
 def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     """Two-dimensional points [N, 2] per group; thin lines join the points of the same noise in the first two groups."""
-    figure, axis = plt.subplots(figsize=(5, 5), layout="constrained")
+    figure, axes = canvas(figsize=(5, 5))
+    axis = axes[0, 0]
     states = list(groups.values())
     if len(states) > 1:
         pairs = torch.stack([states[0], states[1]], dim=1)
@@ -70,7 +72,8 @@ def curves(
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
     """Lines (x, y) by name, with dashed horizontal levels by name."""
-    figure, axis = plt.subplots(figsize=(5.2, 3.4), layout="constrained")
+    figure, axes = canvas(figsize=(5.2, 3.4))
+    axis = axes[0, 0]
     for name, (x, y) in lines.items():
         axis.plot(x, y, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
     for name, level in (levels or {}).items():
@@ -92,7 +95,7 @@ def curves(
 def densities(groups: Mapping[str, Tensor]) -> Figure:
     """Histograms of two-dimensional points [N, 2], side by side on the same axes."""
     reach = 1.1 * max(float(group.abs().max()) for group in groups.values())
-    figure, axes = plt.subplots(1, len(groups), figsize=(4 * len(groups), 4.2), squeeze=False, layout="constrained")
+    figure, axes = canvas(1, len(groups), figsize=(4 * len(groups), 4.2))
     for axis, (name, group) in zip(axes[0], groups.items(), strict=True):
         axis.hist2d(*group.T.numpy(), bins=80, range=[[-reach, reach]] * 2, cmap="magma")
         axis.set_aspect("equal")
@@ -102,9 +105,9 @@ def densities(groups: Mapping[str, Tensor]) -> Figure:
 
 def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
     """Paths of two-dimensional states [K, N, 2] along delta: the teacher's ODE and the student's f(z, delta)."""
-    figure, axes = plt.subplots(1, 2, figsize=(8, 4.2), sharex=True, sharey=True, layout="constrained")
+    figure, axes = canvas(1, 2, figsize=(8, 4.2), sharex=True, sharey=True)
     for axis, name, states, color in zip(
-        axes, ("teacher's ODE", "student's f(z, delta)"), (teacher, student), (TEACHER, STUDENT), strict=True
+        axes[0], ("teacher's ODE", "student's f(z, delta)"), (teacher, student), (TEACHER, STUDENT), strict=True
     ):
         axis.plot(states[:, :count, 0], states[:, :count, 1], color=color, linewidth=0.7, alpha=0.7)
         axis.scatter(states[-1, :count, 0], states[-1, :count, 1], s=8, color=color)
@@ -121,7 +124,7 @@ def training(rows_: list[dict[str, float]]) -> Figure:
         "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
         "FID to the teacher's samples": ["fid/student", "fid/floor"],
     }
-    figure, axes = plt.subplots(2, 2, figsize=(10, 6.4), layout="constrained")
+    figure, axes = canvas(2, 2, figsize=(10, 6.4))
     for axis, (title, names) in zip(axes.flat, panels.items(), strict=True):
         for name in names:
             places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
@@ -138,17 +141,16 @@ def training(rows_: list[dict[str, float]]) -> Figure:
 
 
 def save(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a PNG, making its folder, and let go of the figure."""
+    """Write a PNG, making its folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=dpi, facecolor="white")
-    plt.close(figure)
 
 
 def pixels(figure: Figure) -> np.ndarray:
     """A figure as uint8 [H, W, 3]."""
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    return np.asarray(drawn.buffer_rgba())[..., :3].copy()
 
 
 def _hwc(picture: Tensor) -> np.ndarray:

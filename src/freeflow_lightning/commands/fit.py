@@ -50,7 +50,9 @@ class FreeFlowCLI(LightningCLI):
         self.folder = Path(ROOT) / self.run_name
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(last_checkpoint(self.folder))
-        self.start_step = resume_step(config.ckpt_path) if config.get("ckpt_path") else 0
+        path = str(config.get("ckpt_path") or "")
+        elsewhere = path in ("", "best", "hpc", "registry") or "://" in path  # Lightning finds these
+        self.start_step = 0 if elsewhere else resume_step(path)
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -85,18 +87,19 @@ class FreeFlowCLI(LightningCLI):
 
 
 def resume_step(path: str) -> int:
-    """The optimizer step a checkpoint was written at.
+    """The optimizer step a checkpoint, a file or the folder of a sharded one, was written at.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: neither is there.
         ValueError: a file that is no checkpoint.
     """
     if not Path(path).exists():
         raise FileNotFoundError(
             f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest one of this config"
         )
+    file = Path(path) / "meta.pt" if Path(path).is_dir() else Path(path)
     try:
-        return int(torch.load(path, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:
         raise ValueError(f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})") from error
 
