@@ -1,5 +1,6 @@
 """PeriodicFID: at each validation, the Frechet distance of the student's samples to the teacher's, and its floor."""
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from torchmetrics import Metric
 from freeflow_lightning.data import validation_range
 from freeflow_lightning.recipe import Evaluation, Recipe
 from freeflow_lightning.reference import Sampler, load_reference, pictures
+
+log = logging.getLogger(__name__)
 
 
 class PeriodicFID(Callback):
@@ -41,6 +44,10 @@ class PeriodicFID(Callback):
         self.metric, self.reference_samples, self.method, self.steps, self.seed = metric, reference_samples, method, steps, seed
         self.cache = Path(cache) if cache else None
         self._floor: float | None = None
+
+    def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
+        if not sum(trainer.num_val_batches):
+            log.warning("PeriodicFID has nothing to measure: this run validates nothing (data.val_samples, limit_val_batches)")
 
     @torch.inference_mode(False)  # its sums outlive Trainer.validate, and inference tensors cannot be added to later
     @torch.no_grad()

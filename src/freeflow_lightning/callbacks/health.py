@@ -86,7 +86,8 @@ class HealthMonitor(Callback):
     ) -> None:
         evaluation: Evaluation = outputs
         if sum(map(len, self._samples)) < self.count:
-            self._samples.append(evaluation.samples.float())
+            keep = (batch.indices < batch.total).to(evaluation.samples.device)  # a rank's last batch may be padded
+            self._samples.append(evaluation.samples[keep].float())
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks.trajectory import relative_error
+from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.sample import pick_device
 from freeflow_lightning.digits import load_digits
 from freeflow_lightning.flow_map import FlowMap
@@ -265,4 +266,4 @@ def text(folder: Path, lines: list[Line], paths: dict[str, Tensor], reference: s
 
 def main() -> None:
     """Parse the command line of `freeflow report`."""
-    auto_cli(report, args=sys.argv[2:], prog="freeflow report")
+    auto_cli(report, args=sys.argv[2:], prog="freeflow report", parser_class=BriefErrors)
