@@ -78,13 +78,15 @@ def last(folder: Path) -> dict:
     return torch.load(run_of(folder) / "checkpoints" / "last.ckpt", weights_only=True)
 
 
-def assert_same_run(a: Path, b: Path, step: int = 20) -> None:
+def assert_same_run(a: Path, b: Path, step: int = 20, *, complete: bool = True) -> None:
+    """Bit for bit; a run that was not `complete` was killed, and may lack the figures of the validations it died in."""
     ours, theirs = last(a), last(b)
     assert ours["global_step"] == theirs["global_step"] == step
     for part in ("state_dict", "optimizer_states", "lr_schedulers", "hyper_parameters"):
         assert same(ours[part], theirs[part]), part
     assert any(key.startswith("averages.ema_0_9.") for key in ours["state_dict"])
-    assert rows(a) == rows(b)
+    there = rows(b)
+    assert [row for row in rows(a) if complete or "gradient/student" in row or row in there] == there
     assert [row["step"] for row in rows(a) if "gradient/student" in row] == list(range(step))
 
 
@@ -168,7 +170,7 @@ def test_a_killed_run_loses_no_checkpoint_and_ends_where_the_straight_one_does(t
     assert kills >= 2
     assert reached == sorted(reached)
     assert start(tmp_path / "killed", "--ckpt_path", "last").wait(300) == 0
-    assert_same_run(tmp_path / "straight", tmp_path / "killed", 400)
+    assert_same_run(tmp_path / "straight", tmp_path / "killed", 400, complete=False)
 
 
 def test_the_step_of_files_and_of_sharded_folders(tmp_path):

@@ -152,7 +152,7 @@ class FreeFlowModule(Recipe):
             {"params": [p for p in network.parameters() if p.requires_grad], "lr": rates[name], "name": name}
             for name, network in self.networks().items()
         ]
-        return torch.optim.Adam(groups, betas=self.betas, eps=self.eps)
+        return torch.optim.Adam(groups, betas=self.betas, eps=self.eps, fused=True)
 
     def setup(self, stage: str) -> None:
         """Ask everything once on two samples, so that a teacher that does not fit is refused before training starts."""

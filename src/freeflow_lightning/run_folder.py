@@ -1,9 +1,13 @@
 """Where a run's files land: runs/<config name>/version_N/, a fresh N for a new run and the same one for a resumed run."""
 
 import csv
+import os
 import re
 from pathlib import Path
+from typing import Any
 
+from lightning.fabric.loggers.csv_logs import _ExperimentWriter as FabricWriter
+from lightning.fabric.loggers.logger import rank_zero_experiment
 from lightning.pytorch.loggers import CSVLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 
@@ -41,6 +45,35 @@ def version_of(checkpoint: Path, folder: Path) -> int | None:
     return int(match[1]) if match and home.parent == folder.resolve() else None
 
 
+class MetricsWriter(ExperimentWriter):
+    """Lightning's writer, appending to the file that is there; a table is only ever replaced whole, by renaming.
+
+    Args:
+        log_dir: the run's folder.
+        rows: rows that the table starts with.
+    """
+
+    def __init__(self, log_dir: str, rows: list[dict[str, float]]) -> None:
+        super().__init__(log_dir)
+        self.metrics_keys = sorted({"step"}.union(*rows))
+        self._replace(rows)
+
+    def _check_log_dir_exists(self) -> None:
+        """A resumed run's folder is not empty."""
+
+    def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
+        with Path(self.metrics_file_path).open(newline="") as file:
+            self._replace(list(csv.DictReader(file)))
+
+    def _replace(self, rows: list[dict[str, Any]]) -> None:
+        written = Path(self.metrics_file_path).with_suffix(".tmp")
+        with written.open("w", newline="") as file:
+            table = csv.DictWriter(file, self.metrics_keys)
+            table.writeheader()
+            table.writerows(rows)
+        os.replace(written, self.metrics_file_path)
+
+
 class MetricsCSV(CSVLogger):
     """Lightning's CSVLogger, written through at each row, that continues the metrics.csv of a resumed run.
 
@@ -56,15 +89,12 @@ class MetricsCSV(CSVLogger):
         self.keep_below = keep_below
 
     @property
-    def experiment(self) -> ExperimentWriter:
-        if self._experiment is not None:
-            return super().experiment
-        earlier = read_metrics(Path(self.log_dir) / "metrics.csv")
-        writer = super().experiment
-        if isinstance(writer, ExperimentWriter):
-            writer.metrics = [row for row in earlier if row["step"] < self.keep_below]
-            writer.save()
-        return writer
+    @rank_zero_experiment
+    def experiment(self) -> FabricWriter:
+        if self._experiment is None:
+            earlier = read_metrics(Path(self.log_dir) / "metrics.csv")
+            self._experiment = MetricsWriter(self.log_dir, [row for row in earlier if row["step"] < self.keep_below])
+        return self._experiment
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
