@@ -117,14 +117,16 @@ def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
 
 
 def training(rows_: list[dict[str, float]]) -> Figure:
-    """The training curves of a metrics.csv: residuals, balance, errors, FID."""
+    """The training curves of a metrics.csv: residuals, gradients, schedules, lambda, errors, FID."""
     panels = {
         "residuals": ["prediction/residual", "correction/residual", "auxiliary/loss"],
-        "balance": ["correction/lambda", "correction/alpha", "prediction/t_c"],
+        "gradient norms": ["gradient/student", "gradient/auxiliary"],
+        "schedules": ["prediction/t_c", "correction/alpha"],
+        "lambda": ["correction/lambda"],
         "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
         "FID to the teacher's samples": ["fid/student", "fid/floor"],
     }
-    figure, axes = canvas(2, 2, figsize=(10, 6.4))
+    figure, axes = canvas(2, 3, figsize=(13, 6.4))
     for axis, (title, names) in zip(axes.flat, panels.items(), strict=True):
         for name in names:
             places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
@@ -135,8 +137,7 @@ def training(rows_: list[dict[str, float]]) -> Figure:
         axis.grid(alpha=0.25)
         if axis.lines:
             axis.legend(fontsize=8)
-        if title != "balance":
-            axis.set_yscale("log")
+        axis.set_ylim(bottom=0)
     return figure
 
 
