@@ -130,10 +130,13 @@ class FlowMap(nn.Module):
         return torch.cat(parts)
 
 
-def is_training_checkpoint(path: str | Path) -> bool:
-    """Whether Lightning wrote the file, rather than somebody's script that saves weights."""
-    content = read_file(path)
-    return isinstance(content, dict) and "pytorch-lightning_version" in content
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
+    try:
+        content = read_file(path)
+    except (ValueError, FileNotFoundError):
+        return False
+    return not (isinstance(content, dict) and "pytorch-lightning_version" in content)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

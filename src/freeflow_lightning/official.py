@@ -111,6 +111,9 @@ def read_official(
     """
     read = read_sit(path, num_heads=num_heads, input_size=input_size)
     chosen = embedders(read.extra, read.architecture["hidden_size"], convention.rename, path)
+    weights = {scalar: {part: read.extra[f"{prefix}.{part}"].float() for part in PARTS} for scalar, prefix in chosen.items()}
+    if bad := [chosen[scalar] for scalar in weights if not all(bool(w.isfinite().all()) for w in weights[scalar].values())]:
+        raise ValueError(f"{path} has NaN or infinite values in {', '.join(bad)}")
     net = build_sit(read)
     student = ScalarConditioned(FromPrior(net, 1, 1), ("delta", "gamma"))
     scales: dict[Scalar, float] = {"delta": convention.delta_scale, "gamma": convention.gamma_scale}
@@ -118,7 +121,7 @@ def read_official(
         embedder = student.embedders[scalar]
         assert isinstance(embedder, ScalarEmbedder)
         embedder.scale = scale
-        embedder.load_state_dict({part: read.extra[f"{chosen[scalar]}.{part}"].float() for part in PARTS})
+        embedder.load_state_dict(weights[scalar])
     student.eval().requires_grad_(False)
     time, sign, why = decided(student, convention, path)
     assert isinstance(student.backbone, FromPrior)

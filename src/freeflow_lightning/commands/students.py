@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from freeflow_lightning.flow_map import FlowMap, is_training_checkpoint
+from freeflow_lightning.flow_map import FlowMap, is_foreign
 from freeflow_lightning.official import OfficialConvention
 
 VAE = "stabilityai/sd-vae-ft-ema"
@@ -24,7 +24,7 @@ def load_student(
         FileNotFoundError: no such file.
         ValueError: a file of neither kind, options that are not for it, or weights of another image size.
     """
-    if is_training_checkpoint(checkpoint):
+    if not is_foreign(checkpoint):
         if image_size or vae or official != OfficialConvention():
             raise ValueError(
                 f"{checkpoint} is a training checkpoint, which carries its config: leave --image_size, --vae and --official out"
