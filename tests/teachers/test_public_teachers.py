@@ -40,7 +40,7 @@ def test_the_convention_of_trained_weights_is_measured(tmp_path, convention):
     torch.save({"ema": digits(convention)}, tmp_path / "weights.pt")
     teacher, known = SiTTeacher(tmp_path / "weights.pt", num_heads=heads()), SiTTeacher("embedded:digits")
     assert teacher.function.convention == convention
-    assert re.search(rf"convention '{convention}' as measured \(correlation .* -(1\.00|0\.9)", teacher.notes[-1])
+    assert re.search(rf"convention '{convention}' as measured \(correlation .* -(1\.00|0\.9)", teacher.notes[-2])
     z, y = known.draw_indexed(torch.arange(20), seed=0, stream="test")
     t = torch.linspace(0, 1, 20)
     torch.testing.assert_close(teacher(z, t, y), known(z, t, y), atol=1e-4, rtol=1e-4)
@@ -64,7 +64,7 @@ def test_weights_that_do_not_tell_need_a_convention(tmp_path):
         torch.save(content, path)
         teacher = SiTTeacher(path, num_heads=HEADS)
         assert teacher.function.convention == convention
-        assert teacher.notes[-1] == f"convention '{convention}' by the file's layout alone: the samples do not tell"
+        assert teacher.notes[-2] == f"convention '{convention}' by the file's layout alone: the samples do not tell"
 
 
 def test_what_was_read_is_said(tmp_path, caplog):
@@ -146,6 +146,8 @@ def test_pictures_are_decoded_by_a_vae_that_is_no_part_of_the_teacher(tmp_path):
     x = torch.randn(2, CHANNELS, 8, 8)
     plain, painted = load(), load(vae=Brush("none", scale=2.0))
     assert plain.decode(x) is x
+    assert plain.notes[-1] == "no vae: pictures show the samples as they are"
+    assert "no vae" not in "; ".join(painted.notes)
     assert torch.equal(painted.decode(x), 2 * x[:, :3])
     assert plain.state_dict().keys() == painted.state_dict().keys()
     named = load(vae="owner/vae", cache_dir=str(tmp_path), offline=True).vae
