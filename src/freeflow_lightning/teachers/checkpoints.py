@@ -233,11 +233,9 @@ def fitted(
         elif not bool(torch.isfinite(value).all()):
             faults.append(f"{key}: NaN or infinite values")
     if faults:
-        more = f"\n  and {len(faults) - 10} more" if len(faults) > 10 else ""
         raise ValueError(
-            f"{path} does not hold a SiT of the architecture that its shapes tell, {json.dumps(architecture)}:\n  "
-            + "\n  ".join(sorted(faults)[:10])
-            + more
+            f"{path} does not hold a SiT of the architecture that its shapes tell, {json.dumps(architecture)}: "
+            + "; ".join([*sorted(faults)[:10], *([f"and {len(faults) - 10} more"] if len(faults) > 10 else [])])
         )
     kinds = {str(value.dtype).removeprefix("torch.") for value in taken.values()} - {"float32"}
     if kinds:

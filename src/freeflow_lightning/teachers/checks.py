@@ -41,6 +41,11 @@ class Reading(NamedTuple):
     def clearly_wrong(self) -> bool:
         return self.correlation > -0.5 or self.spread > 1.2
 
+    def figures(self) -> str:
+        """In words, for a line of a table."""
+        prior = f"correlation of u(z, 1) with z {self.correlation:+.2f}, std(z + u) / std(z) {self.spread:.2f}"
+        return prior + ("" if self.imbalance is None else f", imbalance on its own samples {self.imbalance:.2f}")
+
 
 class ConventionCheck(NamedTuple):
     """The evidence of `check_convention`: how the velocity reads as it is and with sign, time or both turned round.
@@ -79,10 +84,12 @@ class ConventionCheck(NamedTuple):
         lines = [f"{self.name}: {said.get(self.verdict, self.verdict)}"]
         for turned, reading in self.readings.items():
             label = turned if turned == "as it is" else f"{turned} turned round"
-            figures = f"correlation of u(z, 1) with z {reading.correlation:+.2f}, std(z + u) / std(z) {reading.spread:.2f}"
-            own = "" if reading.imbalance is None else f", imbalance on its own samples {reading.imbalance:.2f}"
-            lines.append(f"  {label:<27}{figures}{own}")
+            lines.append(f"  {label:<27}{reading.figures()}")
         return "\n".join(lines)
+
+    def evidence(self) -> str:
+        """The figures of every reading in one line."""
+        return "; ".join(f"{turned}: {reading.figures()}" for turned, reading in self.readings.items())
 
     def raise_if_wrong(self) -> None:
         """Raise a ValueError that says what is wrong and how to mend it; nothing for "right" and "unclear"."""
@@ -97,7 +104,7 @@ class ConventionCheck(NamedTuple):
         if self.verdict in cures:
             raise ValueError(
                 f"the teacher's velocity has the {self.verdict}: {cures[self.verdict]}; if you know better, "
-                f"FreeFlowModule(check_teacher=False) trains all the same. Evidence:\n{self.summary()}"
+                f"FreeFlowModule(check_teacher=False) trains all the same. Evidence: {self.evidence()}"
             )
 
 
@@ -107,7 +114,7 @@ TURNED = {"as it is": (1, False), "sign": (-1, False), "time": (1, True), "sign 
 
 @torch.no_grad()
 def check_convention(
-    teacher: Teacher, *, samples: int = 16, seed: int = 0, device: torch.device | str = "cpu", name: str | None = None
+    teacher: Teacher, *, samples: int = 16, seed: int = 0, device: torch.device | str = "cpu"
 ) -> ConventionCheck:
     """Measure u(z, 1) and u(z, 0) on a few samples of one condition, and tell whether sign and time are the paper's.
 
@@ -122,7 +129,6 @@ def check_convention(
         samples: how many; more are taken of small states, for at least 1024 numbers.
         seed: of noise and condition.
         device: where the teacher is.
-        name: what to call it; its class if not given.
 
     >>> from freeflow_lightning.teachers import VelocityTeacher
     >>> check_convention(VelocityTeacher(lambda x, t, condition: x - 3, (2,))).verdict
@@ -142,7 +148,7 @@ def check_convention(
         for turned in candidates:
             value = _imbalance(_turn(teacher, *TURNED[turned]), z, noise, condition)
             readings[turned] = readings[turned]._replace(imbalance=value)
-    return ConventionCheck(_verdict(readings), readings, name or type(teacher).__name__)
+    return ConventionCheck(_verdict(readings), readings, type(teacher).__name__)
 
 
 def _at_the_prior(z: Tensor, u: Tensor) -> Reading:

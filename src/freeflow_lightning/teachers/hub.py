@@ -34,9 +34,9 @@ def hub_file(
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{filename} of the hub repository {repo_id}{_at(revision)} is not in the cache, and the hub "
-            f"{'was not asked (offline)' if offline else 'cannot be reached'}. On a machine with a network run\n"
-            f"  hf download {repo_id} {filename}{_option('--revision', revision)} --local-dir weights\n"
-            f"copy the file here and give its path as the checkpoint"
+            f"{'was not asked (offline)' if offline else 'cannot be reached'}: on a machine with a network run "
+            f"`hf download {repo_id} {filename}{_option('--revision', revision)} --local-dir weights`, copy the file here and "
+            "give its path as the checkpoint"
         ) from error
     except (EntryNotFoundError, HfHubHTTPError, OSError) as error:  # no such file, repository or revision; no permission
         reason = str(error).strip().splitlines()[0]

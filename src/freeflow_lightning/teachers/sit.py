@@ -159,20 +159,19 @@ def load_foreign(
 
 def found_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
     """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and the evidence in words."""
-    evidence = check_convention(_Reading(SiTVelocity(net, "sit")), samples=4, name=f"read in the convention 'sit', {path}")
+    evidence = check_convention(_Reading(SiTVelocity(net, "sit")), samples=4)
     measured: dict[str, Convention] = {"right": "sit", "wrong sign and time": "repa"}
     if evidence.verdict in measured:
         found = measured[evidence.verdict]
         here = evidence.readings["as it is" if found == "sit" else "sign and time"]
         beside = f", although the layout is that of {hint!r} files" if hint not in (None, found) else ""
-        return found, (
-            f"convention {found!r} as measured (correlation of u(z, 1) with z {here.correlation:+.2f}, "
-            f"std(z + u) / std(z) {here.spread:.2f}){beside}"
-        )
+        return found, f"convention {found!r} as measured ({here.figures()}){beside}"
     if evidence.verdict == "unclear" and hint is not None:
         known: Convention = "sit" if hint == "sit" else "repa"
         return known, f"convention {known!r} by the file's layout alone: the samples do not tell"
-    raise ValueError(f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, {evidence.summary()}")
+    raise ValueError(
+        f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, read as 'sit': {evidence.evidence()}"
+    )
 
 
 class _Reading(Teacher):
