@@ -159,7 +159,7 @@ def load_foreign(
 
 def found_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
     """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and the evidence in words."""
-    evidence = check_convention(_Reading(SiTVelocity(net, "sit")), samples=4)
+    evidence = check_convention(_Reading(SiTVelocity(net, "sit")), samples=2)
     measured: dict[str, Convention] = {"right": "sit", "wrong sign and time": "repa"}
     if evidence.verdict in measured:
         found = measured[evidence.verdict]
