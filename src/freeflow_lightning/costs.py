@@ -35,8 +35,8 @@ PRECISIONS: dict[str, Callable[[], Precision]] = {
 """Lightning's own plugins: what they cast is what a Trainer of that precision casts."""
 
 NOT_COUNTED = (
-    "Not counted: the CUDA context and library workspaces (about 1 GiB), what the allocator loses to fragmentation (5 to 20 %), "
-    "under DDP one more copy of the gradients (its buckets), validation and the decoder of pictures."
+    "Not counted: the CUDA context, workspaces of libraries and what the allocator loses to fragmentation; under DDP one more "
+    "copy of the gradients (its buckets); validation and the decoder of pictures."
 )
 
 
@@ -139,7 +139,9 @@ def sit_teacher(size: SizeName, image_size: int) -> Teacher:
         image_size: of the pictures, 256 or 512 in the published ones; latents are an eighth of it.
     """
     if image_size < 16 or image_size % 16:
-        raise ValueError(f"expected an image size that is a multiple of 16 (latents of an eighth, patches of 2), got {image_size}")
+        raise ValueError(
+            f"expected an image size that is a multiple of 16 (latents of an eighth, patches of 2), got {image_size}"
+        )
     net = SiT(image_size // 8, **SIZES[size.removesuffix("/2")])
     return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
 

@@ -2,18 +2,22 @@
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
+from freeflow_lightning.teachers.contract import Finding, described, examine
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
     "ConventionCheck",
+    "Finding",
     "GaussianMixtureTeacher",
     "SiTTeacher",
     "SiTVelocity",
     "Teacher",
     "VelocityTeacher",
     "check_convention",
+    "described",
+    "examine",
     "load_sit",
     "save_sit",
 ]
