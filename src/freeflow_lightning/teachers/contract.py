@@ -168,7 +168,12 @@ def _null(teacher: Teacher, probe: Probe, name: str) -> Finding:
         return Finding("null condition", "missing", str(error), error)
     try:
         alike: list[bool] = []
-        apply(lambda a, b: alike.append(a.shape == b.shape) or a, probe.condition, null)
+
+        def compare(a: Tensor, b: Tensor) -> Tensor:
+            alike.append(a.shape == b.shape)
+            return a
+
+        apply(compare, probe.condition, null)
         u = teacher(probe.x, probe.t, null)
     except Exception as error:
         problem = f"{name}.velocity fails on the null condition ({type(error).__name__}: {error}): mend null_condition"
