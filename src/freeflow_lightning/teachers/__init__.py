@@ -4,6 +4,7 @@ from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
 from freeflow_lightning.teachers.contract import Finding, described, examine
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
+from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
@@ -11,6 +12,7 @@ __all__ = [
     "ConventionCheck",
     "Finding",
     "GaussianMixtureTeacher",
+    "LatentDecoder",
     "SiTTeacher",
     "SiTVelocity",
     "Teacher",
