@@ -23,6 +23,7 @@ from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.nets.sit import SIZES
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
+from freeflow_lightning.teachers.base import Network
 
 PrecisionName = Literal["32", "bf16-mixed", "bf16-true"]
 SizeName = Literal["S/2", "B/2", "L/2", "XL/2"]
@@ -146,7 +147,7 @@ def sit_teacher(size: SizeName, image_size: int) -> Teacher:
     return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
 
 
-def without_data(module: nn.Module) -> nn.Module:
+def without_data(module: Network) -> Network:
     """A copy of a module for use inside `estimate`'s `make`: its weights have shapes and no data."""
     with no_data() as mode, FakeCopyMode(mode):
         return copy.deepcopy(module)
