@@ -151,6 +151,9 @@ class _ConfigOnly(FreeFlowCLI):
     def instantiate_classes(self) -> None:
         pass
 
+    def _set_seed(self) -> None:
+        pass
+
     def _run_subcommand(self, subcommand: str) -> None:
         pass
 
@@ -199,17 +202,18 @@ def _build(kind: type, config: dict[str, Any]) -> Any:
 
 
 def _introduce(console: Console, subject: Subject, teacher: Teacher) -> None:
-    table = _table(subject.name, "", " ")
+    table = _table("", " ")
     table.show_header = False
     table.add_row("sample_shape", " x ".join(map(str, teacher.sample_shape)))
     table.add_row("classes", f"{teacher.num_classes}, null class {teacher.num_classes}" if teacher.num_classes else "none")
     table.add_row("parameters", f"{sum(p.numel() for p in teacher.parameters()):,}")
+    console.print(subject.name, style="bold", markup=False, soft_wrap=True)
     console.print(table)
 
 
 def _check(console: Console, subject: Subject, teacher: Teacher, device: torch.device, seed: int) -> None:
     """The findings as a table; the first problem as an error."""
-    table = _table("Is it sound?", "check", "", "seen")
+    table = _table("check", " ", "seen")
     findings = list(examine(teacher, guided=subject.guided, device=device, seed=seed))
     for finding in findings:
         table.add_row(finding.check, "[red]BROKEN" if finding.problem else "[green]ok", finding.evidence)
@@ -217,13 +221,14 @@ def _check(console: Console, subject: Subject, teacher: Teacher, device: torch.d
         console.print(table)
         findings[-1].raise_if_broken()
     if not subject.guided:
-        table.add_row("null condition", "-", "not asked for: without guidance (guidance_range [1, 1])")
+        table.add_row("null condition", "-", "not needed without guidance")
     convention = check_convention(teacher, device=device, seed=seed)
     mark = {"right": "[green]ok", "unclear": "[yellow]unclear"}.get(convention.verdict, "[red]BROKEN")
-    table.add_row("sign and time", mark, f"{convention.verdict}: u(z, 1) and z have")
+    table.add_row("sign and time", mark, f"{convention.verdict}; correlation of u with z, spread of z + u, at t = 1:")
     for turned, reading in convention.readings.items():
         label = turned if turned == "as it is" else f"{turned} turned"
-        table.add_row("", "", f"  {label:<20} correlation {reading.correlation:+.2f}, std(z + u) / std(z) {reading.spread:.2f}")
+        more = "" if reading.imbalance is None else f", imbalance {reading.imbalance:.2f}"
+        table.add_row("", "", f"  {label:<20} {reading.correlation:+.2f}, {reading.spread:.2f}{more}")
     console.print(table)
     convention.raise_if_wrong()
 
@@ -257,7 +262,7 @@ def _show_costs(
 
 def _networks(costs: Costs) -> Table:
     rows = costs.batch_size
-    table = _table(f"Networks, and evaluations per step of {rows} samples", "network", "parameters", "per sample", "per step")
+    table = _table("network", "parameters", "evaluations / sample", f"/ step of {rows}")
     for name, parameters in costs.parameters.items():
         evaluations = costs.evaluations[name]
         table.add_row(name, f"{parameters:,}", f"{evaluations:g}", f"{evaluations * rows:,.0f}")
@@ -267,7 +272,7 @@ def _networks(costs: Costs) -> Table:
 
 
 def _memory(costs: Costs) -> Table:
-    table = _table(f"Memory per process, batch {costs.batch_size}, {costs.precision}", "what", "memory")
+    table = _table(f"memory per process, batch {costs.batch_size}, precision {costs.precision}", "")
     trained = " + ".join(name for name in costs.weights if name not in ("teacher", "average"))
     for name, size in costs.weights.items():
         table.add_row({"average": "moving averages (EMA)"}.get(name, f"weights of the {name}"), _size(size))
@@ -275,7 +280,7 @@ def _memory(costs: Costs) -> Table:
     table.add_row(f"gradients ({trained})", _size(costs.gradients))
     table.add_row("activations kept for the backward pass", _size(costs.activations), end_section=True)
     for phase, size in costs.peaks.items():
-        table.add_row(f"most at once in the {phase}", _size(size), style="bold" if size == costs.peak else "")
+        table.add_row(f"most at once in the {phase}" + (" pass" if phase != "update" else ""), _size(size), style="bold" if size == costs.peak else "")
     return table
 
 
@@ -308,10 +313,11 @@ def _draw(
     console.print(f"{count} samples ({name}) in {path}", markup=False)
 
 
-def _table(title: str, *columns: str) -> Table:
-    table = Table(title=title, title_justify="left")
+def _table(*columns: str) -> Table:
+    """A table whose first column and whose columns of words are left-aligned."""
+    table = Table()
     for i, column in enumerate(columns):
-        table.add_column(column, justify="right" if i and column not in ("", " ", "seen") else "left")
+        table.add_column(column, justify="right" if i and column not in (" ", "seen") else "left")
     return table
 
 
