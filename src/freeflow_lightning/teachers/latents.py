@@ -75,8 +75,9 @@ class LatentDecoder:
                 )
             except OSError as error:
                 raise FileNotFoundError(
-                    f"no VAE at {self.vae!r}: neither a folder with config.json and diffusion_pytorch_model.safetensors, nor in "
-                    f"the hub or its cache. On a machine with a network run\n  hf download {self.vae} --local-dir vae\n"
+                    f"no VAE at {self.vae!r}, not as a folder with config.json and diffusion_pytorch_model.safetensors "
+                    "and not in the hub or its cache. On a machine with a network run\n"
+                    f"  hf download {self.vae} --local-dir vae\n"
                     f"copy the folder here and give its path as the vae ({str(error).strip().splitlines()[0]})"
                 ) from error
             self._network = found.eval().requires_grad_(False)
