@@ -30,7 +30,7 @@ PRECISIONS_OF = {"32": "32", "32-true": "32", "bf16": "bf16-mixed", "bf16-mixed"
 
 USAGE = """freeflow inspect WEIGHTS [options]
        freeflow inspect --teacher CLASS --teacher.ARGUMENT VALUE ... [options]
-       freeflow inspect --config CONFIG [--model.teacher.checkpoint WEIGHTS ...] [options]
+       freeflow inspect --config CONFIG [--model.NAME VALUE ...] [options]
        freeflow inspect --size XL/2 --image_size 512 [options]
 
 for example
@@ -207,6 +207,10 @@ def _introduce(console: Console, subject: Subject, teacher: Teacher) -> None:
     table.add_row("sample_shape", " x ".join(map(str, teacher.sample_shape)))
     table.add_row("classes", f"{teacher.num_classes}, null class {teacher.num_classes}" if teacher.num_classes else "none")
     table.add_row("parameters", f"{sum(p.numel() for p in teacher.parameters()):,}")
+    for note in teacher.notes if isinstance(teacher, SiTTeacher) else ():
+        table.add_row("", note)
+    if isinstance(teacher, SiTTeacher):
+        table.add_row("convention", teacher.function.convention)
     console.print(subject.name, style="bold", markup=False, soft_wrap=True)
     console.print(table)
 
@@ -280,7 +284,11 @@ def _memory(costs: Costs) -> Table:
     table.add_row(f"gradients ({trained})", _size(costs.gradients))
     table.add_row("activations kept for the backward pass", _size(costs.activations), end_section=True)
     for phase, size in costs.peaks.items():
-        table.add_row(f"most at once in the {phase}" + (" pass" if phase != "update" else ""), _size(size), style="bold" if size == costs.peak else "")
+        table.add_row(
+            f"most at once in the {phase}" + (" pass" if phase != "update" else ""),
+            _size(size),
+            style="bold" if size == costs.peak else "",
+        )
     return table
 
 
@@ -308,7 +316,8 @@ def _draw(
     elif drawn.shape[1:] == (2,):
         plots.save(plots.points({name: drawn}), path)
     else:
-        console.print(f"No picture: samples of shape {list(drawn.shape[1:])} are none; they are finite", markup=False)
+        hint = "; if they are latents, give their VAE: --teacher SiTTeacher --teacher.vae stabilityai/sd-vae-ft-ema ..."
+        console.print(f"No picture: samples of shape {list(drawn.shape[1:])}, all finite{hint}", markup=False)
         return
     console.print(f"{count} samples ({name}) in {path}", markup=False)
 
