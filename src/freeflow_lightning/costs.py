@@ -101,8 +101,7 @@ def estimate(
     with no_data():
         module, plugin = make(), PRECISIONS[precision]()
         networks = {"teacher": module.teacher, **module.networks()}
-        if isinstance(plugin, HalfPrecision):
-            _convert(networks.values(), torch.bfloat16)
+        _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
         weights = {name: _bytes(tensors_of(network)) for name, network in networks.items()}
         weights |= {"average": averages * _bytes(tensors_of(module.trained))} if averages else {}
         groups = [_bytes(group["params"]) for group in module.configure_optimizers().param_groups]
@@ -202,16 +201,20 @@ class LiveMemory(TorchDispatchMode):
         self._seen: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._meet((args, kwargs), born=False)  # what is older than the count is not counted, nor are views of it
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in flop_registry:
             self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
-        for tensor in tree_iter(result):
-            if isinstance(tensor, Tensor) and id(storage := tensor.untyped_storage()) not in self._seen:
-                self._born(storage)
+        self._meet(result, born=True)
         return result
 
-    def _born(self, storage: torch.UntypedStorage) -> None:
-        name, size = id(storage), storage.nbytes()
+    def _meet(self, tree: Any, *, born: bool) -> None:
+        for tensor in tree_iter(tree):
+            if isinstance(tensor, Tensor) and id(storage := tensor.untyped_storage()) not in self._seen:
+                self._follow(storage, storage.nbytes() if born else 0)
+
+    def _follow(self, storage: torch.UntypedStorage, size: int) -> None:
+        name = id(storage)
         self.alive += size
         self.peak = max(self.peak, self.alive)
 
@@ -244,14 +247,25 @@ def _loss(module: FreeFlowModule, batch_size: int) -> Tensor:
     return module.step(*module.draw(batch_size, Generator().manual_seed(0))).loss
 
 
-def _convert(modules: Iterable[nn.Module], dtype: torch.dtype) -> None:
-    """What module.to(dtype) does, which tensors without data refuse."""
+def _renew(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> None:
+    """Give every parameter and buffer a storage of its own, in the dtype if one is given.
+
+    Views of what deepcopy made of tensors without data have other storages, so a saved view of a weight would not be known
+    for one; and such tensors refuse module.to(dtype).
+    """
+    fresh: dict[int, Tensor] = {}
+
+    def renewed(x: Tensor) -> Tensor:
+        kind = dtype if dtype is not None and x.is_floating_point() else x.dtype
+        made = torch.empty(x.shape, dtype=kind)
+        return fresh.setdefault(id(x), nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made)
+
+    held: list[Tensor] = []  # ids must not be given again
     for module in modules:
         for part in module.modules():
-            for name, p in part.named_parameters(recurse=False):
-                setattr(part, name, nn.Parameter(p.to(dtype), p.requires_grad))
-            for name, b in part.named_buffers(recurse=False):
-                setattr(part, name, b.to(dtype) if b.is_floating_point() else b)
+            for name, x in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+                held.append(x)
+                setattr(part, name, renewed(x))
 
 
 def _bytes(tensors: Iterable[Tensor]) -> int:
