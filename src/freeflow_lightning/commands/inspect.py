@@ -180,7 +180,7 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
         return _build(Recipe, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
 
     callbacks = fit.trainer.callbacks or []
-    decays = [c.init_args.decays for c in callbacks if c.class_path == f"{StudentEMA.__module__}.{StudentEMA.__qualname__}"]
+    decays = [callback.init_args.decays for callback in callbacks if callback.class_path.endswith(f".{StudentEMA.__name__}")]
     return Subject(
         name=f"{path}: {type(teacher).__name__}",
         teacher=teacher,

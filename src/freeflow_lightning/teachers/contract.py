@@ -135,7 +135,14 @@ def _deterministic(teacher: Teacher, probe: Probe, name: str) -> Finding:
 def _rows(teacher: Teacher, probe: Probe, name: str) -> Finding:
     """Rows have times of their own, so a velocity that reads t of the first row only is found as well."""
     together = teacher(*probe)
-    alone = torch.cat([teacher(*(take(part, slice(i, i + 1)) for part in probe)) for i in range(len(together))])
+    try:
+        alone = torch.cat([teacher(*(take(part, slice(i, i + 1)) for part in probe)) for i in range(len(together))])
+    except Exception as error:
+        problem = (
+            f"{name}.velocity fails on a single sample ({type(error).__name__}: {error}): it must take any number of rows, and "
+            "use no statistics of the batch (BatchNorm in evaluation mode)"
+        )
+        return Finding("rows", "it fails on a single sample", problem, error)
     gap = _gap(together, alone)
     if gap > 0.02:
         problem = (
