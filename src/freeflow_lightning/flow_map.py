@@ -10,8 +10,11 @@ from torch import Tensor, nn
 
 from freeflow_lightning import flow
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.nets import SiT
+from freeflow_lightning.official import LatentSpace, OfficialConvention, read_official
 from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers import LatentDecoder, Teacher
+from freeflow_lightning.teachers.checkpoints import read_file
 
 
 class FlowMap(nn.Module):
@@ -54,6 +57,37 @@ class FlowMap(nn.Module):
             raise ValueError(f"the weights of {path} do not fit its config: {error}") from error
         return cls(module.student, module.teacher, module.guidance_range)
 
+    @classmethod
+    def from_official(
+        cls,
+        path: str | Path,
+        convention: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+        *,
+        vae: str | LatentDecoder | None = "stabilityai/sd-vae-ft-ema",
+        guidance_range: tuple[float, float] = (1.0, 2.0),
+        num_heads: int | None = None,
+        input_size: int | None = None,
+    ) -> "FlowMap":
+        """A student from the FreeFlow authors' weights: a SiT with one embedder each of delta and gamma.
+
+        Args:
+            path: .pt, .pth, .ckpt or .safetensors. Nothing in it is executed.
+            convention: how to read it; what is "auto" is measured and said.
+            vae: what decodes its latents, loaded for the first picture; None shows the latents.
+            guidance_range: the gammas it was trained for (Table 6).
+            num_heads: attention heads, where the width is none of the published ones.
+            input_size: side of the latents, only for a file without position embedding: 32 at 256, 64 at 512.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+        """
+        student = read_official(path, convention, num_heads=num_heads, input_size=input_size)
+        net = student.get_submodule("backbone.net")
+        assert isinstance(net, SiT)
+        space = LatentSpace(net.sample_shape, net.num_classes, LatentDecoder(vae) if isinstance(vae, str) else vae)
+        return cls(student, space, guidance_range)
+
     @property
     def device(self) -> torch.device:
         """Where the student is."""
@@ -94,6 +128,15 @@ class FlowMap(nn.Module):
             given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
             parts.append(self(z, drawn if condition is None else given, guidance))
         return torch.cat(parts)
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
+    try:
+        content = read_file(path)
+    except (ValueError, FileNotFoundError):
+        return False
+    return not (isinstance(content, dict) and "pytorch-lightning_version" in content)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

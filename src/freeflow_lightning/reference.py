@@ -91,7 +91,7 @@ def load_reference(
     """
     facts = {
         "schema": SCHEMA,
-        "teacher": fingerprint(teacher, metric.device),
+        "teacher": fingerprint(teacher, metric.device, sampler.guidance),
         "sampler": sampler._asdict(),
         "counts": [count, floor_count],
         "seed": seed,
@@ -155,14 +155,17 @@ def write_cache(path: Path, state: dict[str, Tensor], floor: float, facts: dict)
 
 
 @torch.no_grad()
-def fingerprint(teacher: Teacher, device: torch.device) -> str:
-    """A hash of what the teacher is: its class, weights, and velocity at four fixed points to three digits.
+def fingerprint(teacher: Teacher, device: torch.device, guidance: float = 1.0) -> str:
+    """A hash of what the teacher is: its class, weights, and velocity and pictures at four fixed points to three digits.
 
     The points tell apart functions and settings that no weight shows.
     """
     z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
-    u = teacher(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition).flatten().tolist()
-    probe = ",".join(f"{value:.2e}" for value in u[:4096])
+    gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
+    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten().tolist()
+    decoded = teacher.decode(z)
+    seen = [] if decoded is z else decoded.flatten().tolist()
+    probe = ",".join(f"{value:.2e}" for value in u[:4096] + seen[:4096])
     text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {_weights_hash(teacher)} {probe}"
     return hashlib.sha256(text.encode()).hexdigest()
 

@@ -19,6 +19,9 @@ def count(build):
         ("B", 32, 130_500_112),
         ("L", 32, 458_086_416),
         ("XL", 32, 675_111_184),
+        ("S", 64, 33_252_112),
+        ("B", 64, 131_089_936),
+        ("L", 64, 458_872_848),
         ("XL", 64, 675_995_920),
     ],
 )
@@ -27,17 +30,22 @@ def test_parameter_counts_are_the_published_ones(size, side, expected):
 
 
 @pytest.mark.parametrize(
-    ("size", "scalars", "expected"),
+    ("size", "side", "student", "auxiliary"),
     [
-        ("S", ("delta", "gamma"), 33_450_256),
-        ("B", ("delta", "gamma"), 132_076_048),
-        ("L", ("delta", "gamma"), 460_711_952),
-        ("XL", ("delta", "gamma"), 678_359_824),
-        ("XL", ("gamma",), 676_735_504),
+        ("S", 32, 33_450_256, 33_203_728),
+        ("B", 32, 132_076_048, 131_288_080),
+        ("L", 32, 460_711_952, 459_399_184),
+        ("XL", 32, 678_359_824, 676_735_504),
+        ("S", 64, 33_745_168, 33_498_640),
+        ("B", 64, 132_665_872, 131_877_904),
+        ("L", 64, 461_498_384, 460_185_616),
+        ("XL", 64, 679_244_560, 677_620_240),
     ],
 )
-def test_parameter_counts_of_student_and_auxiliary_are_the_papers(size, scalars, expected):
-    assert count(lambda: ScalarConditioned(SiT(**SIZES[size]), scalars)) == expected
+def test_parameter_counts_of_student_and_auxiliary_are_the_papers(size, side, student, auxiliary):
+    build = lambda *scalars: ScalarConditioned(SiT(input_size=side, **SIZES[size]), scalars)
+    assert count(lambda: build("delta", "gamma")) == student
+    assert count(lambda: build("gamma")) == auxiliary
 
 
 BLOCK = {

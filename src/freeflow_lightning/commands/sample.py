@@ -2,6 +2,7 @@
 
 import sys
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import torch
@@ -11,7 +12,8 @@ from torch import Tensor
 
 from freeflow_lightning import plots
 from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.flow_map import FlowMap
+from freeflow_lightning.commands.students import load_student
+from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.reference import pictures
 
 
@@ -26,6 +28,9 @@ def sample(
     batch_size: int = 256,
     average: str | None = None,
     device: str = "auto",
+    image_size: Literal[256, 512] | None = None,
+    vae: str | None = None,
+    official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
 ) -> None:
     """Draw one-step samples. Sample i depends on the seed and i alone: not on the batch size, not on the device.
 
@@ -33,7 +38,7 @@ def sample(
     evaluator reads (arr_0, uint8, NHWC).
 
     Args:
-        checkpoint: a .ckpt file that `freeflow fit` wrote.
+        checkpoint: a .ckpt file that `freeflow fit` wrote, or the FreeFlow authors' weights.
         num_samples: how many samples.
         guidance: guidance scale gamma, inside the range the student was trained for.
         seed: seed of the noise and of drawn classes.
@@ -43,8 +48,11 @@ def sample(
         batch_size: samples per network evaluation.
         average: which moving average, for example ema_0_9999, or raw; the first one if not given.
         device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+        image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
+        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
+        official: how to read official weights; what is auto is measured and said.
     """
-    flow_map = FlowMap.from_checkpoint(checkpoint, average=average).to(pick_device(device))
+    flow_map = load_student(checkpoint, average, image_size, vae, official).to(pick_device(device))
     condition = None
     if classes:
         if not flow_map.teacher.num_classes:

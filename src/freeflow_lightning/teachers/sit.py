@@ -93,6 +93,8 @@ class SiTTeacher(Teacher):
         else:
             read = read_sit(path, num_heads=num_heads, input_size=input_size)
             self.function, self.notes = load_foreign(read, path, convention)
+            if vae is None:
+                self.notes += ("no vae: pictures show the samples as they are",)
             rank_zero_info(f"{path}: " + "; ".join(self.notes))
         self.sample_shape, self.num_classes = self.function.net.sample_shape, self.function.net.num_classes
         if cfg_channels is not None and not 0 < cfg_channels <= self.sample_shape[0]:
