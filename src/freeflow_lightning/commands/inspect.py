@@ -228,7 +228,7 @@ def _check(console: Console, subject: Subject, teacher: Teacher, device: torch.d
         table.add_row("null condition", "-", "not needed without guidance")
     convention = check_convention(teacher, device=device, seed=seed)
     mark = {"right": "[green]ok", "unclear": "[yellow]unclear"}.get(convention.verdict, "[red]BROKEN")
-    table.add_row("sign and time", mark, f"{convention.verdict}; correlation of u with z, spread of z + u, at t = 1:")
+    table.add_row("sign and time", mark, f"{convention.verdict}; correlation and spread at t = 1:")
     for turned, reading in convention.readings.items():
         label = turned if turned == "as it is" else f"{turned} turned"
         more = "" if reading.imbalance is None else f", imbalance {reading.imbalance:.2f}"
