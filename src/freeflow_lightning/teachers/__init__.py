@@ -2,6 +2,7 @@
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
+from freeflow_lightning.teachers.contract import Finding, described, examine
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
 from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
@@ -9,6 +10,7 @@ from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
     "ConventionCheck",
+    "Finding",
     "GaussianMixtureTeacher",
     "LatentDecoder",
     "SiTTeacher",
@@ -16,6 +18,8 @@ __all__ = [
     "Teacher",
     "VelocityTeacher",
     "check_convention",
+    "described",
+    "examine",
     "load_sit",
     "save_sit",
 ]

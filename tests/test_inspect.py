@@ -1,0 +1,155 @@
+"""freeflow inspect, as a user runs it."""
+
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from teachers import public_sit
+
+ROOT = Path(__file__).parents[1]
+MINE = """
+import torch
+from freeflow_lightning.teachers import Teacher, VelocityTeacher
+
+class Backwards(Teacher):
+    "Noise - data instead of data - noise."
+    sample_shape = (2,)
+    def velocity(self, x, t, condition):
+        return x - 3
+
+class Flipped(Teacher):
+    "t = 0 is the prior."
+    sample_shape = (2,)
+    def velocity(self, x, t, condition):
+        s = (1 - t)[:, None]
+        return 3 - (x - (1 - s) * 3) * (s - 0.01 * (1 - s)) / (s**2 + 0.01 * (1 - s) ** 2) 
+
+class Nan(Teacher):
+    sample_shape = (2,)
+    def velocity(self, x, t, condition):
+        return -x / t[:, None]
+"""
+
+
+@pytest.fixture
+def inspect(freeflow, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    return lambda *arguments: freeflow("inspect", *arguments)
+
+
+@pytest.fixture
+def mine(tmp_path):
+    (tmp_path / "mine.py").write_text(MINE)
+
+
+def row(out, name):
+    """The cells of a table's row."""
+    (line,) = [line for line in out.splitlines() if re.match(rf"│ {re.escape(name)} +│", line)]
+    return [cell.strip() for cell in line.strip("│ ").split("│")]
+
+
+def test_the_embedded_teacher(inspect):
+    code, out, err = inspect("embedded:digits", "--batch_size", 8, "--precision", "32", "--num_samples", 10, "--steps", 2)
+    assert code == 0, err
+    assert row(out, "sample_shape")[1] == "1 x 8 x 8"
+    assert row(out, "classes")[1] == "10, null class 10"
+    assert row(out, "convention")[1] == "sit"
+    assert row(out, "parameters")[1] == "726,544"
+    for check in ("shape", "inputs", "finite", "deterministic", "rows", "gradient", "null condition", "sign and time"):
+        assert row(out, check)[1] == "ok"
+    assert row(out, "teacher") == ["teacher", "726,544", "3.5", "28"]
+    assert row(out, "together")[2:] == ["5.5", "44"]
+    assert row(out, "activations kept for the backward pass")[1] == "1.4 MiB"
+    assert "batch 8, precision 32" in out
+    width, height = Image.open("inspect.png").size
+    assert width > 5 * height  # a row
+
+
+def test_a_public_file_says_what_it_is_and_a_vae_is_asked_for(inspect):
+    torch.save({"ema": public_sit.state_dict(learn_sigma=True), "opt": {"lr": 1e-4}}, "weights.pt")
+    arguments = ("--teacher", "SiTTeacher", "--teacher.checkpoint", "weights.pt", "--teacher.num_heads", 2)
+    code, out, err = inspect(*arguments, "--teacher.convention", "sit", "--steps", 1)
+    assert code == 0, err
+    for note in ("took 'ema' of the file", "trimmed the learned variance", "convention 'sit' as given"):
+        assert note in out
+    assert row(out, "sign and time")[1] == "unclear"  # random weights
+    assert "No picture: samples of shape [4, 8, 8], all finite" in out
+    assert not Path("inspect.png").exists()
+
+
+def test_a_config_gives_batch_precision_and_averages(inspect):
+    code, out, err = inspect("--config", ROOT / "configs/gaussian_mixture.yaml", "--data.batch_size", 32, "--no_samples")
+    assert code == 0, err
+    assert "batch 32, precision 32" in out
+    assert row(out, "moving averages (EMA)")
+    assert row(out, "teacher")[2:] == ["1.75", "56"]  # unguided
+    assert row(out, "null condition")[2] == "not needed without guidance"
+    assert not Path("inspect.png").exists()
+    _, out, _ = inspect("--config", ROOT / "configs/gaussian_mixture.yaml", "--no_samples", "--averages", 0)
+    assert "moving averages" not in out
+
+
+def test_points_are_drawn_as_points_and_costs_without_a_network_say_why(inspect):
+    arguments = ("--teacher", "GaussianMixtureTeacher", "--teacher.means", "[[2, 0], [-2, 1]]", "--teacher.std", "0.3")
+    code, out, err = inspect(*arguments, "--output", "points.png", "--steps", 4)
+    assert code == 0, err
+    assert "Costs: not known: GaussianMixtureTeacher has no network" in out
+    assert Image.open("points.png").size[0] > 100
+
+
+def test_costs_without_weights(inspect):
+    code, out, err = inspect("--size", "S/2", "--batch_size", 4)
+    assert code == 0, err
+    assert row(out, "student")[1] == "33,450,256"
+    assert "batch 4, precision bf16-mixed" in out
+    assert not Path("inspect.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "message", "check"),
+    [
+        ("Backwards", "the teacher's velocity has the wrong sign: ", "sign and time"),
+        ("Flipped", "the teacher's velocity has the wrong time: ", "sign and time"),
+        ("Nan", "Nan.velocity is not finite (NaN or infinite) at t = 0: ", "finite"),
+    ],
+)
+def test_a_broken_teacher_is_an_error(inspect, mine, name, message, check):
+    code, out, err = inspect("--teacher", f"mine.{name}")
+    assert code == 1
+    assert f"freeflow inspect: {message}" in err
+    assert row(out, check)[1] == "BROKEN"
+    assert "Traceback" not in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "expected one thing to inspect, got nothing"),
+        (["embedded:digits", "--size", "S/2"], "got TEACHER and --size"),
+        (["nowhere.pt"], "no teacher weights at nowhere.pt"),
+        (["--config", "nowhere.yaml"], "no config at nowhere.yaml"),
+        (["--config", ROOT / "configs/digits_teacher.yaml"], "distils no teacher"),
+        (["embedded:digits", "--model.alpha_ref", "1"], "--model.alpha_ref changes a config: give one with --config"),
+        (["--size", "S/2", "--image_size", "100"], "multiple of 16"),
+        (["--size", "S/2", "--batch_size", "0"], "batch size of at least 1"),
+        (["embedded:digits", "--num_samples", "0"], "at least one sample"),
+        (["--precision", "8", "--size", "S/2"], "precision"),
+        (["embedded:digits", "--sample"], "unknown option --sample"),
+    ],
+)
+def test_errors_are_short(inspect, arguments, message):
+    code, _, err = inspect(*arguments)
+    assert code in (1, 2)
+    assert message in err
+    assert len(err.splitlines()) <= 3, err
+
+
+def test_help(inspect):
+    code, out, _ = inspect("--help")
+    assert code == 0
+    for line in ("freeflow inspect embedded:digits", "--config", "--no_samples", "without any weights"):
+        assert line in out
+    assert "overrides" not in out
