@@ -76,6 +76,17 @@ class Teacher(nn.Module, ABC):
             "for example freeflow_lightning.nets.MLP, or override network()"
         )
 
+    def difference_scale(self, t: Tensor) -> Tensor:
+        """What a difference of network outputs is worth in u at t, [B]: Eq. 11 is divided by it (App. A.2, "same scale").
+
+        1 for networks that predict a velocity of the linear path, as the paper's.
+        """
+        return torch.ones_like(t)
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """|du/d(raw output)| of the network at t, [B]: Eq. 12 is trained in the units of the raw output."""
+        return torch.ones_like(t)
+
     def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
         """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.
 
