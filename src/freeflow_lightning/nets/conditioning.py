@@ -56,10 +56,10 @@ class ScalarConditioned(nn.Module):
     ) -> None:
         super().__init__()
         name, leaf = time_embedding(backbone, time_module)
-        layers = [layer for layer in leaf.modules() if isinstance(layer, nn.Linear)]
+        layers = [p for p in leaf.parameters() if p.ndim > 1]  # weights [out, in, ...] of whatever class
         if not layers:
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
-        width = layers[-1].out_features
+        width = layers[-1].shape[0]
         self.backbone = backbone
         self.embedders = nn.ModuleDict({name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars})
         self._extra: Tensor | None = None

@@ -2,6 +2,7 @@
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
+from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
 from freeflow_lightning.teachers.gaussian_path import (
     GaussianPath,
@@ -17,6 +18,7 @@ __all__ = [
     "Betas",
     "CosineBetas",
     "DDPMTeacher",
+    "EDMTeacher",
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",
