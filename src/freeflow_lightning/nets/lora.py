@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.nets.conditioning import ScalarConditioned
@@ -22,7 +23,7 @@ class LoRA:
         rank: rank of B A.
         alpha: numerator of the adapter's scale; the rank if not given, for a scale of 1.
         target_modules: names of the layers to adapt, in full or their last parts (["qkv", "proj"]), or a regular expression
-            for full names. If not given: every nn.Linear except those of the time embedding.
+            for full names. If not given: every nn.Linear except those of the time embedding and in nn.MultiheadAttention.
         dropout: on the adapter's input. Only for predictions that take no difference of two outputs (ExactJVP); it draws
             from the global generator, so that a resumed run is not bit-equal to an uninterrupted one.
         networks: which networks are adapters: ["student", "auxiliary"], or ["auxiliary"] beside a full student.
@@ -80,11 +81,14 @@ class Adapter(nn.Module):
     @contextmanager
     def _on(self) -> Iterator[None]:
         # peft's set_adapter would take requires_grad from the other adapters, and autograd their gradients with it
+        fast = torch.backends.mha.get_fastpath_enabled()
+        torch.backends.mha.set_fastpath_enabled(False)  # nn.TransformerEncoderLayer's reads the weights past the adapters
         for layer in self._layers.values():
             layer._active_adapter, layer._disable_adapters = [self.name], False
         try:
             yield
         finally:
+            torch.backends.mha.set_fastpath_enabled(fast)
             for layer in self._layers.values():
                 layer._disable_adapters = True
 
@@ -145,7 +149,10 @@ def _targets(base: nn.Module, lora: LoRA, time_module: str) -> list[str] | str:
     if lora.target_modules is not None:
         return lora.target_modules
     found = [path for path, module in base.named_modules() if isinstance(module, nn.Linear)]
-    chosen = [path for path in found if not f"{path}.".startswith(f"{time_module}.")]
+    closed = [
+        path for path, module in base.named_modules() if isinstance(module, nn.MultiheadAttention)
+    ]  # reads weights itself
+    chosen = [path for path in found if not f"{path}.".startswith(tuple(f"{outer}." for outer in [time_module, *closed]))]
     if not chosen:
         kinds = sorted({type(m).__name__ for m in base.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))})
         raise ValueError(f"{type(base).__name__} has no nn.Linear to adapt: name layers in lora.target_modules; it has {kinds}")
