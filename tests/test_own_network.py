@@ -198,7 +198,7 @@ def test_the_example_is_trained_resumed_and_sampled_from(tmp_path, freeflow):
         code, _, err = freeflow("fit", "--config", "my_unet.yaml", *small, "--data.length", "2", *extra)
         assert code == 0, err
     checkpoint = max(Path("runs/my_unet/version_0/checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    code, out, err = freeflow("sample", "--checkpoint", checkpoint, "--num_samples", "3", "--classes", "3", "--device", "cpu")
+    code, out, err = freeflow("sample", "--checkpoint", checkpoint, "--num_samples", "3", "--classes", "[3]", "--device", "cpu")
     assert code == 0, err
     assert "3 samples" in out
     sys.modules.pop("my_unet", None)
