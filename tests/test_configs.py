@@ -1,6 +1,7 @@
 """Every published config trains: two steps, shrunk by overrides. And distillation opens no data."""
 
 import json
+import math
 import os
 import subprocess
 import sys
@@ -8,10 +9,12 @@ import tempfile
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
 import freeflow_lightning
 from freeflow_lightning.run_folder import read_metrics
+from teachers import public_sit
 
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").glob("*.yaml"))
 SHRUNK = {"reference_samples": 8, "count": 4, "points": 2, "steps": 2, "delay_steps": 1, "warmup_steps": 1}
@@ -37,11 +40,23 @@ def shrink(config: Path) -> list[str]:
             arguments["every_n_train_steps"] = 1
     validates = "val_samples" in content["data"]["init_args"]
     return [
-        *("--trainer.callbacks", json.dumps(content["trainer"]["callbacks"])),
+        *(tiny_teacher(content) if config.stem.startswith("sit_") else ()),
+        *("--trainer.callbacks", yaml.safe_dump(content["trainer"]["callbacks"], default_flow_style=True)),
         *("--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
         *("--trainer.enable_progress_bar", "false", "--data.batch_size", "8", "--data.length", "2"),
         *(("--data.val_samples", "8", "--data.val_batch_size", "4") if validates else ()),
     ]
+
+
+def tiny_teacher(content: dict) -> list[str]:
+    """A tiny file in the layout of the config's checkpoint, one process, and no VAE, which is the hub's."""
+    convention = content["model"]["init_args"]["teacher"]["init_args"]["convention"]
+    at_256 = content["trainer"]["max_steps"] != 1_000_000
+    state = public_sit.state_dict(learn_sigma=convention == "sit" and at_256)
+    torch.save(state | (public_sit.projectors() if convention == "repa" else {}), "tiny.pt")
+    changes = {"checkpoint": "tiny.pt", "num_heads": public_sit.HEADS, "repo_id": None, "filename": None, "vae": None}
+    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.accumulate_grad_batches", "1"]
+    return ["--model.teacher", json.dumps(changes), *one]
 
 
 def run_of(name: str) -> Path:
@@ -134,3 +149,36 @@ def test_distilling_the_digits_opens_no_data(tmp_path):
 
     assert [path for path in opened if not allowed(path)] == []
     assert not [path for path in opened if "sklearn" in str(path)]
+
+
+TABLE_6 = {  # column: guidance interval, delta's law, alpha_ref, T_decay, iterations
+    "sit_xl2_256": ([0.0, 0.4], (0.0, 1.0), 0.3, math.inf, 1_500_000),
+    "sit_xl2_512": ([0.0, 0.5], (0.0, 1.0), 0.3, math.inf, 1_000_000),
+    "sit_xl2_repa_256": ([0.0, 0.3], (-0.4, 1.2), 0.6, 25_000, 1_500_000),
+    "sit_xl2_repa_512": ([0.0, 0.3], (-0.4, 1.2), 0.6, 25_000, 1_000_000),
+    "sit_b2_256": ([0.0, 0.7], (0.0, 1.0), 0.3, math.inf, 400_000),
+}
+
+
+@pytest.mark.parametrize("name", TABLE_6)
+def test_the_papers_settings_are_its_table_6(name):
+    interval, delta, alpha_ref, decay_steps, iterations = TABLE_6[name]
+    content = yaml.safe_load((CONFIGS[0].parent / f"{name}.yaml").read_text())
+    model, data, trainer = content["model"]["init_args"], content["data"]["init_args"], content["trainer"]
+    callbacks = {c["class_path"].rsplit(".", 1)[1]: c.get("init_args", {}) for c in trainer["callbacks"]}
+    assert model["guidance_interval"] == interval
+    assert tuple(model["delta"]["init_args"]["base"]["init_args"].values()) == delta
+    assert model["delta"]["init_args"]["probability"] == 0.1
+    assert model["delta"]["init_args"]["at"] == 0.0
+    assert model["prediction"]["init_args"] == {"steps": 8, "method": "heun"}
+    assert model["r"]["init_args"] == {"mean": 0.8, "std": 1.6}
+    assert (model["alpha_ref"], model["residual_decay"], model["correction_fraction"]) == (alpha_ref, 1.0, 0.25)
+    assert (model["student_lr"], model["auxiliary_lr"], model["betas"], model["eps"]) == (3e-5, 1e-4, [0.9, 0.99], 1e-8)
+    assert model["guidance_range"] == [1.0, 2.0]
+    assert callbacks["ConfidentRegionWarmup"] == {"steps": 10_000}
+    assert callbacks["AlphaSchedule"] == {"delay_steps": 10_000, "warmup_steps": 10_000, "decay_steps": decay_steps}
+    assert callbacks["StudentEMA"] == {"decays": [0.9999]}
+    assert trainer["max_steps"] == iterations
+    assert trainer["precision"] == "bf16-mixed"
+    assert data["batch_size"] * trainer["devices"] * trainer["accumulate_grad_batches"] == 256
+    assert data["length"] == 5000 * trainer["accumulate_grad_batches"]

@@ -12,6 +12,7 @@ from freeflow_lightning.commands.errors import brief
 VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
+    "inspect": ("freeflow_lightning.commands.inspect", "check a teacher, and what distilling it costs"),
     "sample": ("freeflow_lightning.commands.sample", "draw one-step samples from a checkpoint"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
 }

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning import objectives
@@ -23,7 +24,7 @@ from freeflow_lightning.flow import (
 from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embedding
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.recipe import Frozen, Recipe
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers import Teacher, check_convention, described, examine
 
 
 class PredictionDraw(NamedTuple):
@@ -83,6 +84,7 @@ class FreeFlowModule(Recipe):
         evaluation_guidance: gamma of validation samples, inside guidance_range.
         lora: make the student and the auxiliary network, or one of them, low-rank adapters on the teacher's own backbone,
             which is then in memory once and in no checkpoint; both are networks of their own if not given.
+        check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
     """
 
     def __init__(
@@ -104,6 +106,7 @@ class FreeFlowModule(Recipe):
         scalar_scale: float = 1.0,
         time_module: str | None = None,
         evaluation_guidance: float = 1.5,
+        check_teacher: bool = True,
         lora: LoRA | None = None,
     ) -> None:
         super().__init__()
@@ -125,7 +128,7 @@ class FreeFlowModule(Recipe):
         self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
         self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
         self.student_lr, self.auxiliary_lr, self.betas, self.eps = student_lr, auxiliary_lr, (betas[0], betas[1]), eps
-        self.evaluation_guidance = evaluation_guidance
+        self.evaluation_guidance, self.check_teacher = evaluation_guidance, check_teacher
         self.alpha, self.t_c = alpha_ref, 0.0
         self._speed = Speed()
         if correction_fraction < 1 and prediction.subtracts_outputs and (found := _dropout(self.student)):
@@ -204,32 +207,36 @@ class FreeFlowModule(Recipe):
         return torch.optim.Adam(groups, betas=self.betas, eps=self.eps)
 
     def setup(self, stage: str) -> None:
-        """Ask everything once on two samples, so that a teacher that does not fit is refused before training starts."""
+        """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
+        for finding in examine(self.teacher, guided=self.guided, device=self.device):
+            finding.raise_if_broken()
         probe = Generator().manual_seed(0)
-        condition = self.teacher.draw_condition(2, probe)
-        if self.guided:
-            self.teacher.null_condition(condition)
+        condition = self.transfer_batch_to_device(self.teacher.draw_condition(2, probe), self.device, 0)
         x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
-        condition = self.transfer_batch_to_device(condition, self.device, 0)
         half = torch.full((2,), 0.5, device=self.device)
-        asked = {
-            f"{type(self.teacher).__name__}.velocity": lambda: self.teacher(x, half, condition),
-            "the student network": lambda: self.student(x, half, condition, delta=half, gamma=half),
-        }
-        for name, ask in asked.items():
-            try:
-                with torch.no_grad():
-                    shape = ask().shape
-            except Exception as error:
-                raise ValueError(
-                    f"{name} fails on two states of shape {list(x.shape)} and {_described(condition)} "
-                    f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and conditions"
-                ) from error
-            if shape != x.shape:
-                raise ValueError(
-                    f"{name} returned shape {list(shape)} for states of shape {list(x.shape)}: a velocity has the shape of "
-                    f"its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
-                )
+        try:
+            with torch.no_grad():
+                shape = self.student(x, half, condition, delta=half, gamma=half).shape
+        except Exception as error:
+            raise ValueError(
+                f"the student network fails on two states of shape {list(x.shape)} and {described(condition)} "
+                f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and conditions"
+            ) from error
+        if shape != x.shape:
+            raise ValueError(
+                f"the student network returned shape {list(shape)} for states of shape {list(x.shape)}: a velocity has the "
+                f"shape of its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
+            )
+
+    def on_fit_start(self) -> None:
+        """Measure the teacher's sign and direction of time, now that it is where it will run."""
+        if not self.check_teacher:
+            return
+        with self.trainer.precision_plugin.forward_context():
+            evidence = check_convention(self.teacher, device=self.device)
+        evidence.raise_if_wrong()
+        if evidence.verdict == "unclear":
+            rank_zero_warn(evidence.summary())
 
     # The algorithm
 
@@ -293,7 +300,7 @@ class FreeFlowModule(Recipe):
         return Step(loss, lam, delta_g, delta_n, auxiliary)
 
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
-        u = self._teacher(p.condition, p.gamma, (0.0, 1.0))
+        u = self._teacher(p.z, p.condition, p.gamma, (0.0, 1.0))
         return objectives.prediction(
             lambda z, delta: self._student(z, delta, p.condition, p.gamma),
             objectives.in_confident_region(u, p.n, self.t_c) if p.n is not None else u,
@@ -311,7 +318,7 @@ class FreeFlowModule(Recipe):
         delta_n = objectives.correction(
             lambda z, delta: self._student(z, delta, c.condition, c.gamma),
             lambda x, r: g.detach(),
-            self._teacher(c.condition, c.gamma, self.guidance_interval),
+            self._teacher(c.z, c.condition, c.gamma, self.guidance_interval),
             c.z,
             c.n,
             c.r,
@@ -331,9 +338,9 @@ class FreeFlowModule(Recipe):
     def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
         return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
 
-    def _teacher(self, condition: Any, gamma: Tensor, interval: tuple[float, float]) -> Any:
+    def _teacher(self, z: Tensor, condition: Any, gamma: Tensor, interval: tuple[float, float]) -> Any:
         gamma_or_none = gamma if self.guided else None
-        return lambda x, t: self.teacher.guided(x, t, condition, gamma_or_none, interval)
+        return lambda x, t: self.teacher.guided(x.to(z.dtype), t, condition, gamma_or_none, interval)  # bf16-true: x is wider
 
     def _mean_over_ranks(self, x: Tensor) -> Tensor:
         attached = self._trainer is not None
@@ -379,14 +386,6 @@ class FreeFlowModule(Recipe):
         size = len(p.z) + len(c.z)
         figures |= self._speed.figures(size * self.trainer.world_size, sum(self.evaluations_per_sample().values()))
         self.log_dict(figures, batch_size=size)
-
-
-def _described(condition: Any) -> str:
-    return (
-        f"conditions of shape {list(condition.shape)}"
-        if isinstance(condition, Tensor)
-        else f"conditions {type(condition).__name__}"
-    )
 
 
 def _dropout(network: nn.Module) -> str:

@@ -121,23 +121,25 @@ def quiet() -> None:
         logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
 
 
+SETTINGS: dict[str, Any] = {
+    "subclass_mode_model": True,
+    "subclass_mode_data": True,
+    "seed_everything_default": 0,
+    "auto_configure_optimizers": False,
+    "save_config_kwargs": {"overwrite": True},
+    "trainer_defaults": {
+        "max_epochs": -1,
+        "num_sanity_val_steps": 0,
+        "enable_model_summary": False,
+        "log_every_n_steps": 50,
+    },
+    "parser_class": Parser,
+    "parser_kwargs": {"prog": "freeflow"},
+}
+"""LightningCLI's, for every verb that reads a config of fit."""
+
+
 def main() -> None:
     """Parse the command line and run the verb."""
     quiet()
-    FreeFlowCLI(
-        Recipe,
-        LightningDataModule,
-        subclass_mode_model=True,
-        subclass_mode_data=True,
-        seed_everything_default=0,
-        auto_configure_optimizers=False,
-        save_config_kwargs={"overwrite": True},
-        trainer_defaults={
-            "max_epochs": -1,
-            "num_sanity_val_steps": 0,
-            "enable_model_summary": False,
-            "log_every_n_steps": 50,
-        },
-        parser_class=Parser,
-        parser_kwargs={"prog": "freeflow"},
-    )
+    FreeFlowCLI(Recipe, LightningDataModule, **SETTINGS)

@@ -44,6 +44,7 @@ def guided_velocity(
     null: Any,
     gamma: Tensor,
     interval: tuple[float, float] = (0.0, 1.0),
+    channels: int | None = None,
 ) -> Tensor:
     """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on twice the batch.
 
@@ -55,6 +56,7 @@ def guided_velocity(
         null: the condition that means "no condition", same structure.
         gamma: guidance scale, [B]; 1 is no guidance.
         interval: times [lo, hi] inside which guidance applies.
+        channels: how many of the first channels are guided, the others staying conditional; None guides all.
 
     >>> u = lambda x, t, c: c.float()
     >>> one = torch.ones(1)
@@ -63,4 +65,7 @@ def guided_velocity(
     """
     both = velocity(torch.cat([x, x]), torch.cat([t, t]), join(condition, null))
     conditional, unconditional = both.chunk(2)
-    return guide(conditional, unconditional, t, gamma, interval)
+    guided = guide(conditional, unconditional, t, gamma, interval)
+    if channels is None:
+        return guided
+    return torch.cat([guided[:, :channels], conditional[:, channels:].to(guided.dtype)], dim=1)

@@ -1,6 +1,8 @@
 """Teachers: changes of variables into u(x, t, condition), t = 1 the prior, the velocity pointing to data."""
 
 from freeflow_lightning.teachers.base import Teacher
+from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
+from freeflow_lightning.teachers.contract import Finding, described, examine
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
 from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
@@ -11,17 +13,21 @@ from freeflow_lightning.teachers.gaussian_path import (
     TrigonometricPath,
     VarianceExplodingPath,
 )
+from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
     "Betas",
+    "ConventionCheck",
     "CosineBetas",
     "DDPMTeacher",
     "EDMTeacher",
+    "Finding",
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",
+    "LatentDecoder",
     "LinearPath",
     "PathTeacher",
     "SiTTeacher",
@@ -30,6 +36,9 @@ __all__ = [
     "TrigonometricPath",
     "VarianceExplodingPath",
     "VelocityTeacher",
+    "check_convention",
+    "described",
+    "examine",
     "load_sit",
     "save_sit",
 ]

@@ -28,6 +28,8 @@ class Teacher(nn.Module, ABC):
 
     sample_shape: tuple[int, ...]
     num_classes: int = 0
+    cfg_channels: int | None = None
+    """How many of the first channels `guided` guides; None for all (3 of 4 in the samplers of SiT and DiT)."""
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -109,7 +111,8 @@ class Teacher(nn.Module, ABC):
         """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None."""
         if gamma is None:
             return self(x, t, condition)
-        return guided_velocity(self, x, t, condition, null=self.null_condition(condition), gamma=gamma, interval=interval)
+        null = self.null_condition(condition)
+        return guided_velocity(self, x, t, condition, null=null, gamma=gamma, interval=interval, channels=self.cfg_channels)
 
 
 def trainable_copy(network: Network) -> Network:

@@ -98,6 +98,7 @@ class EDMTeacher(Teacher):
         data_scale: the states are this many times EDM's data; 2 gives EDM2's latents (sigma_data 0.5) unit variance, for
             which the paper's laws of delta and r were chosen.
 
+    >>> import torch
     >>> class Zero(nn.Module):
     ...     def forward(self, y, c_noise, labels):
     ...         return 0 * y

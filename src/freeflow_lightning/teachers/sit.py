@@ -1,18 +1,25 @@
-"""SiT teachers: the change of variables from SiT's network to u, and our own weight files."""
+"""SiT teachers: the changes of variables from SiT's and REPA's networks to u, and our own weight files."""
 
 import json
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from lightning.pytorch.utilities import rank_zero_info
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.teachers.checkpoints import SiTWeights, build_sit, read_sit, size_name
+from freeflow_lightning.teachers.checks import check_convention
+from freeflow_lightning.teachers.hub import hub_file
+from freeflow_lightning.teachers.latents import LatentDecoder
 
 Convention = Literal["sit", "repa"]
+PRIOR_TIME_AND_SIGN = {"sit": (0, 1), "repa": (1, -1)}
+"""Convention: (the network's time at the prior, factor on its output that makes it u)."""
 
 
 class SiTVelocity(nn.Module):
@@ -27,32 +34,73 @@ class SiTVelocity(nn.Module):
 
     def __init__(self, net: SiT, convention: Convention = "sit") -> None:
         super().__init__()
-        if convention not in ("sit", "repa"):
+        if convention not in PRIOR_TIME_AND_SIGN:
             raise ValueError(f"expected the convention 'sit' or 'repa', got {convention!r}")
         self.net, self.convention = net, convention
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, C, H, W]."""
-        return self.net(x, 1 - t, condition) if self.convention == "sit" else -self.net(x, t, condition)
+        prior_time, sign = PRIOR_TIME_AND_SIGN[self.convention]
+        return sign * self.net(x, t if prior_time else 1 - t, condition)
 
 
 class SiTTeacher(Teacher):
-    """A SiT from a safetensors file that `save_sit` wrote: the file carries its architecture and convention.
+    """A SiT: public weights of SiT, SiT+REPA and DMF, files that `save_sit` wrote, or the one that ships with the package.
+
+    Says what it read: which of a file's weights, what was left out, and the evidence for a convention that it found out.
 
     Args:
-        checkpoint: path of the file, or "embedded:digits" for the teacher that ships with the package.
-        convention: "auto" takes the file's; "sit" or "repa" must agree with it.
+        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, or "embedded:digits"; not with `repo_id`.
+        convention: "sit", "repa", or "auto": our own files say theirs, that of others is measured (`check_convention`).
+        repo_id: repository of the hub to take the weights from, for example nyu-visionx/SiT-collections.
+        filename: the file in it, for example SiT-XL-2-256.pt.
+        revision: commit, tag or branch; a commit pins the file.
+        cache_dir: where hub files are kept.
+        offline: take hub files from the cache alone.
+        vae: what decodes latents to pictures: a folder or hub repository of a diffusers VAE, such as
+            stabilityai/sd-vae-ft-ema (scale 0.18215), or a LatentDecoder; None shows the samples as they are.
+        cfg_channels: guide only so many of the first channels, 3 as the samplers of SiT and DiT do; None guides all.
+        num_heads: attention heads of a width that was never published.
+        input_size: side of the latents, for a file without position embedding.
 
     >>> SiTTeacher("embedded:digits").sample_shape
     (1, 8, 8)
     """
 
-    def __init__(self, checkpoint: str | Path, convention: Literal["auto", "sit", "repa"] = "auto") -> None:
+    def __init__(
+        self,
+        checkpoint: str | Path | None = None,
+        convention: Literal["auto", "sit", "repa"] = "auto",
+        repo_id: str | None = None,
+        filename: str | None = None,
+        revision: str | None = None,
+        cache_dir: str | None = None,
+        offline: bool = False,
+        vae: str | LatentDecoder | None = None,
+        cfg_channels: int | None = None,
+        num_heads: int | None = None,
+        input_size: int | None = None,
+    ) -> None:
         super().__init__()
-        self.function = load_sit(checkpoint)
-        if convention not in ("auto", self.function.convention):
-            raise ValueError(f"{checkpoint} holds a {self.function.convention!r} network, not {convention!r}; use 'auto'")
+        path = located(checkpoint, repo_id, filename, revision, cache_dir, offline)
+        self.notes: tuple[str, ...] = ()
+        if is_own(path):
+            if num_heads is not None or input_size is not None:
+                raise ValueError(f"{path} carries its architecture: leave num_heads and input_size out")
+            self.function = load_sit(path)
+            if convention not in ("auto", self.function.convention):
+                raise ValueError(f"{path} holds a {self.function.convention!r} network, not {convention!r}; use 'auto'")
+        else:
+            read = read_sit(path, num_heads=num_heads, input_size=input_size)
+            self.function, self.notes = load_foreign(read, path, convention)
+            rank_zero_info(f"{path}: " + "; ".join(self.notes))
         self.sample_shape, self.num_classes = self.function.net.sample_shape, self.function.net.num_classes
+        if cfg_channels is not None and not 0 < cfg_channels <= self.sample_shape[0]:
+            raise ValueError(
+                f"expected cfg_channels in 1 .. {self.sample_shape[0]}, the channels of the samples, got {cfg_channels}"
+            )
+        self.cfg_channels = cfg_channels
+        self.vae = LatentDecoder(vae, cache_dir=cache_dir, offline=offline) if isinstance(vae, str) else vae
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
@@ -60,10 +108,84 @@ class SiTTeacher(Teacher):
     def backbone(self) -> nn.Module:
         return self.function
 
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures of latents by the VAE, or the samples themselves without one."""
+        return x if self.vae is None else self.vae(x)
+
     def network(self) -> nn.Module:
         twin = trainable_copy(self.function)
         twin.net.pos_embed.requires_grad_(False)  # fixed by design, and a frozen teacher no longer tells
         return twin
+
+
+def located(
+    checkpoint: str | Path | None,
+    repo_id: str | None,
+    filename: str | None,
+    revision: str | None,
+    cache_dir: str | None,
+    offline: bool,
+) -> Path:
+    """The local path of the weights, given as a file or as a hub repository and a file in it."""
+    if (checkpoint is None) == (repo_id is None) or (repo_id is None) != (filename is None):
+        raise ValueError(
+            "expected either checkpoint, the path of a file, or repo_id and filename, a file of the hub; "
+            f"got checkpoint={checkpoint!r}, repo_id={repo_id!r}, filename={filename!r}"
+        )
+    if repo_id is not None and filename is not None:
+        return hub_file(repo_id, filename, revision=revision, cache_dir=cache_dir, offline=offline)
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} pins a file of the hub: it has no effect on checkpoint={str(checkpoint)!r}")
+    return resolve(str(checkpoint))
+
+
+def load_foreign(
+    read: SiTWeights, path: str | Path, convention: Literal["auto", "sit", "repa"]
+) -> tuple[SiTVelocity, tuple[str, ...]]:
+    """A foreign file's network in the given convention or in the one found out, and what to tell the user.
+
+    Raises:
+        ValueError: tensors that no SiT has, or a convention that the samples do not tell.
+    """
+    if read.extra:
+        raise ValueError(f"{path} holds {len(read.extra)} tensors that no SiT has: {', '.join(sorted(read.extra)[:10])}")
+    net = build_sit(read).eval()
+    parameters = sum(p.numel() for p in net.parameters())
+    about = f"{size_name(read.architecture)}, latents {list(net.sample_shape)}, {parameters:,} parameters"
+    if convention != "auto":
+        return SiTVelocity(net, convention), (about, *read.notes, f"convention {convention!r} as given")
+    found, why = found_convention(net, read.hint, path)
+    return SiTVelocity(net, found), (about, *read.notes, why)
+
+
+def found_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
+    """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and the evidence in words."""
+    evidence = check_convention(_Reading(SiTVelocity(net, "sit")), samples=4, name=f"read in the convention 'sit', {path}")
+    measured: dict[str, Convention] = {"right": "sit", "wrong sign and time": "repa"}
+    if evidence.verdict in measured:
+        found = measured[evidence.verdict]
+        here = evidence.readings["as it is" if found == "sit" else "sign and time"]
+        beside = f", although the layout is that of {hint!r} files" if hint not in (None, found) else ""
+        return found, (
+            f"convention {found!r} as measured (correlation of u(z, 1) with z {here.correlation:+.2f}, "
+            f"std(z + u) / std(z) {here.spread:.2f}){beside}"
+        )
+    if evidence.verdict == "unclear" and hint is not None:
+        known: Convention = "sit" if hint == "sit" else "repa"
+        return known, f"convention {known!r} by the file's layout alone: the samples do not tell"
+    raise ValueError(f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, {evidence.summary()}")
+
+
+class _Reading(Teacher):
+    """A velocity to be checked."""
+
+    def __init__(self, function: SiTVelocity) -> None:
+        super().__init__()
+        self.function = function
+        self.sample_shape, self.num_classes = function.net.sample_shape, function.net.num_classes
+
+    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        return self.function(x, t, condition)
 
 
 def save_sit(path: str | Path, network: SiTVelocity) -> None:
@@ -98,11 +220,22 @@ def load_sit(path: str | Path) -> SiTVelocity:
     return velocity
 
 
+def is_own(path: Path) -> bool:
+    """Whether `save_sit` wrote the file: a safetensors file that carries an architecture."""
+    try:
+        with safe_open(path, "pt") as file:
+            return "architecture" in (file.metadata() or {})
+    except Exception:
+        return False
+
+
 def resolve(path: str | Path) -> Path:
     """A file's path; "embedded:NAME" is a teacher of this package."""
     if str(path).startswith("embedded:"):
         name = str(path).removeprefix("embedded:")
         path = Path(str(files("freeflow_lightning") / "assets" / f"{name}_teacher.safetensors"))
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no teacher weights at {path}: give the path of a .safetensors file or 'embedded:digits'")
+        raise FileNotFoundError(
+            f"no teacher weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors file, or 'embedded:digits'"
+        )
     return Path(path)

@@ -1,0 +1,200 @@
+"""Whether a teacher keeps what Teacher promises, asked on four samples: what it breaks is named, with the way out."""
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from freeflow_lightning.flow import apply, take
+from freeflow_lightning.teachers.base import Teacher
+
+
+class Finding(NamedTuple):
+    """One promise and whether the teacher keeps it.
+
+    Args:
+        check: the promise in a word or two.
+        evidence: what was seen.
+        problem: what is broken and how to mend it; None where nothing is.
+        cause: the teacher's own error, if it raised one.
+    """
+
+    check: str
+    evidence: str
+    problem: str | None = None
+    cause: Exception | None = None
+
+    def raise_if_broken(self) -> None:
+        """Raise the problem as a ValueError."""
+        if self.problem:
+            raise ValueError(self.problem) from self.cause
+
+
+class Probe(NamedTuple):
+    """States [4, *sample_shape] at the times 1, 2/3, 1/3, 0, with their conditions."""
+
+    x: Tensor
+    t: Tensor
+    condition: Any
+
+
+def examine(
+    teacher: Teacher, *, guided: bool, name: str | None = None, device: torch.device | str = "cpu", seed: int = 0
+) -> Iterator[Finding]:
+    """Findings in the order in which to mend them; the first problem ends it, since it may cause what would follow.
+
+    Sign and direction of time are `check_convention`'s.
+
+    Args:
+        teacher: in evaluation mode.
+        guided: whether guidance will be asked of it, which takes a null condition.
+        name: what to call it; its class if not given.
+        device: where the teacher is.
+        seed: of states and conditions.
+
+    >>> from freeflow_lightning.teachers import VelocityTeacher
+    >>> [finding.check for finding in examine(VelocityTeacher(lambda x, t, c: -x, (2,)), guided=False)][:3]
+    ['shape', 'inputs', 'finite']
+    """
+    name = name or type(teacher).__name__
+    for check in (_shape, _inputs, _finite, _deterministic, _rows, _gradient, *([_null] if guided else [])):
+        finding = check(teacher, _probe(teacher, device, seed), name)
+        yield finding
+        if finding.problem:
+            return
+
+
+def _probe(teacher: Teacher, device: torch.device | str, seed: int) -> Probe:
+    generator = Generator().manual_seed(seed)
+    condition = apply(lambda tensor: tensor.to(device), teacher.draw_condition(4, generator))
+    x = torch.randn(4, *teacher.sample_shape, generator=generator).to(device)
+    return Probe(x, torch.linspace(1, 0, 4, device=x.device), condition)
+
+
+@torch.no_grad()
+def _shape(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    x = take(probe.x, slice(2))
+    t, condition = probe.t[:2], take(probe.condition, slice(2))
+    shape = list(x.shape)
+    try:
+        u = teacher(x, t, condition)
+    except Exception as error:
+        problem = (
+            f"{name}.velocity fails on two states of shape {shape} and {described(condition)} "
+            f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and conditions"
+        )
+        return Finding("shape", "it fails", problem, error)
+    if not isinstance(u, Tensor):
+        problem = f"{name}.velocity returned {type(u).__name__}: a velocity is one tensor, [batch, *sample_shape]"
+        return Finding("shape", type(u).__name__, problem)
+    if list(u.shape) != shape:
+        problem = (
+            f"{name}.velocity returned shape {list(u.shape)} for states of shape {shape}: a velocity has the shape of "
+            f"its state, [batch, *sample_shape], sample_shape = {teacher.sample_shape}"
+        )
+        return Finding("shape", str(list(u.shape)), problem)
+    return Finding("shape", f"{list(u.shape)} for states of {shape}")
+
+
+@torch.no_grad()
+def _inputs(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    before = probe.x.clone()
+    teacher(*probe)
+    if not torch.equal(before, probe.x):
+        return Finding("inputs", "changed", f"{name}.velocity changes its input x in place: work on a copy, x.clone()")
+    return Finding("inputs", "left as they are")
+
+
+@torch.no_grad()
+def _finite(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    bad = ~torch.isfinite(teacher(*probe)).flatten(1).all(1)
+    if bool(bad.any()):
+        times = ", ".join(f"{t:.2g}" for t in probe.t[bad].tolist())
+        problem = (
+            f"{name}.velocity is not finite (NaN or infinite) at t = {times}: training asks it everywhere in [0, 1], both "
+            "ends included; look for a division by t or 1 - t, damaged weights, or an overflow in half precision"
+        )
+        return Finding("finite", f"not at t = {times}", problem)
+    return Finding("finite", "at t = 1, 2/3, 1/3 and 0")
+
+
+@torch.no_grad()
+def _deterministic(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    gap = _gap(teacher(*probe), teacher(*probe))
+    if gap > 1e-3:
+        problem = (
+            f"{name}.velocity is not deterministic: two equal calls differ by {gap:.0%}: switch off dropout, label dropout and "
+            "noise, also where eval() does not reach, and make it a function of x, t and condition alone"
+        )
+        return Finding("deterministic", f"two calls differ by {gap:.0%}", problem)
+    return Finding("deterministic", "two equal calls agree")
+
+
+@torch.no_grad()
+def _rows(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    """Rows have times of their own, so a velocity that reads t of the first row only is found as well."""
+    together = teacher(*probe)
+    alone = torch.cat([teacher(*(take(part, slice(i, i + 1)) for part in probe)) for i in range(len(together))])
+    gap = _gap(together, alone)
+    if gap > 0.02:
+        problem = (
+            f"{name}.velocity of a sample depends on the other rows of the batch: asked alone it differs by {gap:.0%}: use "
+            "each row's own t and condition, and no statistics of the batch (BatchNorm in evaluation mode)"
+        )
+        return Finding("rows", f"alone and in a batch differ by {gap:.0%}", problem)
+    return Finding("rows", "a sample's velocity is its own")
+
+
+def _gradient(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    with torch.no_grad():
+        if teacher(*probe).requires_grad:
+            problem = f"{name}.velocity returns a tensor that requires grad under torch.no_grad(): it must not enable gradients"
+            return Finding("gradient", "enabled by the teacher", problem)
+    if any(p.requires_grad for p in teacher.parameters()):
+        return Finding("gradient", "none under no_grad; training will freeze the parameters")
+    with torch.enable_grad():
+        attached = teacher(*probe).requires_grad
+    if attached:
+        return Finding("gradient", "none under no_grad; it uses a trainable network that is not an attribute of the teacher")
+    return Finding("gradient", "none: the teacher is frozen")
+
+
+@torch.no_grad()
+def _null(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    try:
+        null = teacher.null_condition(probe.condition)
+    except ValueError as error:
+        return Finding("null condition", "missing", str(error), error)
+    try:
+        alike: list[bool] = []
+
+        def compare(a: Tensor, b: Tensor) -> Tensor:
+            alike.append(a.shape == b.shape)
+            return a
+
+        apply(compare, probe.condition, null)
+        u = teacher(probe.x, probe.t, null)
+    except Exception as error:
+        problem = f"{name}.velocity fails on the null condition ({type(error).__name__}: {error}): mend null_condition"
+        return Finding("null condition", "it fails", problem, error)
+    if not all(alike) or u.shape != probe.x.shape or not bool(torch.isfinite(u).all()):
+        problem = (
+            f"{name}.null_condition is no condition like the others: expected {described(probe.condition)}, {described(null)}"
+        )
+        return Finding("null condition", "of another shape, or its velocity is not finite", problem)
+    return Finding("null condition", f"its velocity differs from the conditional one by {_gap(teacher(*probe), u):.0%}")
+
+
+def described(condition: Any) -> str:
+    """A condition's shape in words, for messages."""
+    if isinstance(condition, Tensor):
+        return f"conditions of shape {list(condition.shape)}"
+    return f"conditions {type(condition).__name__}"
+
+
+def _gap(a: Tensor, b: Tensor) -> float:
+    """||a - b|| / ||a||, 0 where both vanish."""
+    size = float(a.float().norm())
+    gap = float((a.float() - b.float()).norm())
+    return gap / size if size else gap
