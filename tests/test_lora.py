@@ -1,16 +1,19 @@
 """FreeFlowModule on one shared backbone: what is trained, saved, averaged, loaded and merged."""
 
+import gc
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch._subclasses.fake_tensor import FakeTensor
 
-from freeflow_lightning import FlowMap
+from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks import NetworkSummary, StudentEMA
+from freeflow_lightning.costs import estimate, no_data, sit_teacher
 from freeflow_lightning.flow import CentralDifference, training_generator
-from freeflow_lightning.nets import Adapter, LoRA, merge
+from freeflow_lightning.nets import MLP, Adapter, LoRA, merge
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.reference import fingerprint
 from freeflow_lightning.teachers import VelocityTeacher
@@ -135,6 +138,44 @@ def test_every_tensor_has_one_owner(capsys):
     assert owned["student"] == owned["ema_0_5"] == adapters + 2 * embedder
     assert owned["auxiliary"] == adapters + embedder
     assert f"{teacher:,}" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("lora", [None, LoRA(rank=2, networks=["auxiliary"]), SHARED], ids=["full", "auxiliary", "both"])
+def test_a_run_holds_what_the_costs_say(lora):
+    """Every tensor that is alive after a run, against the estimate made without data."""
+
+    def make():
+        net = MLP((2,), hidden_size=64, depth=2, num_classes=2)
+        return FreeFlowModule(VelocityTeacher(net, (2,), 2), lora=lora)
+
+    def alive():
+        gc.collect()
+        tensors = [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor)]
+        return {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in tensors}
+
+    costs = estimate(make, batch_size=8)
+    before = alive()
+    m = make()
+    run = fit(m, StudentEMA([0.5]), max_steps=2)
+    held = sum(size for storage, size in alive().items() if storage not in before)
+    gradients = 0 if next(m.student.parameters()).grad is None else costs.gradients
+    assert held == pytest.approx(sum(costs.weights.values()) + costs.optimizer + gradients, rel=0.02)
+    assert run.global_step == 2
+
+
+def test_shared_backbones_are_in_memory_once():
+    """S/2, whose weights are never allocated here."""
+    sizes = {}
+    for name, lora in {"full": None, "auxiliary": LoRA(networks=["auxiliary"]), "both": LoRA()}.items():
+        with no_data():
+            m = FreeFlowModule(sit_teacher("S/2", 256), lora=lora)
+            m.averages["ema"] = m.twin("ema")
+            sizes[name] = {owner: sum(tensor.numel() for tensor in tensors) for owner, tensors in m.owned().items()}
+    full, auxiliary, both = sizes.values()
+    assert full["teacher"] == auxiliary["teacher"] == both["teacher"]
+    assert full["student"] == auxiliary["student"] > 3 * both["student"]
+    assert auxiliary["auxiliary"] == both["auxiliary"] < full["auxiliary"] / 3
+    assert both["ema"] == both["student"]
 
 
 def test_half_precision_teachers_have_adapters_in_float32():

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
@@ -157,7 +158,8 @@ def without_data(module: Network) -> Network:
 @contextmanager
 def no_data() -> Iterator[FakeTensorMode]:
     """Tensors made inside have shapes and dtypes, and no data."""
-    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    staying = patch.object(nn.Module, "to", lambda module, *_, **__: module)  # such tensors refuse it; peft moves adapters
+    with warnings.catch_warnings(), staying, FakeTensorMode(allow_non_fake_inputs=True) as mode:
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # torch's own deepcopy does
         yield mode
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
@@ -117,7 +116,6 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_module: str) -> None:
     """Add an adapter to the layers of the backbone, in float32, and leave every other adapter as it is."""
     try:
         from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 (optional)
-        from peft.tuners.lora import LoraLayer  # noqa: PLC0415
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("lora needs the library peft: pip install 'freeflow-lightning[lora]'") from error
     earlier = [path for path, _ in _adapted_layers(base)]
@@ -130,8 +128,7 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_module: str) -> None:
         lora_dropout=lora.dropout,
     )
     try:
-        # the weights are made below: moving them, as peft does here, is refused by tensors without data (freeflow inspect)
-        with warnings.catch_warnings(), patch.object(LoraLayer, "_move_adapter_to_device_of_base_layer"):
+        with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")  # a second adapter is what we want
             inject_adapter_in_model(settings, base, name)
     except ValueError as error:
