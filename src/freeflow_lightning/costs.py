@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
 
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
@@ -102,7 +103,8 @@ def estimate(
         module, plugin = make(), PRECISIONS[precision]()
         networks = {"teacher": module.teacher, **module.networks()}
         _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
-        weights = {name: _bytes(tensors_of(network)) for name, network in networks.items()}
+        owned = module.owned()  # an adapter sits in the teacher's layers and counts as its network's
+        weights = {name: _bytes(tensors) for name, tensors in owned.items()}
         weights |= {"average": averages * _bytes(tensors_of(module.trained))} if averages else {}
         groups = [_bytes(group["params"]) for group in module.configure_optimizers().param_groups]
         try:
@@ -116,7 +118,7 @@ def estimate(
     return Costs(
         batch_size=batch_size,
         precision=precision,
-        parameters={name: sum(p.numel() for p in network.parameters()) for name, network in networks.items()},
+        parameters={name: sum(p.numel() for p in tensors if isinstance(p, nn.Parameter)) for name, tensors in owned.items()},
         evaluations=module.evaluations_per_sample(),
         weights=weights,
         gradients=sum(groups),
@@ -155,7 +157,8 @@ def without_data(module: Network) -> Network:
 @contextmanager
 def no_data() -> Iterator[FakeTensorMode]:
     """Tensors made inside have shapes and dtypes, and no data."""
-    with warnings.catch_warnings(), FakeTensorMode(allow_non_fake_inputs=True) as mode:
+    staying = patch.object(nn.Module, "to", lambda module, *_, **__: module)  # such tensors refuse it; peft moves adapters
+    with warnings.catch_warnings(), staying, FakeTensorMode(allow_non_fake_inputs=True) as mode:
         warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # torch's own deepcopy does
         yield mode
 

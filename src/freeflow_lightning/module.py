@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from freeflow_lightning.flow import (
     join,
     training_generator,
 )
-from freeflow_lightning.nets import ScalarConditioned
+from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embedding
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.recipe import Frozen, Recipe
 from freeflow_lightning.teachers import Teacher, check_convention, described, examine
@@ -81,6 +82,8 @@ class FreeFlowModule(Recipe):
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         time_module: path of the network's time embedding, where it is not found by name.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
+        lora: make the student and the auxiliary network, or one of them, low-rank adapters on the teacher's own backbone,
+            which is then in memory once and in no checkpoint; both are networks of their own if not given.
         check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
     """
 
@@ -104,6 +107,7 @@ class FreeFlowModule(Recipe):
         time_module: str | None = None,
         evaluation_guidance: float = 1.5,
         check_teacher: bool = True,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
         low, high = guidance_range
@@ -113,11 +117,13 @@ class FreeFlowModule(Recipe):
                 f"got {list(guidance_range)} and {evaluation_guidance}"
             )
         objectives.split(2, correction_fraction)  # a fraction outside [0, 1] is refused here
-        backbone = teacher.network() if network is None else network
-        twin = deepcopy(backbone)  # before the student's hook is on it
-        self.student = ScalarConditioned(backbone, ("delta", "gamma"), time_module, scalar_scale)
-        self.auxiliary = ScalarConditioned(twin, ("gamma",), time_module, scalar_scale) if correction_fraction > 0 else None
         self.frozen = Frozen(teacher)
+        self._from_teacher = network is None  # and so in the teacher's own parameterisation
+        self.lora, self.time_module, self.scalar_scale = lora, time_module, scalar_scale
+        names = ("student", "auxiliary") if correction_fraction > 0 else ("student",)
+        backbones = self._backbones(names, network)
+        self.student = self._conditioned(backbones["student"], ("delta", "gamma"))
+        self.auxiliary = self._conditioned(backbones["auxiliary"], ("gamma",)) if "auxiliary" in names else None
         self.prediction, self.delta, self.r = prediction, delta, r
         self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
         self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
@@ -125,6 +131,36 @@ class FreeFlowModule(Recipe):
         self.evaluation_guidance, self.check_teacher = evaluation_guidance, check_teacher
         self.alpha, self.t_c = alpha_ref, 0.0
         self._speed = Speed()
+        if correction_fraction < 1 and prediction.subtracts_outputs and (found := _dropout(self.student)):
+            raise ValueError(
+                f"{type(prediction).__name__} subtracts two outputs of the student, and the dropout in {found} would make "
+                "their difference noise: set the dropout (lora.dropout, or the network's own) to 0, or use "
+                "ContinuousPrediction(derivative=ExactJVP())"
+            )
+
+    def _backbones(self, names: Sequence[str], network: nn.Module | None) -> dict[str, nn.Module]:
+        """What each network starts from: a copy of its own of the backbone, or an adapter on the teacher's."""
+        lora = self.lora
+        adapted = [name for name in names if lora is not None and name in lora.networks]
+        if lora is not None and (network is not None or not adapted):
+            raise ValueError(
+                "lora adapts the teacher's own backbone: leave network out"
+                if network is not None
+                else "lora.networks names the auxiliary network alone, which correction_fraction = 0 leaves out: remove lora"
+            )
+        full = [name for name in names if name not in adapted]
+        start = (self.teacher.network() if network is None else network) if full else nn.Identity()
+        found = {name: start if name == full[0] else deepcopy(start) for name in full}  # before hooks and adapters are on it
+        return found | {name: self._adapter(name) for name in adapted}
+
+    def _adapter(self, name: str) -> Adapter:
+        assert self.lora is not None
+        base = self.teacher.backbone()
+        return Adapter(base, name, self.lora, time_embedding(base, self.time_module)[0])
+
+    def _conditioned(self, backbone: nn.Module, scalars: tuple[str, ...]) -> ScalarConditioned:
+        hooked = backbone.base if isinstance(backbone, Adapter) else None
+        return ScalarConditioned(backbone, scalars, self.time_module, self.scalar_scale, hooked)
 
     # What the recipe is made of
 
@@ -141,6 +177,14 @@ class FreeFlowModule(Recipe):
     def trained(self) -> nn.Module:
         return self.student
 
+    def twin(self, name: str) -> nn.Module:
+        """A copy of the student; of an adapted one, a further adapter on the same backbone."""
+        if not isinstance(self.student.backbone, Adapter):
+            return super().twin(name)
+        twin = self._conditioned(self._adapter(name), ("delta", "gamma")).to(self.device)
+        twin.load_state_dict(self.student.state_dict())
+        return twin
+
     @property
     def guided(self) -> bool:
         """Whether the teacher is ever asked for a guided velocity."""
@@ -148,6 +192,11 @@ class FreeFlowModule(Recipe):
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapters' settings for FlowMap.from_checkpoint, where no config does."""
+        if self.lora is not None:
+            checkpoint["lora"] = asdict(self.lora)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rates = {"student": self.student_lr, "auxiliary": self.auxiliary_lr}
@@ -241,12 +290,13 @@ class FreeFlowModule(Recipe):
         weighted = objectives.decay(delta_g, self.residual_decay) if delta_g else None
         loss = output.new_zeros((), dtype=torch.float32)
         lam = torch.ones_like(loss)
-        if weighted and delta_n:
-            lam = objectives.adaptive_lambda(weighted.norm(), delta_n.norm(), self.alpha, mean_over_ranks=self._mean_over_ranks)
+        equal, own = self._equalised(delta_n, auxiliary, c.r)
+        if weighted and equal:
+            lam = objectives.adaptive_lambda(weighted.norm(), equal.norm(), self.alpha, mean_over_ranks=self._mean_over_ranks)
         if weighted:
             loss = loss + weighted.surrogate().sum() / len(output)
-        if delta_n and auxiliary:
-            loss = loss + lam * delta_n.surrogate().sum() / len(output) + auxiliary.surrogate().mean()
+        if equal and own:
+            loss = loss + lam * equal.surrogate().sum() / len(output) + own.surrogate().mean()
         return Step(loss, lam, delta_g, delta_n, auxiliary)
 
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
@@ -275,6 +325,15 @@ class FreeFlowModule(Recipe):
             output=output,
         )
         return delta_n, objectives.auxiliary(self.auxiliary, f, c.n, c.r, output=g)
+
+    def _equalised(
+        self, delta_n: Residual | None, auxiliary: Residual | None, r: Tensor
+    ) -> tuple[Residual | None, Residual | None]:
+        """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw output (App. A.2)."""
+        if not (delta_n and auxiliary) or not self._from_teacher:
+            return delta_n, auxiliary
+        difference, raw = self.teacher.difference_scale(r), self.teacher.output_scale(r)
+        return objectives.equalise(delta_n, difference), objectives.equalise(auxiliary, raw**2)
 
     def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
         return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
@@ -327,3 +386,9 @@ class FreeFlowModule(Recipe):
         size = len(p.z) + len(c.z)
         figures |= self._speed.figures(size * self.trainer.world_size, sum(self.evaluations_per_sample().values()))
         self.log_dict(figures, batch_size=size)
+
+
+def _dropout(network: nn.Module) -> str:
+    """The path of the first layer that drops anything out in training; empty if none does."""
+    layers = ((path, module) for path, module in network.named_modules() if isinstance(module, nn.modules.dropout._DropoutNd))
+    return next((path for path, layer in layers if layer.p > 0), "")

@@ -49,18 +49,24 @@ class ScalarConditioned(nn.Module):
         scalars: names of the inputs: ("delta", "gamma") for the student, ("gamma",) for the auxiliary network.
         time_module: path of the module whose output is the time embedding; found by name if not given.
         scale: factor on the scalars before their sinusoids.
+        hooked: the module with the time embedding, where it is not registered in `backbone` (a shared one's).
     """
 
     def __init__(
-        self, backbone: nn.Module, scalars: tuple[str, ...], time_module: str | None = None, scale: float = 1.0
+        self,
+        backbone: nn.Module,
+        scalars: tuple[str, ...],
+        time_module: str | None = None,
+        scale: float = 1.0,
+        hooked: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        name, leaf = time_embedding(backbone, time_module)
-        layers = [layer for layer in leaf.modules() if isinstance(layer, nn.Linear)]
+        name, leaf = time_embedding(backbone if hooked is None else hooked, time_module)
+        layers = [p for p in leaf.parameters() if p.ndim > 1]  # weights [out, in, ...] of whatever class
         if not layers:
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
-        width = layers[-1].out_features
-        self.backbone = backbone
+        width = layers[-1].shape[0]
+        self.backbone, self.time_module, self.scale = backbone, name, scale
         self.embedders = nn.ModuleDict({name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars})
         self._extra: Tensor | None = None
         leaf.register_forward_hook(self._add)

@@ -3,19 +3,38 @@
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
 from freeflow_lightning.teachers.contract import Finding, described, examine
+from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
+from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
+from freeflow_lightning.teachers.gaussian_path import (
+    GaussianPath,
+    LinearPath,
+    PathTeacher,
+    TrigonometricPath,
+    VarianceExplodingPath,
+)
 from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
+    "Betas",
     "ConventionCheck",
+    "CosineBetas",
+    "DDPMTeacher",
+    "EDMTeacher",
     "Finding",
     "GaussianMixtureTeacher",
+    "GaussianPath",
+    "GivenAbars",
     "LatentDecoder",
+    "LinearPath",
+    "PathTeacher",
     "SiTTeacher",
     "SiTVelocity",
     "Teacher",
+    "TrigonometricPath",
+    "VarianceExplodingPath",
     "VelocityTeacher",
     "check_convention",
     "described",

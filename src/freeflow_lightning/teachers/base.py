@@ -71,12 +71,27 @@ class Teacher(nn.Module, ABC):
         """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a latent space."""
         return x
 
-    def network(self) -> nn.Module:
-        """A trainable copy of the velocity network (x, t, condition) -> u that student and auxiliary start from."""
+    def backbone(self) -> nn.Module:
+        """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA adapts in place."""
         raise ValueError(
             f"{type(self).__name__} has no network to start the student from: give the module one with `network`, "
-            "for example freeflow_lightning.nets.MLP, or override network()"
+            "for example freeflow_lightning.nets.MLP, or override backbone()"
         )
+
+    def network(self) -> nn.Module:
+        """A trainable copy of the velocity network (x, t, condition) -> u that student and auxiliary start from."""
+        return trainable_copy(self.backbone())
+
+    def difference_scale(self, t: Tensor) -> Tensor:
+        """What a difference of network outputs is worth in u at t, [B]: Eq. 11 is divided by it (App. A.2, "same scale").
+
+        1 for networks that predict a velocity of the linear path, as the paper's.
+        """
+        return torch.ones_like(t)
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """|du/d(raw output)| of the network at t, [B]: Eq. 12 is trained in the units of the raw output."""
+        return torch.ones_like(t)
 
     def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
         """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.

@@ -107,6 +107,9 @@ class SiTTeacher(Teacher):
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
+    def backbone(self) -> nn.Module:
+        return self.function
+
     def decode(self, x: Tensor) -> Tensor:
         """Pictures of latents by the VAE, or the samples themselves without one."""
         return x if self.vae is None else self.vae(x)
