@@ -29,6 +29,7 @@ def guided_velocity(
     null: Any,
     gamma: Tensor,
     interval: tuple[float, float] = (0.0, 1.0),
+    rescale: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on twice the batch.
 
@@ -40,6 +41,7 @@ def guided_velocity(
         null: the condition that means "no condition", same structure.
         gamma: guidance scale, [B]; 1 is no guidance.
         interval: times [lo, hi] inside which guidance applies.
+        rescale: (guided, conditional) to the velocity instead, for a pipeline whose guidance is not linear.
 
     >>> u = lambda x, t, c: c.float()
     >>> one = torch.ones(1)
@@ -48,4 +50,5 @@ def guided_velocity(
     """
     both = velocity(torch.cat([x, x]), torch.cat([t, t]), join(condition, null))
     conditional, unconditional = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)  # bfloat16 would round gamma
-    return torch.lerp(unconditional, conditional, expand(interval_guidance(gamma, t, interval), x).to(conditional.dtype))
+    guided = torch.lerp(unconditional, conditional, expand(interval_guidance(gamma, t, interval), x).to(conditional.dtype))
+    return guided if rescale is None else rescale(guided, conditional)

@@ -1,6 +1,6 @@
 """Networks: SiT and an MLP, their embeddings, and extra scalar inputs for any backbone."""
 
-from freeflow_lightning.nets.conditioning import ScalarConditioned, time_embedding
+from freeflow_lightning.nets.conditioning import Backbone, ScalarConditioned, time_embeddings
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table, sinusoid
 from freeflow_lightning.nets.mlp import MLP
 from freeflow_lightning.nets.sit import SIZES, SiT
@@ -8,11 +8,12 @@ from freeflow_lightning.nets.sit import SIZES, SiT
 __all__ = [
     "MLP",
     "SIZES",
+    "Backbone",
     "LabelEmbedder",
     "ScalarConditioned",
     "ScalarEmbedder",
     "SiT",
     "position_table",
     "sinusoid",
-    "time_embedding",
+    "time_embeddings",
 ]
