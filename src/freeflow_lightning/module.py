@@ -5,6 +5,7 @@ from copy import deepcopy
 from typing import Any, NamedTuple
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning import objectives
@@ -22,7 +23,7 @@ from freeflow_lightning.flow import (
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.recipe import Frozen, Recipe
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers import Teacher, check_convention
 
 
 class PredictionDraw(NamedTuple):
@@ -80,6 +81,7 @@ class FreeFlowModule(Recipe):
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         time_module: path of the network's time embedding, where it is not found by name.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
+        check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
     """
 
     def __init__(
@@ -101,6 +103,7 @@ class FreeFlowModule(Recipe):
         scalar_scale: float = 1.0,
         time_module: str | None = None,
         evaluation_guidance: float = 1.5,
+        check_teacher: bool = True,
     ) -> None:
         super().__init__()
         low, high = guidance_range
@@ -119,7 +122,7 @@ class FreeFlowModule(Recipe):
         self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
         self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
         self.student_lr, self.auxiliary_lr, self.betas, self.eps = student_lr, auxiliary_lr, (betas[0], betas[1]), eps
-        self.evaluation_guidance = evaluation_guidance
+        self.evaluation_guidance, self.check_teacher = evaluation_guidance, check_teacher
         self.alpha, self.t_c = alpha_ref, 0.0
         self._speed = Speed()
 
@@ -181,6 +184,16 @@ class FreeFlowModule(Recipe):
                     f"{name} returned shape {list(shape)} for states of shape {list(x.shape)}: a velocity has the shape of "
                     f"its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
                 )
+
+    def on_fit_start(self) -> None:
+        """Measure the teacher's sign and direction of time, now that it is where it will run."""
+        if not self.check_teacher:
+            return
+        with self.trainer.precision_plugin.forward_context():
+            evidence = check_convention(self.teacher, device=self.device)
+        evidence.raise_if_wrong()
+        if evidence.verdict == "unclear":
+            rank_zero_warn(evidence.summary())
 
     # The algorithm
 
