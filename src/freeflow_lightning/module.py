@@ -159,6 +159,7 @@ class FreeFlowModule(Recipe):
 
     def setup(self, stage: str) -> None:
         """Ask everything once on two samples, so that a teacher that does not fit is refused before training starts."""
+        self.teacher.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
         probe = Generator().manual_seed(0)
         condition = self.teacher.draw_condition(2, probe)
         if self.guided:

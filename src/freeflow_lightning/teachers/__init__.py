@@ -2,16 +2,42 @@
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
+from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
+from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
+from freeflow_lightning.teachers.diffusers import DiffusersTeacher
+from freeflow_lightning.teachers.diffusers_families import Family
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
+from freeflow_lightning.teachers.gaussian_path import (
+    GaussianPath,
+    LinearPath,
+    PathTeacher,
+    TrigonometricPath,
+    VarianceExplodingPath,
+)
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
+    "Betas",
+    "Classes",
+    "Conditions",
     "ConventionCheck",
+    "CosineBetas",
+    "DDPMTeacher",
+    "DiffusersTeacher",
+    "Family",
     "GaussianMixtureTeacher",
+    "GaussianPath",
+    "GivenAbars",
+    "LinearPath",
+    "NoCondition",
+    "PathTeacher",
+    "Prompts",
     "SiTTeacher",
     "SiTVelocity",
     "Teacher",
+    "TrigonometricPath",
+    "VarianceExplodingPath",
     "VelocityTeacher",
     "check_convention",
     "load_sit",

@@ -2,6 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -76,13 +78,35 @@ class Teacher(nn.Module, ABC):
             "for example freeflow_lightning.nets.MLP, or override network()"
         )
 
+    def difference_scale(self, t: Tensor) -> Tensor:
+        """What a difference of network outputs is worth in u at t, [B]: Eq. 11 is divided by it (App. A.2, "same scale").
+
+        1 for networks that predict a velocity of the linear path, as the paper's.
+        """
+        return torch.ones_like(t)
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """|du/d(raw output)| of the network at t, [B]: Eq. 12 is trained in the units of the raw output."""
+        return torch.ones_like(t)
+
+    def shard(self, rank: int, world_size: int) -> None:
+        """Let `draw_condition` use this process's share of the conditions, where they are read from files."""
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let `draw_condition` use all conditions again for a while: evaluation draws the same on every process."""
+        yield
+
     def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
         """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.
 
         Both are functions of (seed, stream, index) alone: not of the batch, the number of processes or the device.
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
-        draws = [self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()]
+        with self.whole():
+            draws = [
+                self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()
+            ]
         return z, apply(lambda tensor: tensor.to(device), join(*draws))
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:

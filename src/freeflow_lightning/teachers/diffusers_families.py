@@ -251,9 +251,7 @@ MASKED = {TEXT: Embedding(0, 2), MASK: Embedding(1, 3)}
 FAMILIES: dict[str, Family] = {
     # flow matching, noise - data
     "SD3Transformer2DModel": Family(prompts={TEXT: Embedding(0, 1), POOLED: Embedding(2, 3)}),
-    "FluxTransformer2DModel": Family(
-        UNIT, layout="patches", prompts={TEXT: Embedding(0), POOLED: Embedding(1)}, inputs=flux
-    ),
+    "FluxTransformer2DModel": Family(UNIT, layout="patches", prompts={TEXT: Embedding(0), POOLED: Embedding(1)}, inputs=flux),
     "Flux2Transformer2DModel": Family(UNIT, layout="patches", prompts={TEXT: Embedding(0)}, inputs=flux2),
     "QwenImageTransformer2DModel": Family(
         UNIT,
@@ -266,9 +264,7 @@ FAMILIES: dict[str, Family] = {
     "AuraFlowTransformer2DModel": Family(UNIT, prompts={TEXT: Embedding(0, 2)}),
     "WanTransformer3DModel": Family(layout="video", prompts={TEXT: Embedding(0, 1)}),
     "LTXVideoTransformer3DModel": Family(layout="voxels", prompts=MASKED, inputs=ltx),
-    "CogView4Transformer2DModel": Family(
-        prompts={TEXT: Embedding(0, 1), "attention_mask": Embedding(None)}, inputs=cogview4
-    ),
+    "CogView4Transformer2DModel": Family(prompts={TEXT: Embedding(0, 1), "attention_mask": Embedding(None)}, inputs=cogview4),
     "HunyuanImageTransformer2DModel": Family(
         prompts={TEXT: Embedding(0), MASK: Embedding(1), f"{TEXT}_2": Embedding(2), f"{MASK}_2": Embedding(3)},
         inputs=hunyuan_image,

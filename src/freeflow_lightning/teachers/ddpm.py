@@ -1,0 +1,232 @@
+"""DDPM teachers (DiT, ADM, PixArt, Stable Diffusion 1 and 2): epsilon, v or x predicted at integer steps of a beta schedule."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.teachers.gaussian_path import (
+    Coefficients,
+    GaussianPath,
+    PathVelocity,
+    PredictionType,
+    balanced_scale,
+    data_prediction,
+    noise_prediction,
+    norm,
+    v_prediction,
+)
+from freeflow_lightning.teachers.weights import load_weights
+
+DDPMPrediction = Literal["epsilon", "v_prediction", "sample"]
+DDPM_PREDICTIONS: dict[str, PredictionType] = {
+    "epsilon": noise_prediction,
+    "v_prediction": v_prediction,
+    "sample": data_prediction,
+}
+"""By diffusers' names; each takes the raw output, the state sqrt(abar) x0 + sqrt(1 - abar) eps and its coefficients."""
+
+LEAST_ABAR = 2.0**-24
+"""Lower abar count as this one, as in diffusers' Euler schedulers: a schedule of zero terminal signal has sigma = inf."""
+
+
+class Schedule(ABC):
+    """What a DDPM was trained with: abar_k at its integer steps."""
+
+    @abstractmethod
+    def abars(self) -> Tensor:
+        """abar_k = prod (1 - beta_j), falling, float64 [K]; diffusers' alphas_cumprod."""
+
+
+@dataclass(frozen=True)
+class Betas(Schedule):
+    """Betas whose `power`-th root is linear in k.
+
+    Args:
+        start: beta of the first step. DiT, ADM, PixArt: 1e-4; Stable Diffusion: 0.00085.
+        end: beta of the last step. DiT, ADM, PixArt: 0.02; Stable Diffusion: 0.012.
+        steps: K.
+        power: 1 is "linear", 2 is diffusers' "scaled_linear" (Stable Diffusion).
+    """
+
+    start: float = 1e-4
+    end: float = 0.02
+    steps: int = 1000
+    power: float = 1.0
+
+    def abars(self) -> Tensor:
+        roots = torch.linspace(self.start ** (1 / self.power), self.end ** (1 / self.power), self.steps, dtype=torch.float64)
+        return (1 - roots**self.power).cumprod(0)
+
+
+@dataclass(frozen=True)
+class CosineBetas(Schedule):
+    """Improved DDPM's cosine schedule, diffusers' "squaredcos_cap_v2".
+
+    Args:
+        steps: K.
+        offset: the s of the paper.
+        largest: bound on beta.
+    """
+
+    steps: int = 1000
+    offset: float = 0.008
+    largest: float = 0.999
+
+    def abars(self) -> Tensor:
+        k = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps
+        f = ((k + self.offset) / (1 + self.offset) * math.pi / 2).cos() ** 2
+        return (1 - (1 - f[1:] / f[:-1]).clamp(max=self.largest)).cumprod(0)
+
+
+@dataclass(frozen=True)
+class GivenAbars(Schedule):
+    """A table of one's own, for example scheduler.alphas_cumprod.tolist().
+
+    Args:
+        values: abar_k in [0, 1), falling.
+    """
+
+    values: Sequence[float]
+
+    def abars(self) -> Tensor:
+        return torch.tensor(self.values, dtype=torch.float64)
+
+
+def log_sigmas(abars: Tensor) -> Tensor:
+    """log sigma_k, sigma = sqrt((1 - abar) / abar) the noise over the signal, rising, float64 [K]."""
+    kept = abars.double().clamp(min=LEAST_ABAR)
+    return ((1 - kept) / kept).log() / 2
+
+
+def step_of(t: Tensor, table: Tensor) -> Tensor:
+    """k(t): the fractional step at which log sigma passes log t / (1 - t), linear between steps, [B] in [0, K - 1].
+
+    Args:
+        t: times in [0, 1], [B]; beyond the table they give its end.
+        table: rising log sigmas, [K].
+
+    >>> step_of(torch.tensor([0.5, 2 / 3, 1.0]), torch.tensor([1.0, 2.0, 4.0]).log()).round(decimals=3)
+    tensor([0., 1., 2.])
+    """
+    wide = torch.promote_types(t.dtype, torch.float32)
+    table = table.to(t.device, wide)
+    log_sigma = t.to(wide).logit().clamp(table[0], table[-1])
+    k = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
+    return k - 1 + (log_sigma - table[k - 1]) / (table[k] - table[k - 1])
+
+
+class DiscretePath(GaussianPath):
+    """A variance-preserving path known at integer steps: y = sqrt(abar_k) data + sqrt(1 - abar_k) noise.
+
+    tau is t; the network is given k(t), and the coefficients are those of t itself, exact between the steps too.
+
+    Args:
+        abars: abar_k, falling, [K].
+        whole_steps: give the network integer steps, the nearest.
+        t_max: highest t at which the network is asked; the table's end if that is lower.
+    """
+
+    def __init__(self, abars: Tensor, whole_steps: bool = False, t_max: float = 1.0) -> None:
+        if abars.ndim != 1 or len(abars) < 2 or not bool((abars.diff() < 0).all()) or not 0 <= abars[-1] < abars[0] < 1:
+            raise ValueError("expected at least two falling abars (alphas_cumprod) in [0, 1)")
+        self.log_sigmas, self.whole_steps = log_sigmas(abars), whole_steps
+        self.t_min, last = (float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1]))
+        if not self.t_min < t_max <= 1:
+            raise ValueError(f"expected t_max in ({self.t_min:.4f}, 1], got {t_max}")
+        self.t_max = min(t_max, last)
+
+    def tau(self, t: Tensor) -> Tensor:
+        return t
+
+    def coefficients(self, tau: Tensor) -> Coefficients:
+        m = norm(tau)
+        a, b = (1 - tau) / m, tau / m
+        return Coefficients(a, b, -b / m**2, a / m**2)
+
+    def network_time(self, tau: Tensor) -> Tensor:
+        k = step_of(tau, self.log_sigmas)
+        return k.round() if self.whole_steps else k
+
+
+class FirstChannels(nn.Module):
+    """The first half of a network's channels: the prediction of one that has learned its variance too (DiT, ADM, PixArt).
+
+    Args:
+        net: (y, k, condition) to [B, 2 C, ...].
+    """
+
+    def __init__(self, net: nn.Module) -> None:
+        super().__init__()
+        self.net = net
+
+    def forward(self, y: Tensor, k: Tensor, condition: Any = None) -> Tensor:
+        """[B, C, ...]."""
+        return self.net(y, k, condition).chunk(2, dim=1)[0]
+
+
+class DDPMTeacher(Teacher):
+    """A network trained by DDPM: it predicts epsilon, v or x0 from sqrt(abar_k) x0 + sqrt(1 - abar_k) eps and k.
+
+    u is asked at the step of the same signal-to-noise ratio, and taken from the predicted noise for t <= 1/2 and from the
+    predicted data above. A schedule that ends with some signal left (Stable Diffusion 1: t = 0.936) has its last step asked
+    beyond, with x itself as state, as its samplers do at their first step: such a teacher carries its own error there.
+
+    Args:
+        network: (y, k, condition) to its prediction, [B, C, ...] or with a learned variance [B, 2 C, ...].
+        sample_shape: shape of one state, [C, ...].
+        prediction: what it predicts, by diffusers' names.
+        schedule: Betas (the default is DiT's and ADM's), CosineBetas or GivenAbars.
+        learned_variance: the network's second half of channels is a variance and is dropped.
+        num_classes: classes that the condition labels, the label `num_classes` being the null class; 0 for no condition.
+        checkpoint: the network's weights, a .safetensors file or a state dict; the network as it is if not given.
+        whole_steps: round k, for a network that looks it up in a table.
+        t_max: highest t at which the network is asked. An epsilon network's data is its state times 1 / sqrt(abar) (157 at
+            the end of DiT's schedule), which multiplies its error and the student's steps too: 0.97 brings it to 32.
+
+    >>> class Zero(nn.Module):  # no noise anywhere: the state is the data, u = x / (1 - t)
+    ...     def forward(self, y, k, condition):
+    ...         return 0 * y
+    >>> DDPMTeacher(Zero(), (1,)).velocity(torch.ones(1, 1), torch.tensor([0.5]), None)
+    tensor([[2.]])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        sample_shape: tuple[int, ...],
+        prediction: DDPMPrediction = "epsilon",
+        schedule: Schedule = Betas(),
+        learned_variance: bool = False,
+        num_classes: int = 0,
+        checkpoint: str | Path | None = None,
+        whole_steps: bool = False,
+        t_max: float = 1.0,
+    ) -> None:
+        super().__init__()
+        if prediction not in DDPM_PREDICTIONS:
+            raise ValueError(f"unknown prediction {prediction!r}: expected one of {sorted(DDPM_PREDICTIONS)}")
+        if checkpoint is not None:
+            load_weights(network, checkpoint)
+        net = FirstChannels(network) if learned_variance else network
+        path = DiscretePath(schedule.abars(), whole_steps, t_max)
+        self.function = PathVelocity(net, path, DDPM_PREDICTIONS[prediction])
+        self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
+
+    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        return self.function(x, t, condition)
+
+    def network(self) -> nn.Module:
+        return trainable_copy(self.function)
+
+    def difference_scale(self, t: Tensor) -> Tensor:
+        return balanced_scale(t)
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        return self.function.output_scale(t)

@@ -1,0 +1,118 @@
+"""Reading a diffusers pipeline's files: which network, its weights (safetensors, strictly), its scheduler's settings."""
+
+import json
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import nn
+
+log = logging.getLogger(__name__)
+NETWORKS = ("transformer", "unet")
+
+
+class PipelineFiles(NamedTuple):
+    """Where a pipeline's network is.
+
+    Attributes:
+        model: folder or repository.
+        class_name: of the network.
+        subfolder: of the network; None where the folder is the network's own.
+        revision: of the repository.
+        index: model_index.json; empty where there is only a network.
+    """
+
+    model: str
+    class_name: str
+    subfolder: str | None
+    revision: str | None
+    index: dict[str, Any]
+
+
+def read_config(model: str, file: str, subfolder: str | None, revision: str | None) -> dict[str, Any] | None:
+    """A JSON file of a folder or a hub repository; None where there is none."""
+    from huggingface_hub import hf_hub_download  # noqa: PLC0415 (slow to import)
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError  # noqa: PLC0415
+
+    name = f"{subfolder}/{file}" if subfolder else file
+    path = Path(model) / name
+    if not Path(model).is_dir():
+        try:
+            path = Path(hf_hub_download(model, name, revision=revision))
+        except EntryNotFoundError as error:
+            if isinstance(error, FileNotFoundError):  # not in the cache, and the hub cannot be asked
+                raise FileNotFoundError(f"{model} is no folder, and the hub cannot be reached ({error})") from error
+            return None
+        except (HfHubHTTPError, HFValidationError, OSError) as error:
+            raise FileNotFoundError(f"{model} is neither a folder nor a repository that can be read ({error})") from error
+    if not path.is_file():
+        return None
+    try:
+        found = json.loads(path.read_text())
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{path} is not JSON ({error})") from error
+    return dict(found)
+
+
+def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str | None = None) -> PipelineFiles:
+    """Find the network of a pipeline, or a network by itself.
+
+    Raises:
+        FileNotFoundError: no such model, or one without a network.
+        ValueError: a pipeline with two networks, one for high and one for low noise (Wan 2.2 A14B).
+    """
+    model = str(model)
+    index = read_config(model, "model_index.json", None, revision) or {}
+    parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[0] is not None}
+    if "transformer_2" in parts and subfolder is None:
+        raise ValueError(
+            f"{model} has two networks, transformer for high noise and transformer_2 for low: one teacher holds one. Choose one "
+            "with subfolder=..., and know that it is right on its own side of the boundary only"
+        )
+    where = subfolder or next((name for name in NETWORKS if name in parts), None)
+    config = read_config(model, "config.json", where, revision)
+    if config is None or "_class_name" not in config:
+        raise FileNotFoundError(
+            f"no network in {model}{f'/{where}' if where else ''}: expected a folder or repository that save_pretrained of a "
+            "diffusers pipeline or network wrote (model_index.json with transformer/ or unet/, or config.json)"
+        )
+    return PipelineFiles(model, config["_class_name"], where, revision, index)
+
+
+def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None = None) -> nn.Module:
+    """The network with its weights, in eval mode (Raises: ValueError where they do not fit; what is left over is said)."""
+    import diffusers  # noqa: PLC0415 (slow to import)
+
+    kind = getattr(diffusers, files.class_name, None)
+    if kind is None:
+        raise ValueError(f"diffusers {diffusers.__version__} has no {files.class_name}: install a version that has it")
+    try:
+        net, report = kind.from_pretrained(
+            files.model,
+            subfolder=files.subfolder,
+            revision=files.revision,
+            variant=variant,
+            torch_dtype=dtype,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except (OSError, RuntimeError, ValueError) as error:
+        raise ValueError(f"the weights of {files.class_name} in {files.model} cannot be loaded: {error}") from error
+    if report["missing_keys"] or report["mismatched_keys"]:
+        wrong = [*report["missing_keys"], *report["mismatched_keys"]]
+        raise ValueError(f"the weights in {files.model} do not fit {files.class_name}: missing or of other shape: {wrong[:6]}")
+    if report["unexpected_keys"]:
+        log.warning("weights in %s that %s has no place for: %s", files.model, files.class_name, report["unexpected_keys"][:6])
+    return net.eval()
+
+
+def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
+    """The scheduler's settings: the betas and what the network predicts."""
+    config = read_config(files.model, "scheduler_config.json", "scheduler", files.revision)
+    if config is None:
+        raise ValueError(
+            f"{files.class_name} predicts epsilon or v, and no scheduler/scheduler_config.json in {files.model} says with which "
+            "betas: give the folder of the whole pipeline, or use DDPMTeacher"
+        )
+    return config

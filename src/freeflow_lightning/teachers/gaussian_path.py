@@ -1,0 +1,267 @@
+"""Any Gaussian path y = a data + b noise and any prediction on it, as u on the linear path: the signal-to-noise ratio decides.
+
+A state of the linear path and one of another path carry the same information where their b / a agree: y = (a + b) x_t with
+t = b / (a + b). The velocity is then u = E[data | x_t] - E[noise | x_t], whatever the network predicts.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.flow import expand
+from freeflow_lightning.teachers.base import Teacher, trainable_copy
+
+
+class Coefficients(NamedTuple):
+    """Where a state y = a data + b noise stands on its path, a and b at least 0; all of one shape."""
+
+    a: Tensor
+    b: Tensor
+    a_rate: Tensor
+    """da/dtau: what a velocity dy/dtau needs to know."""
+    b_rate: Tensor
+
+
+class Means(NamedTuple):
+    """E[data | y] and E[noise | y], [B, ...]."""
+
+    data: Tensor
+    noise: Tensor
+
+
+PredictionType = Callable[[Tensor, Tensor, Coefficients], Means]
+"""(raw output, state y, coefficients broadcast to y) to the posterior means; linear in (raw, y)."""
+
+
+def data_prediction(raw: Tensor, y: Tensor, c: Coefficients) -> Means:
+    """The network predicts the data ("sample", x0, a denoiser D)."""
+    return Means(raw, (y - c.a * raw) / c.b)
+
+
+def noise_prediction(raw: Tensor, y: Tensor, c: Coefficients) -> Means:
+    """The network predicts the noise (epsilon)."""
+    return Means((y - c.b * raw) / c.a, raw)
+
+
+def v_prediction(raw: Tensor, y: Tensor, c: Coefficients) -> Means:
+    """The network predicts v = a noise - b data on a variance-preserving path, a^2 + b^2 = 1."""
+    return Means(c.a * y - c.b * raw, c.b * y + c.a * raw)
+
+
+def score_prediction(raw: Tensor, y: Tensor, c: Coefficients) -> Means:
+    """The network predicts the score grad log p(y) = -E[noise | y] / b."""
+    return noise_prediction(-c.b * raw, y, c)
+
+
+def velocity_prediction(raw: Tensor, y: Tensor, c: Coefficients) -> Means:
+    """The network predicts dy/dtau = a' data + b' noise, along its own tau."""
+    determinant = c.a * c.b_rate - c.a_rate * c.b
+    return Means((c.b_rate * y - c.b * raw) / determinant, (c.a * raw - c.a_rate * y) / determinant)
+
+
+PREDICTIONS: dict[str, PredictionType] = {
+    "data": data_prediction,
+    "noise": noise_prediction,
+    "v": v_prediction,
+    "score": score_prediction,
+    "velocity": velocity_prediction,
+}
+
+
+def prediction_type(prediction: str | PredictionType) -> PredictionType:
+    """Look a prediction up by name; a callable is one already."""
+    if callable(prediction):
+        return prediction
+    if prediction not in PREDICTIONS:
+        raise ValueError(f"unknown prediction {prediction!r}: expected one of {sorted(PREDICTIONS)} or a callable")
+    return PREDICTIONS[prediction]
+
+
+def velocity_from_means(means: Means, x: Tensor, t: Tensor) -> Tensor:
+    """u(x_t, t) from both posterior means: (x_t - noise) / (1 - t) for t <= 1/2 and (data - x_t) / t above.
+
+    Both are u = data - noise, and each is taken where it divides by at least 1/2. Beyond a network's range of noise, where
+    its means are those of another level, they are what its samplers use: from t = 1 they go to the predicted data.
+
+    Args:
+        means: E[data | x_t] and E[noise | x_t], [B, ...].
+        x: states of the linear path, [B, ...].
+        t: times in [0, 1], [B].
+    """
+    t = expand(t, x)
+    low = t <= 0.5
+    return (torch.where(low, -means.noise, means.data) + torch.where(low, x, -x)) / torch.where(low, 1 - t, t)
+
+
+def norm(t: Tensor, sigma_data: float = 1.0) -> Tensor:
+    """sqrt(t^2 + sigma_data^2 (1 - t)^2): the standard deviation of x_t for data of standard deviation sigma_data.
+
+    >>> norm(torch.tensor([0.0, 0.5, 1.0]), 0.5)
+    tensor([0.5000, 0.5590, 1.0000])
+    """
+    return (t**2 + sigma_data**2 * (1 - t) ** 2).sqrt()
+
+
+def balanced_scale(t: Tensor, sigma_data: float = 1.0) -> Tensor:
+    """sigma_data / norm: what a network output of constant size over t is worth in u, [B] (App. A.2, "same scale").
+
+    The derivative of u by the raw output F of an EDM network, and for sigma_data = 1 that by v. Eq. 11 divides the difference
+    of velocities by it. The outputs of epsilon and x networks are of constant size too, but not their differences: those
+    vanish like 1 - t and t at one end, where u does not; so their differences are measured in v as well.
+    """
+    return sigma_data / norm(t, sigma_data)
+
+
+class GaussianPath(ABC):
+    """A family's own path: its coefficients, its time, and the range of t that it covers."""
+
+    t_min: float = 0.0
+    t_max: float = 1.0
+
+    @abstractmethod
+    def tau(self, t: Tensor) -> Tensor:
+        """The path's own time at the signal-to-noise ratio of t in [t_min, t_max]: b(tau) / (a(tau) + b(tau)) = t, [B]."""
+
+    @abstractmethod
+    def coefficients(self, tau: Tensor) -> Coefficients:
+        """a, b and their rates at tau, [B] each."""
+
+    def network_time(self, tau: Tensor) -> Tensor:
+        """What the network is given for tau, [B]; tau itself unless it wants another scale."""
+        return tau
+
+
+@dataclass(frozen=True)
+class LinearPath(GaussianPath):
+    """y = (1 - tau) data + tau noise (diffusers flow models, REPA); reversed, y = tau data + (1 - tau) noise (SiT, Lumina2).
+
+    Args:
+        reverse: noise at tau = 0.
+        scale: factor on tau as the network wants it, 1000 for most diffusers models.
+    """
+
+    reverse: bool = False
+    scale: float = 1.0
+
+    def tau(self, t: Tensor) -> Tensor:
+        return 1 - t if self.reverse else t
+
+    def coefficients(self, tau: Tensor) -> Coefficients:
+        one = torch.ones_like(tau)
+        return Coefficients(tau, 1 - tau, one, -one) if self.reverse else Coefficients(1 - tau, tau, -one, one)
+
+    def network_time(self, tau: Tensor) -> Tensor:
+        return self.scale * tau
+
+
+@dataclass(frozen=True)
+class TrigonometricPath(GaussianPath):
+    """y = cos(tau) data + sin(tau) noise, tau in [0, pi / 2] (TrigFlow)."""
+
+    def tau(self, t: Tensor) -> Tensor:
+        return torch.atan2(t, 1 - t)
+
+    def coefficients(self, tau: Tensor) -> Coefficients:
+        return Coefficients(tau.cos(), tau.sin(), -tau.sin(), tau.cos())
+
+
+class VarianceExplodingPath(GaussianPath):
+    """y = data + sigma noise, tau = sigma in [sigma_min, sigma_max] (EDM's denoiser, score networks).
+
+    Args:
+        sigma_min: lowest level that the network was trained at.
+        sigma_max: highest level.
+    """
+
+    def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
+        if not 0 < sigma_min < sigma_max:
+            raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.t_min, self.t_max = sigma_min / (1 + sigma_min), sigma_max / (1 + sigma_max)
+
+    def tau(self, t: Tensor) -> Tensor:
+        return t / (1 - t)
+
+    def coefficients(self, tau: Tensor) -> Coefficients:
+        one = torch.ones_like(tau)
+        return Coefficients(one, tau, torch.zeros_like(tau), one)
+
+
+class PathVelocity(nn.Module):
+    """A network in its own path and prediction as u(x, t, condition).
+
+    Outside [t_min, t_max] the network is asked at the end of its range, with a state of the size that it expects there.
+
+    Args:
+        net: (y, network time, condition) to its prediction, [B, ...].
+        path: the path that it was trained on.
+        prediction: what it predicts: "data", "noise", "v", "score", "velocity" or a PredictionType.
+    """
+
+    def __init__(self, net: nn.Module, path: GaussianPath, prediction: str | PredictionType) -> None:
+        super().__init__()
+        self.net, self.path, self.prediction = net, path, prediction_type(prediction)
+
+    def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        """u(x, t | condition), [B, ...]; computed in float32 or wider around the network."""
+        tau, c = self._place(t)
+        y = x * expand(torch.hypot(c.a, c.b) / norm(t), x)
+        raw = self.net(y.to(x.dtype), self.path.network_time(tau), condition)
+        return self._velocity(raw, y, x, t, c).to(x.dtype)
+
+    def _place(self, t: Tensor) -> tuple[Tensor, Coefficients]:
+        tau = self.path.tau(t.clamp(self.path.t_min, self.path.t_max))
+        return tau, self.path.coefficients(tau)
+
+    def _velocity(self, raw: Tensor, y: Tensor, x: Tensor, t: Tensor, c: Coefficients) -> Tensor:
+        return velocity_from_means(self.prediction(raw, y, Coefficients(*(expand(k, x) for k in c))), x, t)
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        """|du/d(raw output)| at t, [B]: u is linear in the raw output."""
+        zero = torch.zeros_like(t)
+        return self._velocity(torch.ones_like(t), zero, zero, t, self._place(t)[1]).abs()
+
+
+class PathTeacher(Teacher):
+    """A network of any Gaussian path and prediction as a teacher.
+
+    Args:
+        network: (y, network time, condition) to its prediction.
+        path: LinearPath, TrigonometricPath, VarianceExplodingPath, a noise schedule of DDPM, or a GaussianPath of one's own.
+        prediction: "data", "noise", "v", "score", "velocity" (dy/dtau) or a PredictionType.
+        sample_shape: shape of one state.
+        num_classes: classes that the condition labels, the label `num_classes` being the null class; 0 for no condition.
+
+    >>> class Zero(nn.Module):  # all data is 0: dy/dtau = noise = y / tau
+    ...     def forward(self, y, tau, condition):
+    ...         return y / tau[:, None]
+    >>> PathTeacher(Zero(), LinearPath(), "velocity", (1,)).velocity(torch.ones(1, 1), torch.tensor([0.5]), None)
+    tensor([[-2.]])
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        path: GaussianPath,
+        prediction: str | PredictionType,
+        sample_shape: tuple[int, ...],
+        num_classes: int = 0,
+    ) -> None:
+        super().__init__()
+        self.function = PathVelocity(network, path, prediction)
+        self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
+
+    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        return self.function(x, t, condition)
+
+    def network(self) -> nn.Module:
+        return trainable_copy(self.function)
+
+    def difference_scale(self, t: Tensor) -> Tensor:
+        return balanced_scale(t)
+
+    def output_scale(self, t: Tensor) -> Tensor:
+        return self.function.output_scale(t)
