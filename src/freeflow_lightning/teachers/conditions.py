@@ -29,7 +29,7 @@ class Conditions(ABC):
     def null(self, condition: Any) -> Any:
         """The condition that means "no condition", shaped as `condition`."""
 
-    def shard(self, rank: int, world_size: int) -> None:
+    def shard(self, rank: int, world_size: int) -> None:  # noqa: B027 (most have nothing to share out)
         """Let `draw` use this process's share, where the source has something to share out."""
 
     @contextmanager

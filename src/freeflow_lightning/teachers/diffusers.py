@@ -27,12 +27,12 @@ class DiffusersNetwork(nn.Module):
         size: of the latent, as the family's layout wants it.
     """
 
-    def __init__(self, net: nn.Module, family: Family, size: tuple[int, ...]) -> None:
+    def __init__(self, net: Any, family: Family, size: tuple[int, ...]) -> None:
         super().__init__()
         self.net, self.family, self.size = keep_labels(net), family, size
-        config: Mapping[str, Any] = net.config
-        self.embedded = bool(config.get("guidance_embeds"))
-        self.learned_variance = config.get("out_channels") == 2 * config["in_channels"]
+        self.config: Mapping[str, Any] = net.config
+        self.embedded = bool(self.config.get("guidance_embeds"))
+        self.learned_variance = self.config.get("out_channels") == 2 * self.config["in_channels"]
 
     def forward(self, x: Tensor, time: Tensor, condition: Any = None, gamma: Tensor | None = None) -> Tensor:
         """The raw output, [B, *sample_shape]; computed in the network's dtype, returned in that of x.
@@ -44,7 +44,7 @@ class DiffusersNetwork(nn.Module):
             gamma: guidance scale [B] for a network that embeds it; 1 if not given.
         """
         row, dtype = self.family, next(self.net.parameters()).dtype
-        call = Call(x.to(dtype), time, self._named(condition, dtype), self.size, self.net.config)
+        call = Call(x.to(dtype), time, self._named(condition, dtype), self.size, self.config)
         arguments = {row.state: row.pack(call.x), row.timestep: time} | row.inputs(call)
         if self.embedded:
             name, factor = row.guidance_input
@@ -202,7 +202,7 @@ def known_family(class_name: str) -> Family:
     return FAMILIES[class_name]
 
 
-def size_of(family: Family, net: nn.Module, given: int | Sequence[int] | None) -> tuple[int, ...]:
+def size_of(family: Family, net: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
     """The latent's size as the family's layout wants it."""
     axes = LAYOUTS[family.layout].axes
     count = 3 if family.layout in ("video", "voxels") else 2
@@ -216,7 +216,7 @@ def size_of(family: Family, net: nn.Module, given: int | Sequence[int] | None) -
     return whole
 
 
-def own_conditions(family: Family, net: nn.Module) -> Conditions:
+def own_conditions(family: Family, net: Any) -> Conditions:
     """The conditions that a network needs no files for."""
     if family.prompts:
         raise ValueError(
@@ -234,7 +234,7 @@ def ddpm_velocity(net: DiffusersNetwork, scheduler: Mapping[str, Any]) -> PathVe
     return PathVelocity(net, DiscretePath(table.alphas_cumprod), DDPM_PREDICTIONS[table.config["prediction_type"]])
 
 
-def keep_labels(net: nn.Module) -> nn.Module:
+def keep_labels(net: Any) -> Any:
     """The network without the random dropping of labels that it does in training: a recipe draws its conditions itself."""
     for module in net.modules():
         if type(module).__name__ == "LabelEmbedding":

@@ -2,17 +2,18 @@
 
 import json
 import logging
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-from torch import nn
 
 log = logging.getLogger(__name__)
 NETWORKS = ("transformer", "unet")
 
 
-class PipelineFiles(NamedTuple):
+@dataclass(frozen=True)
+class PipelineFiles:
     """Where a pipeline's network is.
 
     Attributes:
@@ -67,8 +68,8 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
     parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[0] is not None}
     if "transformer_2" in parts and subfolder is None:
         raise ValueError(
-            f"{model} has two networks, transformer for high noise and transformer_2 for low: one teacher holds one. Choose one "
-            "with subfolder=..., and know that it is right on its own side of the boundary only"
+            f"{model} has two networks, transformer for high noise and transformer_2 for low: one teacher holds one. Choose "
+            "it with subfolder=..., and know that it is right on its own side of the boundary only"
         )
     where = subfolder or next((name for name in NETWORKS if name in parts), None)
     config = read_config(model, "config.json", where, revision)
@@ -80,7 +81,7 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
     return PipelineFiles(model, config["_class_name"], where, revision, index)
 
 
-def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None = None) -> nn.Module:
+def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None = None) -> Any:
     """The network with its weights, in eval mode (Raises: ValueError where they do not fit; what is left over is said)."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
@@ -112,7 +113,7 @@ def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
     config = read_config(files.model, "scheduler_config.json", "scheduler", files.revision)
     if config is None:
         raise ValueError(
-            f"{files.class_name} predicts epsilon or v, and no scheduler/scheduler_config.json in {files.model} says with which "
-            "betas: give the folder of the whole pipeline, or use DDPMTeacher"
+            f"{files.class_name} predicts epsilon or v, and no scheduler/scheduler_config.json in {files.model} says with "
+            "which betas: give the folder of the whole pipeline, or use DDPMTeacher"
         )
     return config
