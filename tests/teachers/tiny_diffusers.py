@@ -1,7 +1,8 @@
 """Tiny random networks of every diffusers family, with the pipeline that samples them and conditions that fit."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -42,6 +43,7 @@ class Tiny:
         guidance: argument of the pipeline's guidance scale.
         extra: further arguments of the pipeline's constructor, as a function.
         arguments: further arguments of its call.
+        attributes: of the pipeline, to be set.
     """
 
     net: str
@@ -56,6 +58,7 @@ class Tiny:
     guidance: str = "guidance_scale"
     extra: Callable[[], dict[str, Any]] = dict
     arguments: dict[str, Any] = field(default_factory=dict)
+    attributes: dict[str, Any] = field(default_factory=dict)
 
     def network(self, seed: int = 0) -> Any:
         """With weights that are a function of the seed, nowhere zero."""
@@ -65,7 +68,7 @@ class Tiny:
         net = getattr(diffusers, self.net)(**self.config)
         with torch.no_grad():
             for p in net.parameters():
-                p.add_(0.02 * torch.randn_like(p))
+                p.add_(0.1 * torch.randn_like(p))
         return net.eval()
 
     def pipe(self, net: Any) -> Any:
@@ -79,6 +82,8 @@ class Tiny:
         parts["scheduler"] = getattr(diffusers, self.scheduler)(**self.scheduler_config)
         made = kind(**(parts | self.extra()))
         made.set_progress_bar_config(disable=True)
+        for name, value in self.attributes.items():
+            setattr(made, name, value)
         return made
 
     def save(self, folder: Any, seed: int = 0) -> Any:
@@ -101,6 +106,10 @@ def cfg() -> dict[str, Any]:
     from diffusers import ClassifierFreeGuidance
 
     return {"guider": ClassifierFreeGuidance(guidance_scale=3.0)}
+
+
+def unsafe() -> dict[str, Any]:
+    return {"requires_safety_checker": False}
 
 
 def captions(n: int) -> dict[str, Tensor]:
@@ -197,7 +206,7 @@ TINY: dict[str, Tiny] = {
         MASKED,
         scale=32,
         scheduler_config={"shift": 3.0},
-        arguments={"use_resolution_binning": False},
+        arguments={"use_resolution_binning": False, "negative_prompt": None},
     ),
     "lumina2": Tiny(
         "Lumina2Transformer2DModel",
@@ -215,8 +224,9 @@ TINY: dict[str, Tiny] = {
         | {"out_channels": 4, "pos_embed_max_size": 256},
         "AuraFlowPipeline",
         embedded(),
-        MASKED,
+        EMBEDS,
         scheduler_config={"shift": 1.73},
+        arguments={f"{sign}prompt_attention_mask": torch.ones(2, TEXT) for sign in ("", "negative_")},
     ),
     "wan": Tiny(
         "WanTransformer3DModel",
@@ -292,6 +302,7 @@ TINY: dict[str, Tiny] = {
             "pooled_prompt_embeds": "pooled_embeds",
         },
         scheduler_config={"shift": 3.0},
+        attributes={"default_sample_size": 8},
     ),
     "mochi": Tiny(
         "MochiTransformer3DModel",
@@ -317,7 +328,7 @@ TINY: dict[str, Tiny] = {
     "dit": Tiny(
         "DiTTransformer2DModel",
         {"num_attention_heads": 4, "attention_head_dim": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2}
-        | {"sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 10, "norm_elementwise_affine": False},
+        | {"sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 1000, "norm_elementwise_affine": False},
         "DiTPipeline",
         lambda n: {"class_labels": torch.arange(n)},
         {},
@@ -326,7 +337,7 @@ TINY: dict[str, Tiny] = {
     ),
     "pixart": Tiny(
         "PixArtTransformer2DModel",
-        {"sample_size": 8, "num_layers": 2, "patch_size": 2, "attention_head_dim": 8, "num_attention_heads": 3}
+        {"sample_size": 128, "num_layers": 2, "patch_size": 2, "attention_head_dim": 8, "num_attention_heads": 3}
         | {"caption_channels": WIDTH, "in_channels": 4, "cross_attention_dim": 24, "out_channels": 8}
         | {"use_additional_conditions": True},
         "PixArtAlphaPipeline",
@@ -334,7 +345,7 @@ TINY: dict[str, Tiny] = {
         MASKED,
         scheduler="DDIMScheduler",
         scheduler_config=DIT_BETAS,
-        arguments={"use_resolution_binning": False},
+        arguments={"use_resolution_binning": False, "negative_prompt": None},
     ),
     "sd15": Tiny(
         "UNet2DConditionModel",
@@ -343,6 +354,7 @@ TINY: dict[str, Tiny] = {
         embedded(),
         EMBEDS,
         scheduler="DDIMScheduler",
+        extra=unsafe,
         scheduler_config=SD_BETAS,
     ),
     "sd2 v": Tiny(
@@ -352,12 +364,12 @@ TINY: dict[str, Tiny] = {
         embedded(),
         EMBEDS,
         scheduler="DDIMScheduler",
+        extra=unsafe,
         scheduler_config=SD_BETAS | {"prediction_type": "v_prediction"},
     ),
     "sdxl": Tiny(
         "UNet2DConditionModel",
-        SD
-        | {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64},
+        SD | {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64},
         "StableDiffusionXLPipeline",
         embedded(text_embeds=vector(16)),
         EMBEDS | {"pooled_prompt_embeds": "text_embeds"},
@@ -365,3 +377,16 @@ TINY: dict[str, Tiny] = {
         scheduler_config=SD_BETAS,
     ),
 }
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the remarks of diffusers on pipelines that have no text encoder."""
+    from diffusers.utils import logging
+
+    level = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(level)

@@ -25,11 +25,12 @@ class DiffusersNetwork(nn.Module):
         net: the transformer or UNet.
         family: how it is called.
         size: of the latent, as the family's layout wants it.
+        scheduler: the settings of the pipeline's scheduler, where the family needs them.
     """
 
-    def __init__(self, net: Any, family: Family, size: tuple[int, ...]) -> None:
+    def __init__(self, net: Any, family: Family, size: tuple[int, ...], scheduler: Mapping[str, Any] | None = None) -> None:
         super().__init__()
-        self.net, self.family, self.size = keep_labels(net), family, size
+        self.net, self.family, self.size, self.scheduler = keep_labels(net), family, size, scheduler or {}
         self.config: Mapping[str, Any] = net.config
         self.embedded = bool(self.config.get("guidance_embeds"))
         self.learned_variance = self.config.get("out_channels") == 2 * self.config["in_channels"]
@@ -44,7 +45,7 @@ class DiffusersNetwork(nn.Module):
             gamma: guidance scale [B] for a network that embeds it; 1 if not given.
         """
         row, dtype = self.family, next(self.net.parameters()).dtype
-        call = Call(x.to(dtype), time, self._named(condition, dtype), self.size, self.config)
+        call = Call(x.to(dtype), time, self._named(condition, dtype), self.size, self.config, self.scheduler)
         arguments = {row.state: row.pack(call.x), row.timestep: time} | row.inputs(call)
         if self.embedded:
             name, factor = row.guidance_input
@@ -127,11 +128,10 @@ class DiffusersTeacher(Teacher):
         self.pipeline, self.family = pipeline, row
         self.latent_size = size_of(row, net, latent_size)
         self.sample_shape = LAYOUTS[row.layout].shape(net.config["in_channels"], self.latent_size)
-        raw = DiffusersNetwork(net, row, self.latent_size)
+        scheduler = load_scheduler_config(pipeline) if row.needs_scheduler else {}
+        raw = DiffusersNetwork(net, row, self.latent_size, scheduler)
         self.function: DiffusersVelocity | PathVelocity
-        self.function = (
-            DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw, load_scheduler_config(pipeline))
-        )
+        self.function = DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw)
         self.conditions = conditions or own_conditions(row, net)
         self.num_classes = self.conditions.num_classes
         self.embedded = raw.embedded
@@ -226,11 +226,11 @@ def own_conditions(family: Family, net: Any) -> Conditions:
     return Classes(net.config["num_embeds_ada_norm"]) if family.classes else NoCondition()
 
 
-def ddpm_velocity(net: DiffusersNetwork, scheduler: Mapping[str, Any]) -> PathVelocity:
+def ddpm_velocity(net: DiffusersNetwork) -> PathVelocity:
     """An epsilon, v or x0 network with its scheduler's betas as u(x, t, condition)."""
     from diffusers import DDPMScheduler  # noqa: PLC0415 (slow to import)
 
-    table = DDPMScheduler.from_config(scheduler)
+    table = DDPMScheduler.from_config(net.scheduler)
     return PathVelocity(net, DiscretePath(table.alphas_cumprod), DDPM_PREDICTIONS[table.config["prediction_type"]])
 
 

@@ -1,5 +1,6 @@
 """How each family of diffusers networks is called and read: one row per class, in FAMILIES."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
@@ -11,13 +12,14 @@ TEXT, MASK, POOLED = "encoder_hidden_states", "encoder_attention_mask", "pooled_
 
 
 class Call(NamedTuple):
-    """One evaluation, for a row's `inputs`: state [B, ...], time argument [B], condition, latent size, network config."""
+    """One evaluation, for a row's `inputs`: state [B, ...], time argument [B], condition, latent size, both configs."""
 
     x: Tensor
     time: Tensor
     condition: dict[str, Tensor]
     size: tuple[int, ...]
     config: Mapping[str, Any]
+    scheduler: Mapping[str, Any]
 
 
 class Layout(NamedTuple):
@@ -133,10 +135,28 @@ def qwen(call: Call) -> dict[str, Any]:
     return passed(call) | {"img_shapes": [[(1, call.size[0] // 2, call.size[1] // 2)]] * len(call.x)}
 
 
+def sana(call: Call) -> dict[str, Any]:
+    """The time in the config's own unit."""
+    return passed(call) | {"timestep": call.time * call.config["timestep_scale"]}
+
+
 def cogview4(call: Call) -> dict[str, Any]:
-    """Sizes in pixels, the picture uncropped."""
+    """Sizes in pixels, the picture uncropped; the network's time is the one before the scheduler's shift to noisier levels."""
     pixels = rows(call, [8 * n for n in call.size])
-    return passed(call) | {"original_size": pixels, "target_size": pixels, "crop_coords": torch.zeros_like(pixels)}
+    length = math.prod(call.size) / call.config["patch_size"] ** 2
+    sigma, shift = call.time / 1000, cogview4_shift(call.scheduler, length)
+    time = 1000 * sigma / (sigma + shift * (1 - sigma))
+    sizes = {"original_size": pixels, "target_size": pixels, "crop_coords": torch.zeros_like(pixels)}
+    return passed(call) | sizes | {"timestep": time}
+
+
+def cogview4_shift(scheduler: Mapping[str, Any], length: float) -> float:
+    """The s in sigma = s tau / (s tau + 1 - tau) of CogView4's pipeline for `length` image tokens."""
+    if not scheduler["use_dynamic_shifting"]:
+        return float(scheduler["shift"])
+    root = math.sqrt(length / scheduler.get("base_image_seq_len", 256))
+    mu = root * scheduler.get("max_shift", 0.75) + scheduler.get("base_shift", 0.25)
+    return mu if scheduler["time_shift_type"] == "linear" else math.exp(mu)
 
 
 def ltx(call: Call) -> dict[str, Any]:
@@ -206,7 +226,7 @@ class Family:
     Args:
         time: (a, b): the network is given a + b t, t = 1 being the prior.
         sign: u = sign * output: -1 where the output is noise - data, +1 where it is data - noise.
-        prediction: flow, or from_scheduler: epsilon or v in DDPM's convention, as the pipeline's scheduler says.
+        prediction: flow, or from_scheduler: epsilon, v or x0 in DDPM's convention, as the pipeline's scheduler says.
         layout: of a state: image, video, patches (of 2 x 2, packed in tokens) or voxels (packed in tokens).
         prompts: condition by argument name, and where encode_prompt returns it; for `freeflow embed`.
         classes: argument that takes class labels, for class-conditional networks.
@@ -219,6 +239,7 @@ class Family:
         pack: state to what the network takes.
         unpack: what it returns to a tensor.
         time_module: where the time embedding is not found by name.
+        needs_scheduler: the convention depends on the scheduler's settings.
     """
 
     time: tuple[float, float] = (0.0, 1000.0)
@@ -236,6 +257,7 @@ class Family:
     pack: Callable[[Tensor], Any] = same
     unpack: Callable[[Any], Tensor] = same
     time_module: str | None = None
+    needs_scheduler: bool = False
 
     def __post_init__(self) -> None:
         if self.sign not in (-1, 1) or len(self.time) != 2 or self.time[1] == 0 or self.layout not in LAYOUTS:
@@ -260,11 +282,13 @@ FAMILIES: dict[str, Family] = {
         inputs=qwen,
         rescale=keep_norm,
     ),
-    "SanaTransformer2DModel": Family(prompts=MASKED),
+    "SanaTransformer2DModel": Family(prompts=MASKED, inputs=sana),
     "AuraFlowTransformer2DModel": Family(UNIT, prompts={TEXT: Embedding(0, 2)}),
     "WanTransformer3DModel": Family(layout="video", prompts={TEXT: Embedding(0, 1)}),
     "LTXVideoTransformer3DModel": Family(layout="voxels", prompts=MASKED, inputs=ltx),
-    "CogView4Transformer2DModel": Family(prompts={TEXT: Embedding(0, 1), "attention_mask": Embedding(None)}, inputs=cogview4),
+    "CogView4Transformer2DModel": Family(
+        prompts={TEXT: Embedding(0, 1), "attention_mask": Embedding(None)}, inputs=cogview4, needs_scheduler=True
+    ),
     "HunyuanImageTransformer2DModel": Family(
         prompts={TEXT: Embedding(0), MASK: Embedding(1), f"{TEXT}_2": Embedding(2), f"{MASK}_2": Embedding(3)},
         inputs=hunyuan_image,
@@ -302,10 +326,11 @@ FAMILIES: dict[str, Family] = {
         timestep="timesteps",
     ),
     # DDPM: epsilon or v, the time being the scheduler's index
-    "DiTTransformer2DModel": Family(prediction="from_scheduler", classes="class_labels"),
-    "PixArtTransformer2DModel": Family(prediction="from_scheduler", prompts=MASKED, inputs=pixart),
+    "DiTTransformer2DModel": Family(prediction="from_scheduler", needs_scheduler=True, classes="class_labels"),
+    "PixArtTransformer2DModel": Family(prediction="from_scheduler", needs_scheduler=True, prompts=MASKED, inputs=pixart),
     "UNet2DConditionModel": Family(
         prediction="from_scheduler",
+        needs_scheduler=True,
         prompts={TEXT: Embedding(0, 1), "text_embeds": Embedding(2, 3)},
         inputs=unet,
         state="sample",

@@ -109,11 +109,11 @@ def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None =
 
 
 def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
-    """The scheduler's settings: the betas and what the network predicts."""
+    """The scheduler's settings: betas, what the network predicts, shifts."""
     config = read_config(files.model, "scheduler_config.json", "scheduler", files.revision)
     if config is None:
         raise ValueError(
-            f"{files.class_name} predicts epsilon or v, and no scheduler/scheduler_config.json in {files.model} says with "
-            "which betas: give the folder of the whole pipeline, or use DDPMTeacher"
+            f"what {files.class_name} means depends on its scheduler, and {files.model} has no scheduler/scheduler_config.json:"
+            " give the folder of the whole pipeline"
         )
     return config
