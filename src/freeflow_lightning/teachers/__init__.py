@@ -14,6 +14,7 @@ from freeflow_lightning.teachers.gaussian_path import (
     TrigonometricPath,
     VarianceExplodingPath,
 )
+from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
@@ -29,6 +30,7 @@ __all__ = [
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",
+    "LatentDecoder",
     "LinearPath",
     "NoCondition",
     "PathTeacher",
