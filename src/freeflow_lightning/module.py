@@ -114,6 +114,7 @@ class FreeFlowModule(Recipe):
             )
         objectives.split(2, correction_fraction)  # a fraction outside [0, 1] is refused here
         backbone = teacher.network() if network is None else network
+        self._from_teacher = network is None  # and so in the teacher's own parameterisation
         twin = deepcopy(backbone)  # before the student's hook is on it
         self.student = ScalarConditioned(backbone, ("delta", "gamma"), time_module, scalar_scale)
         self.auxiliary = ScalarConditioned(twin, ("gamma",), time_module, scalar_scale) if correction_fraction > 0 else None
@@ -248,12 +249,13 @@ class FreeFlowModule(Recipe):
         weighted = objectives.decay(delta_g, self.residual_decay) if delta_g else None
         loss = output.new_zeros((), dtype=torch.float32)
         lam = torch.ones_like(loss)
-        if weighted and delta_n:
-            lam = objectives.adaptive_lambda(weighted.norm(), delta_n.norm(), self.alpha, mean_over_ranks=self._mean_over_ranks)
+        equal, own = self._equalised(delta_n, auxiliary, c.r)
+        if weighted and equal:
+            lam = objectives.adaptive_lambda(weighted.norm(), equal.norm(), self.alpha, mean_over_ranks=self._mean_over_ranks)
         if weighted:
             loss = loss + weighted.surrogate().sum() / len(output)
-        if delta_n and auxiliary:
-            loss = loss + lam * delta_n.surrogate().sum() / len(output) + auxiliary.surrogate().mean()
+        if equal and own:
+            loss = loss + lam * equal.surrogate().sum() / len(output) + own.surrogate().mean()
         return Step(loss, lam, delta_g, delta_n, auxiliary)
 
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
@@ -282,6 +284,15 @@ class FreeFlowModule(Recipe):
             output=output,
         )
         return delta_n, objectives.auxiliary(self.auxiliary, f, c.n, c.r, output=g)
+
+    def _equalised(
+        self, delta_n: Residual | None, auxiliary: Residual | None, r: Tensor
+    ) -> tuple[Residual | None, Residual | None]:
+        """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw output (App. A.2)."""
+        if not (delta_n and auxiliary) or not self._from_teacher:
+            return delta_n, auxiliary
+        difference, raw = self.teacher.difference_scale(r), self.teacher.output_scale(r)
+        return objectives.equalise(delta_n, difference), objectives.equalise(auxiliary, raw**2)
 
     def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
         return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)

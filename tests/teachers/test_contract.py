@@ -3,10 +3,12 @@
 import pytest
 import torch
 
-from freeflow_lightning.flow import apply, join, take
+from freeflow_lightning.flow import apply, join, solve, take
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, VelocityTeacher, save_sit
 
+from .mixture import NULL, batch, posterior
+from .oracle import EXACT, moments
 from .test_sit import velocity as tiny_sit
 
 
@@ -31,7 +33,12 @@ TEACHERS = {  # name: a function of an empty folder
     "network, classes": lambda folder: mlp(4),
     "SiT": lambda folder: sit(folder, "sit"),
     "SiT, REPA's convention": lambda folder: sit(folder, "repa"),
-}
+} | {f"exact, {name}": lambda folder, make=make: make() for name, make in EXACT.items()}
+
+
+@pytest.fixture(params=EXACT)
+def exact(request):
+    return EXACT[request.param]().requires_grad_(False)
 
 
 @pytest.fixture(params=TEACHERS)
@@ -171,3 +178,51 @@ def test_the_network_starts_as_the_teacher_or_is_refused(teacher):
     assert torch.equal(network(x, t, condition), teacher.velocity(x, t, condition))
     assert any(p.requires_grad for p in network.parameters())
     assert not any(p.requires_grad for p in teacher.parameters())
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_every_convention_gives_the_exact_velocity(exact, dtype):
+    x, t, label = batch(500)
+    t = 0.98 * t + 0.005  # inside the range of every family
+    data, noise = posterior(x, 1 - t, t, label)
+    u = exact.velocity(x.to(dtype), t.to(dtype), label)
+    assert u.dtype == dtype
+    error = (u - (data - noise)).abs().amax(1)
+    amplified = 1 / torch.minimum(t, 1 - t)  # float32 rounds the state, and some predictions are divided by t or 1 - t
+    assert (error < (1e-5 if dtype == torch.float64 else 1e-5 + 1e-6 * amplified)).all()
+
+
+@pytest.mark.parametrize("label", [0, 1, NULL])
+def test_every_convention_integrates_to_the_right_distribution(exact, label):
+    uniform = torch.quasirandom.SobolEngine(2).draw(2048, dtype=torch.float64)  # evenly spread: little sampling error
+    z = torch.special.ndtri(uniform.clamp(1e-3, 1 - 1e-3))
+    x = solve(exact, z, torch.full((2048,), label), steps=24)
+    mean, covariance = moments(label)
+    torch.testing.assert_close(x.mean(0), mean, atol=0.02, rtol=0)
+    torch.testing.assert_close(x.T.cov(), covariance, atol=0.03, rtol=0)
+
+
+def test_the_gradient_is_finite_at_both_ends(exact):
+    """The student is asked at t = 1."""
+    for t in (torch.zeros(3), torch.ones(3)):
+        x = torch.randn(3, 2, generator=generator()).requires_grad_()
+        exact.velocity(x, t, torch.tensor([0, 1, NULL])).square().sum().backward()
+        assert x.grad.isfinite().all()
+        assert (x.grad.abs().sum(1) > 0).all()
+
+
+def test_scales_are_positive_and_finite(teacher):
+    t = torch.linspace(0, 1, 11)
+    for scale in (teacher.difference_scale(t), teacher.output_scale(t)):
+        assert scale.shape == t.shape
+        assert scale.isfinite().all()
+        assert (scale > 0).all()
+
+
+def test_the_output_scale_is_the_derivative_by_the_raw_output(exact):
+    """Add 1 to what the network answers."""
+    t = torch.tensor([0.0, 0.1, 0.4, 0.6, 0.95, 1.0], dtype=torch.float64)
+    x, label = torch.ones(6, 2, dtype=torch.float64), torch.zeros(6, dtype=torch.long)
+    before = exact.velocity(x, t, label)
+    next(exact.parameters()).data.fill_(1)
+    torch.testing.assert_close((exact.velocity(x, t, label) - before).abs().amax(1), exact.output_scale(t))

@@ -3,7 +3,7 @@
 from freeflow_lightning.flow.condition import apply, join, take
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
 from freeflow_lightning.flow.flow_map import CentralDifference, Derivative, ExactJVP, ForwardDifference, flow_map
-from freeflow_lightning.flow.guidance import guided_velocity, interval_guidance
+from freeflow_lightning.flow.guidance import guide, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import indexed_generator, indexed_noise, stream_seed, training_generator
 from freeflow_lightning.flow.schedules import alpha, confident_time
@@ -28,6 +28,7 @@ __all__ = [
     "expand",
     "floor_to_grid",
     "flow_map",
+    "guide",
     "guided_velocity",
     "heun",
     "indexed_generator",

@@ -20,6 +20,21 @@ def interval_guidance(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -
     return torch.where((t >= lo) & (t <= hi), gamma, 1.0)
 
 
+def guide(
+    conditional: Tensor, unconditional: Tensor, t: Tensor, gamma: Tensor, interval: tuple[float, float] = (0.0, 1.0)
+) -> Tensor:
+    """u_gamma = gamma u_c + (1 - gamma) u_null of two velocities [B, ...] at t [B], in float32 or wider; gamma [B].
+
+    u_null may be any guiding velocity: a weaker network's is autoguidance.
+
+    >>> guide(torch.tensor([3.0]), torch.tensor([1.0]), torch.ones(1), torch.tensor([2.0]))
+    tensor([5.])
+    """
+    wide = torch.promote_types(conditional.dtype, torch.float32)  # bfloat16 would round gamma
+    scale = expand(interval_guidance(gamma, t, interval), conditional).to(wide)
+    return torch.lerp(unconditional.to(wide), conditional.to(wide), scale)
+
+
 def guided_velocity(
     velocity: Callable[[Tensor, Tensor, Any], Tensor],
     x: Tensor,
@@ -49,6 +64,6 @@ def guided_velocity(
     tensor([5.])
     """
     both = velocity(torch.cat([x, x]), torch.cat([t, t]), join(condition, null))
-    conditional, unconditional = both.to(torch.promote_types(both.dtype, torch.float32)).chunk(2)  # bfloat16 would round gamma
-    guided = torch.lerp(unconditional, conditional, expand(interval_guidance(gamma, t, interval), x).to(conditional.dtype))
+    conditional, unconditional = both.chunk(2)
+    guided = guide(conditional, unconditional, t, gamma, interval)
     return guided if rescale is None else rescale(guided, conditional)

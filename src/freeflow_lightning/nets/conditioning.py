@@ -76,10 +76,10 @@ class ScalarConditioned(nn.Module):
         super().__init__()
         leaves = time_embeddings(backbone, time_module)
         name, leaf = next(iter(leaves.items()))
-        layers = [layer for layer in leaf.modules() if isinstance(layer, nn.Linear)]
+        layers = [p for p in leaf.parameters() if p.ndim > 1]  # weights [out, in, ...] of whatever class
         if not layers:
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
-        width = layers[-1].out_features
+        width = len(layers[-1])
         self.backbone, self.scalars = backbone, scalars
         self.own = backbone.own_scalars if isinstance(backbone, Backbone) else ()
         self.embedders = nn.ModuleDict(

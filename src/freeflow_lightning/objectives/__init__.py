@@ -1,7 +1,7 @@
 """What is minimised: residuals of plain callables, and their balance (imports flow only)."""
 
 from freeflow_lightning.objectives.auxiliary import auxiliary
-from freeflow_lightning.objectives.balance import adaptive_lambda, decay, split
+from freeflow_lightning.objectives.balance import adaptive_lambda, decay, equalise, split
 from freeflow_lightning.objectives.correction import correction
 from freeflow_lightning.objectives.prediction import (
     ContinuousPrediction,
@@ -21,6 +21,7 @@ __all__ = [
     "auxiliary",
     "correction",
     "decay",
+    "equalise",
     "in_confident_region",
     "prediction",
     "residual",

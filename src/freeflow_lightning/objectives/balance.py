@@ -24,6 +24,20 @@ def decay(residual: Residual, k: float, *, epsilon: float = 1e-4) -> Residual:
     return residual._replace(error=expand(weight, residual.error) * residual.error)
 
 
+def equalise(residual: Residual, scale: Tensor) -> Residual:
+    """Delta <- Delta / scale(r) per sample, so that the law of r alone says how much each r counts (App. A.2).
+
+    Args:
+        residual: the correction residual, or the auxiliary's.
+        scale: what a difference of network outputs is worth in u at r, [B] > 0; its square for the auxiliary's residual,
+            whose loss is then that of the raw output: the minimiser of Eq. 12 is the same.
+
+    >>> equalise(Residual(torch.ones(1, 2), torch.full((1, 2), 3.0)), torch.tensor([2.0])).error
+    tensor([[1.5000, 1.5000]])
+    """
+    return residual._replace(error=residual.error / expand(scale, residual.error))
+
+
 def split(n: int, fraction: float) -> tuple[int, int]:
     """Cut a batch of n into prediction and correction rows (Table 6: 75 % and 25 %), at least one of each that is asked for.
 

@@ -6,6 +6,7 @@ from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondit
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
 from freeflow_lightning.teachers.diffusers import DiffusersTeacher
 from freeflow_lightning.teachers.diffusers_families import Family
+from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
 from freeflow_lightning.teachers.gaussian_path import (
     GaussianPath,
@@ -26,6 +27,7 @@ __all__ = [
     "CosineBetas",
     "DDPMTeacher",
     "DiffusersTeacher",
+    "EDMTeacher",
     "Family",
     "GaussianMixtureTeacher",
     "GaussianPath",

@@ -117,7 +117,11 @@ def balanced_scale(t: Tensor, sigma_data: float = 1.0) -> Tensor:
 
 
 class GaussianPath(ABC):
-    """A family's own path: its coefficients, its time, and the range of t that it covers."""
+    """A family's own path: its coefficients, its time, and the range of t that it covers.
+
+    t_min and t_max keep away from where a = 0, where b = 0 and, for a velocity, where a b' = a' b: there the prediction
+    does not determine data and noise.
+    """
 
     t_min: float = 0.0
     t_max: float = 1.0

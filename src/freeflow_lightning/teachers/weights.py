@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -49,3 +50,11 @@ def load_weights(network: nn.Module, path: str | Path) -> None:
         network.load_state_dict(read_weights(path))
     except RuntimeError as error:
         raise ValueError(f"the weights of {path} do not fit {type(network).__name__}: {error}") from error
+
+
+def read_metadata(path: str | Path) -> dict[str, str]:
+    """The notes in a .safetensors file; none in others."""
+    if Path(path).suffix != ".safetensors":
+        return {}
+    with safe_open(path, "pt") as file:
+        return file.metadata() or {}
