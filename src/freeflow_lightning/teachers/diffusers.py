@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from freeflow_lightning.flow import guided_velocity, interval_guidance
 from freeflow_lightning.nets import Backbone
 from freeflow_lightning.teachers.base import Teacher, trainable_copy
-from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition
+from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
 from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
 from freeflow_lightning.teachers.diffusers_families import FAMILIES, LAYOUTS, Call, Family
 from freeflow_lightning.teachers.diffusers_files import load_network, load_scheduler_config, read_pipeline
@@ -132,7 +132,7 @@ class DiffusersTeacher(Teacher):
         raw = DiffusersNetwork(net, row, self.latent_size, scheduler)
         self.function: DiffusersVelocity | PathVelocity
         self.function = DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw)
-        self.conditions = conditions or own_conditions(row, net)
+        self.conditions = fitting(conditions, row, pipeline.class_name) if conditions else own_conditions(row, net)
         self.num_classes = self.conditions.num_classes
         self.embedded = raw.embedded
         if guidance not in ("linear", "pipeline"):
@@ -224,6 +224,18 @@ def own_conditions(family: Family, net: Any) -> Conditions:
             "--output embeddings, and pass conditions: Prompts with folder: embeddings"
         )
     return Classes(net.config["num_embeds_ada_norm"]) if family.classes else NoCondition()
+
+
+def fitting(conditions: Conditions, family: Family, class_name: str) -> Conditions:
+    """The conditions, if prompts are those of this kind of network (Raises: ValueError)."""
+    if isinstance(conditions, Prompts):
+        made_for = conditions.index.get("network", class_name)
+        if made_for != class_name or not set(conditions.names) <= set(family.prompts or conditions.names):
+            raise ValueError(
+                f"the embeddings in {conditions.folder} are {', '.join(conditions.names)} for {made_for}, and this network is "
+                f"{class_name}: run freeflow embed with its own model"
+            )
+    return conditions
 
 
 def ddpm_velocity(net: DiffusersNetwork) -> PathVelocity:

@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from freeflow_lightning.teachers.hub import hub_file
+
 log = logging.getLogger(__name__)
 NETWORKS = ("transformer", "unet")
 
@@ -31,29 +33,16 @@ class PipelineFiles:
     index: dict[str, Any]
 
 
-def read_config(model: str, file: str, subfolder: str | None, revision: str | None) -> dict[str, Any] | None:
-    """A JSON file of a folder or a hub repository; None where there is none."""
-    from huggingface_hub import hf_hub_download  # noqa: PLC0415 (slow to import)
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError  # noqa: PLC0415
-
-    name = f"{subfolder}/{file}" if subfolder else file
-    path = Path(model) / name
-    if not Path(model).is_dir():
-        try:
-            path = Path(hf_hub_download(model, name, revision=revision))
-        except EntryNotFoundError as error:
-            if isinstance(error, FileNotFoundError):  # not in the cache, and the hub cannot be asked
-                raise FileNotFoundError(f"{model} is no folder, and the hub cannot be reached ({error})") from error
-            return None
-        except (HfHubHTTPError, HFValidationError, OSError) as error:
-            raise FileNotFoundError(f"{model} is neither a folder nor a repository that can be read ({error})") from error
+def read_config(model: str, file: str, revision: str | None) -> dict[str, Any]:
+    """A JSON file of a folder or a hub repository (Raises: FileNotFoundError, ValueError)."""
+    folder = Path(model)
+    path = folder / file if folder.is_dir() else hub_file(model, file, revision=revision)
     if not path.is_file():
-        return None
+        raise FileNotFoundError(f"no {file} in {model}")
     try:
-        found = json.loads(path.read_text())
-    except json.JSONDecodeError as error:
+        return dict(json.loads(path.read_text()))
+    except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error})") from error
-    return dict(found)
 
 
 def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str | None = None) -> PipelineFiles:
@@ -64,7 +53,10 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
         ValueError: a pipeline with two networks, one for high and one for low noise (Wan 2.2 A14B).
     """
     model = str(model)
-    index = read_config(model, "model_index.json", None, revision) or {}
+    try:
+        index = read_config(model, "model_index.json", revision)
+    except FileNotFoundError:
+        index = {}
     parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[0] is not None}
     if "transformer_2" in parts and subfolder is None:
         raise ValueError(
@@ -72,13 +64,15 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
             "it with subfolder=..., and know that it is right on its own side of the boundary only"
         )
     where = subfolder or next((name for name in NETWORKS if name in parts), None)
-    config = read_config(model, "config.json", where, revision)
-    if config is None or "_class_name" not in config:
+    try:
+        config = read_config(model, f"{where}/config.json" if where else "config.json", revision)
+        class_name = config["_class_name"]
+    except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(
             f"no network in {model}{f'/{where}' if where else ''}: expected a folder or repository that save_pretrained of a "
-            "diffusers pipeline or network wrote (model_index.json with transformer/ or unet/, or config.json)"
-        )
-    return PipelineFiles(model, config["_class_name"], where, revision, index)
+            f"diffusers pipeline or network wrote, model_index.json with transformer/ or unet/, or config.json ({error})"
+        ) from error
+    return PipelineFiles(model, class_name, where, revision, index)
 
 
 def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None = None) -> Any:
@@ -110,10 +104,10 @@ def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None =
 
 def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
     """The scheduler's settings: betas, what the network predicts, shifts."""
-    config = read_config(files.model, "scheduler_config.json", "scheduler", files.revision)
-    if config is None:
+    try:
+        return read_config(files.model, "scheduler/scheduler_config.json", files.revision)
+    except FileNotFoundError as error:
         raise ValueError(
             f"what {files.class_name} means depends on its scheduler, and {files.model} has no scheduler/scheduler_config.json:"
-            " give the folder of the whole pipeline"
-        )
-    return config
+            f" give the folder of the whole pipeline ({error})"
+        ) from error
