@@ -39,7 +39,7 @@ def arguments(tiny, condition, prefix=""):
     return found
 
 
-def run_pipeline(tiny, net, latents, condition, null, scale):
+def run_pipeline(tiny, net, latents, condition, null, scale, output_type="latent"):
     """What diffusers makes of the latents, and the times that it went through, in the paper's convention."""
     pipe = tiny.pipe(net)
     size = {"height": tiny.size[-2] * tiny.scale, "width": tiny.size[-1] * tiny.scale}
@@ -48,7 +48,8 @@ def run_pipeline(tiny, net, latents, condition, null, scale):
     call = arguments(tiny, condition) | ({} if embedded else arguments(tiny, null, "negative_")) | size | guidance
     if tiny.pipeline == "Flux2Pipeline":  # takes the latent before it is packed
         latents = latents.transpose(1, 2).unflatten(2, (tiny.size[0] // 2, tiny.size[1] // 2))
-    out = pipe(**call, **tiny.arguments, latents=latents, num_inference_steps=STEPS, output_type="latent", return_dict=False)[0]
+    how = {"num_inference_steps": STEPS, "output_type": output_type, "return_dict": False}
+    out = pipe(**call, **tiny.arguments, **how, latents=latents)[0]
     return out, pipe.scheduler
 
 

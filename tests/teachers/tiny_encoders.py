@@ -6,7 +6,13 @@ import torch
 
 from .tiny_diffusers import TINY, WIDTH, quiet
 
-WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", *"a the cat dog red blue on sits photo of big house runs two".split()]
+WORDS = [
+    "<pad>",
+    "<eos>",
+    "<bos>",
+    "<unk>",
+    *["a", "the", "cat", "dog", "red", "blue", "on", "sits", "photo", "of", "big", "house", "runs", "two"],
+]
 
 
 def tokenizer(length: int) -> Any:
@@ -45,8 +51,17 @@ def gemma(width: int) -> Any:
 
     return Gemma2Model(
         Gemma2Config(
-            vocab_size=len(WORDS), hidden_size=width, intermediate_size=16, num_hidden_layers=1, num_attention_heads=2,
-            num_key_value_heads=1, head_dim=8, pad_token_id=0, eos_token_id=1, bos_token_id=2, query_pre_attn_scalar=8,
+            vocab_size=len(WORDS),
+            hidden_size=width,
+            intermediate_size=16,
+            num_hidden_layers=1,
+            num_attention_heads=2,
+            num_key_value_heads=1,
+            head_dim=8,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=2,
+            query_pre_attn_scalar=8,
         )  # fmt: skip
     )
 

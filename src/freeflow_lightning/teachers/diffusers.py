@@ -15,6 +15,7 @@ from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondit
 from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
 from freeflow_lightning.teachers.diffusers_families import FAMILIES, LAYOUTS, Call, Family
 from freeflow_lightning.teachers.diffusers_files import load_network, load_scheduler_config, read_pipeline
+from freeflow_lightning.teachers.diffusers_previews import PipelineDecoder
 from freeflow_lightning.teachers.gaussian_path import PathVelocity, balanced_scale
 
 
@@ -141,6 +142,7 @@ class DiffusersTeacher(Teacher):
             raise ValueError(f"the guidance of {pipeline.class_name}'s pipeline is linear: leave guidance: pipeline out")
         self.rescale = row.rescale if guidance == "pipeline" else None
         self.gradient_checkpointing = gradient_checkpointing
+        self.decoder = PipelineDecoder(pipeline, row, self.latent_size)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
@@ -174,10 +176,14 @@ class DiffusersTeacher(Teacher):
         with self.conditions.whole():
             yield
 
+    def decode(self, x: Tensor) -> Tensor:
+        """Pictures in [-1, 1], [B, 3, H, W], by the pipeline's VAE; the frames of a film stand side by side."""
+        return self.decoder(x)
+
     def network(self) -> nn.Module:
         twin = trainable_copy(self.function)
         if self.gradient_checkpointing:
-            self._transformer(twin).enable_gradient_checkpointing()
+            twin.net.net.enable_gradient_checkpointing()  # type: ignore[union-attr, operator]
         return twin
 
     def difference_scale(self, t: Tensor) -> Tensor:
@@ -185,10 +191,6 @@ class DiffusersTeacher(Teacher):
 
     def output_scale(self, t: Tensor) -> Tensor:
         return self.function.output_scale(t) if isinstance(self.function, PathVelocity) else super().output_scale(t)
-
-    @staticmethod
-    def _transformer(function: DiffusersVelocity | PathVelocity) -> Any:
-        return function.net.net
 
 
 def known_family(class_name: str) -> Family:
