@@ -17,7 +17,7 @@ def vae(kind, **config):
     torch.manual_seed(3)
     net = getattr(diffusers, kind)(**config)
     with torch.no_grad():
-        for name, value in [*net.named_buffers()]:
+        for value in net.buffers():
             if value.is_floating_point() and value.numel() > 1:
                 value.copy_(0.5 + torch.rand_like(value))
     return net.eval()

@@ -256,7 +256,7 @@ TINY: dict[str, Tiny] = {
         {"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4}
         | {"num_attention_heads": 4, "text_embed_dim": WIDTH, "time_embed_dim": 8, "condition_dim": 4, "sample_size": 8},
         "CogView4Pipeline",
-        embedded(attention_mask=lambda n: torch.ones(n, TEXT)),
+        embedded(),
         EMBEDS,
         scheduler_config={"use_dynamic_shifting": True, "time_shift_type": "linear"},
     ),

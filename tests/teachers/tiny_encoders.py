@@ -6,13 +6,8 @@ import torch
 
 from .tiny_diffusers import TINY, WIDTH, quiet
 
-WORDS = [
-    "<pad>",
-    "<eos>",
-    "<bos>",
-    "<unk>",
-    *["a", "the", "cat", "dog", "red", "blue", "on", "sits", "photo", "of", "big", "house", "runs", "two"],
-]
+TEXT = "a the cat dog red blue on sits photo of big house runs two"
+WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", *TEXT.split()]
 
 
 def tokenizer(length: int) -> Any:
@@ -62,7 +57,7 @@ def gemma(width: int) -> Any:
             eos_token_id=1,
             bos_token_id=2,
             query_pre_attn_scalar=8,
-        )  # fmt: skip
+        )
     )
 
 
@@ -75,6 +70,8 @@ def encoders(name: str) -> dict[str, Any]:
         pairs = [(clip(16), 77), (t5(WIDTH), 16)]
     elif name == "sana":
         pairs = [(gemma(8), 300)]
+    elif name == "cogview4":
+        pairs = [(t5(WIDTH), 1024)]
     elif name == "wan":
         pairs = [(t5(16, "UMT5"), 512)]
     else:

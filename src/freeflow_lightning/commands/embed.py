@@ -3,7 +3,7 @@
 import inspect
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -61,9 +61,10 @@ def embed(
         raise ValueError(f"{output} holds embeddings already: give an empty folder, or delete it")
     pipe = load_encoders(files, getattr(torch, dtype), variant).to(pick_device(device))
     about = {"model": model, "revision": revision, "network": files.class_name, "pipeline": type(pipe).__name__, "dtype": dtype}
+    beside = [max(lines, key=lambda line: len(pipe.tokenizer(line).input_ids))] if family.pads_in_batch else []
     with torch.no_grad():
-        shards = encoded_shards(pipe, family, lines, batch_size, shard_size)
-        index = write_prompts(Path(output), shards, encode(pipe, family, [""], empty=True), about)
+        shards = encoded_shards(pipe, family, lines, batch_size, shard_size, beside)
+        index = write_prompts(Path(output), shards, encode(pipe, family, [""], beside, empty=True), about)
     (Path(output) / "prompts.txt").write_text("".join(f"{line}\n" for line in lines))
     size = sum(path.stat().st_size for path in Path(output).glob("*.safetensors"))
     print(f"{index['count']} prompts in {output}: {', '.join(index['tensors'])}; {size / 1e6:.1f} MB")
@@ -97,34 +98,43 @@ def load_encoders(files: PipelineFiles, dtype: torch.dtype, variant: str | None)
 
 
 def encoded_shards(
-    pipe: Any, family: Family, prompts: list[str], batch_size: int, shard_size: int
+    pipe: Any, family: Family, prompts: list[str], batch_size: int, shard_size: int, beside: list[str]
 ) -> Iterator[dict[str, Tensor]]:
     """The embeddings of `shard_size` prompts at a time, on the CPU."""
     for start in range(0, len(prompts), shard_size):
         shard = prompts[start : start + shard_size]
-        parts = [encode(pipe, family, shard[i : i + batch_size]) for i in range(0, len(shard), batch_size)]
+        parts = [encode(pipe, family, shard[i : i + batch_size], beside) for i in range(0, len(shard), batch_size)]
         yield {name: join_padded([part[name] for part in parts]) for name in parts[0]}
         log.info("%d of %d prompts", start + len(shard), len(prompts))
 
 
-def encode(pipe: Any, family: Family, prompts: list[str], *, empty: bool = False) -> dict[str, Tensor]:
-    """What the network takes for the prompts, the batch first, on the CPU; with `empty`, the pipeline's "no prompt"."""
-    returned = pipe.encode_prompt(**arguments(pipe, prompts, empty))
+def encode(
+    pipe: Any, family: Family, prompts: list[str], beside: Sequence[str] = (), *, empty: bool = False
+) -> dict[str, Tensor]:
+    """What the network takes for the prompts, the batch first, on the CPU.
+
+    Args:
+        pipe: the pipeline.
+        family: of its network.
+        prompts: texts.
+        beside: texts that go through the encoders with them and are left out: the longest of all gives each its length.
+        empty: take the pipeline's "no prompt" instead, where it has one of its own.
+    """
+    returned = pipe.encode_prompt(**arguments(pipe, [*prompts, *beside], empty))
     found: dict[str, Tensor] = {}
     lengths = None
     for name, place in family.prompts.items():
         position = place.empty if empty and place.empty is not None else place.prompt
         if position is None:
             first = next(iter(found.values()))
-            ends = torch.tensor(lengths or [first.shape[1]] * len(first))
-            found[name] = (torch.arange(first.shape[1]) < ends[:, None]).long()
+            found[name] = (torch.arange(first.shape[1]) < torch.tensor(lengths)[:, None]).long()
         elif position < len(returned):  # SD1.5 has no pooled text
             value = returned[position]
             if isinstance(value, list):
                 lengths = [len(text) for text in value]
                 value = pad_sequence(value, batch_first=True)
             found[name] = stored(value, place, found)
-    return found
+    return {name: tensor[: len(prompts)] for name, tensor in found.items()}
 
 
 def stored(value: Tensor | None, place: Embedding, found: dict[str, Tensor]) -> Tensor:

@@ -34,7 +34,7 @@ class Embedding(NamedTuple):
     """Where a condition stands among what the pipeline's encode_prompt returns.
 
     Attributes:
-        prompt: position of the prompt's tensor; None for a mask of ones over the tokens of the row's first condition.
+        prompt: position of the prompt's tensor; None for the mask of texts that come as a list, each of its own length.
         empty: position of the tensor of "no prompt"; None to encode the empty prompt like any other.
         batch_axis: axis of the batch in what the encoder returns; it is stored first.
     """
@@ -229,6 +229,7 @@ class Family:
         prediction: flow, or from_scheduler: epsilon, v or x0 in DDPM's convention, as the pipeline's scheduler says.
         layout: of a state: image, video, patches (of 2 x 2, packed in tokens) or voxels (packed in tokens).
         prompts: condition by argument name, and where encode_prompt returns it; for `freeflow embed`.
+        pads_in_batch: texts are padded to the longest of a batch and no mask says where they end.
         classes: argument that takes class labels, for class-conditional networks.
         inputs: condition and size to the network's further arguments.
         state: argument of the state.
@@ -247,6 +248,7 @@ class Family:
     prediction: Literal["flow", "from_scheduler"] = "flow"
     layout: Literal["image", "video", "patches", "voxels"] = "image"
     prompts: Mapping[str, Embedding] = field(default_factory=dict)
+    pads_in_batch: bool = False
     classes: str | None = None
     inputs: Callable[[Call], dict[str, Any]] = passed
     state: str = "hidden_states"
@@ -287,7 +289,7 @@ FAMILIES: dict[str, Family] = {
     "WanTransformer3DModel": Family(layout="video", prompts={TEXT: Embedding(0, 1)}),
     "LTXVideoTransformer3DModel": Family(layout="voxels", prompts=MASKED, inputs=ltx),
     "CogView4Transformer2DModel": Family(
-        prompts={TEXT: Embedding(0, 1), "attention_mask": Embedding(None)}, inputs=cogview4, needs_scheduler=True
+        prompts={TEXT: Embedding(0)}, pads_in_batch=True, inputs=cogview4, needs_scheduler=True
     ),
     "HunyuanImageTransformer2DModel": Family(
         prompts={TEXT: Embedding(0), MASK: Embedding(1), f"{TEXT}_2": Embedding(2), f"{MASK}_2": Embedding(3)},

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from freeflow_lightning.teachers.hub import hub_file
 
@@ -55,7 +56,12 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
     model = str(model)
     try:
         index = read_config(model, "model_index.json", revision)
-    except FileNotFoundError:
+    except FileNotFoundError as error:
+        if isinstance(error.__cause__, LocalEntryNotFoundError):
+            raise FileNotFoundError(
+                f"{model} is no folder, and the hub cannot be reached. On a machine with a network run hf download {model} "
+                "--local-dir FOLDER, and give the folder as the model"
+            ) from error
         index = {}
     parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[0] is not None}
     if "transformer_2" in parts and subfolder is None:
