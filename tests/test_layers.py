@@ -26,7 +26,7 @@ BELOW = {  # a layer and the layers that it may import
     "cli": MATHS | {MODULES, "callbacks", "commands"},
 }
 LIBRARIES = {"flow": {"torch"}, "objectives": {"torch"}, "metrics": {"torch", "torchmetrics", "safetensors"}}
-OPTIONAL = {"sklearn"}  # imported inside functions alone: distillation runs without it
+OPTIONAL = {"sklearn", "peft"}  # imported inside functions alone: distillation runs without it
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 
 

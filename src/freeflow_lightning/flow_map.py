@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from freeflow_lightning import flow
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.nets import LoRA
+from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.teachers import Teacher
 
@@ -120,7 +122,8 @@ def build_module(checkpoint: dict[str, Any], path: str | Path, teacher: Teacher 
     if not config:
         if teacher is None:
             raise ValueError(f"{path} carries no config: it was not written by `freeflow fit`; pass teacher=...")
-        return FreeFlowModule(teacher)
+        lora = LoRA(**checkpoint["lora"]) if "lora" in checkpoint else None
+        return FreeFlowModule(teacher, lora=lora, prediction=ContinuousPrediction())  # the form is not used; it allows dropout
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(Recipe, "model")
     module = parser.instantiate_classes(parser.parse_object({"model": config})).model

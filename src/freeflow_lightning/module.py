@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
+from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -20,7 +21,7 @@ from freeflow_lightning.flow import (
     join,
     training_generator,
 )
-from freeflow_lightning.nets import ScalarConditioned
+from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embeddings
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.recipe import Frozen, Recipe
 from freeflow_lightning.teachers import Teacher, check_convention
@@ -82,6 +83,8 @@ class FreeFlowModule(Recipe):
         time_module: path of the network's time embedding, where it is not found by name.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
         check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
+        lora: make the student and the auxiliary network, or one of them, low-rank adapters on the teacher's own backbone,
+            which is then in memory once and in no checkpoint; both are networks of their own if not given.
     """
 
     def __init__(
@@ -104,6 +107,7 @@ class FreeFlowModule(Recipe):
         time_module: str | None = None,
         evaluation_guidance: float = 1.5,
         check_teacher: bool = True,
+        lora: LoRA | None = None,
     ) -> None:
         super().__init__()
         low, high = guidance_range
@@ -113,12 +117,13 @@ class FreeFlowModule(Recipe):
                 f"got {list(guidance_range)} and {evaluation_guidance}"
             )
         objectives.split(2, correction_fraction)  # a fraction outside [0, 1] is refused here
-        backbone = teacher.network() if network is None else network
-        self._from_teacher = network is None  # and so in the teacher's own parameterisation
-        twin = deepcopy(backbone)  # before the student's hook is on it
-        self.student = ScalarConditioned(backbone, ("delta", "gamma"), time_module, scalar_scale)
-        self.auxiliary = ScalarConditioned(twin, ("gamma",), time_module, scalar_scale) if correction_fraction > 0 else None
         self.frozen = Frozen(teacher)
+        self._from_teacher = network is None  # and so in the teacher's own parameterisation
+        self.lora, self.time_module, self.scalar_scale = lora, time_module, scalar_scale
+        names = ("student", "auxiliary") if correction_fraction > 0 else ("student",)
+        backbones = self._backbones(names, network)
+        self.student = self._conditioned(backbones["student"], ("delta", "gamma"))
+        self.auxiliary = self._conditioned(backbones["auxiliary"], ("gamma",)) if "auxiliary" in names else None
         self.prediction, self.delta, self.r = prediction, delta, r
         self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
         self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
@@ -126,6 +131,36 @@ class FreeFlowModule(Recipe):
         self.evaluation_guidance, self.check_teacher = evaluation_guidance, check_teacher
         self.alpha, self.t_c = alpha_ref, 0.0
         self._speed = Speed()
+        if correction_fraction < 1 and prediction.subtracts_outputs and (found := _dropout(self.student)):
+            raise ValueError(
+                f"{type(prediction).__name__} subtracts two outputs of the student, and the dropout in {found} would make "
+                "their difference noise: set the dropout (lora.dropout, or the network's own) to 0, or use "
+                "ContinuousPrediction(derivative=ExactJVP())"
+            )
+
+    def _backbones(self, names: Sequence[str], network: nn.Module | None) -> dict[str, nn.Module]:
+        """What each network starts from: a copy of its own of the backbone, or an adapter on the teacher's."""
+        lora = self.lora
+        adapted = [name for name in names if lora is not None and name in lora.networks]
+        if lora is not None and (network is not None or not adapted):
+            raise ValueError(
+                "lora adapts the teacher's own backbone: leave network out"
+                if network is not None
+                else "lora.networks names the auxiliary network alone, which correction_fraction = 0 leaves out: remove lora"
+            )
+        full = [name for name in names if name not in adapted]
+        start = (self.teacher.network() if network is None else network) if full else nn.Identity()
+        found = {name: start if name == full[0] else deepcopy(start) for name in full}  # before hooks and adapters are on it
+        return found | {name: self._adapter(name) for name in adapted}
+
+    def _adapter(self, name: str) -> Adapter:
+        assert self.lora is not None
+        base = self.teacher.backbone()
+        return Adapter(base, name, self.lora, list(time_embeddings(base, self.time_module)))
+
+    def _conditioned(self, backbone: nn.Module, scalars: tuple[str, ...]) -> ScalarConditioned:
+        hooked = backbone.base if isinstance(backbone, Adapter) else None
+        return ScalarConditioned(backbone, scalars, self.time_module, self.scalar_scale, hooked)
 
     # What the recipe is made of
 
@@ -142,6 +177,14 @@ class FreeFlowModule(Recipe):
     def trained(self) -> nn.Module:
         return self.student
 
+    def twin(self, name: str) -> nn.Module:
+        """A copy of the student; of an adapted one, a further adapter on the same backbone."""
+        if not isinstance(self.student.backbone, Adapter):
+            return super().twin(name)
+        twin = self._conditioned(self._adapter(name), ("delta", "gamma")).to(self.device)
+        twin.load_state_dict(self.student.state_dict())
+        return twin
+
     @property
     def guided(self) -> bool:
         """Whether the teacher is ever asked for a guided velocity."""
@@ -149,6 +192,11 @@ class FreeFlowModule(Recipe):
 
     def networks(self) -> Mapping[str, nn.Module]:
         return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep the adapters' settings for FlowMap.from_checkpoint, where no config does."""
+        if self.lora is not None:
+            checkpoint["lora"] = asdict(self.lora)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rates = {"student": self.student_lr, "auxiliary": self.auxiliary_lr}
@@ -353,3 +401,9 @@ def _described(condition: Any) -> str:
         if isinstance(condition, Tensor)
         else f"conditions {type(condition).__name__}"
     )
+
+
+def _dropout(network: nn.Module) -> str:
+    """The path of the first layer that drops anything out in training; empty if none does."""
+    layers = ((path, module) for path, module in network.named_modules() if isinstance(module, nn.modules.dropout._DropoutNd))
+    return next((path for path, layer in layers if layer.p > 0), "")

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -81,6 +82,23 @@ class Recipe(LightningModule, ABC):
         """Name, network and state of all that is in memory, for the summary."""
         averages = [(name, average, "average, saved") for name, average in self.averages.items()]
         return [(name, network, "trained") for name, network in self.networks().items()] + averages
+
+    def owned(self) -> dict[str, list[Tensor]]:
+        """Weights and buffers in memory by network of the inventory, each once.
+
+        A network that is trained owns what it shares with the teacher: an adapter sits in the teacher's layers.
+        """
+        found: dict[str, list[Tensor]] = {}
+        taken: set[int] = set()
+        for name, network, _ in reversed(self.inventory()):
+            tensors = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
+            found[name] = [tensor for key, tensor in tensors.items() if key not in taken]
+            taken |= tensors.keys()
+        return dict(reversed(found.items()))
+
+    def twin(self, name: str) -> nn.Module:
+        """A copy of `trained` that becomes the average `name`."""
+        return deepcopy(self.trained)
 
     @property
     def evaluated(self) -> nn.Module:

@@ -15,14 +15,14 @@ from freeflow_lightning.flow import guide
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import EDMTeacher
 
-SHAPE = (2, 4, 4)
+SHAPE = (3, 4, 4)
 TOOL = Path(__file__).parents[2] / "tools" / "convert_edm.py"
 
 
 class UNet(nn.Module):
     """Something with EDM2's calling convention: time through a weight of its own class, one-hot labels."""
 
-    def __init__(self, img_channels: int = 2, label_dim: int = 3, width: int = 8):
+    def __init__(self, img_channels: int = 3, label_dim: int = 3, width: int = 8):
         super().__init__()
         self.emb_noise = Weight(width, 1)
         self.emb_label = Weight(width, label_dim) if label_dim else None
@@ -51,7 +51,7 @@ class Precond(nn.Module):
     def __init__(self, unet, sigma_data=0.5):
         super().__init__()
         self.unet, self.sigma_data = unet, sigma_data
-        self.img_channels, self.img_resolution, self.label_dim = 2, 4, unet.init_kwargs["label_dim"]
+        self.img_channels, self.img_resolution, self.label_dim = 3, 4, unet.init_kwargs["label_dim"]
 
     def forward(self, x, sigma, class_labels):
         s, sigma = self.sigma_data, sigma[:, None, None, None]
@@ -196,4 +196,4 @@ def test_notes_are_json(converted):
 
     facts = json.loads(read_metadata(converted[0])["edm"])
     assert facts["num_classes"] == 3
-    assert facts["arguments"] == {"img_channels": 2, "label_dim": 3, "width": 8}
+    assert facts["arguments"] == {"img_channels": 3, "label_dim": 3, "width": 8}

@@ -1,7 +1,6 @@
 """StudentEMA: moving averages of the trained network, saved beside the raw weights and used for samples and metrics."""
 
 from collections.abc import Sequence
-from copy import deepcopy
 from typing import Any
 
 import torch
@@ -49,8 +48,8 @@ class StudentEMA(Callback):
         if not isinstance(pl_module, Recipe):
             raise ValueError(f"StudentEMA serves a Recipe (FreeFlowModule, FlowMatchingModule), got {type(pl_module).__name__}")
         for decay in self.decays:
-            if average_name(decay) not in pl_module.averages:
-                pl_module.averages[average_name(decay)] = deepcopy(pl_module.trained).requires_grad_(False).eval()
+            if (name := average_name(decay)) not in pl_module.averages:
+                pl_module.averages[name] = pl_module.twin(name).requires_grad_(False).eval()
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import RichProgressBar
 from rich.console import Console
 from rich.table import Table
+from torch.nn import Parameter
 
 from freeflow_lightning.recipe import Recipe
 
@@ -63,6 +64,8 @@ class NetworkSummary(Callback):
         table = Table(title=type(pl_module).__name__, title_justify="left")
         for column in ("network", "class", "parameters", "state"):
             table.add_column(column, justify="right" if column == "parameters" else "left")
+        owned = pl_module.owned()
         for name, network, state in pl_module.inventory():
-            table.add_row(name, type(network).__name__, f"{sum(p.numel() for p in network.parameters()):,}", state)
+            count = sum(tensor.numel() for tensor in owned[name] if isinstance(tensor, Parameter))
+            table.add_row(name, type(network).__name__, f"{count:,}", state)
         Console().print(table)

@@ -68,20 +68,27 @@ class ScalarConditioned(nn.Module):
         scalars: names of the inputs: ("delta", "gamma") for the student, ("gamma",) for the auxiliary network.
         time_module: path of the module whose output is the time embedding; the backbone's, or found by name, if not given.
         scale: factor on the scalars before their sinusoids.
+        hooked: the module with the time embedding, where it is not registered in `backbone` (a shared one's).
     """
 
     def __init__(
-        self, backbone: nn.Module, scalars: tuple[str, ...], time_module: str | None = None, scale: float = 1.0
+        self,
+        backbone: nn.Module,
+        scalars: tuple[str, ...],
+        time_module: str | None = None,
+        scale: float = 1.0,
+        hooked: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        leaves = time_embeddings(backbone, time_module)
+        seen = backbone if hooked is None else hooked
+        leaves = time_embeddings(seen, time_module)
         name, leaf = next(iter(leaves.items()))
         layers = [p for p in leaf.parameters() if p.ndim > 1]  # weights [out, in, ...] of whatever class
         if not layers:
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
         width = len(layers[-1])
-        self.backbone, self.scalars = backbone, scalars
-        self.own = backbone.own_scalars if isinstance(backbone, Backbone) else ()
+        self.backbone, self.scalars, self.time_module, self.scale = backbone, scalars, time_module, scale
+        self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
         self.embedders = nn.ModuleDict(
             {name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars if name not in self.own}
         )

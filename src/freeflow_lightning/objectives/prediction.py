@@ -26,6 +26,11 @@ class Prediction(ABC):
 
     @property
     @abstractmethod
+    def subtracts_outputs(self) -> bool:
+        """Whether v_G holds a difference of two evaluations of F, which noise inside the network (dropout) would corrupt."""
+
+    @property
+    @abstractmethod
     def student_evaluations(self) -> int:
         """Evaluations of F per sample beside the one that carries the gradient."""
 
@@ -52,6 +57,10 @@ class ContinuousPrediction(Prediction):
     def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
         v_g = output + expand(delta, z) * self.derivative(F, z, delta)
         return v_g - u(flow_map(z, output, delta), 1 - delta)
+
+    @property
+    def subtracts_outputs(self) -> bool:
+        return not isinstance(self.derivative, ExactJVP)
 
     @property
     def student_evaluations(self) -> int:
@@ -89,6 +98,10 @@ class DiscretePrediction(Prediction):
         f_here = flow_map(z, F(z, here), here)
         v_g = (flow_map(z, output, there) - f_here) / expand(there - here, z)
         return v_g - one_step_rule(self.method)(u, f_here, 1 - here, 1 - there)
+
+    @property
+    def subtracts_outputs(self) -> bool:
+        return True
 
     @property
     def student_evaluations(self) -> int:

@@ -71,12 +71,16 @@ class Teacher(nn.Module, ABC):
         """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a latent space."""
         return x
 
-    def network(self) -> nn.Module:
-        """A trainable copy of the velocity network (x, t, condition) -> u that student and auxiliary start from."""
+    def backbone(self) -> nn.Module:
+        """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA adapts in place."""
         raise ValueError(
             f"{type(self).__name__} has no network to start the student from: give the module one with `network`, "
-            "for example freeflow_lightning.nets.MLP, or override network()"
+            "for example freeflow_lightning.nets.MLP, or override backbone()"
         )
+
+    def network(self) -> nn.Module:
+        """A trainable copy of the velocity network (x, t, condition) -> u that student and auxiliary start from."""
+        return trainable_copy(self.backbone())
 
     def difference_scale(self, t: Tensor) -> Tensor:
         """What a difference of network outputs is worth in u at t, [B]: Eq. 11 is divided by it (App. A.2, "same scale").

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import (
     Coefficients,
     GaussianPath,
@@ -222,8 +222,8 @@ class DDPMTeacher(Teacher):
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
-    def network(self) -> nn.Module:
-        return trainable_copy(self.function)
+    def backbone(self) -> nn.Module:
+        return self.function
 
     def difference_scale(self, t: Tensor) -> Tensor:
         return balanced_scale(t)

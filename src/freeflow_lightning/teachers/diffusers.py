@@ -7,10 +7,11 @@ from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from freeflow_lightning.flow import guided_velocity, interval_guidance
-from freeflow_lightning.nets import Backbone
-from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.nets import Backbone, time_embeddings
+from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
 from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
 from freeflow_lightning.teachers.diffusers_families import FAMILIES, LAYOUTS, Call, Family
@@ -100,7 +101,7 @@ class DiffusersTeacher(Teacher):
         family: convention of a class that this package does not know, or instead of the one that it knows.
         guidance: linear for u_gamma of the paper; pipeline to follow it by what the family's pipeline does to a guided
             velocity (Qwen-Image, Lumina2: the conditional velocity's norm).
-        gradient_checkpointing: let student and auxiliary recompute activations in the backward pass.
+        gradient_checkpointing: let student and auxiliary recompute the activations of a block in the backward pass.
         revision: of the repository.
         variant: of the weight files, for example fp16.
 
@@ -141,7 +142,12 @@ class DiffusersTeacher(Teacher):
         if guidance == "pipeline" and row.rescale is None:
             raise ValueError(f"the guidance of {pipeline.class_name}'s pipeline is linear: leave guidance: pipeline out")
         self.rescale = row.rescale if guidance == "pipeline" else None
-        self.gradient_checkpointing = gradient_checkpointing
+        if gradient_checkpointing:
+            if len(time_embeddings(self.function)) > 1:
+                raise ValueError(
+                    f"the blocks of {pipeline.class_name} embed the time themselves: leave gradient_checkpointing out"
+                )
+            net.enable_gradient_checkpointing(recomputed)
         self.decoder = PipelineDecoder(pipeline, row, self.latent_size)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -180,11 +186,8 @@ class DiffusersTeacher(Teacher):
         """Pictures in [-1, 1], [B, 3, H, W], by the pipeline's VAE; the frames of a film stand side by side."""
         return self.decoder(x)
 
-    def network(self) -> nn.Module:
-        twin = trainable_copy(self.function)
-        if self.gradient_checkpointing:
-            twin.net.net.enable_gradient_checkpointing()  # type: ignore[union-attr, operator]
-        return twin
+    def backbone(self) -> nn.Module:
+        return self.function
 
     def difference_scale(self, t: Tensor) -> Tensor:
         return super().difference_scale(t) if self.family.prediction == "flow" else balanced_scale(t)
@@ -254,3 +257,24 @@ def keep_labels(net: Any) -> Any:
         if type(module).__name__ == "LabelEmbedding":
             module.dropout_prob = 0.0
     return net
+
+
+def recomputed(block: nn.Module, *inputs: Any) -> Any:
+    """A block whose activations the backward pass computes again, with the adapters that were on in the forward pass."""
+    layers = [module for module in block.modules() if "_disable_adapters" in vars(module)]  # peft's
+    forward = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+
+    def run(*again: Any) -> Any:
+        now = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
+        _switch(layers, forward)
+        try:
+            return block(*again)
+        finally:
+            _switch(layers, now)
+
+    return checkpoint(run, *inputs, use_reentrant=False)
+
+
+def _switch(layers: list[Any], states: list[tuple[Any, Any]]) -> None:
+    for layer, (active, disabled) in zip(layers, states, strict=True):
+        layer._active_adapter, layer._disable_adapters = active, disabled

@@ -17,7 +17,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import expand, guide
-from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
 from freeflow_lightning.teachers.weights import load_weights, read_metadata
 
@@ -150,8 +150,8 @@ class EDMTeacher(Teacher):
         """EDM's own data, in [-1, 1] for the pixel models."""
         return x / self.data_scale
 
-    def network(self) -> nn.Module:
-        return trainable_copy(self.function)
+    def backbone(self) -> nn.Module:
+        return self.function
 
     def difference_scale(self, t: Tensor) -> Tensor:
         return balanced_scale(t, self.function.spread)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import expand
-from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.teachers.base import Teacher
 
 
 class Coefficients(NamedTuple):
@@ -261,8 +261,8 @@ class PathTeacher(Teacher):
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
-    def network(self) -> nn.Module:
-        return trainable_copy(self.function)
+    def backbone(self) -> nn.Module:
+        return self.function
 
     def difference_scale(self, t: Tensor) -> Tensor:
         return balanced_scale(t)

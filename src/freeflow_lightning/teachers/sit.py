@@ -57,6 +57,9 @@ class SiTTeacher(Teacher):
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
+    def backbone(self) -> nn.Module:
+        return self.function
+
     def network(self) -> nn.Module:
         twin = trainable_copy(self.function)
         twin.net.pos_embed.requires_grad_(False)  # fixed by design, and a frozen teacher no longer tells

@@ -5,7 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.teachers.base import Teacher, trainable_copy
+from freeflow_lightning.teachers.base import Teacher
 
 
 class VelocityTeacher(Teacher):
@@ -31,5 +31,5 @@ class VelocityTeacher(Teacher):
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
-    def network(self) -> nn.Module:
-        return trainable_copy(self.function) if isinstance(self.function, nn.Module) else super().network()
+    def backbone(self) -> nn.Module:
+        return self.function if isinstance(self.function, nn.Module) else super().backbone()
