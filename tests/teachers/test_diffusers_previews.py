@@ -29,7 +29,14 @@ KL = {
 }  # fmt: skip
 MEAN, STD = [0.1, -0.2, 0.3, 0.4], [1.0, 2.0, 0.5, 1.5]
 WAN = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "latents_mean": MEAN, "latents_std": STD}
+DC = {
+    "latent_channels": 4, "scaling_factor": 0.41, "encoder_block_types": "ResBlock", "decoder_block_types": "ResBlock",
+    **{f"{part}_block_out_channels": (8,) * 6 for part in ("encoder", "decoder")},
+    **{f"{part}_layers_per_block": (1,) * 6 for part in ("encoder", "decoder")},
+    **{f"{part}_qkv_multiscales": ((),) * 6 for part in ("encoder", "decoder")},
+}  # fmt: skip
 VAES = {
+    "sana": lambda: vae("AutoencoderDC", **DC),
     "sd3": lambda: vae("AutoencoderKL", **KL, scaling_factor=1.5, shift_factor=0.06),
     "flux": lambda: vae("AutoencoderKL", **KL, scaling_factor=0.36, shift_factor=0.11),
     "flux2": lambda: vae("AutoencoderKLFlux2", **KL, use_quant_conv=False),

@@ -15,14 +15,12 @@ from .tiny_diffusers import TINY, quiet
 from .tiny_encoders import encoders
 
 KINDS = ["sd3", "flux", "sana", "wan", "sd15"]
-DECODERS = VAES | dict.fromkeys(("sana", "sd15"), lambda: vae("AutoencoderKL", **KL))
+DECODERS = VAES | {"sd15": lambda: vae("AutoencoderKL", **KL)}
 
 
 def save_whole(name):
     """Pipeline with text encoders and VAE."""
-    tiny, torch_seed = TINY[name], 0
-    parts = tiny.extra
-    torch.manual_seed(torch_seed)
+    tiny, parts = TINY[name], TINY[name].extra
     with quiet():
         dataclasses.replace(tiny, extra=lambda: parts() | encoders(name) | {"vae": DECODERS[name]()}).save("model")
 
