@@ -75,9 +75,10 @@ class LatentDecoder:
                 )
             except OSError as error:
                 raise FileNotFoundError(
-                    f"no VAE at {self.vae!r}: neither a folder with config.json and diffusion_pytorch_model.safetensors, nor in "
-                    f"the hub or its cache. On a machine with a network run\n  hf download {self.vae} --local-dir vae\n"
-                    f"copy the folder here and give its path as the vae ({str(error).strip().splitlines()[0]})"
+                    f"no VAE at {self.vae!r}, not as a folder with config.json and diffusion_pytorch_model.safetensors "
+                    "and not in the hub or its cache: on a machine with a network run "
+                    f"`hf download {self.vae} --local-dir vae`, copy the folder here and give its path as the vae "
+                    f"({str(error).strip().splitlines()[0]})"
                 ) from error
             self._network = found.eval().requires_grad_(False)
         return self._network
