@@ -111,3 +111,40 @@ def test_with_lora_and_recomputed_activations_the_gradients_are_those_without(na
     assert second == pytest.approx(first, rel=1e-3)
     state = torch.load("runs/run/version_1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all("lora_" in key or "embedders" in key for key in state)
+
+
+CONFIGS = {"sd35_medium_lora": "sd3", "flux1_dev_lora": "flux", "sana_lora": "sana"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("config", CONFIGS)
+def test_the_published_config_trains_a_tiny_pipeline(config, freeflow):
+    """Everything as published but the model, the number of steps and processes, and what a CPU cannot afford."""
+    pytest.importorskip("peft")
+    path = Path(__file__).parents[2] / "configs" / f"{config}.yaml"
+    assert path.read_text().startswith("# ")
+    callbacks = yaml.safe_load(path.read_text())["trainer"]["callbacks"]
+    for callback in callbacks:
+        arguments = callback.setdefault("init_args", {})
+        for key, small in {"every_n_train_steps": 1, "count": 2, "delay_steps": 1, "warmup_steps": 1}.items():
+            if key in arguments:
+                arguments[key] = small
+        if "TrajectoryError" in callback["class_path"] or "SampleGrid" in callback["class_path"]:
+            arguments["steps"] = 8
+    name = CONFIGS[config]
+    save_whole(name)
+    embed(freeflow)
+    run(
+        freeflow, "fit", "--config", path, "--trainer.callbacks", yaml.safe_dump(callbacks, default_flow_style=True),
+        "--model.teacher.model", "model", "--model.teacher.conditions.folder", "embeddings",
+        "--model.teacher.latent_size", str(list(TINY[name].size)), "--trainer.accelerator", "cpu", "--trainer.devices", 1,
+        "--trainer.strategy", "auto", "--trainer.accumulate_grad_batches", 1, "--trainer.max_steps", 2,
+        "--trainer.log_every_n_steps", 1, "--trainer.enable_progress_bar", "false", "--data.length", 2,
+        "--data.val_samples", 2,
+    )  # fmt: skip
+    folder = Path("runs") / config / "version_0"
+    assert len(list((folder / "samples").glob("*.png"))) == 2
+    assert {path.name for path in (folder / "checkpoints").iterdir()} >= {"last.ckpt"}
+    # what has been published trains in bfloat16: the weights of the adapters are float32 all the same
+    state = torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+    assert {value.dtype for value in state.values() if value.is_floating_point()} == {torch.float32}
