@@ -1,12 +1,16 @@
 """DiffusersTeacher: loading, refusals, conventions on the exact mixture, and whole runs on tiny pipelines."""
 
 import json
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.teachers import Classes, DiffusersTeacher, Family, GaussianMixtureTeacher, NoCondition, Prompts
 from freeflow_lightning.teachers.conditions import write_prompts
 from freeflow_lightning.teachers.diffusers import DiffusersNetwork, DiffusersVelocity, ddpm_velocity
@@ -245,3 +249,36 @@ def test_padding_behind_the_mask_changes_nothing(name, tmp_path):
     }
     x, t = torch.randn(2, *teacher.sample_shape), torch.tensor([0.3, 0.8])
     torch.testing.assert_close(teacher(x, t, longer), teacher(x, t, condition), atol=1e-5, rtol=1e-4)
+
+
+# In a run
+
+
+def test_processes_train_on_blocks_of_the_prompts_and_evaluate_on_all(tmp_path):
+    saved("sd3", tmp_path / "m")
+    text = TINY["sd3"].condition(6)
+    text["pooled_projections"] = torch.arange(6.0)[:, None].expand(6, 16).contiguous()
+    write_prompts(tmp_path / "e", [text], TINY["sd3"].condition(1), {})
+    teachers = [DiffusersTeacher(tmp_path / "m", Prompts(tmp_path / "e")) for _ in range(2)]
+    for rank, teacher in enumerate(teachers):
+        module = FreeFlowModule(teacher, correction_fraction=0.0)
+        module._trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        module.setup("fit")
+        drawn = teacher.draw_condition(50, torch.Generator().manual_seed(0))["pooled_projections"][:, 0]
+        assert set(drawn.tolist()) == set(range(3 * rank, 3 * rank + 3))
+    first, second = (
+        teacher.draw_indexed(torch.arange(20), seed=0, stream="a")[1]["pooled_projections"] for teacher in teachers
+    )
+    assert torch.equal(first, second)
+    assert first[:, 0].max() >= 3 > first[:, 0].min()
+
+
+def test_recomputed_blocks_need_the_time_embedding_outside(tmp_path):
+    with pytest.raises(ValueError, match=r"blocks of DiTTransformer2DModel embed the time themselves"):
+        DiffusersTeacher(saved("dit", tmp_path), gradient_checkpointing=True)
+
+
+@pytest.mark.slow
+def test_nothing_heavy_is_imported_before_it_is_needed():
+    code = "import freeflow_lightning.commands.fit, sys; sys.exit('diffusers' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 0

@@ -1,5 +1,6 @@
 """freeflow embed: a pipeline's own text encoders, run once over a file of prompts; training then needs none of them."""
 
+import importlib.util
 import inspect
 import logging
 import sys
@@ -82,6 +83,8 @@ def read_lines(path: str) -> list[str]:
 
 def load_encoders(files: PipelineFiles, dtype: torch.dtype, variant: str | None) -> Any:
     """The pipeline without its large networks."""
+    if importlib.util.find_spec("transformers") is None:
+        raise ModuleNotFoundError("the text encoders need the library transformers: pip install 'freeflow-lightning[text]'")
     from diffusers import DiffusionPipeline  # noqa: PLC0415 (slow to import)
 
     if not files.index:
