@@ -14,6 +14,7 @@ VERBS = {
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
     "inspect": ("freeflow_lightning.commands.inspect", "check a teacher, and what distilling it costs"),
     "sample": ("freeflow_lightning.commands.sample", "draw one-step samples from a checkpoint"),
+    "embed": ("freeflow_lightning.commands.embed", "encode prompts once, for text-to-image and video teachers"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
 }
 """Verb: (module with a `main`, what it does). Modules are imported only when their verb is called."""

@@ -21,7 +21,7 @@ from freeflow_lightning.flow import (
     join,
     training_generator,
 )
-from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embedding
+from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embeddings
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.recipe import Frozen, Recipe
 from freeflow_lightning.teachers import Teacher, check_convention, described, examine
@@ -82,9 +82,9 @@ class FreeFlowModule(Recipe):
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         time_module: path of the network's time embedding, where it is not found by name.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
+        check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
         lora: make the student and the auxiliary network, or one of them, low-rank adapters on the teacher's own backbone,
             which is then in memory once and in no checkpoint; both are networks of their own if not given.
-        check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
     """
 
     def __init__(
@@ -156,7 +156,7 @@ class FreeFlowModule(Recipe):
     def _adapter(self, name: str) -> Adapter:
         assert self.lora is not None
         base = self.teacher.backbone()
-        return Adapter(base, name, self.lora, time_embedding(base, self.time_module)[0])
+        return Adapter(base, name, self.lora, list(time_embeddings(base, self.time_module)))
 
     def _conditioned(self, backbone: nn.Module, scalars: tuple[str, ...]) -> ScalarConditioned:
         hooked = backbone.base if isinstance(backbone, Adapter) else None
@@ -208,6 +208,7 @@ class FreeFlowModule(Recipe):
 
     def setup(self, stage: str) -> None:
         """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
+        self.teacher.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
         for finding in examine(self.teacher, guided=self.guided, device=self.device):
             finding.raise_if_broken()
         probe = Generator().manual_seed(0)

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning.flow import ExactJVP
-from freeflow_lightning.nets import MLP, ScalarConditioned, ScalarEmbedder, time_embedding
+from freeflow_lightning.nets import MLP, ScalarConditioned, ScalarEmbedder, time_embeddings
 
 from .random_weights import inputs, tiny_sit
 
@@ -135,8 +135,8 @@ def test_exactly_the_named_scalars_are_asked(given):
 
 
 def test_time_embedding_is_found_in_our_networks():
-    assert time_embedding(tiny_sit())[0] == "t_embedder"
-    assert time_embedding(nn.ModuleDict({"net": MLP((2,), 8, 1)}))[0] == "net.t_embedder"
+    assert list(time_embeddings(tiny_sit())) == ["t_embedder"]
+    assert list(time_embeddings(nn.ModuleDict({"net": MLP((2,), 8, 1)}))) == ["net.t_embedder"]
 
 
 class Odd(nn.Module):
@@ -157,11 +157,11 @@ class Odd(nn.Module):
 )
 def test_an_ambiguous_time_embedding_lists_the_candidates(names, message):
     with pytest.raises(ValueError, match=message):
-        time_embedding(Odd(*names))
+        time_embeddings(Odd(*names))
 
 
 def test_a_named_time_module_is_used():
-    assert time_embedding(Odd("clock"), "clock")[0] == "clock"
+    assert list(time_embeddings(Odd("clock"), "clock")) == ["clock"]
     assert ScalarConditioned(Odd("clock"), ("delta",), time_module="clock").embedders["delta"].mlp[2].out_features == 8
 
 

@@ -16,7 +16,7 @@ def base():
 
 
 def adapter(backbone, name="student", **changes):
-    return Adapter(backbone, name, LoRA(**{"rank": 2, **changes}), "t_embedder")
+    return Adapter(backbone, name, LoRA(**{"rank": 2, **changes}), ["t_embedder"])
 
 
 def conditioned(backbone, name="student", scalars=("delta",), **changes):

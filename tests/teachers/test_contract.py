@@ -5,11 +5,20 @@ import torch
 
 from freeflow_lightning.flow import apply, join, solve, take
 from freeflow_lightning.nets import MLP
-from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, VelocityTeacher, save_sit
+from freeflow_lightning.teachers import (
+    DiffusersTeacher,
+    GaussianMixtureTeacher,
+    Prompts,
+    SiTTeacher,
+    VelocityTeacher,
+    save_sit,
+)
+from freeflow_lightning.teachers.conditions import write_prompts
 
 from .mixture import NULL, batch, posterior
 from .oracle import EXACT, moments
 from .test_sit import velocity as tiny_sit
+from .tiny_diffusers import TINY, quiet
 
 
 def sit(folder, convention):
@@ -24,6 +33,14 @@ def mlp(num_classes):
     return VelocityTeacher(net, (3,), num_classes)
 
 
+def prompted(folder, name):
+    """A tiny diffusers pipeline with twelve prompts."""
+    with quiet():
+        TINY[name].save(folder / "model")
+    write_prompts(folder / "e", [TINY[name].condition(12)], TINY[name].condition(1))
+    return DiffusersTeacher(folder / "model", Prompts(folder / "e"), latent_size=TINY[name].size)
+
+
 TEACHERS = {  # name: a function of an empty folder
     "mixture": lambda folder: GaussianMixtureTeacher([[2.0, 0.0], [-2.0, 1.0]], 0.5),
     "mixture, classes": lambda folder: GaussianMixtureTeacher([[2.0], [-2.0], [0.0]], [0.5, 0.2, 1.0], labels=[0, 1, 1]),
@@ -33,6 +50,10 @@ TEACHERS = {  # name: a function of an empty folder
     "network, classes": lambda folder: mlp(4),
     "SiT": lambda folder: sit(folder, "sit"),
     "SiT, REPA's convention": lambda folder: sit(folder, "repa"),
+    "SD3, prompts": lambda folder: prompted(folder, "sd3"),
+    "Lumina2, prompts": lambda folder: prompted(folder, "lumina2"),
+    "Wan, prompts": lambda folder: prompted(folder, "wan"),
+    "SD2, prompts, v": lambda folder: prompted(folder, "sd2 v"),
 } | {f"exact, {name}": lambda folder, make=make: make() for name, make in EXACT.items()}
 
 
@@ -55,6 +76,11 @@ def inputs(teacher, n=5):
     g = generator()
     x = torch.randn(n, *teacher.sample_shape, generator=g)
     return x, torch.rand(n, generator=g), teacher.draw_condition(n, g)
+
+
+def conditioned(teacher):
+    """Whether there is something to draw, and a null condition to guide with."""
+    return teacher.draw_condition(1, generator()) is not None
 
 
 def same(a, b):
@@ -85,7 +111,7 @@ def test_rows_of_a_batch_do_not_meet(teacher):
     u = teacher.velocity(x, t, condition)
     for k in range(len(x)):
         row = slice(k, k + 1)
-        torch.testing.assert_close(teacher.velocity(x[row], t[row], take(condition, row)), u[row], atol=1e-6, rtol=1e-6)
+        torch.testing.assert_close(teacher.velocity(x[row], t[row], take(condition, row)), u[row], atol=1e-5, rtol=1e-5)
 
 
 def test_the_velocity_depends_on_state_and_time(teacher):
@@ -102,7 +128,7 @@ def test_conditions_are_a_function_of_the_generator(teacher):
     after = torch.rand(1)
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))
-    if teacher.num_classes:
+    if conditioned(teacher):
         assert not same(teacher.draw_condition(50, generator()), teacher.draw_condition(50, generator(1)))
 
 
@@ -114,7 +140,7 @@ def test_indexed_draws_do_not_depend_on_the_batch(teacher):
     assert same(take(condition, slice(1, 3)), part_condition)
     for other in (draw([4, 7, 9], seed=1), draw([4, 7, 9], stream="b")):
         assert not torch.equal(other[0], z)
-    if teacher.num_classes:
+    if conditioned(teacher):
         many = list(range(40))
         assert not same(draw(many)[1], draw(many, seed=1)[1])
         assert not same(draw(many)[1], draw(many, stream="b")[1])
@@ -125,12 +151,12 @@ def test_conditions_join(teacher):
     parts = [teacher.draw_condition(n, generator(n)) for n in (2, 3)]
     u = teacher.velocity(x, t, join(*parts))
     first = teacher.velocity(x[:2], t[:2], parts[0])
-    torch.testing.assert_close(u[:2], first, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(u[:2], first, atol=1e-5, rtol=1e-5)
 
 
 def test_the_null_condition_is_shaped_as_the_condition_or_refused(teacher):
     x, t, condition = inputs(teacher)
-    if not teacher.num_classes:
+    if not conditioned(teacher):
         with pytest.raises(ValueError, match="no null condition"):
             teacher.null_condition(condition)
         return
@@ -149,7 +175,7 @@ def test_gamma_none_is_the_plain_velocity(teacher):
 
 def test_gamma_1_is_the_conditional_velocity_and_gamma_2_the_formula(teacher):
     x, t, condition = inputs(teacher)
-    if not teacher.num_classes:
+    if not conditioned(teacher):
         with pytest.raises(ValueError, match="no null condition"):
             teacher.guided(x, t, condition, torch.ones(5))
         return

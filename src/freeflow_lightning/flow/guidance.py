@@ -44,7 +44,7 @@ def guided_velocity(
     null: Any,
     gamma: Tensor,
     interval: tuple[float, float] = (0.0, 1.0),
-    channels: int | None = None,
+    rescale: Callable[[Tensor, Tensor], Tensor] | None = None,
 ) -> Tensor:
     """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on twice the batch.
 
@@ -56,7 +56,7 @@ def guided_velocity(
         null: the condition that means "no condition", same structure.
         gamma: guidance scale, [B]; 1 is no guidance.
         interval: times [lo, hi] inside which guidance applies.
-        channels: how many of the first channels are guided, the others staying conditional; None guides all.
+        rescale: (guided, conditional) to the velocity instead, for a pipeline whose guidance is not linear.
 
     >>> u = lambda x, t, c: c.float()
     >>> one = torch.ones(1)
@@ -66,6 +66,4 @@ def guided_velocity(
     both = velocity(torch.cat([x, x]), torch.cat([t, t]), join(condition, null))
     conditional, unconditional = both.chunk(2)
     guided = guide(conditional, unconditional, t, gamma, interval)
-    if channels is None:
-        return guided
-    return torch.cat([guided[:, :channels], conditional[:, channels:].to(guided.dtype)], dim=1)
+    return guided if rescale is None else rescale(guided, conditional)

@@ -1,6 +1,6 @@
 """Networks: SiT and an MLP, their embeddings, and extra scalar inputs for any backbone."""
 
-from freeflow_lightning.nets.conditioning import ScalarConditioned, time_embedding
+from freeflow_lightning.nets.conditioning import Backbone, ScalarConditioned, time_embeddings
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table, sinusoid
 from freeflow_lightning.nets.lora import Adapter, LoRA, merge
 from freeflow_lightning.nets.mlp import MLP
@@ -10,6 +10,7 @@ __all__ = [
     "MLP",
     "SIZES",
     "Adapter",
+    "Backbone",
     "LabelEmbedder",
     "LoRA",
     "ScalarConditioned",
@@ -18,5 +19,5 @@ __all__ = [
     "merge",
     "position_table",
     "sinusoid",
-    "time_embedding",
+    "time_embeddings",
 ]

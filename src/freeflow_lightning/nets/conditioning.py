@@ -8,30 +8,48 @@ from torch import Tensor, nn
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
 
 _LEAF = re.compile(
-    r"(timestep_embedder|time_embedder|time_embedding|time_step_proj|t_embedder|time_token|time_in|t_embedding"
+    r"(^|\.)(timestep_embedder|time_embedder|time_embedding|time_step_proj|t_embedder|time_token|time_in|t_embedding"
     r"|timestep_proj|to_timestep_embed)$"
 )
+_OTHERS = re.compile(r"context_embedder|refiner|guidance_embedder|audio")  # embed a time for something else
 
 
-def time_embedding(backbone: nn.Module, name: str | None = None) -> tuple[str, nn.Module]:
-    """Find the module whose output is the time embedding, by its usual names or by the given one.
+class Backbone(nn.Module):
+    """A velocity network that knows more about itself than can be found by looking.
+
+    Attributes:
+        time_module: path of the module whose output is the time embedding; None to find it by name.
+        own_scalars: scalars that `forward` takes itself, by name; they get no embedder.
+    """
+
+    time_module: str | None = None
+    own_scalars: tuple[str, ...] = ()
+
+
+def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, nn.Module]:
+    """The modules whose output is the time embedding, by the given name or the usual ones.
+
+    One module, or several copies of one that differ by their number alone (DiT of diffusers has one in each block).
 
     Raises:
-        ValueError: none or several were found; the message lists the candidates.
+        ValueError: none or several different ones were found; the message lists the candidates.
     """
+    if name is None and isinstance(backbone, Backbone):
+        name = backbone.time_module
+    modules = dict(backbone.named_modules())
     if name is not None:
-        modules = dict(backbone.named_modules())
         if name not in modules:
             raise ValueError(f"time_module={name!r} is not a module of {type(backbone).__name__}; it has {_sample(modules)}")
-        return name, modules[name]
-    found = [(path, module) for path, module in backbone.named_modules() if _LEAF.search(path)]
-    if len(found) != 1:
-        seen = [path for path, _ in found] or _sample(dict(backbone.named_modules()))
+        return {name: modules[name]}
+    named = [path for path in modules if _LEAF.search(path) and not _OTHERS.search(path)]
+    found = [path for path in named if not any(other.startswith(f"{path}.") for other in named)]
+    if len({re.sub(r"\d+", "", path) for path in found}) != 1:
+        seen = found or _sample(modules)
         raise ValueError(
             f"expected one time-embedding module in {type(backbone).__name__}, found {len(found)}: "
             f"name it with time_module=..., for example one of {seen}"
         )
-    return found[0]
+    return {path: modules[path] for path in found}
 
 
 def _sample(modules: dict[str, nn.Module]) -> list[str]:
@@ -42,12 +60,13 @@ class ScalarConditioned(nn.Module):
     """A backbone (x, t, condition) -> velocity with further scalar inputs, added to its time embedding.
 
     Each scalar gets the embedder of App. B; its last layer starts at zero, so that the network starts as the backbone, bit
-    for bit. The backbone is not edited and keeps the keys of its state dict; the embedders belong to this wrapper.
+    for bit. The backbone is not edited and keeps the keys of its state dict; the embedders belong to this wrapper. Scalars
+    that a Backbone takes itself are handed to it as they are.
 
     Args:
         backbone: a velocity network with a time-embedding module.
         scalars: names of the inputs: ("delta", "gamma") for the student, ("gamma",) for the auxiliary network.
-        time_module: path of the module whose output is the time embedding; found by name if not given.
+        time_module: path of the module whose output is the time embedding; the backbone's, or found by name, if not given.
         scale: factor on the scalars before their sinusoids.
         hooked: the module with the time embedding, where it is not registered in `backbone` (a shared one's).
     """
@@ -61,26 +80,38 @@ class ScalarConditioned(nn.Module):
         hooked: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        name, leaf = time_embedding(backbone if hooked is None else hooked, time_module)
+        seen = backbone if hooked is None else hooked
+        leaves = time_embeddings(seen, time_module)
+        name, leaf = next(iter(leaves.items()))
         layers = [p for p in leaf.parameters() if p.ndim > 1]  # weights [out, in, ...] of whatever class
         if not layers:
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
-        width = layers[-1].shape[0]
-        self.backbone, self.time_module, self.scale = backbone, name, scale
-        self.embedders = nn.ModuleDict({name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars})
+        width = len(layers[-1])
+        self.backbone, self.scalars, self.time_module, self.scale = backbone, scalars, time_module, scale
+        self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
+        self.embedders = nn.ModuleDict(
+            {name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars if name not in self.own}
+        )
         self._extra: Tensor | None = None
-        leaf.register_forward_hook(self._add)
+        for leaf in leaves.values():
+            leaf.register_forward_hook(self._add)
 
     def _add(self, leaf: nn.Module, inputs: tuple, embedding: Tensor) -> Tensor:
-        return embedding if self._extra is None else embedding + self._extra.to(embedding.dtype)
+        return embedding if self._extra is None else embedding + _spread(self._extra, embedding).to(embedding.dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None, **scalars: Tensor) -> Tensor:
         """x [B, ...], t [B], the condition, and every named scalar [B] to the velocity [B, ...]."""
-        if scalars.keys() != set(self.embedders):
-            raise ValueError(f"expected the scalars {sorted(self.embedders)}, got {sorted(scalars)}")
+        if scalars.keys() != set(self.scalars):
+            raise ValueError(f"expected the scalars {sorted(self.scalars)}, got {sorted(scalars)}")
         parts = [embedder(scalars[name]) for name, embedder in self.embedders.items()]
         self._extra = sum(parts[1:], parts[0]) if parts else None
         try:
-            return self.backbone(x, t, condition)
+            return self.backbone(x, t, condition, **{name: scalars[name] for name in self.own if name in scalars})
         finally:
             self._extra = None
+
+
+def _spread(extra: Tensor, embedding: Tensor) -> Tensor:
+    """[B, D] for an embedding [B, D], [B, L, D], or [B L, D] of L tokens each."""
+    extra = extra.repeat_interleave(len(embedding) // len(extra), 0)
+    return extra.view(len(embedding), *[1] * (embedding.ndim - 2), -1)

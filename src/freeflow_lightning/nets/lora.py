@@ -55,7 +55,7 @@ class Adapter(nn.Module):
         base: the frozen backbone (x, t, condition) -> u; its layers are wrapped in place, its state dict keeps its keys.
         name: the adapter's name on the backbone, a new one.
         lora: rank, scale and layers.
-        time_module: path of the time embedding, which is adapted only if `target_modules` names it.
+        time_modules: paths of the time embedding, which is adapted only if `target_modules` names it.
 
     Raises:
         ValueError: no layer to adapt, or one that LoRA does not know.
@@ -63,20 +63,20 @@ class Adapter(nn.Module):
 
     base: nn.Module
 
-    def __init__(self, base: nn.Module, name: str, lora: LoRA, time_module: str) -> None:
+    def __init__(self, base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str]) -> None:
         super().__init__()
         object.__setattr__(self, "base", base)  # not registered
         self.name = name
-        _inject(base, name, lora, time_module)
+        _inject(base, name, lora, time_modules)
         self._layers = dict(_adapted_layers(base))
         for path, layer in self._layers.items():
             for part in ("lora_A", "lora_B", "lora_dropout"):
                 _mirror(self, f"{path}.{part}", getattr(layer, part)[name])
 
-    def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """u(x, t | condition) of the adapted backbone, [B, ...]."""
+    def forward(self, x: Tensor, t: Tensor, condition: Any = None, **own: Tensor) -> Tensor:
+        """u(x, t | condition) of the adapted backbone, [B, ...]; with the scalars that it takes itself."""
         with self._on():
-            return self.base(x, t, condition)
+            return self.base(x, t, condition, **own)
 
     @contextmanager
     def _on(self) -> Iterator[None]:
@@ -107,12 +107,12 @@ def merge(network: ScalarConditioned) -> ScalarConditioned:
     """An adapted student as a network that stands alone, for export; one without an adapter is copied."""
     if not isinstance(network.backbone, Adapter):
         return copy.deepcopy(network)
-    twin = ScalarConditioned(network.backbone.merged(), tuple(network.embedders), network.time_module, network.scale)
+    twin = ScalarConditioned(network.backbone.merged(), network.scalars, network.time_module, network.scale)
     twin.embedders.load_state_dict(network.embedders.state_dict())
     return twin.to(next(network.parameters()).device).train(network.training)
 
 
-def _inject(base: nn.Module, name: str, lora: LoRA, time_module: str) -> None:
+def _inject(base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str]) -> None:
     """Add an adapter to the layers of the backbone, in float32, and leave every other adapter as it is."""
     try:
         from peft import LoraConfig, inject_adapter_in_model  # noqa: PLC0415 (optional)
@@ -120,7 +120,7 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_module: str) -> None:
         raise ModuleNotFoundError("lora needs the library peft: pip install 'freeflow-lightning[lora]'") from error
     earlier = [path for path, _ in _adapted_layers(base)]
     trained = {parameter: parameter.requires_grad for parameter in base.parameters()}
-    targets = earlier or _targets(base, lora, time_module)
+    targets = earlier or _targets(base, lora, time_modules)
     settings = LoraConfig(
         r=lora.rank,
         lora_alpha=lora.rank if lora.alpha is None else lora.alpha,  # type: ignore[arg-type]  # peft divides it by r
@@ -147,14 +147,14 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_module: str) -> None:
         base.register_state_dict_post_hook(_own_keys)
 
 
-def _targets(base: nn.Module, lora: LoRA, time_module: str) -> list[str] | str:
+def _targets(base: nn.Module, lora: LoRA, time_modules: Sequence[str]) -> list[str] | str:
     if lora.target_modules is not None:
         return lora.target_modules
     found = [path for path, module in base.named_modules() if isinstance(module, nn.Linear)]
     closed = [
         path for path, module in base.named_modules() if isinstance(module, nn.MultiheadAttention)
     ]  # reads weights itself
-    chosen = [path for path in found if not f"{path}.".startswith(tuple(f"{outer}." for outer in [time_module, *closed]))]
+    chosen = [path for path in found if not f"{path}.".startswith(tuple(f"{outer}." for outer in [*time_modules, *closed]))]
     if not chosen:
         kinds = sorted({type(m).__name__ for m in base.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))})
         raise ValueError(f"{type(base).__name__} has no nn.Linear to adapt: name layers in lora.target_modules; it has {kinds}")

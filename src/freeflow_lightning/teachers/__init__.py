@@ -2,8 +2,11 @@
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
+from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
 from freeflow_lightning.teachers.contract import Finding, described, examine
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
+from freeflow_lightning.teachers.diffusers import DiffusersTeacher
+from freeflow_lightning.teachers.diffusers_families import Family
 from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
 from freeflow_lightning.teachers.gaussian_path import (
@@ -19,17 +22,23 @@ from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
     "Betas",
+    "Classes",
+    "Conditions",
     "ConventionCheck",
     "CosineBetas",
     "DDPMTeacher",
+    "DiffusersTeacher",
     "EDMTeacher",
+    "Family",
     "Finding",
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",
     "LatentDecoder",
     "LinearPath",
+    "NoCondition",
     "PathTeacher",
+    "Prompts",
     "SiTTeacher",
     "SiTVelocity",
     "Teacher",

@@ -2,6 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import torch
@@ -28,8 +30,8 @@ class Teacher(nn.Module, ABC):
 
     sample_shape: tuple[int, ...]
     num_classes: int = 0
-    cfg_channels: int | None = None
-    """How many of the first channels `guided` guides; None for all (3 of 4 in the samplers of SiT and DiT)."""
+    rescale: Callable[[Tensor, Tensor], Tensor] | None = None
+    """What `guided` returns, given the linear guided velocity and the conditional one; None for the first itself."""
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -93,13 +95,24 @@ class Teacher(nn.Module, ABC):
         """|du/d(raw output)| of the network at t, [B]: Eq. 12 is trained in the units of the raw output."""
         return torch.ones_like(t)
 
+    def shard(self, rank: int, world_size: int) -> None:
+        """Let `draw_condition` use this process's share of the conditions, where they are read from files."""
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let `draw_condition` use all conditions again for a while: evaluation draws the same on every process."""
+        yield
+
     def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
         """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.
 
         Both are functions of (seed, stream, index) alone: not of the batch, the number of processes or the device.
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
-        draws = [self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()]
+        with self.whole():
+            draws = [
+                self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()
+            ]
         return z, apply(lambda tensor: tensor.to(device), join(*draws))
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
@@ -112,7 +125,7 @@ class Teacher(nn.Module, ABC):
         if gamma is None:
             return self(x, t, condition)
         null = self.null_condition(condition)
-        return guided_velocity(self, x, t, condition, null=null, gamma=gamma, interval=interval, channels=self.cfg_channels)
+        return guided_velocity(self, x, t, condition, null=null, gamma=gamma, interval=interval, rescale=self.rescale)
 
 
 def trainable_copy(network: Network) -> Network:

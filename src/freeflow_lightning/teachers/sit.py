@@ -1,10 +1,12 @@
 """SiT teachers: the changes of variables from SiT's and REPA's networks to u, and our own weight files."""
 
 import json
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from lightning.pytorch.utilities import rank_zero_info
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -42,6 +44,16 @@ class SiTVelocity(nn.Module):
         """u(x, t | condition), [B, C, H, W]."""
         prior_time, sign = PRIOR_TIME_AND_SIGN[self.convention]
         return sign * self.net(x, t if prior_time else 1 - t, condition)
+
+
+@dataclass(frozen=True)
+class FirstChannels:
+    """Guidance of the first channels only, the others staying conditional: 3 of 4 in the samplers of SiT and DiT."""
+
+    count: int
+
+    def __call__(self, guided: Tensor, conditional: Tensor) -> Tensor:
+        return torch.cat([guided[:, : self.count], conditional[:, self.count :].to(guided.dtype)], dim=1)
 
 
 class SiTTeacher(Teacher):
@@ -101,7 +113,7 @@ class SiTTeacher(Teacher):
             raise ValueError(
                 f"expected cfg_channels in 1 .. {self.sample_shape[0]}, the channels of the samples, got {cfg_channels}"
             )
-        self.cfg_channels = cfg_channels
+        self.rescale = None if cfg_channels is None else FirstChannels(cfg_channels)
         self.vae = LatentDecoder(vae, cache_dir=cache_dir, offline=offline) if isinstance(vae, str) else vae
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:

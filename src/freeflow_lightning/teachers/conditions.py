@@ -1,0 +1,215 @@
+"""What a teacher is conditioned on: classes, prompts, or nothing; three siblings."""
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Generator, Tensor
+from torch.nn.functional import pad
+
+SCHEMA = 1
+
+
+class Conditions(ABC):
+    """A source of conditions."""
+
+    num_classes: int = 0
+
+    @abstractmethod
+    def draw(self, n: int, generator: Generator) -> Any:
+        """n conditions as a function of the generator, on its device."""
+
+    @abstractmethod
+    def null(self, condition: Any) -> Any:
+        """The condition that means "no condition", shaped as `condition`."""
+
+    def shard(self, rank: int, world_size: int) -> None:  # noqa: B027 (most have nothing to share out)
+        """Let `draw` use this process's share, where the source has something to share out."""
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        """Let `draw` use everything again for a while: evaluation draws the same on every process."""
+        yield
+
+
+class NoCondition(Conditions):
+    """The network takes no condition; it cannot be guided."""
+
+    def draw(self, n: int, generator: Generator) -> None:
+        return None
+
+    def null(self, condition: Any) -> Any:
+        raise ValueError("a network without conditions cannot be guided: set guidance_range to [1, 1]")
+
+
+class Classes(Conditions):
+    """Labels 0 .. num_classes - 1, drawn uniformly; the label num_classes is "no class".
+
+    Args:
+        num_classes: number of classes without the null class.
+
+    >>> Classes(10).null(torch.tensor([3]))
+    tensor([10])
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        if num_classes < 1:
+            raise ValueError(f"expected at least one class, got {num_classes}")
+        self.num_classes = num_classes
+
+    def draw(self, n: int, generator: Generator) -> Tensor:
+        return torch.randint(self.num_classes, (n,), generator=generator, device=generator.device)
+
+    def null(self, condition: Tensor) -> Tensor:
+        return torch.full_like(condition, self.num_classes)
+
+
+class Prompts(Conditions):
+    """Text embeddings that `freeflow embed` wrote, drawn uniformly; read from disk as they are drawn.
+
+    In a run of several processes each draws from its own block of prompts, so that it opens only the files of that block.
+
+    Args:
+        folder: of index.json, the shards prompts_*.safetensors and null.safetensors.
+
+    Raises:
+        FileNotFoundError: no such folder, or a file of it is missing.
+        ValueError: an index that this version cannot read, or files that do not fit it.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self.index = read_index(self.folder)
+        self.names: list[str] = self.index["tensors"]
+        self.lengths: dict[str, int] = self.index["lengths"]
+        self._first = [shard["first"] for shard in self.index["shards"]]
+        self._share = range(len(self))
+        self._null = {name: self._padded(name, tensor) for name, tensor in self._read("null.safetensors", [0]).items()}
+
+    def __len__(self) -> int:
+        return int(self.index["count"])
+
+    def draw(self, n: int, generator: Generator) -> dict[str, Tensor]:
+        place = torch.randint(len(self._share), (n,), generator=generator, device=generator.device).cpu()
+        return self.rows(place + self._share.start, generator.device)
+
+    def rows(self, index: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
+        """The embeddings of the prompts with these numbers [B] (lines of prompts.txt from 0), padded to one length."""
+        if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(self):
+            raise ValueError(f"expected prompts 0 .. {len(self) - 1}, got {index.tolist()}")
+        shards = torch.bucketize(index, torch.tensor(self._first), right=True) - 1
+        found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(index) for name in self.names}
+        for k in shards.unique().tolist():
+            places = (shards == k).nonzero()[:, 0].tolist()
+            rows = self._read(self.index["shards"][k]["file"], [int(index[i]) - self._first[k] for i in places])
+            for name, tensor in rows.items():
+                for i, row in zip(places, self._padded(name, tensor), strict=True):
+                    found[name][i] = row
+        return {
+            name: torch.stack(tensors).to(device) if tensors else self._null[name][:0].to(device)
+            for name, tensors in found.items()
+        }
+
+    def null(self, condition: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        return {name: self._null[name].to(tensor.device).expand_as(tensor).clone() for name, tensor in condition.items()}
+
+    def shard(self, rank: int, world_size: int) -> None:
+        start, end = rank * len(self) // world_size, (rank + 1) * len(self) // world_size
+        self._share = range(start, max(end, start + 1))
+
+    @contextmanager
+    def whole(self) -> Iterator[None]:
+        share, self._share = self._share, range(len(self))
+        try:
+            yield
+        finally:
+            self._share = share
+
+    def _read(self, file: str, rows: list[int]) -> dict[str, Tensor]:
+        """Rows of a shard; only their part of the file is read."""
+        path = self.folder / file
+        if not path.is_file():
+            raise FileNotFoundError(f"no {file} in {self.folder}, which its index.json names: run freeflow embed again")
+        try:
+            with safe_open(path, "pt") as shard:
+                return {name: torch.cat([shard.get_slice(name)[i : i + 1] for i in rows]) for name in self.names}
+        except (SafetensorError, OSError, IndexError, RuntimeError) as error:
+            raise ValueError(f"{path} does not fit its index.json ({error}): run freeflow embed again") from error
+
+    def _padded(self, name: str, tensor: Tensor) -> Tensor:
+        """[B, L, ...] to the folder's length; embeddings and masks end in zeros."""
+        missing = self.lengths[name] - tensor.shape[1] if name in self.lengths else 0
+        return pad(tensor, [0, 0] * (tensor.ndim - 2) + [0, missing]) if missing else tensor
+
+
+def read_index(folder: Path) -> dict[str, Any]:
+    """The index of a folder of embeddings, checked."""
+    path = folder / "index.json"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"no embeddings in {folder}: write them with freeflow embed --model MODEL --prompts prompts.txt --output {folder}"
+        )
+    try:
+        index = json.loads(path.read_text())
+        if index["schema"] != SCHEMA or index["count"] < 1 or not index["shards"]:
+            raise ValueError(f"schema {index['schema']}, {index['count']} prompts in {len(index['shards'])} shards")
+        return index
+    except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not an index that this version reads ({error}): run freeflow embed again") from error
+
+
+def write_prompts(
+    folder: Path, batches: Iterable[dict[str, Tensor]], null: dict[str, Tensor], about: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Write embeddings for `Prompts`: one shard per batch, the empty prompt once, and the index; returns the index.
+
+    Args:
+        folder: made if it does not exist; it must hold no embeddings yet.
+        batches: condition by argument name, the batch first: [n, L, D] token embeddings, [n, L] masks, [n, D] vectors.
+        null: the same for the empty prompt, n = 1.
+        about: further entries of the index.
+
+    Raises:
+        ValueError: embeddings are there already, or texts of several lengths come without a mask to tell them apart.
+    """
+    if (folder / "index.json").exists():
+        raise ValueError(f"{folder} holds embeddings already: give an empty folder, or delete it")
+    folder.mkdir(parents=True, exist_ok=True)
+    shards: list[dict[str, Any]] = []
+    lengths: dict[str, set[int]] = {}
+    count = 0
+
+    def write(file: str, tensors: dict[str, Tensor]) -> None:
+        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, str(folder / file))
+        for name, tensor in tensors.items():
+            lengths.setdefault(name, set()).update([tensor.shape[1]] if tensor.ndim > 1 else [])
+
+    write("null.safetensors", null)
+    for batch in batches:
+        file, n = f"prompts_{len(shards):05d}.safetensors", len(next(iter(batch.values())))
+        write(file, batch)
+        shards.append({"file": file, "first": count, "count": n})
+        count += n
+    masks = [name for name in lengths if "mask" in name]
+    uneven = [name for name, found in lengths.items() if len(found) > 1]
+    if uneven and not masks:
+        raise ValueError(
+            f"the texts have lengths {sorted(set.union(*(lengths[name] for name in uneven)))} in {uneven}, and no mask says "
+            "where they end: encode them padded to one length"
+        )
+    index = {
+        "schema": SCHEMA,
+        **(about or {}),
+        "count": count,
+        "tensors": sorted(lengths),
+        "lengths": {name: max(found) for name, found in lengths.items() if found},
+        "shards": shards,
+    }
+    (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
+    return index
