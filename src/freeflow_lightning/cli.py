@@ -73,3 +73,7 @@ def foreseen(error: BaseException) -> bool:
     return raised and any(
         f"{os.sep}{package}{os.sep}" in frames[-1].filename for package in ("freeflow_lightning", "jsonargparse")
     )
+
+
+if __name__ == "__main__":
+    main()

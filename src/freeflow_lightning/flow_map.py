@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from freeflow_lightning import flow
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.sampling import Draw, evaluate_rows
 from freeflow_lightning.teachers import Teacher
 
 
@@ -84,16 +85,19 @@ class FlowMap(nn.Module):
         """
         if n < 1:
             raise ValueError(f"expected at least one sample, got {n}")
+        self.check_guidance(guidance)
+        parts = []
+        for index in torch.arange(n).split(batch_size):
+            z, drawn = Draw(seed).noise(self.teacher, index + first, self.device)
+            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
+            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, drawn if condition is None else given))
+        return torch.cat(parts)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Warn where gamma is outside the range that the student was trained for."""
         low, high = self.guidance_range
         if not low <= guidance <= high:
-            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=2)
-        parts = []
-        for start in range(0, n, batch_size):
-            index = torch.arange(start, min(start + batch_size, n))
-            z, drawn = self.teacher.draw_indexed(index + first, seed=seed, stream="samples", device=self.device)
-            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
-            parts.append(self(z, drawn if condition is None else given, guidance))
-        return torch.cat(parts)
+            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:

@@ -12,12 +12,13 @@ from torch import Tensor
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks.trajectory import relative_error
 from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.sample import pick_device
+from freeflow_lightning.commands.source import open_student, pick_device
 from freeflow_lightning.digits import load_digits
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, to_uint8
-from freeflow_lightning.reference import Sampler, pictures
+from freeflow_lightning.reference import Sampler
 from freeflow_lightning.run_folder import read_metrics, versions
+from freeflow_lightning.sampling import pictures
 
 STEPS = (1, 2, 4, 8, 64)
 BATCH = 512
@@ -74,7 +75,7 @@ def report(
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
     """
     folder = newest(Path(run))
-    student = FlowMap.from_checkpoint(checkpoint_of(folder)).to(pick_device(device))
+    student = open_student(checkpoint_of(folder), device=pick_device(device))
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
     z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
