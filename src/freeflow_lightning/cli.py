@@ -12,7 +12,9 @@ from freeflow_lightning.commands.errors import brief
 VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
-    "sample": ("freeflow_lightning.commands.sample", "draw one-step samples from a checkpoint"),
+    "sample": ("freeflow_lightning.commands.sample", "draw any number of samples from a checkpoint"),
+    "evaluate": ("freeflow_lightning.commands.evaluate", "measure a student against its teacher or given statistics"),
+    "diagnose": ("freeflow_lightning.commands.diagnose", "see where a student goes wrong, in one HTML page"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
 }
 """Verb: (module with a `main`, what it does). Modules are imported only when their verb is called."""

@@ -104,6 +104,8 @@ def start(devices: int) -> None:
         while not any(process.poll() for process in running) and any(process.poll() is None for process in running):
             time.sleep(0.05)
         failed = [rank for rank, process in enumerate(running) if process.poll()]
+        if failed and _ends_with_an_error(running[0]):
+            failed = [0]  # what all of them met, it has said already
         if failed and 0 not in failed:
             quiet[failed[0]].seek(0)
             sys.stderr.write(quiet[failed[0]].read())
@@ -113,3 +115,11 @@ def start(devices: int) -> None:
         for process in running:
             process.kill()
             process.wait()
+
+
+def _ends_with_an_error(process: subprocess.Popen, patience_s: float = 3.0) -> bool:
+    """Whether a process fails too, within a moment."""
+    try:
+        return process.wait(patience_s) != 0
+    except subprocess.TimeoutExpired:
+        return False

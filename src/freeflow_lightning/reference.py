@@ -17,7 +17,7 @@ from freeflow_lightning.data import IndexRange
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
 from freeflow_lightning.processes import Processes
-from freeflow_lightning.sampling import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
 from freeflow_lightning.teachers import Teacher
 
 log = logging.getLogger(__name__)
@@ -56,6 +56,7 @@ def teacher_table(
     stream: str = "reference",
     classes: tuple[int, ...] | None = None,
     batch_size: int = 256,
+    decode_batch_size: int | None = None,
     device: torch.device | str = "cpu",
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     folder: Path | None = None,
@@ -76,6 +77,7 @@ def teacher_table(
             disjoint from every stream that students are evaluated on.
         classes: given to the samples in turn; drawn if not given.
         batch_size: samples per teacher call; has no influence.
+        decode_batch_size: samples that are decoded at once; a whole batch if not given.
         device: where to compute.
         processes: each draws its share.
         folder: of the cache; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
@@ -107,22 +109,54 @@ def teacher_table(
         return table
     if processes.first:
         log.info("drawing %d samples of the teacher (%s), %d %s steps", count, stream, sampler.steps, sampler.method)
-    builder, which = TableBuilder(network, KEPT), Draw(seed, classes, stream)
-    for batch in IndexRange(count, batch_size, seed, processes.rank, processes.size):
+    table = draw_table(
+        lambda z, c: sampler(teacher, z, c),
+        teacher,
+        network,
+        Draw(seed, classes, stream),
+        count=count,
+        kept=KEPT,
+        batch_size=batch_size,
+        decode_batch_size=decode_batch_size,
+        device=device,
+        processes=processes,
+        advance=advance,
+    )
+    if table is not None:
+        write_cache(path, table.tensors(), facts)
+    return table
+
+
+def draw_table(
+    draw: Drawer,
+    teacher: Teacher,
+    network: nn.Module,
+    which: Draw,
+    *,
+    count: int,
+    kept: int,
+    batch_size: int = 256,
+    decode_batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    advance: Callable[[int], None] | None = None,
+) -> FeatureTable | None:
+    """The features of `count` samples that `draw` makes of the noise of `which`; on the first process, None on the others.
+
+    Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
+    """
+    builder = TableBuilder(network, kept)
+    for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
         index = batch.indices[batch.indices < count]
         if not len(index):
             continue
         z, condition = which.noise(teacher, index, device)
-        x = evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition)
-        builder.add(index, pictures(teacher, x), labels_of(teacher, condition))
+        seen = pictures(teacher, evaluate_rows(draw, z, condition), batch_size=decode_batch_size)
+        builder.add(index, seen, labels_of(teacher, condition))
         if advance is not None:
             advance(len(index))
     parts = processes.gather(builder.part())
-    if parts is None:
-        return None
-    table = merged(parts)
-    write_cache(path, table.tensors(), facts)
-    return table
+    return None if parts is None else merged(parts)
 
 
 def teacher_endpoints(
