@@ -121,7 +121,7 @@ def evaluate_tables(
             made["diversity"] = _diversity(table, reference)
         if classifies and "labels" in table.rows:
             right = (table.rows["logits"].argmax(1) == table.rows["labels"]).double()
-            made["recognised"] = _mean(right)
+            made["recognised"] = Score.share(float(right.mean()), len(right))
     if endpoints is not None:
         scores["endpoint_error"], scores["displacement_error"] = _mean(endpoints.relative), _mean(endpoints.displacement)
     rows = _class_rows(samples, reference, floor, endpoints, num_classes, classifies) if num_classes else []

@@ -131,3 +131,23 @@ def build_module(checkpoint: dict[str, Any], path: str | Path, teacher: Teacher 
     if not isinstance(module, FreeFlowModule):
         raise ValueError(f"{path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule")
     return module
+
+
+def read_auxiliary(path: str | Path, teacher: Teacher) -> tuple[FreeFlowModule, nn.Module] | None:
+    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
+
+    Raises:
+        ValueError: weights that do not fit the checkpoint's config.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = {k.removeprefix("auxiliary."): v for k, v in checkpoint["state_dict"].items() if k.startswith("auxiliary.")}
+    if not weights:
+        return None
+    module = build_module(checkpoint, path, teacher)
+    if module.auxiliary is None:
+        raise ValueError(f"{path} holds an auxiliary network that its config does not have (correction_fraction 0)")
+    try:
+        module.auxiliary.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the auxiliary network of {path} does not fit its config: {error}") from error
+    return module, module.auxiliary.eval()

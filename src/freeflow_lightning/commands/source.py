@@ -6,7 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from freeflow_lightning.flow_map import FlowMap
+from freeflow_lightning.diagnosis import TrainedAuxiliary
+from freeflow_lightning.flow_map import FlowMap, read_auxiliary
 from freeflow_lightning.processes import Processes
 from freeflow_lightning.reference import Sampler, weights_hash
 from freeflow_lightning.sampling import Draw, Drawer, balanced_classes
@@ -22,6 +23,16 @@ def open_student(path: str | Path, *, average: str | None = None, device: torch.
         device: where to put it.
     """
     return FlowMap.from_checkpoint(path, average=average).to(device)
+
+
+def open_auxiliary(path: str | Path, student: FlowMap) -> TrainedAuxiliary | None:
+    """The auxiliary network that was trained with a student, on its device; None where the path holds none."""
+    found = read_auxiliary(path, student.teacher)
+    if found is None:
+        return None
+    module, network = found
+    frozen = network.to(student.device)
+    return TrainedAuxiliary(frozen, module.r, module.guidance_range, module.guidance_interval, module.auxiliary_lr)
 
 
 def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)

@@ -32,7 +32,9 @@ class DINOv2Features(FeatureNetwork):
         super().__init__()
         where = f"huggingface.co/timm/{architecture}, model.safetensors"
         if weights_path is None:
-            raise FileNotFoundError(f"no DINOv2 weights: download them ({where}) and pass weights_path= with the place")
+            raise FileNotFoundError(
+                f"no DINOv2 weights: download them ({where}) and say where they are (weights_path=, or --weights)"
+            )
         try:
             weights = load_file(weights_path) if weights_path.endswith(".safetensors") else _tensors(weights_path)
         except FileNotFoundError as error:

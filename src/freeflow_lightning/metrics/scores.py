@@ -27,6 +27,17 @@ class Score(NamedTuple):
         """value +- 1.96 standard errors."""
         return cls(value, value - 1.96 * error, value + 1.96 * error)
 
+    @classmethod
+    def share(cls, value: float, n: int) -> "Score":
+        """A fraction of n, with Wilson's interval.
+
+        >>> Score.share(1.0, 100)  # doctest: +ELLIPSIS
+        Score(value=1.0, low=0.963..., high=1.0)
+        """
+        square = 1.96**2 / n
+        middle, half = value + square / 2, 1.96 * (value * (1 - value) / n + square / (4 * n)) ** 0.5
+        return cls(value, (middle - half) / (1 + square), (middle + half) / (1 + square))
+
 
 def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> dict[str, Score]:
     """Every distance that the two tables allow: fid, sfid, kid, precision, recall, density, coverage.
@@ -52,7 +63,7 @@ def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> di
     made["kid"] = Score.around(*kernel_distance(x, y))
     sizes = {"precision": len(x), "recall": len(y), "density": 0, "coverage": len(y)}
     for name, share in coverage(x, y, k=k)._asdict().items():
-        made[name] = Score.around(share, (share * (1 - share) / sizes[name]) ** 0.5) if sizes[name] else Score(share)
+        made[name] = Score.share(share, sizes[name]) if sizes[name] else Score(share)
     return made
 
 

@@ -39,9 +39,13 @@ def read_statistics(
     if pictures is not None:
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or len(pictures) < 2:
             raise ValueError(f"expected pictures uint8 [N, H, W, C] in arr_0 of {path}, got {pictures.dtype} {pictures.shape}")
+        labels = content.get("arr_1")
+        if labels is not None and (labels.shape != (len(pictures),) or labels.dtype.kind not in "iu"):
+            raise ValueError(f"expected one class for each picture in arr_1 of {path}, got {labels.dtype} {labels.shape}")
         builder = TableBuilder(network, kept=len(pictures))
         for index in torch.arange(len(pictures)).split(batch_size):
-            builder.add(index, torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device))
+            seen = torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device)
+            builder.add(index, seen, None if labels is None else torch.from_numpy(labels[index.numpy()]))
         table = merged([builder.part()])
     given = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
     moments = {name: _moments(content, keys, path) for name, keys in given.items() if keys[0] in content}
@@ -79,7 +83,9 @@ def _read(path: Path) -> dict[str, Any]:
 
 def _read_numpy(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0") if name in file} or dict.fromkeys(file)
+        return {
+            name: file[name] for name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0", "arr_1") if name in file
+        } or dict.fromkeys(file)
 
 
 def _read_torch(path: Path) -> dict[str, Any]:
