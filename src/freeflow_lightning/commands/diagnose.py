@@ -31,8 +31,8 @@ from freeflow_lightning.diagnosis import (
 from freeflow_lightning.flow import EVALUATIONS
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import FeatureNetwork
-from freeflow_lightning.metrics.coverage import nearest
 from freeflow_lightning.metrics.scores import spread
+from freeflow_lightning.metrics.support import nearest
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.sampling import Draw, evaluate_rows, labels_of, pictures
 

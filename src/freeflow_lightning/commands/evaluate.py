@@ -39,8 +39,8 @@ TITLES = {
 }
 SHOWN_CLASSES = 20
 INTERVALS = (
-    "95 %: FID by the jackknife over 10 groups of samples, KID over random subsets, others binomial or standard errors of a "
-    "mean; the reference is held fixed"
+    "95 %: FID and KID by the jackknife over 10 groups of samples, others binomial or standard errors of a mean; "
+    "the reference is held fixed"
 )
 WIDE = 120
 

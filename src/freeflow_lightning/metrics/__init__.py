@@ -1,14 +1,14 @@
 """Metrics of generated samples: distances between features, the networks that make features, and tables of both."""
 
-from freeflow_lightning.metrics.coverage import Coverage, coverage
 from freeflow_lightning.metrics.dino import DINOv2Features
 from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
 from freeflow_lightning.metrics.frechet import FrechetDistance, Moments, frechet_distance, mean_and_covariance, square_root
 from freeflow_lightning.metrics.images import from_uint8, to_uint8
 from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
-from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance, squared_mmd
+from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
 from freeflow_lightning.metrics.scores import Score, compare, inception_score
 from freeflow_lightning.metrics.statistics import read_statistics
+from freeflow_lightning.metrics.support import Coverage, coverage
 from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merged
 
 __all__ = [
@@ -35,6 +35,5 @@ __all__ = [
     "merged",
     "read_statistics",
     "square_root",
-    "squared_mmd",
     "to_uint8",
 ]

@@ -3,52 +3,67 @@
 from typing import NamedTuple
 
 import torch
-from torch import Generator, Tensor
+from torch import Tensor
+
+GROUPS = 10
+BLOCK = 1024
 
 
 class KernelDistance(NamedTuple):
-    """Mean over random subsets, and its standard error."""
+    """Value, and its standard error over other samples x (NaN for fewer than 20 of them)."""
 
     value: float
     error: float
 
 
-def squared_mmd(x: Tensor, y: Tensor) -> Tensor:
+def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
     """Unbiased MMD^2 of features x [n, d] and y [m, d] with k(a, b) = (a . b / d + 1)^3; below 0 at equal laws half the time.
 
-    Binkowski et al. 2018, "Demystifying MMD GANs", Eq. 4.
+    Binkowski et al. 2018, "Demystifying MMD GANs", Eq. 4, over all samples at once. The usual mean over 100 random subsets
+    of 1000 estimates the same number with more noise. The error is the jackknife's, ten groups of x left out in turn.
+    Memory grows with n + m.
 
     Raises:
         ValueError: fewer than two samples on a side.
 
-    >>> squared_mmd(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]]))
-    tensor(-5., dtype=torch.float64)
+    >>> kernel_distance(torch.tensor([[0.0], [2.0]]), torch.tensor([[1.0], [1.0]]))
+    KernelDistance(value=-19.0, error=nan)
     """
     n, m = len(x), len(y)
     if min(n, m) < 2:
         raise ValueError(f"expected at least two samples on either side, got {n} and {m}")
     x, y = x.double(), y.double()
+    groups = [x[start::GROUPS] for start in range(GROUPS)] if n >= 2 * GROUPS else [x]
+    sizes = torch.tensor([len(g) for g in groups], device=x.device)
+    within = torch.zeros(len(groups), len(groups), dtype=torch.float64, device=x.device)
+    for a, first in enumerate(groups):
+        for b, second in enumerate(groups[: a + 1]):
+            within[a, b] = within[b, a] = _kernel_sum(first, second)
+        within[a, a] -= _diagonal(first)
+    across = torch.stack([_kernel_sum(first, y) for first in groups])
+    reference = (_kernel_sum(y, y) - _diagonal(y)) / (m * (m - 1))
 
-    def kernel(a: Tensor, b: Tensor) -> Tensor:
-        return (a @ b.mT / a.shape[1] + 1) ** 3
+    def distance(within: Tensor, across: Tensor, n: Tensor) -> Tensor:
+        return within / (n * (n - 1)) + reference - 2 * across / (n * m)
 
-    xx, yy = kernel(x, x), kernel(y, y)
-    within = (xx.sum() - xx.trace()) / (n * (n - 1)) + (yy.sum() - yy.trace()) / (m * (m - 1))
-    return within - 2 * kernel(x, y).mean()
+    value = distance(within.sum(), across.sum(), sizes.sum())
+    if len(groups) == 1:
+        return KernelDistance(float(value), float("nan"))
+    left = distance(within.sum() - 2 * within.sum(1) + within.diagonal(), across.sum() - across, sizes.sum() - sizes)
+    error = ((GROUPS - 1) / GROUPS * (left - left.mean()).square().sum()).sqrt()
+    return KernelDistance(float(value), float(error))
 
 
-def kernel_distance(x: Tensor, y: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0) -> KernelDistance:
-    """KID as usually reported: the mean of `squared_mmd` over random subsets of at most `subset_size` of each side.
+def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
+    """The sum of k over all pairs."""
+    total = x.new_zeros(())
+    for a in x.split(BLOCK):
+        for b in y.split(BLOCK):
+            inner = a @ b.mT / x.shape[1] + 1
+            total = total + (inner * inner * inner).sum()
+    return total
 
-    The error is the standard deviation over the subsets divided by the root of the number of disjoint ones that there are.
-    """
-    generator = Generator().manual_seed(seed)
-    size = min(subset_size, len(x), len(y))
-    values = torch.stack(
-        [
-            squared_mmd(*(f[torch.randperm(len(f), generator=generator)[:size].to(f.device)] for f in (x, y)))
-            for _ in range(subsets if size < max(len(x), len(y)) else 1)
-        ]
-    )
-    disjoint = max(1, min(len(values), min(len(x), len(y)) // size))
-    return KernelDistance(float(values.mean()), float(values.std()) / disjoint**0.5 if len(values) > 1 else float("nan"))
+
+def _diagonal(x: Tensor) -> Tensor:
+    """The sum of k(a, a)."""
+    return ((x.square().sum(1) / x.shape[1] + 1) ** 3).sum()
