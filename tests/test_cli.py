@@ -1,6 +1,5 @@
 """The command: what it answers when something is wrong, and what it draws."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ from PIL import Image
 
 from freeflow_lightning import cli
 from freeflow_lightning.commands.errors import brief
-from freeflow_lightning.teachers import SiTVelocity, save_sit
-from nets.random_weights import tiny_sit
 
 TEACHERS = """
 import torch
@@ -208,33 +205,6 @@ def test_a_teacher_in_the_current_folder_is_found_by_the_installed_command(pull)
 
 
 # Samples
-
-
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A student of pictures [3, 4, 4] in five classes, trained for two steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    save_sit(folder / "sit.safetensors", SiTVelocity(tiny_sit()))
-    options = {
-        "--model.class_path": "FreeFlowModule",
-        "--model.init_args.teacher": "SiTTeacher",
-        "--model.init_args.teacher.checkpoint": folder / "sit.safetensors",
-        "--data": "PriorDataModule",
-        "--data.batch_size": 4,
-        "--data.length": 2,
-        "--trainer.accelerator": "cpu",
-        "--trainer.max_steps": 2,
-        "--trainer.enable_progress_bar": "false",
-        "--trainer.callbacks+": "StudentEMA",
-        "--trainer.default_root_dir": folder,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["freeflow", "fit", *(f"{name}={value}" for name, value in options.items())])
-        patch.setattr(sys, "stdout", io.StringIO())
-        cli.main()
-    (path,) = folder.glob("runs/default/version_0/checkpoints/*.ckpt")
-    return path
 
 
 def pictures(folder: Path) -> dict[str, bytes]:
