@@ -194,19 +194,18 @@ def auxiliary_lag(
         [p for p in twin.parameters() if p.requires_grad], lr=auxiliary.lr, betas=(0.9, 0.99)
     )  # Table 6
     z, condition = which.noise(student.teacher, torch.arange(samples), device)
-    places = torch.tensor(PLACES, device=device).repeat(-(-samples // len(PLACES)))[:samples]
+    one, n = torch.ones(samples, device=device), _noise(z, which.seed)
 
     @torch.no_grad()
     def held_out(network: Callable[..., Tensor]) -> Tensor:
-        f, n, gamma = student(z, condition, guidance), _noise(z, which.seed), torch.full((samples,), guidance, device=device)
         losses = []
         for rows in torch.arange(samples, device=device).split(batch_size):
-            c = take(condition, rows)
-            x_r = interpolate(f[rows], n[rows], places[rows])
-            error = network(x_r, places[rows], c, gamma=gamma[rows]) - (f[rows] - n[rows])
-            losses.append(error.flatten(1).square().mean(1))
-        loss = torch.cat(losses)
-        return torch.stack([loss[places == place].mean() for place in places.unique()]).cpu()
+            c, gamma = take(condition, rows), guidance * one[rows]
+            f = student(z[rows], c, guidance)
+            for r in (place * one[rows] for place in PLACES):
+                error = network(interpolate(f, n[rows], r), r, c, gamma=gamma) - (f - n[rows])
+                losses.append(error.flatten(1).square().mean(1).sum())
+        return torch.stack(losses).view(-1, len(PLACES)).sum(0).cpu() / samples
 
     now = held_out(auxiliary.network)
     for step in range(steps):
@@ -215,11 +214,11 @@ def auxiliary_lag(
         c = student.teacher.draw_condition(batch_size, generator)
         low, high = auxiliary.guidance_range
         gamma = low + (high - low) * torch.rand(batch_size, generator=generator, device=device)
-        n = torch.randn(noise.shape, generator=generator, device=device)
+        epsilon = torch.randn(noise.shape, generator=generator, device=device)
         r = auxiliary.r.sample(batch_size, generator)
         f = student(noise, c, gamma)
-        output = twin(interpolate(f, n, r), r, c, gamma=gamma)
-        residual = auxiliary_residual(twin, f, n, r, output=output)
+        output = twin(interpolate(f, epsilon, r), r, c, gamma=gamma)
+        residual = auxiliary_residual(twin, f, epsilon, r, output=output)
         optimizer.zero_grad()
         residual.surrogate().mean().backward()
         optimizer.step()

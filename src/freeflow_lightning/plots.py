@@ -80,7 +80,7 @@ def curves(
     for name, level in (levels or {}).items():
         axis.axhline(level, linestyle="--", linewidth=1, color="#777777")
         axis.annotate(
-            name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#555555"
+            name, (1.02, level), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=8, color="#555555"
         )
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)

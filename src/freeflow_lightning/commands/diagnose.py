@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from freeflow_lightning import plots
-from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.features import Name, pick_features
 from freeflow_lightning.commands.page import Finding, Section, page
 from freeflow_lightning.commands.progress import progress_bar
@@ -139,10 +139,10 @@ def diagnose(
     ]
     folder = FilePath(output)
     folder.mkdir(parents=True, exist_ok=True)
-    about = f"{checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, features {type(network).__name__}"
-    (folder / "diagnosis.html").write_text(page("Diagnosis of a one-step student", about, findings, sections))
+    made_of = f"{checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, features {type(network).__name__}"
+    (folder / "diagnosis.html").write_text(page("Diagnosis of a one-step student", made_of, findings, sections))
     numbers = {
-        "about": about,
+        "about": made_of,
         "error_along_delta": dict(zip(path.delta.tolist(), path.errors.mean(1).tolist(), strict=True)),
         "solver_errors": solvers,
         "error_by_class": by_class,
@@ -241,13 +241,13 @@ def trajectory_findings(
 def sample_findings(pairs: Pairs) -> list[Finding]:
     """Diversity and nearest neighbours."""
     ours, theirs = (float(distance.median()) for distance in (pairs.to_teacher[1], pairs.to_student[1]))
-    low = pairs.diversity < 0.9
+    low, high = pairs.diversity < 0.9, pairs.diversity > 1.1
+    meaning = ": modes are getting lost." if low else ": noise, or samples that the teacher would not draw." if high else "."
     return [
         Finding(
-            "look" if low else "good",
+            "look" if low or high else "good",
             "diversity",
-            f"samples of one class are {pairs.diversity:.2f} times as far apart as the teacher's"
-            + (": modes are getting lost." if low else "."),
+            f"samples of one class are {pairs.diversity:.2f} times as far apart as the teacher's{meaning}",
         ),
         Finding(
             "look" if theirs > 1.3 * ours else "good",
@@ -411,4 +411,11 @@ def _side_by_side(sides: dict[str, Tensor], title: str) -> Figure:
 
 def main() -> None:
     """Parse the command line of `freeflow diagnose`."""
-    auto_cli(diagnose, args=sys.argv[2:], prog="freeflow diagnose", as_positional=False, parser_class=BriefErrors)
+    auto_cli(
+        diagnose,
+        args=sys.argv[2:],
+        prog="freeflow diagnose",
+        description=about(diagnose),
+        as_positional=False,
+        parser_class=BriefErrors,
+    )

@@ -5,7 +5,7 @@ import importlib
 import inspect
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser
@@ -77,6 +77,15 @@ def did_you_mean(word: str, options: list[str]) -> str:
 def _find(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
+
+
+def about(command: Callable[..., None]) -> str:
+    """What a command's docstring says before its arguments, for --help.
+
+    >>> about(print).splitlines()[0][:6]
+    'Prints'
+    """
+    return (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
 
 
 class BriefErrors(ArgumentParser):

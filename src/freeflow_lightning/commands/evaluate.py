@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.features import Name, pick_features
 from freeflow_lightning.commands.progress import progress_bar
 from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
@@ -311,4 +311,11 @@ def _flat(value: Any) -> str:
 
 def main() -> None:
     """Parse the command line of `freeflow evaluate`."""
-    auto_cli(evaluate, args=sys.argv[2:], prog="freeflow evaluate", as_positional=False, parser_class=BriefErrors)
+    auto_cli(
+        evaluate,
+        args=sys.argv[2:],
+        prog="freeflow evaluate",
+        description=about(evaluate),
+        as_positional=False,
+        parser_class=BriefErrors,
+    )

@@ -10,7 +10,7 @@ from jsonargparse import auto_cli
 from rich.progress import Progress
 
 from freeflow_lightning import plots
-from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.progress import progress_bar
 from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.processes import Processes, joined, start, starts_others
@@ -83,8 +83,8 @@ def sample(
         with progress_bar(processes.first) as bar:
             for gamma in scales:
                 path = Path(output) / f"guidance_{gamma:g}" if len(scales) > 1 else Path(output)
-                about = source.facts(gamma) | {"seed": seed, "classes": list(which.classes) if which.classes else "drawn"}
-                folder = SampleFolder(path, num_samples, about, npz=npz or flat)
+                facts = source.facts(gamma) | {"seed": seed, "classes": list(which.classes) if which.classes else "drawn"}
+                folder = SampleFolder(path, num_samples, facts, npz=npz or flat)
                 draw = source.drawer(gamma)
                 prepare(folder, processes, overwrite)
                 fill(folder, source.teacher, draw, which, student.device, batch_size, decode_batch_size, processes, bar)
@@ -143,4 +143,11 @@ def fill(
 
 def main() -> None:
     """Parse the command line of `freeflow sample`."""
-    auto_cli(sample, args=sys.argv[2:], prog="freeflow sample", as_positional=False, parser_class=BriefErrors)
+    auto_cli(
+        sample,
+        args=sys.argv[2:],
+        prog="freeflow sample",
+        description=about(sample),
+        as_positional=False,
+        parser_class=BriefErrors,
+    )
