@@ -4,6 +4,9 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
 
+import io
+import sys
+
 import pytest
 import torch
 
@@ -34,3 +37,34 @@ def freeflow(monkeypatch, capsys):
         return code, out, err
 
     return run
+
+
+@pytest.fixture(scope="session")
+def checkpoint(tmp_path_factory):
+    """A student of pictures [3, 4, 4] in five classes, trained for two steps."""
+    from freeflow_lightning import cli
+    from freeflow_lightning.teachers import SiTVelocity, save_sit
+    from nets.random_weights import tiny_sit
+
+    folder = tmp_path_factory.mktemp("trained")
+    save_sit(folder / "sit.safetensors", SiTVelocity(tiny_sit()))
+    options = {
+        "--model.class_path": "FreeFlowModule",
+        "--model.init_args.teacher": "SiTTeacher",
+        "--model.init_args.teacher.checkpoint": folder / "sit.safetensors",
+        "--data": "PriorDataModule",
+        "--data.batch_size": 4,
+        "--data.length": 2,
+        "--trainer.accelerator": "cpu",
+        "--trainer.max_steps": 2,
+        "--trainer.enable_progress_bar": "false",
+        "--trainer.callbacks+": "StudentEMA",
+        "--trainer.default_root_dir": folder,
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["freeflow", "fit", *(f"{name}={value}" for name, value in options.items())])
+        patch.setattr(sys, "stdout", io.StringIO())
+        cli.main()
+    (path,) = folder.glob("runs/default/version_0/checkpoints/*.ckpt")
+    return path

@@ -1,6 +1,5 @@
 """The command: what it answers when something is wrong, and what it draws."""
 
-import io
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +11,6 @@ from PIL import Image
 
 from freeflow_lightning import cli
 from freeflow_lightning.commands.errors import brief
-from freeflow_lightning.teachers import SiTVelocity, save_sit
-from nets.random_weights import tiny_sit
 
 TEACHERS = """
 import torch
@@ -109,7 +106,7 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["fly"], "unknown verb 'fly': expected one of fit, validate, sample"),
+        (["fly"], "unknown verb 'fly': expected one of fit, validate, inspect, sample"),
         (["fit"], "missing: teacher"),
         (["sample"], "missing: checkpoint"),
         (["sample", "--checkpoint", "gone.ckpt"], "no checkpoint at gone.ckpt: expected a .ckpt file"),
@@ -210,35 +207,8 @@ def test_a_teacher_in_the_current_folder_is_found_by_the_installed_command(pull)
 # Samples
 
 
-@pytest.fixture(scope="module")
-def checkpoint(tmp_path_factory):
-    """A student of pictures [3, 4, 4] in five classes, trained for two steps."""
-    folder = tmp_path_factory.mktemp("trained")
-    save_sit(folder / "sit.safetensors", SiTVelocity(tiny_sit()))
-    options = {
-        "--model.class_path": "FreeFlowModule",
-        "--model.init_args.teacher": "SiTTeacher",
-        "--model.init_args.teacher.checkpoint": folder / "sit.safetensors",
-        "--data": "PriorDataModule",
-        "--data.batch_size": 4,
-        "--data.length": 2,
-        "--trainer.accelerator": "cpu",
-        "--trainer.max_steps": 2,
-        "--trainer.enable_progress_bar": "false",
-        "--trainer.callbacks+": "StudentEMA",
-        "--trainer.default_root_dir": folder,
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        patch.chdir(folder)
-        patch.setattr(sys, "argv", ["freeflow", "fit", *(f"{name}={value}" for name, value in options.items())])
-        patch.setattr(sys, "stdout", io.StringIO())
-        cli.main()
-    (path,) = folder.glob("runs/default/version_0/checkpoints/*.ckpt")
-    return path
-
-
 def pictures(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
 def test_same_seed_same_pictures_whatever_the_batch_size(freeflow, checkpoint, tmp_path):
@@ -260,7 +230,7 @@ def test_npz_is_what_adms_evaluator_reads(freeflow, checkpoint, tmp_path):
     array = np.load(tmp_path / "npz/samples.npz")["arr_0"]
     assert array.dtype == np.uint8
     assert array.shape == (5, 4, 4, 3)
-    assert sorted(pictures(tmp_path / "npz")) == ["grid.png", "samples.npz"]
+    assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == ["grid.png", "samples.json", "samples.npz"]
     for i in range(5):
         assert np.array_equal(array[i], np.asarray(Image.open(tmp_path / f"png/{i:06d}.png")))
 
@@ -279,7 +249,7 @@ def test_classes_are_repeated_in_turn(freeflow, checkpoint, tmp_path):
         (["--classes", "[7]"], "expected classes in 0 .. 4, got [7]"),
         (["--classes", "[-1]"], "expected classes in 0 .. 4, got [-1]"),
         (["--average", "ema_1"], "has no average 'ema_1': expected one of ['ema_0_9999', 'raw']"),
-        (["--num_samples", "0"], "at least one sample, got 0"),
+        (["--num_samples", "0"], "at least one sample and batches of at least one, got 0"),
     ],
 )
 def test_sample_says_what_is_wrong(freeflow, checkpoint, options, words):

@@ -1,5 +1,6 @@
 """Students of the FreeFlow authors' layout: the function that comes out, what is measured, what is refused."""
 
+import json
 import re
 
 import numpy as np
@@ -193,6 +194,25 @@ def test_freeflow_sample_draws_from_official_weights(published_width, tmp_path, 
     assert drawn.shape == (3, 256, 256, 3)
     assert np.abs(drawn.astype(int) - pictures).max() <= 1
     assert drawn.std() > 1
+
+
+def test_freeflow_evaluate_compares_official_weights_with_given_pictures(published_width, tmp_path, freeflow):
+    path, vae = published_width
+    options = ["--checkpoint", path, "--vae", vae, "--official.prior_time", 1, "--official.sign", -1]
+    assert freeflow("sample", *options, "--num_samples", 3, "--npz", "--output", "out")[0] == 0
+    options += ["--num_samples", 3]
+    compared = ["evaluate", *options, "--reference", "out/samples.npz", "--features"]
+    code, _, err = freeflow(*compared, "test_evaluate.Bright")
+    assert code == 0, err
+    assert json.loads((tmp_path / "evaluation/evaluation.json").read_text())["scores"]["fid"]["value"] == pytest.approx(
+        0, abs=1e-4
+    )
+    code, _, err = freeflow(*compared, "flat")
+    assert code == 1
+    assert "196608 numbers of a sample, 8192 at most" in err
+    code, _, err = freeflow("evaluate", *options)
+    assert code == 1
+    assert "holds no teacher to compare with" in err
 
 
 def test_freeflow_sample_refuses_options_without_effect(published_width, freeflow, tmp_path):

@@ -4,8 +4,19 @@ import pytest
 import torch
 
 from freeflow_lightning.flow import solve
-from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
-from freeflow_lightning.reference import Sampler, cache_folder, fingerprint, load_reference, pictures, read_cache, write_cache
+from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures
+from freeflow_lightning.reference import (
+    KEPT,
+    Sampler,
+    cache_folder,
+    draw_table,
+    fingerprint,
+    read_cache,
+    teacher_endpoints,
+    teacher_table,
+    write_cache,
+)
+from freeflow_lightning.sampling import Draw
 from freeflow_lightning.teachers import VelocityTeacher
 from tiny import learned_teacher, mixture
 
@@ -23,10 +34,9 @@ class Counted:
         self.calls += 1
 
 
-def load(teacher, metric=None, **changes):
-    arguments = {"sampler": Sampler("heun", 4, 1.0), "count": 50, "floor_count": 20, "seed": 1} | changes
-    metric = FrechetDistance(FlatFeatures(2)) if metric is None else metric
-    return load_reference(metric, teacher, **arguments), metric
+def load(teacher, network=None, **changes):
+    arguments = {"sampler": Sampler("heun", 4, 1.0), "count": 50, "seed": 1} | changes
+    return teacher_table(teacher, FlatFeatures(2) if network is None else network, **arguments)
 
 
 def test_the_sampler_is_the_solver_with_guidance():
@@ -44,78 +54,141 @@ def test_the_sampler_is_the_solver_with_guidance():
     assert torch.equal(path[0], z)
 
 
-def test_the_floor_and_the_reference_are_those_of_their_streams():
+@pytest.mark.parametrize("stream", ["reference", "floor"])
+def test_the_table_is_of_the_samples_of_its_stream(stream):
     teacher = mixture()
-    floor, metric = load(teacher)
-    byhand = FrechetDistance(FlatFeatures(2))
-    for stream, n, real in (("reference", 50, True), ("floor", 20, False)):
-        z, y = teacher.draw_indexed(torch.arange(n), seed=1, stream=stream)
-        byhand.update(solve(teacher, z, y, steps=4), real=real)
-    assert floor == pytest.approx(float(byhand.compute()), rel=1e-9)
-    assert floor > 0
-    torch.testing.assert_close(metric.real_features_cov_sum, byhand.real_features_cov_sum)
-    assert int(metric.real_features_num_samples) == 50
-    assert int(metric.fake_features_num_samples) == 0
+    table = load(teacher, stream=stream)
+    z, y = teacher.draw_indexed(torch.arange(50), seed=1, stream=stream)
+    x = solve(teacher, z, y, steps=4)
+    torch.testing.assert_close(table.rows["features"], x, rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(table.moments["features"].mean, x.double().mean(0))
+    torch.testing.assert_close(table.moments["features"].covariance, x.double().T.cov())
+    assert torch.equal(table.rows["labels"], y)
+    assert table.n == 50
 
 
 @pytest.mark.parametrize("batch_size", [1, 7, 50])
 def test_the_batch_size_does_not_matter(batch_size, tmp_path):
-    expected, metric = load(mixture())
-    floor, other = load(mixture(), batch_size=batch_size, folder=tmp_path / str(batch_size))
-    assert floor == pytest.approx(expected, rel=1e-6)
-    torch.testing.assert_close(other.real_features_sum, metric.real_features_sum)
+    expected = load(mixture())
+    other = load(mixture(), batch_size=batch_size, folder=tmp_path / str(batch_size))
+    assert torch.equal(other.rows["features"], expected.rows["features"])
+    torch.testing.assert_close(other.moments["features"].mean, expected.moments["features"].mean, rtol=1e-12, atol=0)
+
+
+def test_rows_are_kept_up_to_a_limit_and_moments_are_of_all():
+    teacher = mixture()
+    table = draw_table(lambda z, c: z, teacher, FlatFeatures(2), Draw(0), count=30, kept=10)
+    z, _ = teacher.draw_indexed(torch.arange(30), seed=0, stream="samples")
+    assert torch.equal(table.rows["index"], torch.arange(10))
+    torch.testing.assert_close(table.moments["features"].mean, z.double().mean(0))
+    assert KEPT == 10_000  # ADM's reference files hold as many
 
 
 def test_the_cache_spares_the_teacher():
     first = Counted(mixture())
-    floor, metric = load(first.teacher)
-    assert first.calls > 10
+    table = load(first.teacher)
+    assert first.calls > 8
     assert len(list(cache_folder().glob("*.safetensors"))) == 1
     second = Counted(mixture())
-    again, other = load(second.teacher)
+    again = load(second.teacher)
     assert second.calls == 1  # the fingerprint
-    assert again == floor
-    assert torch.equal(other.real_features_cov_sum, metric.real_features_cov_sum)
+    assert all(torch.equal(again.tensors()[name], value) for name, value in table.tensors().items())
     assert list(cache_folder().glob("*.tmp")) == []
 
 
-@pytest.mark.parametrize("damage", [b"", b"half a file", None])
+def test_endpoints_are_the_solution_and_cached():
+    counted, which = Counted(mixture()), Draw(3, (1,))
+    z, y = which.noise(counted.teacher, torch.arange(9))
+    assert y.tolist() == [1] * 9
+    arguments = {"sampler": Sampler("euler", 3), "batch_size": 4}
+    x = teacher_endpoints(counted.teacher, which, torch.arange(9), **arguments)
+    torch.testing.assert_close(x, solve(counted.teacher, z, y, steps=3, method="euler"), rtol=1e-6, atol=1e-6)
+    calls = counted.calls
+    assert torch.equal(teacher_endpoints(counted.teacher, which, torch.arange(9), **arguments), x)
+    assert counted.calls == calls + 1
+    for change in (Draw(4, (1,)), Draw(3, (0,)), Draw(3, (1,), "other")):
+        assert not torch.isin(teacher_endpoints(counted.teacher, change, torch.arange(9), **arguments), x).all()
+
+
+def flip_a_bit(content):
+    middle = len(content) - 40  # among the numbers, where the file's own format sees nothing
+    return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
+
+
+@pytest.mark.parametrize("damage", [lambda c: b"", lambda c: b"half a file", lambda c: c[:-100], flip_a_bit])
 def test_a_damaged_cache_is_drawn_again_and_said(damage, caplog):
-    floor, _ = load(mixture())
+    table = load(mixture())
     (path,) = cache_folder().iterdir()
-    path.write_bytes(path.read_bytes()[:-100] if damage is None else damage)
+    path.write_bytes(damage(path.read_bytes()))
     counted = Counted(mixture())
     with caplog.at_level(logging.WARNING):
-        again, _ = load(counted.teacher)
-    assert again == floor
-    assert counted.calls > 10
+        again = load(counted.teacher)
+    assert torch.equal(again.rows["features"], table.rows["features"])
+    assert counted.calls > 8
     assert "is damaged" in caplog.text
-    assert read_cache(path)[1] == floor
+    assert torch.equal(read_cache(path)["rows/features"], table.rows["features"])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"seed": 2},
-        {"count": 51},
-        {"floor_count": 21},
-        {"sampler": Sampler("heun", 5, 1.0)},
-        {"sampler": Sampler("euler", 4, 1.0)},
-        {"sampler": Sampler("heun", 4, 1.5)},
-        {"metric": "other"},
-    ],
-)
-def test_whatever_changes_the_reference_changes_its_key(change):
+def test_a_cache_of_something_else_is_drawn_again(caplog):
     load(mixture())
-    change = {"metric": FrechetDistance(OtherFeatures(2))} if "metric" in change else change
-    load(mixture(), **change)
-    assert len(list(cache_folder().iterdir())) == 2
+    (path,) = cache_folder().iterdir()
+    write_cache(path, {"other": torch.ones(2)}, {})
+    with caplog.at_level(logging.WARNING):
+        assert load(mixture()).n == 50
+    assert "it lacks 'n'" in caplog.text
 
 
-class OtherFeatures(FlatFeatures):
-    def __init__(self, n):
+class Shifted(FlatFeatures):
+    def __init__(self, n, shift=1.0, version=""):
         super().__init__(n)
-        self.register_buffer("shift", torch.ones(1))
+        self.register_buffer("shift", torch.tensor([shift]))
+        self.version = version
+
+
+class Decoding(VelocityTeacher):
+    """A teacher whose decoder is no weight."""
+
+    scale = 1.0
+
+    def decode(self, x):
+        return self.scale * x
+
+
+def decoding(scale):
+    teacher = Decoding(lambda x, t, c: -x, (2,))
+    teacher.scale = scale
+    return teacher
+
+
+CHANGES = {
+    "seed": {"seed": 2},
+    "count": {"count": 51},
+    "stream": {"stream": "floor"},
+    "classes": {"classes": (0, 1)},
+    "steps": {"sampler": Sampler("heun", 5, 1.0)},
+    "method": {"sampler": Sampler("euler", 4, 1.0)},
+    "guidance": {"sampler": Sampler("heun", 4, 1.5)},
+    "network": {"network": Shifted(2)},
+    "network's weights": {"network": Shifted(2, 2.0)},
+    "network's version": {"network": Shifted(2, 1.0, "2.0")},
+    "teacher": {"teacher": learned_teacher()},
+    "teacher's weights": {"teacher": learned_teacher(2)},
+    "decoder": {"teacher": decoding(2.0)},
+    "precision": {},
+}
+
+
+def test_whatever_changes_the_reference_changes_its_key():
+    load(mixture())
+    load(decoding(1.0))
+    for made, (name, change) in enumerate(CHANGES.items(), start=3):
+        if name == "precision":
+            torch.set_float32_matmul_precision("high")
+        try:
+            load(change.get("teacher", mixture()), **{k: v for k, v in change.items() if k != "teacher"})
+        finally:
+            torch.set_float32_matmul_precision("highest")
+        assert len(list(cache_folder().iterdir())) == made, name
 
 
 def test_the_fingerprint_knows_weights_and_settings_that_are_no_weights():
@@ -130,19 +203,19 @@ def test_the_fingerprint_knows_weights_and_settings_that_are_no_weights():
 
 
 def test_a_reader_never_sees_half_a_cache(tmp_path):
-    write_cache(tmp_path / "new" / "a.safetensors", {"x": torch.ones(2)}, 0.1, {"schema": 1})
-    state, floor = read_cache(tmp_path / "new" / "a.safetensors")
-    assert floor == 0.1
-    assert torch.equal(state["x"], torch.ones(2))
+    write_cache(tmp_path / "new" / "a.safetensors", {"x": torch.ones(2)}, {"schema": 1})
+    content = read_cache(tmp_path / "new" / "a.safetensors")
+    assert list(content) == ["x"]
+    assert torch.equal(content["x"], torch.ones(2))
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.safetensors"]
     assert read_cache(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (3, 1, 4, 4)])
-def test_samples_that_are_not_finite_are_no_pictures(shape):
-    x = torch.zeros(shape)
-    teacher = VelocityTeacher(lambda x, t, c: x, shape[1:])
-    assert pictures(teacher, x).dtype == (torch.uint8 if len(shape) == 4 else torch.float32)
-    x[0] = torch.nan
-    with pytest.raises(ValueError, match="diverged"):
-        pictures(teacher, x)
+def test_a_users_feature_network_needs_no_more_than_its_width_and_forward():
+    class Mine(FeatureNetwork):
+        num_features = 1
+
+        def forward(self, samples):
+            return samples[:, :1] ** 2
+
+    assert load(mixture(), Mine()).moments["features"].mean.shape == (1,)

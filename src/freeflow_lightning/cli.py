@@ -13,7 +13,9 @@ VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
     "inspect": ("freeflow_lightning.commands.inspect", "check a teacher, and what distilling it costs"),
-    "sample": ("freeflow_lightning.commands.sample", "draw one-step samples from a checkpoint"),
+    "sample": ("freeflow_lightning.commands.sample", "draw any number of samples from a checkpoint"),
+    "evaluate": ("freeflow_lightning.commands.evaluate", "measure a student against its teacher or given statistics"),
+    "diagnose": ("freeflow_lightning.commands.diagnose", "see where a student goes wrong, in one HTML page"),
     "embed": ("freeflow_lightning.commands.embed", "encode prompts once, for text-to-image and video teachers"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
 }
@@ -75,3 +77,7 @@ def foreseen(error: BaseException) -> bool:
     return raised and any(
         f"{os.sep}{package}{os.sep}" in frames[-1].filename for package in ("freeflow_lightning", "jsonargparse")
     )
+
+
+if __name__ == "__main__":
+    main()

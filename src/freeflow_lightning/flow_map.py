@@ -14,6 +14,7 @@ from freeflow_lightning.nets import LoRA, SiT
 from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.official import LatentSpace, OfficialConvention, read_official
 from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.sampling import Draw, evaluate_rows
 from freeflow_lightning.teachers import LatentDecoder, Teacher
 from freeflow_lightning.teachers.checkpoints import read_file
 
@@ -119,16 +120,19 @@ class FlowMap(nn.Module):
         """
         if n < 1:
             raise ValueError(f"expected at least one sample, got {n}")
+        self.check_guidance(guidance)
+        parts = []
+        for index in torch.arange(n).split(batch_size):
+            z, drawn = Draw(seed).noise(self.teacher, index + first, self.device)
+            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
+            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, drawn if condition is None else given))
+        return torch.cat(parts)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Warn where gamma is outside the range that the student was trained for."""
         low, high = self.guidance_range
         if not low <= guidance <= high:
-            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=2)
-        parts = []
-        for start in range(0, n, batch_size):
-            index = torch.arange(start, min(start + batch_size, n))
-            z, drawn = self.teacher.draw_indexed(index + first, seed=seed, stream="samples", device=self.device)
-            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
-            parts.append(self(z, drawn if condition is None else given, guidance))
-        return torch.cat(parts)
+            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
 
 
 def is_foreign(path: str | Path) -> bool:
@@ -172,3 +176,23 @@ def build_module(checkpoint: dict[str, Any], path: str | Path, teacher: Teacher 
     if not isinstance(module, FreeFlowModule):
         raise ValueError(f"{path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule")
     return module
+
+
+def read_auxiliary(path: str | Path, teacher: Teacher) -> tuple[FreeFlowModule, nn.Module] | None:
+    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
+
+    Raises:
+        ValueError: weights that do not fit the checkpoint's config.
+    """
+    checkpoint = read_checkpoint(path)
+    weights = {k.removeprefix("auxiliary."): v for k, v in checkpoint["state_dict"].items() if k.startswith("auxiliary.")}
+    if not weights:
+        return None
+    module = build_module(checkpoint, path, teacher)
+    if module.auxiliary is None:
+        raise ValueError(f"{path} holds an auxiliary network that its config does not have (correction_fraction 0)")
+    try:
+        module.auxiliary.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"the auxiliary network of {path} does not fit its config: {error}") from error
+    return module, module.auxiliary.eval()

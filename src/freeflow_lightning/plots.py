@@ -69,6 +69,7 @@ def curves(
     ylabel: str,
     title: str = "",
     log: bool = False,
+    log_x: bool = False,
     levels: Mapping[str, float] | None = None,
 ) -> Figure:
     """Lines (x, y) by name, with dashed horizontal levels by name."""
@@ -79,16 +80,32 @@ def curves(
     for name, level in (levels or {}).items():
         axis.axhline(level, linestyle="--", linewidth=1, color="#777777")
         axis.annotate(
-            name, (1, level), xycoords=("axes fraction", "data"), ha="right", va="bottom", fontsize=8, color="#555555"
+            name, (1.02, level), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=8, color="#555555"
         )
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
     axis.set_title(title, fontsize=10)
     if log:
         axis.set_yscale("log")
+    if log_x:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
     if len(lines) > 1:
         axis.legend(fontsize=8)
     axis.grid(alpha=0.25)
+    return figure
+
+
+def bars(heights: Mapping[str, float], *, ylabel: str, title: str = "", level: float | None = None) -> Figure:
+    """Bars by name, with a dashed level across."""
+    figure, axes = canvas(figsize=(max(4.0, 1.2 + 0.32 * len(heights)), 3.0))
+    axis = axes[0, 0]
+    axis.bar(list(heights), list(heights.values()), color=STUDENT)
+    if level is not None:
+        axis.axhline(level, linestyle="--", linewidth=1, color="#555555")
+    axis.set_ylabel(ylabel)
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.25, axis="y")
     return figure
 
 

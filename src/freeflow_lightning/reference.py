@@ -1,25 +1,29 @@
-"""The teacher's own samples as an evaluation reference: drawn with a disjoint seed, kept on disk under a content key."""
+"""The teacher's own samples as an evaluation reference: drawn from streams of their own, kept on disk under a content key."""
 
 import hashlib
 import json
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors import SafetensorError
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
-from torchmetrics import Metric
 
 from freeflow_lightning.data import IndexRange
 from freeflow_lightning.flow import solve
-from freeflow_lightning.metrics import load_reference_state, reference_state, to_uint8
+from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
+from freeflow_lightning.processes import Processes
+from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
 from freeflow_lightning.teachers import Teacher
 
 log = logging.getLogger(__name__)
-SCHEMA = 1
+SCHEMA = 2
+KEPT = 10_000
+"""Samples of a reference that are kept one by one, as in ADM's reference files; the moments are of all."""
 
 
 class Sampler(NamedTuple):
@@ -42,91 +46,150 @@ class Sampler(NamedTuple):
         )
 
 
-def pictures(teacher: Teacher, x: Tensor) -> Tensor:
-    """What a metric sees of samples x: decoded and quantised pictures, uint8 [B, C, H, W]; states of other ranks as they are.
-
-    Raises:
-        ValueError: samples that are not finite.
-    """
-    decoded = teacher.decode(x)
-    if decoded.ndim == 4:
-        return to_uint8(decoded)
-    if not bool(torch.isfinite(decoded).all()):
-        raise ValueError("samples are not finite: the network that drew them has diverged")
-    return decoded
-
-
-def load_reference(
-    metric: Metric,
+def teacher_table(
     teacher: Teacher,
+    network: nn.Module,
     *,
     sampler: Sampler,
     count: int,
-    floor_count: int,
     seed: int,
+    stream: str = "reference",
+    classes: tuple[int, ...] | None = None,
     batch_size: int = 256,
-    rank: int = 0,
-    world_size: int = 1,
+    decode_batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
     folder: Path | None = None,
-) -> float:
-    """Fill the metric's reference with `count` samples of the teacher, and return the teacher-against-teacher floor.
+    advance: Callable[[int], None] | None = None,
+) -> FeatureTable | None:
+    """The features of `count` samples of the teacher, read from the cache where its key agrees, drawn and kept otherwise.
 
-    The samples are those of the streams "reference" and "floor", disjoint from every evaluation stream. They are read
-    from the cache where its key agrees: teacher, sampler, counts, seed, metric and feature network.
+    The key names everything the features depend on: teacher (weights, velocities and decoder), sampler, count, seed, stream,
+    classes, feature network (class, weights, version) and precision.
 
     Args:
-        metric: a metric with update(images, real) whose reference states begin with "real_".
-        teacher: the teacher.
+        teacher: on `device`.
+        network: feature network, on `device`.
         sampler: how the teacher draws.
-        count: samples of the reference.
-        floor_count: samples of the second draw that the floor compares with it; as many as evaluations will use.
-        seed: seed of both.
-        batch_size: samples per teacher call.
-        rank: this process; each draws its share.
-        world_size: number of processes.
+        count: samples, at least 2.
+        seed: of the noise and classes.
+        stream: "reference", or "floor" for the second draw that tells what the teacher scores against itself. Both are
+            disjoint from every stream that students are evaluated on.
+        classes: given to the samples in turn; drawn if not given.
+        batch_size: samples per teacher call; has no influence.
+        decode_batch_size: samples that are decoded at once; a whole batch if not given.
+        device: where to compute.
+        processes: each draws its share.
         folder: of the cache; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
+        advance: told the number of samples after each batch.
 
     Returns:
-        metric(teacher's second draw, reference).
+        The table on the first process, None on the others.
     """
     facts = {
         "schema": SCHEMA,
-        "teacher": fingerprint(teacher, metric.device, sampler.guidance),
+        "teacher": fingerprint(teacher, device, sampler.guidance),
         "sampler": sampler._asdict(),
-        "counts": [count, floor_count],
+        "count": count,
         "seed": seed,
-        "metric": f"{type(metric).__module__}.{type(metric).__qualname__}",
-        "features": _weights_hash(metric),
+        "stream": stream,
+        "classes": classes,
+        "features": feature_facts(network),
+        "precision": torch.get_float32_matmul_precision(),
     }
-    path = (
-        folder or cache_folder()
-    ) / f"{hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]}.safetensors"
-    device = metric.device
+    path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
+    cached = read_cache(path) if processes.first else None
+    table = None
+    if cached is not None:
+        try:
+            table = FeatureTable.of_tensors(cached)
+        except KeyError as error:
+            log.warning("the cached reference %s is damaged (it lacks %s): drawing it again", path, error)
+    if processes.share(table is not None):
+        return table
+    if processes.first:
+        log.info("drawing %d samples of the teacher (%s), %d %s steps", count, stream, sampler.steps, sampler.method)
+    table = draw_table(
+        lambda z, c: sampler(teacher, z, c),
+        teacher,
+        network,
+        Draw(seed, classes, stream),
+        count=count,
+        kept=KEPT,
+        batch_size=batch_size,
+        decode_batch_size=decode_batch_size,
+        device=device,
+        processes=processes,
+        advance=advance,
+    )
+    if table is not None:
+        write_cache(path, table.tensors(), facts)
+    return table
 
-    def fill(stream: str, n: int, real: bool) -> None:
-        for index, _, _ in IndexRange(n, batch_size, seed, rank, world_size):
-            z, condition = teacher.draw_indexed(index, seed=seed, stream=stream, device=device)
-            keep = index < n
-            metric.update(pictures(teacher, sampler(teacher, z, condition))[keep.to(z.device)], real=real)
 
+def draw_table(
+    draw: Drawer,
+    teacher: Teacher,
+    network: nn.Module,
+    which: Draw,
+    *,
+    count: int,
+    kept: int,
+    batch_size: int = 256,
+    decode_batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    advance: Callable[[int], None] | None = None,
+) -> FeatureTable | None:
+    """The features of `count` samples that `draw` makes of the noise of `which`; on the first process, None on the others.
+
+    Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
+    """
+    builder = TableBuilder(network, kept)
+    for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
+        index = batch.indices[batch.indices < count]
+        if not len(index):
+            continue
+        z, condition = which.noise(teacher, index, device)
+        seen = pictures(teacher, evaluate_rows(draw, z, condition), batch_size=decode_batch_size)
+        builder.add(index, seen, labels_of(teacher, condition))
+        if advance is not None:
+            advance(len(index))
+    parts = processes.gather(builder.part())
+    return None if parts is None else merged(parts)
+
+
+def teacher_endpoints(
+    teacher: Teacher,
+    which: Draw,
+    index: Tensor,
+    *,
+    sampler: Sampler,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+) -> Tensor:
+    """The teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the given indices, cached too."""
+    facts = {
+        "schema": SCHEMA,
+        "kind": "endpoints",
+        "teacher": fingerprint(teacher, device, sampler.guidance),
+        "sampler": sampler._asdict(),
+        "draw": which._asdict(),
+        "index": index.tolist(),
+        "precision": torch.get_float32_matmul_precision(),
+    }
+    path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
     cached = read_cache(path)
-    everywhere = _on_every_rank(cached is not None, world_size, device)
-    if cached is not None and everywhere:
-        state, floor = cached
-    else:
-        log.info(
-            "drawing the teacher's reference: %d + %d samples, %d %s steps", count, floor_count, sampler.steps, sampler.method
-        )
-        metric.reset()
-        fill("reference", count, True)
-        fill("floor", floor_count, False)
-        floor = float(metric.compute())
-        with metric.sync_context(should_sync=world_size > 1):
-            state = reference_state(metric)
-        if rank == 0:
-            write_cache(path, state, floor, facts)
-    load_reference_state(metric, state if rank == 0 else {name: torch.zeros_like(value) for name, value in state.items()})
-    return floor
+    if cached is not None and "endpoints" in cached:
+        return cached["endpoints"]
+    parts = []
+    for rows in index.split(batch_size):
+        z, condition = which.noise(teacher, rows, device)
+        parts.append(evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition).cpu())
+    endpoints = torch.cat(parts)
+    write_cache(path, {"endpoints": endpoints}, facts)
+    return endpoints
 
 
 def cache_folder() -> Path:
@@ -134,53 +197,70 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FREEFLOW_CACHE") or Path.home() / ".cache" / "freeflow-lightning")
 
 
-def read_cache(path: Path) -> tuple[dict[str, Tensor], float] | None:
-    """A cached reference and floor; None where there is none or it is damaged (then it is made again, and said so)."""
+def key_of(facts: dict[str, Any]) -> str:
+    """A name that changes when anything in the facts does."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
+
+
+def read_cache(path: Path) -> dict[str, Tensor] | None:
+    """Cached tensors; None where there are none or they are damaged (then they are made again, and the log says so)."""
     if not path.is_file():
         return None
     try:
-        with safe_open(path, "pt") as file:
-            return {name: file.get_tensor(name) for name in file.keys()}, float(file.metadata()["floor"])  # noqa: SIM118
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+        content = load(path.read_bytes())
+        digest = content.pop("digest")
+        if not torch.equal(digest, _digest(content)):
+            raise ValueError("its checksum is another")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
         log.warning("the cached reference %s is damaged (%s): drawing it again", path, error)
         return None
+    return content
 
 
-def write_cache(path: Path, state: dict[str, Tensor], floor: float, facts: dict) -> None:
-    """Write to a temporary name, then rename: a reader never sees half a file."""
+def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write with a checksum to a temporary name, then rename: a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(state, str(temporary), {"floor": repr(floor), "facts": json.dumps(facts)})
+    save_file(content | {"digest": _digest(content)}, str(temporary), {"facts": json.dumps(facts)})
     temporary.replace(path)
 
 
 @torch.no_grad()
-def fingerprint(teacher: Teacher, device: torch.device, guidance: float = 1.0) -> str:
-    """A hash of what the teacher is: its class, weights, and velocity and pictures at four fixed points to three digits.
+def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> str:
+    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one decoded point to three digits.
 
     The points tell apart functions and settings that no weight shows.
     """
     z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
     gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
-    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten().tolist()
-    decoded = teacher.decode(z)
-    seen = [] if decoded is z else decoded.flatten().tolist()
-    probe = ",".join(f"{value:.2e}" for value in u[:4096] + seen[:4096])
-    text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {_weights_hash(teacher)} {probe}"
+    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten()[:4096].tolist()
+    decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
+    probe = ",".join(f"{value:.2e}" for value in u + decoded)
+    text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _weights_hash(module: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, value in sorted(module.state_dict().items()):
-        digest.update(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
+def feature_facts(network: nn.Module) -> dict[str, str]:
+    """What a feature network is: class, weights' hash, version of the library behind it."""
+    version = network.version if isinstance(network, FeatureNetwork) else ""
+    name = f"{type(network).__module__}.{type(network).__qualname__}"
+    return {"class": name, "weights": weights_hash(network), "version": version}
 
 
-def _on_every_rank(flag: bool, world_size: int, device: torch.device) -> bool:
-    if world_size == 1:
-        return flag
-    votes = torch.tensor(float(flag), device=device)
-    torch.distributed.all_reduce(votes, torch.distributed.ReduceOp.MIN)
-    return bool(votes)
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of names, types, shapes and values of all weights and buffers."""
+    return hashlib.sha256(b"".join(_hashed(module.state_dict()))).hexdigest()
+
+
+def _digest(content: dict[str, Tensor]) -> Tensor:
+    return torch.tensor(list(hashlib.sha256(b"".join(_hashed(content))).digest()), dtype=torch.uint8)
+
+
+def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
+    """Each tensor's name, type, shape and values as a digest."""
+    digests = []
+    for name, value in sorted(tensors.items()):
+        digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digests.append(digest.digest())
+    return digests

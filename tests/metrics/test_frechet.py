@@ -1,13 +1,22 @@
 import math
 
+import numpy as np
 import pytest
 import scipy.linalg
 import torch
 from torch import nn
+from torch_fidelity.metric_fid import fid_statistics_to_metric
 from torchmetrics.image.fid import FrechetInceptionDistance
 from torchmetrics.utilities import dim_zero_sum
 
-from freeflow_lightning.metrics import FlatFeatures, FrechetDistance, frechet_distance, mean_and_covariance, square_root
+from freeflow_lightning.metrics import (
+    FlatFeatures,
+    FrechetDistance,
+    Moments,
+    frechet_distance,
+    mean_and_covariance,
+    square_root,
+)
 
 
 def samples(n, d, seed):
@@ -31,6 +40,26 @@ def test_agrees_with_scipys_matrix_square_root(d):
     root = scipy.linalg.sqrtm(s1 @ s2)
     expected = (real.mean(0) - fake.mean(0)).square().sum().item() + (s1 + s2 - 2 * root.real).trace()
     assert filled(real, fake).compute().item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("d", [2, 48])
+def test_agrees_with_torch_fidelity(d):
+    real, fake = samples(300, d, 0), samples(200, d, 1)
+    given = [{"mu": x.mean(0).numpy(), "sigma": np.cov(x.numpy(), rowvar=False)} for x in (real, fake)]
+    theirs = fid_statistics_to_metric(*given, verbose=False)["frechet_inception_distance"]
+    assert filled(real, fake).compute().item() == pytest.approx(theirs, rel=1e-6)
+
+
+def test_a_given_reference_is_that_of_its_samples():
+    real, fake = samples(300, 7, 0), samples(200, 7, 1)
+    given = FrechetDistance(FlatFeatures(7))
+    given.update(real, real=False)  # forgotten
+    for count in (2, 300, 10**6):
+        given.set_reference(Moments(real.mean(0), real.T.cov()), count)
+        given.update(fake, real=False)
+        assert given.compute().item() == pytest.approx(filled(real, fake).compute().item(), rel=1e-6)
+    with pytest.raises(ValueError, match=r"expected moments of 7 features, got \(3,\)"):
+        given.set_reference(Moments(torch.zeros(3), torch.eye(3)))
 
 
 @pytest.mark.parametrize("d", [1, 3, 32])

@@ -1,8 +1,11 @@
+import numpy as np
 import pytest
+import scipy.linalg
 import torch
 from torch_fidelity import feature_extractor_inceptionv3 as fidelity
+from torch_fidelity.metric_fid import fid_statistics_to_metric
 
-from freeflow_lightning.metrics import InceptionFID
+from freeflow_lightning.metrics import InceptionFeatures, InceptionFID, Moments
 from freeflow_lightning.metrics.inception import WEIGHTS
 
 
@@ -14,7 +17,7 @@ def weights_path(tmp_path_factory):
         torch.manual_seed(0)
         patch.setattr(fidelity, "load_state_dict_from_url", lambda url, progress: None)
         patch.setattr(fidelity.FeatureExtractorInceptionV3, "load_state_dict", lambda self, weights: None)
-        torch.save(fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"]).state_dict(), path)
+        torch.save(fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"]).state_dict(), path)
     return str(path)
 
 
@@ -65,7 +68,7 @@ def test_files_without_these_weights_are_refused(tmp_path):
 def test_features_are_torch_fidelitys(metric, weights_path, images):
     theirs = fidelity.FeatureExtractorInceptionV3("inception-v3-compat", ["2048"], weights_path)(images)[0]
     assert theirs.std(dim=0).max() > 0
-    assert torch.equal(metric.inception(images), theirs)
+    assert torch.equal(metric.features(images), theirs)
     metric.reset()
     metric.update(images, real=False)
     torch.testing.assert_close(metric.fake_features_sum, theirs.double().sum(dim=0), rtol=1e-12, atol=0)
@@ -98,9 +101,40 @@ def test_refuses_other_images(metric):
             metric.update(images, real=True)
 
 
-def test_reset_keeps_the_reference_and_a_rank_without_samples_knows_the_dtype_of_its_result(weights_path, metric, images):
+def test_reset_keeps_the_reference(metric, images):
     metric.update(images, real=True)
     metric.reset()
     assert int(metric.real_features_num_samples) == 2
-    idle = InceptionFID(weights_path)
-    assert idle.orig_dtype == torch.float32
+
+
+@pytest.mark.slow
+def test_fid_is_scipys_and_torch_fidelitys(metric):
+    """On the features of random weights. Sixteen samples span sixteen dimensions: the formulas of others run in these."""
+    images = torch.randint(0, 256, (16, 3, 16, 16), generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+    images[8:] //= 2
+    f = metric.features(images).double()
+    basis = torch.linalg.qr(f.T).Q
+    inside = (f @ basis).numpy()
+    statistics = [{"mu": x.mean(0), "sigma": np.cov(x, rowvar=False)} for x in (inside[:8], inside[8:])]
+    theirs = fid_statistics_to_metric(*statistics, verbose=False)["frechet_inception_distance"]
+    mu1, s1, mu2, s2 = (part[k] for part in statistics for k in ("mu", "sigma"))
+    by_hand = ((mu1 - mu2) ** 2).sum() + np.trace(s1 + s2 - 2 * scipy.linalg.sqrtm(s1 @ s2).real)
+    metric.set_reference(Moments(f[:8].mean(0), f[:8].T.cov()), 8)
+    metric.update(images[8:], real=False)
+    assert float(metric.compute()) == pytest.approx(by_hand, rel=1e-3)
+    assert float(metric.compute()) == pytest.approx(theirs, rel=1e-3)
+    assert by_hand > 0
+
+
+def test_spatial_features_and_logits_are_adms(weights_path, images):
+    """sFID: the first 7 channels of mixed_6/conv (Mixed_6d.branch1x1), channels last; IS: logits without the bias."""
+    network = InceptionFeatures(weights_path)
+    seen = {}
+    network.network.Mixed_6d.branch1x1.conv.register_forward_hook(lambda *hook: seen.update(conv=hook[2]))
+    outputs = network.outputs(images)
+    branch = network.network.Mixed_6d.branch1x1
+    expected = torch.relu(branch.bn(seen["conv"]))[:, :7].permute(0, 2, 3, 1).reshape(2, -1)
+    torch.testing.assert_close(outputs["spatial"], expected)
+    assert outputs["spatial"].shape == (2, 2023)
+    torch.testing.assert_close(outputs["logits"], outputs["features"] @ network.network.fc.weight.T)
+    assert {name: len(value) for name, value in network.outputs(images[:0]).items()} == dict.fromkeys(outputs, 0)

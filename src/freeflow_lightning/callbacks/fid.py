@@ -6,11 +6,13 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
-from torchmetrics import Metric
 
 from freeflow_lightning.data import validation_range
+from freeflow_lightning.metrics import FeatureTable, FrechetDistance, frechet_distance
+from freeflow_lightning.processes import Processes
 from freeflow_lightning.recipe import Evaluation, Recipe
-from freeflow_lightning.reference import Sampler, load_reference, pictures
+from freeflow_lightning.reference import Sampler, teacher_table
+from freeflow_lightning.sampling import pictures
 
 log = logging.getLogger(__name__)
 
@@ -19,10 +21,11 @@ class PeriodicFID(Callback):
     """Logs "fid/student" (validation samples against the teacher's own) and "fid/floor" (the teacher against itself).
 
     The floor uses as many samples as the validation does: a student cannot be expected below it, and both carry the same
-    bias of the count. The reference is cached; see freeflow_lightning.reference. Samples come from the EMA if there is one.
+    bias of the count. The reference is cached, for `freeflow evaluate` too; see freeflow_lightning.reference. Samples come
+    from the EMA if there is one.
 
     Args:
-        metric: FrechetDistance with a feature network, InceptionFID, or any metric with update(images, real).
+        metric: FrechetDistance with a feature network, or InceptionFID.
         reference_samples: teacher samples of the reference.
         method: the teacher's one-step rule.
         steps: the teacher's steps.
@@ -32,7 +35,7 @@ class PeriodicFID(Callback):
 
     def __init__(
         self,
-        metric: Metric,
+        metric: FrechetDistance,
         reference_samples: int = 10_000,
         method: str = "heun",
         steps: int = 64,
@@ -55,16 +58,24 @@ class PeriodicFID(Callback):
         if trainer.sanity_checking or self._floor is not None:
             return
         self.metric.to(pl_module.device)
-        count = validation_range(trainer).count
-        self._floor = load_reference(
-            self.metric,
+        reference = self._table(trainer, pl_module, "reference", self.reference_samples)
+        floor = self._table(trainer, pl_module, "floor", validation_range(trainer).count)
+        self.metric.reset()
+        if reference is not None and floor is not None:  # on the first rank: states are summed over the ranks
+            self.metric.set_reference(reference.moments["features"], reference.n)
+            self._floor = float(frechet_distance(*reference.moments["features"], *floor.moments["features"]))
+        self._floor = _processes(trainer).share(self._floor)
+
+    def _table(self, trainer: Trainer, pl_module: Recipe, stream: str, count: int) -> FeatureTable | None:
+        return teacher_table(
             pl_module.teacher,
+            self.metric.features,
             sampler=Sampler(self.method, self.steps, pl_module.evaluation_guidance),
-            count=self.reference_samples,
-            floor_count=count,
+            count=count,
             seed=self.seed,
-            rank=trainer.global_rank,
-            world_size=trainer.world_size,
+            stream=stream,
+            device=pl_module.device,
+            processes=_processes(trainer),
             folder=self.cache,
         )
 
@@ -94,3 +105,7 @@ class PeriodicFID(Callback):
         figures = {"fid/student": float(self.metric.compute()), "fid/floor": self._floor}
         pl_module.log_dict(figures, rank_zero_only=False, batch_size=1)
         self.metric.reset()
+
+
+def _processes(trainer: Trainer) -> Processes:
+    return Processes(trainer.global_rank, trainer.world_size, trainer.local_rank)

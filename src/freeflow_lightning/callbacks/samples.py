@@ -9,7 +9,8 @@ from torch import Tensor
 
 from freeflow_lightning import plots
 from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.reference import Sampler, pictures
+from freeflow_lightning.reference import Sampler
+from freeflow_lightning.sampling import pictures
 
 
 class SampleGrid(Callback):

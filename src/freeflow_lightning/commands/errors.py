@@ -5,7 +5,8 @@ import importlib
 import inspect
 import re
 import sys
-from typing import Any, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
@@ -78,8 +79,24 @@ def _find(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
+def about(command: Callable[..., None]) -> str:
+    """What a command's docstring says before its arguments, for --help.
+
+    >>> about(print).splitlines()[0][:6]
+    'Prints'
+    """
+    return (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
+
+
 class BriefErrors(ArgumentParser):
-    """An ArgumentParser whose errors are the error, not the list of every flag."""
+    """An ArgumentParser whose errors are the error, not the list of every flag, and that takes lists as one writes them.
+
+    `--classes 1 3` is `--classes [1,3]`, and `--npz` alone is `--npz true`.
+    """
+
+    def parse_args(self, args: Any = None, *others: Any, **named: Any) -> Any:
+        words = sys.argv[1:] if args is None else args
+        return super().parse_args(spelled_out(list(words), self._option_string_actions), *others, **named)
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
@@ -90,3 +107,32 @@ class BriefErrors(ArgumentParser):
         verb = sys.argv[1]
         print(f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr)
         sys.exit(2)
+
+
+def spelled_out(words: list[str], options: dict[str, Any]) -> list[str]:
+    """Command-line words with lists and switches written as jsonargparse reads them, given its options by name."""
+    done: list[str] = []
+    rest = iter([*words, "--"])
+    word = next(rest)
+    while word != "--":
+        kind = _kind(options.get(word))
+        values, following = [], next(rest, "--")
+        while kind and following != "--" and not re.match(r"--?[A-Za-z]", following):
+            values.append(following)
+            following = next(rest, "--")
+        done.append(word)
+        if kind == "list" and values:
+            done.append(values[0] if len(values) == 1 and values[0].startswith("[") else f"[{','.join(values)}]")
+        elif kind == "switch":
+            done += values or ["true"]
+        word = following
+    return done
+
+
+def _kind(action: Any) -> str | None:
+    """ "list" or "switch" for options that are always such (beside None)."""
+    hint = getattr(action, "_typehint", None)
+    if hint is bool:
+        return "switch"
+    parts = [hint] if get_origin(hint) in (list, Sequence) else [part for part in get_args(hint) if part is not type(None)]
+    return "list" if parts and all(get_origin(part) in (list, Sequence) for part in parts) else None

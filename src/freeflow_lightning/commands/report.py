@@ -12,12 +12,14 @@ from torch import Tensor
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks.trajectory import relative_error
 from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.sample import pick_device
+from freeflow_lightning.commands.source import open_student, pick_device
+from freeflow_lightning.diagnosis import along_delta
 from freeflow_lightning.digits import load_digits
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, to_uint8
-from freeflow_lightning.reference import Sampler, pictures
+from freeflow_lightning.reference import Sampler
 from freeflow_lightning.run_folder import read_metrics, versions
+from freeflow_lightning.sampling import pictures
 
 STEPS = (1, 2, 4, 8, 64)
 BATCH = 512
@@ -74,7 +76,7 @@ def report(
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
     """
     folder = newest(Path(run))
-    student = FlowMap.from_checkpoint(checkpoint_of(folder)).to(pick_device(device))
+    student = open_student(checkpoint_of(folder)).to(pick_device(device))
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
     z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
@@ -92,7 +94,8 @@ def report(
         lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, condition)]
         if gamma == scales[0]:
             shown |= {"teacher, 64 steps": truth, "student, 1 step": x}
-            paths = along_delta(student, z[:256], head(condition, 256), gamma)
+            paths = along_delta(student, z[:256], head(condition, 256), gamma)._asdict()
+            paths["error"] = paths.pop("errors").mean(1)
     draw_pictures(folder, student, shown, condition, paths)
     floor = halves(judge) if reference == "digits" else None
     (folder / "report.md").write_text(text(folder, lines, paths, reference, floor, num_samples))
@@ -157,19 +160,6 @@ def judged(
 def head(condition: Any, n: int) -> Any:
     """The first n conditions."""
     return None if condition is None else condition[:n]
-
-
-def along_delta(student: FlowMap, z: Tensor, condition: Any, gamma: float) -> dict[str, Tensor]:
-    """Teacher's ODE and student's f(z, delta) at 16 values of delta up to 1, and the relative error between them (Fig. 4)."""
-    deltas = torch.arange(1, 17, device=z.device) / 16
-    teacher = Sampler("heun", 64, gamma)(student.teacher, z, condition, trajectory=True)[4::4]
-    drawn = torch.stack([student(z, condition, gamma, delta) for delta in deltas])
-    return {
-        "delta": deltas.cpu(),
-        "teacher": teacher.cpu(),
-        "student": drawn.cpu(),
-        "error": relative_error(drawn, teacher).cpu(),
-    }
 
 
 def halves(judge: Judge) -> float:

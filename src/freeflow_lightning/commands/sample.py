@@ -1,103 +1,160 @@
-"""freeflow sample: one-step samples from a checkpoint as a grid, single pictures, or an .npz."""
+"""freeflow sample: any number of one-step samples, by any number of processes, as pictures or as an .npz."""
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-import numpy as np
 import torch
 from jsonargparse import auto_cli
-from PIL import Image
-from torch import Tensor
+from rich.progress import Progress
 
 from freeflow_lightning import plots
-from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.students import load_student
+from freeflow_lightning.commands.errors import BriefErrors, about
+from freeflow_lightning.commands.progress import progress_bar
+from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.official import OfficialConvention
-from freeflow_lightning.reference import pictures
+from freeflow_lightning.processes import Processes, joined, start, starts_others
+from freeflow_lightning.sample_folder import PART, SampleFolder, clear
+from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
+from freeflow_lightning.teachers import Teacher
 
 
 def sample(
     checkpoint: str,
     num_samples: int = 64,
-    guidance: float = 1.5,
+    guidance: Sequence[float] = (1.5,),
     seed: int = 0,
     output: str = "samples",
     classes: list[int] | None = None,
+    balanced: bool = False,
     npz: bool = False,
+    teacher: bool = False,
+    steps: int | None = None,
+    method: Literal["euler", "heun", "midpoint", "rk4"] | None = None,
     batch_size: int = 256,
+    decode_batch_size: int = 64,
     average: str | None = None,
     device: str = "auto",
+    devices: int = 1,
+    overwrite: bool = False,
     image_size: Literal[256, 512] | None = None,
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
 ) -> None:
-    """Draw one-step samples. Sample i depends on the seed and i alone: not on the batch size, not on the device.
+    """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes or device.
 
-    Writes grid.png (the first 256 at most) and one 000000.png per sample, or with --npz one samples.npz that ADM's
-    evaluator reads (arr_0, uint8, NHWC).
+    Writes one 000000.png per sample, or with --npz one samples.npz that ADM's evaluator reads (arr_0, uint8, NHWC; arr_1,
+    the classes), and grid.png with the first 256. Run it again after an interruption: it draws what is missing. Under
+    torchrun, or with --devices, the processes share the work.
 
     Args:
         checkpoint: a .ckpt file that `freeflow fit` wrote, or the FreeFlow authors' weights.
         num_samples: how many samples.
-        guidance: guidance scale gamma, inside the range the student was trained for.
+        guidance: guidance scale gamma, inside the range the student was trained for. Several make a sweep with the same
+            noise: a folder for each, and sweep.png.
         seed: seed of the noise and of drawn classes.
         output: folder to write to; made if it does not exist.
         classes: class labels, repeated in turn; drawn uniformly if not given.
+        balanced: every class in turn, equally many of each. Papers with drawn classes report a slightly higher FID.
         npz: write samples.npz instead of single pictures.
+        teacher: let the student's teacher draw, from the same noise.
+        steps: the teacher's steps; 64 if not given.
+        method: the teacher's one-step rule; heun if not given.
         batch_size: samples per network evaluation.
+        decode_batch_size: samples that a latent teacher's decoder takes at once.
         average: which moving average, for example ema_0_9999, or raw; the first one if not given.
         device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+        devices: processes to start, one per accelerator (or on the CPU's cores).
+        overwrite: remove the samples that the folder holds.
         image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
     """
-    flow_map = load_student(checkpoint, average, image_size, vae, official).to(pick_device(device))
-    condition = None
-    if classes:
-        if not flow_map.teacher.num_classes:
-            raise ValueError("--classes: this student has no classes; leave the option out")
-        labels = torch.tensor(classes).repeat(-(-num_samples // len(classes)))[:num_samples]
-        condition = flow_map.teacher.class_condition(labels)
-    x = flow_map.sample(num_samples, condition, guidance, seed, batch_size=batch_size)
-    drawn = pictures(flow_map.teacher, x).cpu()
-    folder = Path(output)
-    folder.mkdir(parents=True, exist_ok=True)
-    write(drawn, folder, npz=npz)
-    print(f"{num_samples} samples in {folder}")
-
-
-def write(drawn: Tensor, folder: Path, *, npz: bool) -> None:
-    """Write pictures uint8 [N, C, H, W], or points [N, ...] (always as .npz, and as a scatter plot in two dimensions)."""
-    if drawn.ndim != 4:
-        np.savez(folder / "samples.npz", arr_0=drawn.numpy())
-        if drawn.shape[1:] == (2,):
-            plots.save(plots.points({"samples": drawn}), folder / "grid.png")
+    if min(num_samples, batch_size, decode_batch_size) < 1:
+        raise ValueError(
+            f"expected at least one sample and batches of at least one, got {num_samples}, {batch_size} and {decode_batch_size}"
+        )
+    if starts_others(devices):
+        start(devices)
         return
-    sheet = plots.grid(drawn[:256])
-    Image.fromarray(sheet).resize((sheet.shape[1] * zoom(sheet), sheet.shape[0] * zoom(sheet)), Image.Resampling.NEAREST).save(
-        folder / "grid.png"
-    )
-    if npz:
-        np.savez(folder / "samples.npz", arr_0=drawn.permute(0, 2, 3, 1).numpy())
-        return
-    for i, picture in enumerate(drawn):
-        Image.fromarray(plots.grid(picture[None])).save(folder / f"{i:06d}.png")
+    with joined() as processes:
+        student = open_student(checkpoint, average, image_size, vae, official).to(pick_device(device, processes))
+        source = Source.of_options(student, teacher, steps, method)
+        which = draw_of_options(source.teacher, seed, classes, balanced)
+        scales = sorted(set(guidance))
+        if not scales:
+            raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
+        flat = len(source.teacher.decode(torch.zeros(1, *source.teacher.sample_shape, device=student.device)).shape) != 4
+        made = []
+        with progress_bar(processes.first) as bar:
+            for gamma in scales:
+                path = Path(output) / f"guidance_{gamma:g}" if len(scales) > 1 else Path(output)
+                facts = source.facts(gamma) | {"seed": seed, "classes": list(which.classes) if which.classes else "drawn"}
+                folder = SampleFolder(path, num_samples, facts, npz=npz or flat)
+                draw = source.drawer(gamma)
+                prepare(folder, processes, overwrite)
+                fill(folder, source.teacher, draw, which, student.device, batch_size, decode_batch_size, processes, bar)
+                made.append(folder)
+                processes.barrier()
+                if processes.first:
+                    folder.finish()
+        if processes.first:
+            if len(scales) > 1 and not flat:
+                rows = {f"guidance {g:g}": folder.first(12) for g, folder in zip(scales, made, strict=True)}
+                plots.save(plots.rows(rows, f"{source.name}: the same noise, column by column"), Path(output) / "sweep.png")
+            several = f" at each of {len(scales)} guidance scales" * (len(scales) > 1)
+            print(f"{num_samples} samples{several} in {output}")
 
 
-def zoom(sheet: np.ndarray) -> int:
-    """Whole factor that makes a small sheet about 512 pixels high."""
-    return max(1, 512 // sheet.shape[0])
+def prepare(folder: SampleFolder, processes: Processes, overwrite: bool) -> None:
+    """Open the folder once for all processes."""
+    if processes.first and overwrite:
+        clear(folder.path)
+    if processes.first:
+        folder.open()
+    processes.barrier()
 
 
-def pick_device(name: str) -> torch.device:
-    """The named device; "auto" is the accelerator that torch sees, or the CPU."""
-    if name != "auto":
-        return torch.device(name)
-    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    return found or torch.device("cpu")
+def fill(
+    folder: SampleFolder,
+    teacher: Teacher,
+    draw: Drawer,
+    which: Draw,
+    device: torch.device,
+    batch_size: int,
+    decode_batch_size: int,
+    processes: Processes,
+    bar: Progress,
+) -> None:
+    """Draw this process's share of the parts that are missing."""
+    missing = processes.share(folder.missing())
+    mine = missing[processes.rank :: processes.size]
+    task = bar.add_task("sampling", total=sum(len(folder.indices(part)) for part in mine))
+    together = max(1, batch_size // PART)
+    for group in (mine[k : k + together] for k in range(0, len(mine), together)):
+        index = torch.cat([folder.indices(part) for part in group])
+        drawn, labels = [], []
+        for rows in index.split(batch_size):
+            z, condition = which.noise(teacher, rows, device)
+            x = evaluate_rows(draw, z, condition)
+            drawn.append(pictures(teacher, x, batch_size=decode_batch_size).cpu())
+            labels.append(labels_of(teacher, condition))
+            bar.advance(task, len(rows))
+        known = [part for part in labels if part is not None]
+        images, classes, start_row = torch.cat(drawn), torch.cat(known) if known else None, 0
+        for part in group:
+            rows = slice(start_row, start_row := start_row + len(folder.indices(part)))
+            folder.write(part, images[rows], None if classes is None else classes[rows])
 
 
 def main() -> None:
     """Parse the command line of `freeflow sample`."""
-    auto_cli(sample, args=sys.argv[2:], prog="freeflow sample", as_positional=False, parser_class=BriefErrors)
+    auto_cli(
+        sample,
+        args=sys.argv[2:],
+        prog="freeflow sample",
+        description=about(sample),
+        as_positional=False,
+        parser_class=BriefErrors,
+    )

@@ -1,22 +1,39 @@
-"""Metrics of generated samples: Fréchet distances, their feature networks and their references."""
+"""Metrics of generated samples: distances between features, the networks that make features, and tables of both."""
 
-from freeflow_lightning.metrics.features import DigitsFeatures, FlatFeatures
+from freeflow_lightning.metrics.dino import DINOv2Features
+from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
 from freeflow_lightning.metrics.frechet import FrechetDistance, Moments, frechet_distance, mean_and_covariance, square_root
 from freeflow_lightning.metrics.images import from_uint8, to_uint8
-from freeflow_lightning.metrics.inception import InceptionFID
-from freeflow_lightning.metrics.reference import load_reference_state, reference_state
+from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
+from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
+from freeflow_lightning.metrics.scores import Score, compare, inception_score
+from freeflow_lightning.metrics.statistics import read_statistics
+from freeflow_lightning.metrics.support import Coverage, coverage
+from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merged
 
 __all__ = [
+    "Coverage",
+    "DINOv2Features",
     "DigitsFeatures",
+    "FeatureNetwork",
+    "FeatureTable",
     "FlatFeatures",
     "FrechetDistance",
     "InceptionFID",
+    "InceptionFeatures",
+    "KernelDistance",
     "Moments",
+    "Score",
+    "TableBuilder",
+    "compare",
+    "coverage",
     "frechet_distance",
     "from_uint8",
-    "load_reference_state",
+    "inception_score",
+    "kernel_distance",
     "mean_and_covariance",
-    "reference_state",
+    "merged",
+    "read_statistics",
     "square_root",
     "to_uint8",
 ]

@@ -1,5 +1,6 @@
-"""Feature networks for the Fréchet distance where Inception has nothing to say: points, and digits of 8 x 8 pixels."""
+"""Feature networks: what they are, and those for where Inception has nothing to say: points, and digits of 8 x 8 pixels."""
 
+from abc import ABC, abstractmethod
 from importlib.resources import files
 
 from safetensors.torch import load
@@ -8,7 +9,24 @@ from torch import Tensor, nn
 from freeflow_lightning.metrics.images import from_uint8
 
 
-class FlatFeatures(nn.Module):
+class FeatureNetwork(nn.Module, ABC):
+    """Samples to the numbers that a metric compares. For one of your own: set `num_features`, write `forward`."""
+
+    num_features: int
+    """Width d of `forward`'s output."""
+    version: str = ""
+    """What the features depend on beside class and weights, for example the version of a library that resizes."""
+
+    @abstractmethod
+    def forward(self, samples: Tensor) -> Tensor:
+        """uint8 pictures [B, C, H, W] (or the samples themselves, [B, ...], where they are no pictures) to [B, d]."""
+
+    def outputs(self, samples: Tensor) -> dict[str, Tensor]:
+        """ "features", the output of `forward`, and what else the network sees: "spatial" [B, d'], "logits" [B, classes]."""
+        return {"features": self(samples)}
+
+
+class FlatFeatures(FeatureNetwork):
     """The sample itself, flattened: for points in the plane, and for distances between pixels.
 
     Args:
@@ -31,7 +49,7 @@ class FlatFeatures(nn.Module):
         return flat
 
 
-class DigitsFeatures(nn.Module):
+class DigitsFeatures(FeatureNetwork):
     """The 64 activations before the last layer of a small classifier of 8 x 8 digits; its weights ship with the package.
 
     Trained for 100 steps only (metrics/digits_classifier.py): a classifier trained to the end maps a class to a point and
@@ -58,6 +76,9 @@ class DigitsFeatures(nn.Module):
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images [B, 1, 8, 8] to the logits of the classes 0 .. 9, [B, 10]."""
         return self.network(self._scaled(images))
+
+    def outputs(self, samples: Tensor) -> dict[str, Tensor]:
+        return {"features": self(samples), "logits": self.logits(samples)}
 
     def _scaled(self, images: Tensor) -> Tensor:
         if images.shape[1:] != (1, 8, 8):

@@ -1,6 +1,6 @@
 """The Fréchet distance between two sets of features: exact, in float64, by symmetric eigenproblems."""
 
-from typing import NamedTuple, final
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -88,7 +88,6 @@ def _without_round_off(values: Tensor, size: Tensor) -> Tensor:
     return values.clamp(min=0)
 
 
-@final
 class FrechetDistance(Metric):
     """Fréchet distance between the features of real (reference) and fake samples, used as torchmetrics' FID.
 
@@ -130,6 +129,29 @@ class FrechetDistance(Metric):
             self.add_state(f"{kind}_features_cov_sum", torch.zeros(d, d, dtype=torch.float64), dist_reduce_fx="sum")
             self.add_state(f"{kind}_features_num_samples", torch.tensor(0), dist_reduce_fx="sum")
         self._covariance_and_root: tuple[Tensor, Tensor] | None = None
+
+    def set_reference(self, moments: Moments, count: int = 1_000_000) -> None:
+        """Reset, and compare with these moments from now on, as if `count` samples with them had been seen (it cancels out).
+
+        In a distributed run do so on one rank only, and `reset` on the others: states are summed over the ranks.
+
+        Raises:
+            ValueError: moments of another width.
+
+        >>> from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+        >>> metric = FrechetDistance(FlatFeatures(1))
+        >>> metric.set_reference(Moments(torch.tensor([1.0]), torch.tensor([[2.0]])), 5)
+        >>> metric.update(torch.tensor([[3.0], [5.0]]), real=False)
+        >>> metric.compute()
+        tensor(9., dtype=torch.float64)
+        """
+        mean, covariance = (x.to(self.real_features_sum) for x in moments)
+        if mean.shape != (self.num_features,):
+            raise ValueError(f"expected moments of {self.num_features} features, got {tuple(mean.shape)}: another network's")
+        self.reset()
+        self.real_features_sum = mean * count
+        self.real_features_cov_sum = covariance * (count - 1) + count * torch.outer(mean, mean)
+        self.real_features_num_samples = torch.tensor(count, device=mean.device)
 
     def update(self, images: Tensor, real: bool) -> None:
         """Add samples, [B, ...] as `features` takes them, to the reference (`real`) or to what is measured against it.

@@ -1,23 +1,29 @@
-"""FID with the Inception network of the published numbers: torchmetrics' metric, TensorFlow's resize, weights read safely."""
+"""Inception features of the published numbers: torch-fidelity's network, TensorFlow's resize, weights read safely."""
 
 import io
 import pickle
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torchmetrics.image.fid import FrechetInceptionDistance
+from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+
+from freeflow_lightning.metrics.features import FeatureNetwork
+from freeflow_lightning.metrics.frechet import FrechetDistance
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 _ORIGIN = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
+_SPATIAL_CHANNELS = 7
 
 
 @final
-class InceptionFID(FrechetInceptionDistance):
-    """torchmetrics' FID on 2048 Inception features, resized as TensorFlow 1 does (antialias=False), as ADM's evaluator does.
+class InceptionFeatures(FeatureNetwork):
+    """The 2048 pooled Inception features, with ADM's 2023 spatial ones (sFID) and the 1008 logits without bias (IS).
 
-    `reset` keeps the reference. The weights are never downloaded and nothing in their file is executed.
+    Pictures are resized as TensorFlow 1 does, without antialiasing, as ADM's evaluator does. The weights are never
+    downloaded and nothing in their file is executed.
 
     Args:
         weights_path: torch-fidelity's weights-inception-2015-12-05-6726825d.pth; None for the one in torch.hub's folder.
@@ -26,47 +32,72 @@ class InceptionFID(FrechetInceptionDistance):
         FileNotFoundError: no weights there; the message says which file to put where.
         ValueError: a file that holds more than tensors, or other weights.
 
-    >>> InceptionFID("nowhere.pth")  # doctest: +ELLIPSIS
+    >>> InceptionFeatures("nowhere.pth")  # doctest: +ELLIPSIS
     Traceback (most recent call last):
     FileNotFoundError: no Inception weights at nowhere.pth: ...
     """
 
+    num_features = 2048
+    version = f"torch-fidelity {version('torch-fidelity')}"
+
     def __init__(self, weights_path: str | None = None) -> None:
+        super().__init__()
         path = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS) if weights_path is None else Path(weights_path)
-        weights = _read_weights(path)
-        plain = io.BytesIO()  # torchmetrics unpickles without restriction: it gets a copy that we wrote, not the file
-        torch.save(weights, plain)
+        plain = io.BytesIO()  # torch-fidelity unpickles without restriction: it gets a copy that we wrote, not the file
+        torch.save(_read_weights(path), plain)
         plain.seek(0)
         try:
-            super().__init__(
-                feature=2048,
-                reset_real_features=False,
-                feature_extractor_weights_path=plain,  # type: ignore[arg-type]  # torch.load reads it as well
-                antialias=False,
-            )
+            self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], plain)
         except RuntimeError as error:
             raise ValueError(f"the weights of {path} are not those of {_ORIGIN}: {error}") from error
-        self.orig_dtype = torch.float32  # torchmetrics sets it in `update`, which a rank without samples never calls
+        self.requires_grad_(False).eval()
+        self._spatial: Tensor | None = None
+        self.network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
 
-    def update(self, imgs: Tensor, real: bool) -> None:
-        """Add uint8 images [B, 3, H, W] or [B, 1, H, W] (grey: repeated) to the reference (`real`) or to what is measured.
+    def forward(self, samples: Tensor) -> Tensor:
+        """uint8 pictures [B, 3, H, W] or [B, 1, H, W] (grey: repeated) to [B, 2048].
 
         Raises:
-            ValueError: other images.
+            ValueError: other pictures.
         """
-        if imgs.dtype != torch.uint8 or imgs.ndim != 4 or imgs.shape[1] not in (1, 3):
-            raise ValueError(f"expected uint8 images [B, 3 or 1, H, W], got {imgs.dtype} {tuple(imgs.shape)}; see to_uint8")
-        if not len(imgs):  # the padding of a rank's last batch dropped; the network cannot take none
-            return
-        with torch.no_grad(), torch.autocast(imgs.device.type, enabled=False):
-            super().update(imgs.expand(-1, 3, -1, -1), real)
+        return self.outputs(samples)["features"]
+
+    def outputs(self, samples: Tensor) -> dict[str, Tensor]:
+        """As `forward`, with "spatial" [B, 2023] (7 channels of 17 x 17, channels last) and "logits" [B, 1008]."""
+        if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
+            raise ValueError(
+                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} {tuple(samples.shape)}; see to_uint8"
+            )
+        if not len(samples):  # the padding of a rank's last batch dropped; the network cannot take none
+            spatial = samples.new_zeros(0, _SPATIAL_CHANNELS * 17 * 17, dtype=torch.float32)
+            return {"features": spatial.new_zeros(0, 2048), "spatial": spatial, "logits": spatial.new_zeros(0, 1008)}
+        with torch.no_grad(), torch.autocast(samples.device.type, enabled=False):
+            features, logits = self.network(samples.expand(-1, 3, -1, -1))
+        kept, self._spatial = self._spatial, None
+        assert kept is not None  # the hook has just put it there
+        return {"features": features, "spatial": kept, "logits": logits}
+
+    def _keep_spatial(self, module: Any, inputs: Any, output: Tensor) -> None:
+        """ADM's "mixed_6/conv": the first 7 channels after the rectifier, in TensorFlow's order (channels last)."""
+        self._spatial = output[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
+
+
+class InceptionFID(FrechetDistance):
+    """FrechetDistance of InceptionFeatures: FID as ADM's evaluator computes it.
+
+    Args:
+        weights_path: as InceptionFeatures'.
+    """
+
+    def __init__(self, weights_path: str | None = None) -> None:
+        super().__init__(InceptionFeatures(weights_path))
 
 
 def _read_weights(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no Inception weights at {path}: download {WEIGHTS} (torch-fidelity's release v0.2.0 on GitHub, {_ORIGIN}) "
-            f"and put it there, or pass weights_path= with the place where it is"
+            f"and put it there, or say where it is (weights_path=, or --weights on the command line)"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)

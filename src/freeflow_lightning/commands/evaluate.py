@@ -1,0 +1,329 @@
+"""freeflow evaluate: a student's samples against its teacher's, or against given statistics: table, JSON, Markdown."""
+
+import json
+import sys
+from collections.abc import Callable
+from importlib.metadata import version
+from math import isnan
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from jsonargparse import auto_cli
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from freeflow_lightning.commands.errors import BriefErrors, about
+from freeflow_lightning.commands.features import Name, pick_features
+from freeflow_lightning.commands.progress import progress_bar
+from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
+from freeflow_lightning.evaluation import ClassRow, Result, endpoint_errors, evaluate_tables
+from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
+from freeflow_lightning.official import LatentSpace, OfficialConvention
+from freeflow_lightning.processes import joined, start, starts_others
+from freeflow_lightning.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
+
+TITLES = {
+    "fid": ("FID", "Frechet distance of features; 0 is best, and it shrinks with more samples"),
+    "sfid": ("sFID", "the same on Inception's spatial features, as ADM defines it"),
+    "kid": ("KID", "kernel distance; unbiased: around 0 where nothing differs"),
+    "precision": ("precision", "share of samples inside the reference's support (fidelity)"),
+    "recall": ("recall", "share of the reference inside the samples' support (diversity)"),
+    "density": ("density", "how densely the reference surrounds the samples; 1 where nothing differs"),
+    "coverage": ("coverage", "share of the reference that has a sample next to it"),
+    "inception_score": ("Inception Score", "higher is better; ADM's splits of 5000"),
+    "diversity": ("diversity", "mean distance within a class over the reference's; below 1, modes are lost"),
+    "recognised": ("recognised", "share that a classifier sees as the class asked for"),
+    "endpoint_error": ("endpoint error", "|f - x| / |x| to the teacher's x of the same noise"),
+    "displacement_error": ("displacement error", "|f - x| / |x - z|: 1 is as far off as noise is from its sample"),
+}
+SHOWN_CLASSES = 20
+INTERVALS = (
+    "95 %: FID and KID by the jackknife over 10 groups of samples, others binomial or standard errors of a mean; "
+    "the reference is held fixed"
+)
+WIDE = 120
+
+
+def evaluate(
+    checkpoint: str,
+    guidance: float = 1.5,
+    num_samples: int = 10_000,
+    reference: str = "teacher",
+    features: Name | FeatureNetwork = "auto",
+    weights: str | None = None,
+    reference_samples: int = 10_000,
+    reference_steps: int = 64,
+    reference_method: Literal["euler", "heun", "midpoint", "rk4"] = "heun",
+    reference_seed: int = 1,
+    floor: bool = True,
+    paired_samples: int | None = None,
+    seed: int = 0,
+    classes: list[int] | None = None,
+    balanced: bool = False,
+    teacher: bool = False,
+    steps: int | None = None,
+    method: Literal["euler", "heun", "midpoint", "rk4"] | None = None,
+    output: str = "evaluation",
+    batch_size: int = 256,
+    decode_batch_size: int = 64,
+    average: str | None = None,
+    device: str = "auto",
+    devices: int = 1,
+    vae: str | None = None,
+    official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+) -> None:
+    """Measure a student's samples: against its teacher's own, which needs no data, or against given statistics.
+
+    Prints a table and writes evaluation.json and evaluation.md. The teacher's samples are drawn once and kept in
+    $FREEFLOW_CACHE (~/.cache/freeflow-lightning). For the FID-50K of papers: --reference VIRTUAL_imagenet256_labeled.npz
+    --num_samples 50000 --features inception. Under torchrun, or with --devices, the processes share the work.
+
+    Args:
+        checkpoint: a .ckpt file that `freeflow fit` wrote, or the FreeFlow authors' weights (with --reference FILE).
+        guidance: guidance scale of the samples, and of the teacher's that they are compared with.
+        num_samples: samples to measure; FID depends on how many, so compare equal numbers.
+        reference: "teacher" for its own samples, or a file: ADM's .npz (mu, sigma, arr_0), torch-fidelity's .pt, or an .npz
+            of pictures (arr_0, as `freeflow sample --npz` writes).
+        features: auto, inception, dinov2, digits, flat (the plain numbers), or a class_path of your own FeatureNetwork.
+        weights: the file of Inception's or DINOv2's weights.
+        reference_samples: samples of the teacher to compare with.
+        reference_steps: the teacher's steps.
+        reference_method: the teacher's one-step rule.
+        reference_seed: seed of the teacher's samples; their noise is never that of the samples measured.
+        floor: draw the teacher a second time too: what a perfect student would score at this number of samples.
+        paired_samples: samples whose endpoint is compared with the teacher's for the same noise; 512 if not given.
+        seed: seed of the noise and of drawn classes.
+        classes: class labels, repeated in turn; drawn uniformly if not given.
+        balanced: every class in turn. Papers with drawn classes report a slightly higher FID.
+        teacher: measure the teacher itself, at --steps and --method.
+        steps: the teacher's steps; 64 if not given.
+        method: the teacher's one-step rule; heun if not given.
+        output: folder to write to; made if it does not exist.
+        batch_size: samples per network evaluation.
+        decode_batch_size: samples that a latent teacher's decoder takes at once.
+        average: which moving average, for example ema_0_9999, or raw; the first one if not given.
+        device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+        devices: processes to start, one per accelerator (or on the CPU's cores).
+        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
+        official: how to read official weights; what is auto is measured and said.
+    """
+    if min(num_samples, reference_samples) < 2 or (paired_samples or 0) < 0 or min(batch_size, decode_batch_size) < 1:
+        raise ValueError(
+            f"expected at least 2 samples on either side, got {num_samples} and {reference_samples} "
+            f"(paired {paired_samples}, batches {batch_size} and {decode_batch_size})"
+        )
+    if starts_others(devices):
+        start(devices)
+        return
+    with joined() as processes:
+        student = open_student(checkpoint, average, vae=vae, official=official).to(pick_device(device, processes))
+        source, where = Source.of_options(student, teacher, steps, method), student.device
+        ours = reference == "teacher"
+        alone = isinstance(source.teacher, LatentSpace)
+        if alone and (ours or teacher or paired_samples):
+            raise ValueError(f"{checkpoint} holds no teacher to compare with or to draw from: give --reference FILE alone")
+        which = draw_of_options(source.teacher, seed, classes, balanced)
+        network, draw = pick_features(features, weights, source.teacher, where), source.drawer(guidance)
+        truth = Sampler(reference_method, reference_steps, guidance)
+        pairs = min(num_samples, 0 if alone else 512 if paired_samples is None else paired_samples)
+        given: Any = read_statistics(reference, network, device=where) if not ours and processes.first else None
+        shared: dict[str, Any] = {"device": where, "processes": processes}
+        sizes: dict[str, Any] = {"batch_size": batch_size, "decode_batch_size": decode_batch_size}
+
+        with progress_bar(processes.first) as bar:
+            # each bar counts the samples of all processes, at the pace of the first
+            def task(name: str, total: int) -> Callable[[int], None]:
+                return _advance(bar, name, total, processes.size)
+
+            def teachers(stream: str, n: int) -> Any:
+                return teacher_table(
+                    source.teacher,
+                    network,
+                    sampler=truth,
+                    count=n,
+                    seed=reference_seed,
+                    stream=stream,
+                    classes=which.classes,
+                    advance=task(f"teacher, {stream}", n),
+                    **sizes,
+                    **shared,
+                )
+
+            compared: FeatureTable = teachers("reference", reference_samples) if ours else given
+            baseline = teachers("floor", num_samples) if ours and floor else None
+            advance = task(source.name, num_samples)
+            table = draw_table(
+                draw, source.teacher, network, which, count=num_samples, kept=num_samples, advance=advance, **sizes, **shared
+            )
+            if not processes.first:
+                return
+            errors = None
+            if pairs:
+                bar.add_task("endpoints", total=None)
+                errors = endpoint_errors(draw, source.teacher, which, pairs, sampler=truth, batch_size=batch_size, device=where)
+        assert table is not None  # the first process has it
+        result = evaluate_tables(
+            table,
+            compared,
+            baseline,
+            errors,
+            num_classes=source.teacher.num_classes,
+            classifies=isinstance(network, DigitsFeatures),
+            scores_inception=isinstance(network, InceptionFeatures),
+            about=source.facts(guidance)
+            | {
+                "checkpoint": checkpoint,
+                "samples": num_samples,
+                "seed": seed,
+                "classes": list(which.classes) if which.classes else "drawn",
+                "reference": _reference_facts(reference, source, truth, reference_samples, reference_seed, compared),
+                "features": feature_facts(network),
+                "precision": f"{next(student.parameters()).dtype}, float32 matmul {torch.get_float32_matmul_precision()}",
+                "pictures": "uint8 by clamp(127.5 x + 128), rounded down",
+                "evaluator": f"freeflow-lightning {version('freeflow-lightning')}, torch {torch.__version__}, {where}",
+                "intervals": INTERVALS,
+            },
+        )
+        write(result, source.name, Path(output))
+
+
+def _advance(bar: Progress, name: str, total: int, size: int) -> Callable[[int], None]:
+    number = bar.add_task(name, total=total)
+    return lambda n: bar.advance(number, n * size)
+
+
+def _reference_facts(reference: str, source: Source, truth: Sampler, count: int, seed: int, compared: Any) -> dict[str, Any]:
+    if reference == "teacher":
+        made = {"teacher": fingerprint(source.teacher, source.student.device)[:16], **truth._asdict()}
+        return made | {"samples": count, "seed": seed}
+    return {"file": reference, "pictures in it": len(compared.rows.get("features", ()))}
+
+
+def write(result: Result, name: str, folder: Path) -> None:
+    """The result on screen, as evaluation.json and as evaluation.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
+    (folder / "evaluation.md").write_text(markdown(result, name))
+    console = Console()
+    explained = console.width >= WIDE  # elsewhere the meanings are in evaluation.md alone
+    header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), *[""] * explained]
+    scores = Table(*header, title="freeflow evaluate")
+    for row in score_rows(result):
+        scores.add_row(*row[: len(header)])
+    console.print(scores)
+    if result.classes:
+        classes = Table(*class_header(result), title=_classes_title(result))
+        for row in class_rows(result):
+            classes.add_row(*row)
+        console.print(classes)
+    print(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")
+
+
+def score_rows(result: Result) -> list[list[str]]:
+    """Name, value, interval, the teacher's own, meaning."""
+
+    def interval(score: Score) -> str:
+        return f"{score.low:.4g} .. {score.high:.4g}" if not isnan(score.low) else ""
+
+    return [
+        [
+            title,
+            f"{result.scores[key].value:.4g}",
+            interval(result.scores[key]),
+            *[f"{result.floor[key].value:.4g}" if key in result.floor else ""] * bool(result.floor),
+            meaning,
+        ]
+        for key, (title, meaning) in TITLES.items()
+        if key in result.scores
+    ]
+
+
+def worst_classes(result: Result) -> list[ClassRow]:
+    """All classes, or the twenty with the largest kernel distance (endpoint error where there is none), worst first."""
+    rows = result.classes
+    if len(rows) <= SHOWN_CLASSES:
+        return rows
+
+    def badness(row: ClassRow) -> float:
+        known = [value for value in (row.kid, row.endpoint) if not isnan(value)]
+        return -known[0] if known else 0.0
+
+    return sorted(rows, key=badness)[:SHOWN_CLASSES]
+
+
+def _classes_title(result: Result) -> str:
+    n = len(result.classes)
+    return "by class" if n <= SHOWN_CLASSES else f"the worst {SHOWN_CLASSES} of {n} classes (all in evaluation.json)"
+
+
+_COLUMNS = {
+    "label": "class",
+    "samples": "samples",
+    "kid": "KID",
+    "kid_floor": "KID, teacher itself",
+    "endpoint": "endpoint error",
+    "diversity": "diversity",
+    "recognised": "recognised",
+}
+
+
+def _columns(result: Result) -> list[str]:
+    return [name for name in _COLUMNS if not all(isnan(getattr(row, name)) for row in result.classes)]
+
+
+def class_header(result: Result) -> list[str]:
+    """The columns that anything is known for."""
+    return [_COLUMNS[name] for name in _columns(result)]
+
+
+def class_rows(result: Result) -> list[list[str]]:
+    """One line per class."""
+
+    def cell(value: float) -> str:
+        return "" if isnan(value) else str(value) if isinstance(value, int) else f"{value:.3g}"
+
+    return [[cell(getattr(row, name)) for name in _columns(result)] for row in worst_classes(result)]
+
+
+def markdown(result: Result, name: str) -> str:
+    """evaluation.md."""
+
+    def lines(header: list[str], rows: list[list[str]]) -> list[str]:
+        return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
+
+    header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), ""]
+    classes = ["", f"## {_classes_title(result).capitalize()}", "", *lines(class_header(result), class_rows(result))]
+    about = [f"- {key}: {_flat(value)}" for key, value in result.about.items()]
+    return "\n".join(
+        [
+            f"# Evaluation: {name}, guidance {result.about['guidance']:g}",
+            "",
+            *lines(header, score_rows(result)),
+            *(classes if result.classes else []),
+            "",
+            "## How it was made",
+            "",
+            *about,
+            "",
+        ]
+    )
+
+
+def _flat(value: Any) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {_flat(part)}" for key, part in value.items())
+    return str(value)
+
+
+def main() -> None:
+    """Parse the command line of `freeflow evaluate`."""
+    auto_cli(
+        evaluate,
+        args=sys.argv[2:],
+        prog="freeflow evaluate",
+        description=about(evaluate),
+        as_positional=False,
+        parser_class=BriefErrors,
+    )

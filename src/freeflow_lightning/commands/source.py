@@ -1,0 +1,127 @@
+"""Whose samples a command draws: a student opened from a path, or its teacher."""
+
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.diagnosis import TrainedAuxiliary
+from freeflow_lightning.flow_map import FlowMap, is_foreign, read_auxiliary
+from freeflow_lightning.official import OfficialConvention
+from freeflow_lightning.processes import Processes
+from freeflow_lightning.reference import Sampler, weights_hash
+from freeflow_lightning.sampling import Draw, Drawer, balanced_classes
+from freeflow_lightning.teachers import Teacher
+
+VAE = "stabilityai/sd-vae-ft-ema"
+
+
+def open_student(
+    checkpoint: str | Path,
+    average: str | None = None,
+    image_size: Literal[256, 512] | None = None,
+    vae: str | None = None,
+    official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+) -> FlowMap:
+    """The student of a file, by what the file is: the one place where commands open one.
+
+    An option that the file leaves without effect is refused.
+
+    Args:
+        checkpoint: a training checkpoint, or official weights.
+        average: which average of a training checkpoint.
+        image_size: height and width of the pictures of official weights.
+        vae: what decodes official latents; a training checkpoint's config names its own.
+        official: how to read official weights.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a file of neither kind, options that are not for it, or weights of another image size.
+    """
+    if not is_foreign(checkpoint):
+        if image_size or vae or official != OfficialConvention():
+            raise ValueError(
+                f"{checkpoint} is a training checkpoint, which carries its config: leave --image_size, --vae and --official out"
+            )
+        return FlowMap.from_checkpoint(checkpoint, average=average)
+    if average is not None:
+        raise ValueError(f"{checkpoint} is no training checkpoint and holds one student: leave --average out")
+    return FlowMap.from_official(checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8)
+
+
+def open_auxiliary(path: str | Path, student: FlowMap) -> TrainedAuxiliary | None:
+    """The auxiliary network that was trained with a student, on its device; None where the path holds none."""
+    found = read_auxiliary(path, student.teacher)
+    if found is None:
+        return None
+    module, network = found
+    frozen = network.to(student.device)
+    return TrainedAuxiliary(frozen, module.r, module.guidance_range, module.guidance_interval, module.auxiliary_lr)
+
+
+def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
+    """The named device; "auto" is the accelerator that torch sees (each process its own), or the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found is None:
+        return torch.device("cpu")
+    return torch.device(found.type, processes.local_rank % torch.accelerator.device_count()) if processes.size > 1 else found
+
+
+class Source(NamedTuple):
+    """Who draws: the student in one step, or the teacher (`sampler` given)."""
+
+    student: FlowMap
+    sampler: Sampler | None = None
+
+    @classmethod
+    def of_options(cls, student: FlowMap, teacher: bool, steps: int | None, method: str | None) -> "Source":
+        """Of --teacher, --steps and --method (Raises: ValueError for steps or a method without the teacher)."""
+        if not teacher and not (steps is None and method is None):
+            raise ValueError(
+                "--steps and --method are the teacher's: add --teacher, or leave them out (a student takes one step)"
+            )
+        return cls(student, Sampler(method or "heun", 64 if steps is None else steps) if teacher else None)
+
+    @property
+    def teacher(self) -> Teacher:
+        """What conditions and decodes."""
+        return self.student.teacher
+
+    @property
+    def name(self) -> str:
+        """In words, for a table."""
+        if self.sampler is None:
+            return "student, 1 step"
+        return f"teacher, {self.sampler.steps} {self.sampler.method} steps"
+
+    def drawer(self, guidance: float) -> Drawer:
+        """Noise and condition to samples, at a guidance; warns outside the range that a student was trained for."""
+        sampler = self.sampler
+        if sampler is not None:
+            guided = sampler._replace(guidance=guidance)
+            return lambda z, condition: guided(self.teacher, z, condition)
+        self.student.check_guidance(guidance)
+
+        def draw(z: Tensor, condition: Any) -> Tensor:
+            return self.student(z, condition, guidance)
+
+        return draw
+
+    def facts(self, guidance: float) -> dict[str, Any]:
+        """What the samples depend on beside the draw, as JSON."""
+        sampler = self.sampler
+        network = self.student.network if sampler is None else self.teacher
+        drawn = {"drawn by": self.name, "weights": weights_hash(network)[:16], "guidance": guidance}
+        return drawn | {"decoder": f"{type(self.teacher).__name__}.decode", "sample shape": list(self.teacher.sample_shape)}
+
+
+def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:
+    """Of --seed, --classes and --balanced (Raises: ValueError for both of the last, or classes that there are not)."""
+    if classes and balanced:
+        raise ValueError("--balanced takes every class in turn: leave --classes out")
+    draw = Draw(seed, tuple(classes) if classes else balanced_classes(teacher) if balanced else None)
+    draw.noise(teacher, torch.zeros(1, dtype=torch.int64))  # refuses classes that there are not, before anything is drawn
+    return draw

@@ -1,0 +1,121 @@
+"""What one table of features says about another: every score with a confidence interval and how it was made."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.metrics.frechet import frechet_distance, mean_and_covariance, square_root
+from freeflow_lightning.metrics.kernel import kernel_distance
+from freeflow_lightning.metrics.support import coverage
+from freeflow_lightning.metrics.table import FeatureTable
+
+GROUPS = 10
+PAIRS = 512
+
+
+class Score(NamedTuple):
+    """A value with its 95 % interval (both ends NaN where none is known)."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+
+    @classmethod
+    def around(cls, value: float, error: float) -> "Score":
+        """value +- 1.96 standard errors."""
+        return cls(value, value - 1.96 * error, value + 1.96 * error)
+
+    @classmethod
+    def share(cls, value: float, n: int) -> "Score":
+        """A fraction of n, with Wilson's interval.
+
+        >>> round(Score.share(1.0, 100).low, 3)
+        0.963
+        """
+        square = 1.96**2 / n
+        middle, half = value + square / 2, 1.96 * (value * (1 - value) / n + square / (4 * n)) ** 0.5
+        return cls(value, (middle - half) / (1 + square), (middle + half) / (1 + square))
+
+
+def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> dict[str, Score]:
+    """Every distance that the two tables allow: fid, sfid, kid, precision, recall, density, coverage.
+
+    Intervals: FID and KID by the jackknife over ten groups of samples (all samples must be rows), the fractions as
+    binomial ones. They hold for other noise and the same reference.
+    """
+    made: dict[str, Score] = {}
+    reference_moments = reference.moments["features"]
+    root = square_root(reference_moments.covariance)
+
+    def fid(mean: Tensor, covariance: Tensor) -> float:
+        return float(frechet_distance(*reference_moments, mean, covariance, root1=root))
+
+    value = fid(*samples.moments["features"])
+    x, y = samples.rows.get("features"), reference.rows.get("features")
+    whole = x is not None and len(x) == samples.n >= 2 * GROUPS
+    made["fid"] = Score.around(value, _jackknife(x, fid)) if whole and x is not None else Score(value)
+    if "spatial" in samples.moments and "spatial" in reference.moments:
+        made["sfid"] = Score(float(frechet_distance(*reference.moments["spatial"], *samples.moments["spatial"])))
+    if x is None or y is None or min(len(x), len(y)) <= k:
+        return made
+    made["kid"] = Score.around(*kernel_distance(x, y))
+    sizes = {"precision": len(x), "recall": len(y), "density": 0, "coverage": len(y)}
+    for name, share in coverage(x, y, k=k)._asdict().items():
+        made[name] = Score.share(share, sizes[name]) if sizes[name] else Score(share)
+    return made
+
+
+def _jackknife(x: Tensor, statistic: Callable[[Tensor, Tensor], float]) -> float:
+    """Standard error of a function of the moments of x [n, d]: the jackknife over ten groups, each left out in turn."""
+    groups = [x[start::GROUPS].double() for start in range(GROUPS)]
+    sums = [(g.sum(0), g.mT @ g) for g in groups]
+    first, second = (torch.stack(s).sum(0) for s in zip(*sums, strict=True))
+    values = torch.tensor(
+        [
+            statistic(*mean_and_covariance(first - a, second - b, len(x) - len(g)))
+            for g, (a, b) in zip(groups, sums, strict=True)
+        ]
+    ).double()
+    return float(((GROUPS - 1) / GROUPS * (values - values.mean()).square().sum()).sqrt())
+
+
+def inception_score(logits: Tensor, *, split_samples: int = 5000) -> Score:
+    """exp E KL(p(y | x) || p(y)), the mean over consecutive splits of 5000 as in ADM's evaluator; logits [n, classes].
+
+    The samples must come in random order of their classes: sorted ones give each split few classes, and a low score.
+
+    >>> round(inception_score(100 * torch.eye(10)).value, 6)
+    10.0
+    """
+    values = []
+    for part in logits.double().split(split_samples):
+        p = part.softmax(1)
+        values.append((torch.xlogy(p, p) - torch.xlogy(p, p.mean(0))).sum(1).mean().exp())
+    scores = torch.stack(values)
+    if len(scores) == 1:
+        return Score(float(scores))
+    return Score.around(float(scores.mean()), float(scores.std()) / len(scores) ** 0.5)
+
+
+def spread(x: Tensor) -> float:
+    """Mean distance between the first samples (512 at most) of x [n, d]; NaN for fewer than two."""
+    return float(torch.pdist(x[:PAIRS].double()).mean()) if len(x) > 1 else float("nan")
+
+
+def spread_within_classes(table: FeatureTable) -> dict[int, float]:
+    """`spread` of each class of a table, by class; one entry, -1, where there are no classes."""
+    x, labels = table.rows["features"], table.rows.get("labels")
+    if labels is None:
+        return {-1: spread(x)}
+    return {int(c): spread(x[labels == c]) for c in labels.unique()}
+
+
+def class_distance(samples: FeatureTable, reference: FeatureTable, label: int) -> float:
+    """Unbiased MMD^2 (KID's kernel) between the samples of one class; NaN for fewer than two on a side.
+
+    Where d is large and a class has few samples, a Frechet distance would be all bias; this one has none.
+    """
+    x, y = (t.rows["features"][t.rows["labels"] == label] for t in (samples, reference))
+    return kernel_distance(x, y).value if min(len(x), len(y)) > 1 else float("nan")
