@@ -3,6 +3,7 @@
 import sys
 import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,9 +17,10 @@ from freeflow_lightning import plots
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI, quiet
-from freeflow_lightning.commands.sample import pick_device
+from freeflow_lightning.commands.source import pick_device
 from freeflow_lightning.costs import NOT_COUNTED, Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.nets import LoRA
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import Sampler, pictures
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
@@ -66,6 +68,7 @@ def inspect(
     batch_size: int | None = None,
     precision: PrecisionName | None = None,
     averages: int | None = None,
+    lora: LoRA | None = None,
     output: str = "inspect.png",
     no_samples: bool = False,
     num_samples: int = 8,
@@ -87,6 +90,7 @@ def inspect(
         batch_size: samples per process and micro-batch; the config's, or 64.
         precision: 32, bf16-mixed or bf16-true; the config's, or bf16-mixed.
         averages: moving averages of the student; the config's, or 1.
+        lora: costs of adapters, --lora.networks "[auxiliary]" or --lora.rank 64 for both networks; a config's is --model.lora.
         output: the picture to write.
         no_samples: draw none.
         num_samples: how many.
@@ -104,7 +108,9 @@ def inspect(
         )
     if overrides and not config:
         raise ValueError(f"{overrides[0]} changes a config: give one with --config, or leave it out")
-    subject = _subject(checkpoint, teacher, config, size, overrides or [])
+    if lora and config:
+        raise ValueError("a config says itself which networks are adapters: change it with --model.lora instead of --lora")
+    subject = _subject(checkpoint, teacher, config, size, lora, overrides or [])
     console, where = Console(highlight=False), pick_device(device)
     if subject.teacher is None:
         assert size is not None
@@ -124,21 +130,23 @@ def inspect(
 
 
 def _subject(
-    checkpoint: str | None, teacher: Teacher | None, config: str | None, size: SizeName | None, overrides: list[str]
+    checkpoint: str | None,
+    teacher: Teacher | None,
+    config: str | None,
+    size: SizeName | None,
+    lora: LoRA | None,
+    overrides: list[str],
 ) -> Subject:
     if config:
         return _from_config(config, overrides)
     if size:
-        return Subject(f"SiT-{size}", None, FreeFlowModule)
+        return Subject(f"SiT-{size}", None, partial(FreeFlowModule, lora=lora))
     found = SiTTeacher(checkpoint) if checkpoint else teacher
     assert found is not None  # one of four was given
     name = f"{checkpoint}: {type(found).__name__}" if checkpoint else type(found).__name__
     if found.draw_condition(1, torch.Generator().manual_seed(0)) is not None:
-        return Subject(name, found, FreeFlowModule)
-
-    def unguided(stand_in: Teacher) -> FreeFlowModule:
-        return FreeFlowModule(stand_in, guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
-
+        return Subject(name, found, partial(FreeFlowModule, lora=lora))
+    unguided = partial(FreeFlowModule, guidance_range=(1.0, 1.0), evaluation_guidance=1.0, lora=lora)
     return Subject(name, found, unguided, guided=False)
 
 
