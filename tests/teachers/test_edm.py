@@ -16,7 +16,7 @@ from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import EDMTeacher
 
 SHAPE = (3, 4, 4)
-TOOL = Path(__file__).parents[2] / "tools" / "convert_edm.py"
+TOOL = Path(__file__).parents[2] / "notebooks" / "tools" / "convert_edm.py"
 
 
 class UNet(nn.Module):
