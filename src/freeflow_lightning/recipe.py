@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from freeflow_lightning.data import IndexBatch
+from freeflow_lightning.finite import FiniteWatch
 from freeflow_lightning.teachers import Teacher
 
 
@@ -54,6 +55,7 @@ class Recipe(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.averages = nn.ModuleDict()
+        self._finite = FiniteWatch()
 
     @property
     @abstractmethod
@@ -117,7 +119,11 @@ class Recipe(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Measure, check and, if asked, clip the gradient norm of each network by itself."""
+        """Measure, check and, if asked, clip the gradient norm of each network by itself.
+
+        From the first number on that is not finite, a fused optimizer leaves the weights as they are, on the device and by
+        itself; for any other the host waits for the norms.
+        """
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
         norms = {}
@@ -127,7 +133,9 @@ class Recipe(LightningModule, ABC):
             norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(gradients)
             if gradient_clip_val:
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        self.check_finite(norms)
+        self.check_finite(norms, wait=not optimizer.defaults.get("fused"))
+        if optimizer.defaults.get("fused"):
+            optimizer.found_inf = self._finite.broken
         if self.logs_now:
             self.log_dict(norms)
 
@@ -136,21 +144,36 @@ class Recipe(LightningModule, ABC):
         """Whether Lightning will write the figures of this step: figures cost time and are made for such steps only."""
         return is_logged(self.trainer, self.global_step + 1)
 
-    def check_finite(self, terms: dict[str, Tensor]) -> None:
-        """Stop the run where a term is not finite (Raises: NonFiniteError with the term, the step, the last checkpoint).
+    def check_finite(self, terms: dict[str, Tensor], *, wait: bool = False) -> None:
+        """Stop the run where a term is not finite: now, or within a few steps that change no weight.
 
-        One comparison on the host for all terms together.
+        Raises:
+            NonFiniteError: with the terms, their step and the last checkpoint.
         """
-        if bool(torch.isfinite(torch.stack([term.detach().float().sum() for term in terms.values()])).all()):
-            return
-        bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
-        if not bad:  # finite numbers whose sum overflows
+        self._finite.add(self.global_step, terms)
+        self._raise_if_broken(wait=wait)
+
+    def _raise_if_broken(self, *, wait: bool) -> None:
+        if (broken := self._finite.look(wait=wait)) is None:
             return
         raise NonFiniteError(
-            f"{' and '.join(bad)} not finite at step {self.global_step} (rank {self.global_rank}). The weights of this step "
-            f"were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
+            f"{' and '.join(broken.names)} not finite at step {broken.step} (rank {self.global_rank}). The weights of this "
+            f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
             "gradient clipping (--trainer.gradient_clip_val) or a higher precision."
         )
+
+    def on_train_start(self) -> None:
+        self._finite = FiniteWatch()
+
+    def on_validation_start(self) -> None:
+        self._raise_if_broken(wait=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """No checkpoint is written of steps whose numbers the host has not seen."""
+        self._raise_if_broken(wait=True)
+
+    def on_train_end(self) -> None:
+        self._raise_if_broken(wait=True)
 
     def _last_checkpoint(self) -> str:
         paths = [

@@ -37,6 +37,15 @@ def training_generator(seed: int, rank: int, counter: int, device: torch.device 
     return Generator(device).manual_seed(stream_seed(counter, "training", seed, rank))
 
 
+def host_generator(generator: Generator) -> Generator:
+    """A CPU generator with the same seed, for numbers that the host must know without waiting for the device; itself on a CPU.
+
+    >>> host_generator(g := Generator().manual_seed(0)) is g
+    True
+    """
+    return generator if generator.device.type == "cpu" else Generator().manual_seed(generator.initial_seed())
+
+
 def indexed_noise(index: Tensor, shape: tuple[int, ...], *, seed: int, stream: str = "samples") -> Tensor:
     """N(0, I) noise of the samples with the given indices, float32 [len(index), *shape] on the CPU.
 

@@ -119,13 +119,25 @@ class Teacher(nn.Module, ABC):
         return self.velocity(x, t, condition)
 
     def guided(
-        self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor | None = None, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None."""
+        """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None.
+
+        `rows` [K] are the samples with a guidance other than 1 in force, where the caller knows them: the others then cost no
+        unconditional evaluation.
+        """
         if gamma is None:
             return self(x, t, condition)
         null = self.null_condition(condition)
-        return guided_velocity(self, x, t, condition, null=null, gamma=gamma, interval=interval, rescale=self.rescale)
+        return guided_velocity(
+            self, x, t, condition, null=null, gamma=gamma, interval=interval, rescale=self.rescale, rows=rows
+        )
 
 
 def trainable_copy(network: Network) -> Network:
