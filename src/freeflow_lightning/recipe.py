@@ -12,7 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from freeflow_lightning.data import IndexBatch
-from freeflow_lightning.finite import FiniteWatch
+from freeflow_lightning.finite import FiniteWatch, largest
 from freeflow_lightning.teachers import Teacher
 
 
@@ -126,32 +126,36 @@ class Recipe(LightningModule, ABC):
         """
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
-        norms = {}
-        for name, network in self.networks().items():
-            parameters = list(network.parameters())
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(gradients)
-            if gradient_clip_val:
-                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        self.check_finite(norms, wait=not optimizer.defaults.get("fused"))
-        if optimizer.defaults.get("fused"):
+        fused, groups = optimizer.defaults.get("fused"), dict(zip(self.networks(), optimizer.param_groups, strict=True))
+        gradients = {name: [p.grad for p in group["params"] if p.grad is not None] for name, group in groups.items()}
+        lengths = torch.stack(torch._foreach_norm([g for each in gradients.values() for g in each]))
+        names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
+        self._finite.add(self.global_step, names, lengths)
+        self._raise_if_broken(wait=not fused)
+        if fused:
             optimizer.found_inf = self._finite.broken
+        if not (gradient_clip_val or self.logs_now):
+            return
+        norms = [part.norm() for part in lengths.split([len(each) for each in gradients.values()])]
+        if gradient_clip_val:
+            for norm, group in zip(norms, groups.values(), strict=True):
+                torch.nn.utils.clip_grads_with_norm_(group["params"], gradient_clip_val, norm)
         if self.logs_now:
-            self.log_dict(norms)
+            self.log_dict({f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)})
 
     @property
     def logs_now(self) -> bool:
         """Whether Lightning will write the figures of this step: figures cost time and are made for such steps only."""
         return is_logged(self.trainer, self.global_step + 1)
 
-    def check_finite(self, terms: dict[str, Tensor], *, wait: bool = False) -> None:
+    def check_finite(self, terms: dict[str, Tensor]) -> None:
         """Stop the run where a term is not finite: now, or within a few steps that change no weight.
 
         Raises:
             NonFiniteError: with the terms, their step and the last checkpoint.
         """
-        self._finite.add(self.global_step, terms)
-        self._raise_if_broken(wait=wait)
+        self._finite.add(self.global_step, list(terms), largest(list(terms.values())))
+        self._raise_if_broken(wait=False)
 
     def _raise_if_broken(self, *, wait: bool) -> None:
         if (broken := self._finite.look(wait=wait)) is None:
