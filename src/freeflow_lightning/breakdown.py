@@ -25,13 +25,13 @@ class Breakdown(NamedTuple):
     Args:
         seconds: part of the step: what it took, its children's parts not counted; forward and backward of a network together.
         rest: seconds of the step in no part: Lightning, other callbacks, the profiler itself.
-        peak: most bytes that the step allocated at once, beside what was allocated before it; 0 where not measured.
+        peak: most bytes alive at once: weights, averages, optimizer, gradients, and what the step allocated; on a CPU.
         log_every: steps between two logged ones in the run.
     """
 
     seconds: dict[str, float]
     rest: float
-    peak: int
+    peak: int | None
     log_every: int
 
 
@@ -55,7 +55,8 @@ class Profile:
         self.device_time = bool(cuda)
         self._profile = profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=not cuda, acc_events=True)
         self._context.enter_context(self._profile)
-        self._whole = self._context.enter_context(record_function(f"{MARK}whole"))
+        self._context.enter_context(record_function(f"{MARK}whole"))
+        self._standing = standing_memory(self.trainer, self.module)
 
     def stop(self) -> Breakdown:
         """End, and sort the events."""
@@ -66,16 +67,27 @@ class Profile:
         seconds = exclusive(events, self.device_time)
         rest = seconds.pop("whole", 0.0)
         return Breakdown(
-            {part: seconds.get(part, 0.0) for part in PARTS}, rest, 0 if self.device_time else self._peak(), self.log_every
+            {part: seconds.get(part, 0.0) for part in PARTS},
+            rest,
+            None if self.device_time else self._standing + self._peak(),
+            self.log_every,
         )
 
     def _peak(self) -> int:
-        raw = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
+        raw: Any = self._profile.profiler.kineto_results.events()  # type: ignore[union-attr]
         alive = peak = 0
         for _, size in sorted((e.start_ns(), e.nbytes()) for e in raw if e.name() == "[memory]"):
             alive += size
             peak = max(peak, alive)
         return peak
+
+
+def standing_memory(trainer: Trainer, module: FreeFlowModule) -> int:
+    """Bytes alive between two steps."""
+    weights = [tensor for owned in module.owned().values() for tensor in owned]
+    gradients = [p.grad for p in weights if p.grad is not None]
+    states = [x for state in trainer.optimizers[0].state.values() for x in state.values() if isinstance(x, torch.Tensor)]
+    return sum(tensor.nbytes for tensor in [*weights, *gradients, *states])
 
 
 @contextmanager
@@ -99,6 +111,7 @@ def marked(trainer: Trainer, module: FreeFlowModule) -> Iterator[None]:
         (module, "check_finite", CHECKS),
         (module, "configure_gradient_clipping", CHECKS),
         (module, "_log", LOGGING),
+        (module, "log_dict", LOGGING),
         *((callback, "on_train_batch_end", EMA) for callback in averaging),
         *((logger, "log_metrics", LOGGING) for logger in trainer.loggers),
         (trainer.optimizers[0], "step", ADAM),
@@ -118,7 +131,7 @@ def exclusive(events: list[FunctionEvent], device_time: bool) -> dict[str, float
     """
     maker = {}
     for event in sorted(events, key=lambda e: e.time_range.start):
-        if event.sequence_nr >= 0 and not _is_backward(event):
+        if event.sequence_nr >= 0 and not event.fwd_thread:  # a backward operation knows the thread of its forward one
             maker[event.sequence_nr] = _network_of(event)
     seconds: dict[str, float] = {}
     for event in events:

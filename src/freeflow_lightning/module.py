@@ -296,7 +296,7 @@ class FreeFlowModule(Recipe):
         moved, guided = None, None
         if self.skip_idle_rows:
             moved = _selected(self.prediction.moved(delta), device, least=1)  # called on every process: FSDP gathers weights
-            guided = _selected(guided_rows(g_n, r, self.guidance_interval), device)
+            guided = _selected(guided_rows(g_n, r, self.guidance_interval), device) if self.guided else None
         return (
             PredictionDraw(z, c, there(g), there(delta), noise(n_g) if self.t_c > 0 else None, moved),
             CorrectionDraw(z_n, c_n, there(g_n), n, there(r), guided),

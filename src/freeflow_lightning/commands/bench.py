@@ -348,8 +348,9 @@ def as_figures(report: Report) -> dict[str, Any]:
 
 
 def measured_memory(report: Report) -> int | None:
-    """Peak of the step, bytes: the allocator's on an accelerator, on a CPU what was allocated in the profiled step."""
-    return report.side.peak_memory or None
+    """Peak of the step, bytes: the allocator's own on an accelerator, from its events in the profiled step on a CPU."""
+    breakdown = report.side.breakdown
+    return report.side.peak_memory or (breakdown.peak if breakdown else None)
 
 
 def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
