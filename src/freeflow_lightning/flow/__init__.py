@@ -12,7 +12,7 @@ from freeflow_lightning.flow.flow_map import (
 )
 from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
-from freeflow_lightning.flow.noise import host_generator, indexed_generator, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
 from freeflow_lightning.flow.schedules import alpha, confident_time
 from freeflow_lightning.flow.solver import (
     EVALUATIONS,
@@ -53,7 +53,7 @@ __all__ = [
     "guided_velocity",
     "heun",
     "host_generator",
-    "indexed_generator",
+    "indexed_generators",
     "indexed_noise",
     "interpolate",
     "interval_guidance",

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import apply, guided_velocity, indexed_generator, indexed_noise, join
+from freeflow_lightning.flow import apply, guided_velocity, indexed_generators, indexed_noise, join
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -110,9 +110,8 @@ class Teacher(nn.Module, ABC):
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
         with self.whole():
-            draws = [
-                self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()
-            ]
+            generators = indexed_generators(index, seed=seed, stream=f"{stream}/condition")
+            draws = [self.draw_condition(1, generator) for generator in generators]
         return z, apply(lambda tensor: tensor.to(device), join(*draws))
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
