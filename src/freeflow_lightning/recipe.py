@@ -180,13 +180,8 @@ class Recipe(LightningModule, ABC):
         self._raise_if_broken(wait=True)
 
     def _last_checkpoint(self) -> str:
-        paths = [
-            Path(path)
-            for callback in self.trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint)
-            for path in (callback.last_model_path, callback.best_model_path)
-            if path and Path(path).exists()
-        ]
+        folders = {Path(c.dirpath) for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath}
+        paths = [path for folder in folders for path in folder.glob("*.ckpt")]  # a callback names files before it writes them
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
 
 
