@@ -1,5 +1,8 @@
 """What a step evaluates is seen whole, and can be run again on its own, bit for bit."""
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 import torch
 from torch import nn
@@ -105,3 +108,26 @@ def test_what_is_compiled_stays_compiled():
             assert torch.equal(net(x), before)
         assert torch.equal(made[0].again(), before)
     assert len(calls) == 1  # compiled once
+
+
+def test_the_peers_steps_make_the_evaluations_of_the_table():
+    path = Path(__file__).parents[1] / "notebooks" / "tools" / "peer_evaluations.py"
+    spec = importlib.util.spec_from_file_location("peer_evaluations", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.peer(tool.meanflow) == {"teacher": {"forward": 2}, "student": {"derivative": 1, "backward": 1}}
+    assert tool.peer(lambda nets: tool.dmd(nets, 1)) == {
+        "student": {"backward": 1},
+        "teacher": {"forward": 2},
+        "auxiliary": {"forward": 1, "backward": 1},
+    }
+    assert tool.peer(lambda nets: tool.dmd(nets, 5))["student"] == {"backward": 1, "forward": 4}
+    every = tool.freeflow(2, skip_idle_rows=False)
+    assert every == {
+        "student": {"backward": 1, "forward": 0.75},
+        "teacher": {"forward": 3.5},
+        "auxiliary": {"backward": 0.25},
+    }
+    fewer = tool.freeflow(20)
+    assert fewer["student"]["forward"] == pytest.approx(0.75 * (1 - 0.1 - 0.9 * 0.0258), abs=0.02)  # P(delta < 1/8), Table 6
+    assert fewer["teacher"]["forward"] == pytest.approx(3 + 0.25 * (1 + 0.2257), abs=0.02)  # P(r <= 0.4)
