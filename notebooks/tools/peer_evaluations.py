@@ -19,7 +19,7 @@ from torch.autograd import forward_ad
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.benchmark import networks_of
 from freeflow_lightning.evaluations import counted, recorded
-from freeflow_lightning.flow import ForwardDifference, expand, guide, interpolate, training_generator
+from freeflow_lightning.flow import ForwardDifference, expand, interpolate, training_generator
 from freeflow_lightning.nets import MLP, ScalarConditioned
 from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.teachers import VelocityTeacher
