@@ -1,6 +1,7 @@
 """freeflow bench: a training step, measured against the bare network evaluations that it needs."""
 
 import json
+import logging
 import sys
 import tempfile
 import time
@@ -371,7 +372,7 @@ def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
     console.print(f"Peak memory: {', '.join(said) or 'not measured'}.")
     console.print(
         f"A whole run of {subject.run_steps:,} steps of {subject.run_batch}: {subject.run_steps:,} x {subject.run_batch} / "
-        f"{report.samples_per_second:,.4g} samples/s / 86,400 s = {report.device_days:,.3g} days of this device."
+        f"{report.samples_per_second:,.4g} samples/s / 86,400 s = {_count(report.device_days)} days of this device."
     )
 
 
@@ -441,6 +442,10 @@ def _quartiles(values: list[float]) -> list[float]:
     return [values[0]] * 2 if len(values) == 1 else [quantiles(values, method="inclusive")[k] for k in (0, 2)]
 
 
+def _count(x: float) -> str:
+    return f"{x:,.0f}" if x >= 100 else f"{x:.3g}"
+
+
 def _gib(size: int) -> str:
     return f"{size / 2**30:.2f} GiB" if size >= 2**30 / 10 else f"{size / 2**20:.1f} MiB"
 
@@ -451,6 +456,8 @@ def _gib(size: int) -> str:
 def main() -> None:
     """Parse the command line of `freeflow bench`."""
     quiet()
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
     parser = BriefErrors(prog="freeflow bench", usage=USAGE, description=ABOUT)
     parser.add_function_arguments(bench, as_group=False, skip={"overrides"})
     own, overrides = arrange(sys.argv[2:])
