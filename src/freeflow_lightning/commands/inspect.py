@@ -1,22 +1,20 @@
 """freeflow inspect: what a teacher is, whether it is sound, and what distilling it costs."""
 
 import sys
-import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.table import Table
 
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.commands.config import build, parsed_fit
 from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI, quiet
+from freeflow_lightning.commands.fit import quiet
 from freeflow_lightning.commands.source import pick_device
 from freeflow_lightning.costs import NOT_COUNTED, Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
 from freeflow_lightning.module import FreeFlowModule
@@ -150,34 +148,13 @@ def _subject(
     return Subject(name, found, unguided, guided=False)
 
 
-class _ConfigOnly(FreeFlowCLI):
-    """Parses as `freeflow fit` does, and stops there."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _set_seed(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
-
-
 def _from_config(path: str, overrides: list[str]) -> Subject:
     """The teacher of a config, built; everything else as the config says, to be built around a stand-in."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no config at {path}: give a YAML file of `freeflow fit`, such as configs/digits.yaml")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        parsed = _ConfigOnly(Recipe, LightningDataModule, args=["fit", "--config", path, *overrides], **SETTINGS)
-    fit = parsed.config["fit"]
+    fit = parsed_fit(path, overrides)
     model = fit.model.as_dict()
     if "teacher" not in model.get("init_args", {}):
         raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected FreeFlowModule")
-    teacher = _build(Teacher, model["init_args"].pop("teacher"))
+    teacher = build(Teacher, model["init_args"].pop("teacher"))
     precision = fit.trainer.precision
     if precision is not None and str(precision) not in PRECISIONS_OF:
         raise ValueError(
@@ -185,7 +162,7 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
         )
 
     def make(stand_in: Teacher) -> FreeFlowModule:
-        return _build(Recipe, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
+        return build(Recipe, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
 
     callbacks = fit.trainer.callbacks or []
     decays = [callback.init_args.decays for callback in callbacks if callback.class_path.endswith(f".{StudentEMA.__name__}")]
@@ -198,12 +175,6 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
         precision=PRECISIONS_OF[str(precision or 32)],
         averages=sum(map(len, decays)),
     )
-
-
-def _build(kind: type, config: dict[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, "it")
-    return parser.instantiate_classes(parser.parse_object({"it": config})).it
 
 
 # What is shown

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import expand, guide
+from freeflow_lightning.flow import expand, guide, take
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
 from freeflow_lightning.teachers.weights import load_weights, read_metadata
@@ -140,12 +140,19 @@ class EDMTeacher(Teacher):
         return condition if self.guide is not None else super().null_condition(condition)
 
     def guided(
-        self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor | None = None, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
     ) -> Tensor:
         """u_gamma with the guiding network's velocity in place of the unconditional one, if there is a guiding network."""
         if gamma is None or self.guide is None:
-            return super().guided(x, t, condition, gamma, interval)
-        return guide(self(x, t, condition), self.guide(x, t, condition), t, gamma, interval)
+            return super().guided(x, t, condition, gamma, interval, rows)
+        guiding = (x, t, condition) if rows is None else (x[rows], t[rows], take(condition, rows))
+        return guide(self(x, t, condition), self.guide(*guiding), t, gamma, interval, rows)
 
     def decode(self, x: Tensor) -> Tensor:
         """EDM's own data, in [-1, 1] for the pixel models."""
