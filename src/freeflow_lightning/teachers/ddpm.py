@@ -136,7 +136,7 @@ class DiscretePath(GaussianPath):
     def __init__(self, abars: Tensor, whole_steps: bool = False, t_max: float = 1.0) -> None:
         if abars.ndim != 1 or len(abars) < 2 or not bool((abars.diff() < 0).all()) or not 0 <= abars[-1] < abars[0] < 1:
             raise ValueError("expected at least two falling abars (alphas_cumprod) in [0, 1)")
-        self.log_sigmas, self.whole_steps = log_sigmas(abars), whole_steps
+        self.abars, self.log_sigmas, self.whole_steps = abars, log_sigmas(abars), whole_steps
         self.t_min, last = (float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1]))
         if not self.t_min < t_max <= 1:
             raise ValueError(f"expected t_max in ({self.t_min:.4f}, 1], got {t_max}")

@@ -184,6 +184,7 @@ class VarianceExplodingPath(GaussianPath):
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.t_min, self.t_max = sigma_min / (1 + sigma_min), sigma_max / (1 + sigma_max)
 
     def tau(self, t: Tensor) -> Tensor:
