@@ -159,7 +159,7 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
     if spec["class"] == "diffusers":
         files = PipelineFiles(str(folder), arguments["name"], TRANSFORMER, None, {})
         return load_network(files, getattr(torch, arguments["dtype"]))
-    kinds = {kind.__name__: kind for kind in ARGUMENTS}
+    kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
     maker = kinds | {"Family": _build_family, "Tensor": lambda values: torch.tensor(values, dtype=torch.float64)}
     if spec["class"] not in maker:
         raise ValueError(f"this version of freeflow-lightning has no {spec['class']!r}: install the one that wrote the folder")
@@ -172,5 +172,5 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
 def _build_family(name: str | None = None, **essentials: Any) -> Family:
     if name is not None:
         return FAMILIES[name]
-    pairs = {key: tuple(value) if isinstance(value, list) else value for key, value in essentials.items()}
+    pairs: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in essentials.items()}
     return dataclasses.replace(Family(), **pairs)
