@@ -119,7 +119,7 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
 
 def needed(manifest: dict[str, Any]) -> list[str]:
     """The files that loading reads: weights, a diffusers network's own, and a decoder's."""
-    folders = tuple(f"{name}/" for name in ("transformer", "vae"))
+    folders = tuple(f"{name}/" for name in ("transformer", "unet", "vae"))
     weights = [entry["file"] for entry in manifest["weights"]]
     own = [name for name in manifest["files"] if name.startswith(folders) or name == "model_index.json"]
     return list(dict.fromkeys(weights + own))

@@ -23,8 +23,6 @@ from freeflow_lightning.teachers.gaussian_path import (
 )
 from freeflow_lightning.teachers.sit import FromPrior, SiTVelocity
 
-TRANSFORMER = "transformer"
-"""Subfolder of a diffusers network's own files."""
 ESSENTIALS = (
     *("time", "sign", "prediction", "layout", "classes", "state", "timestep", "time_module"),
     *("guidance_input", "guidance_offset", "needs_scheduler", "pads_in_batch"),
@@ -107,7 +105,8 @@ def _describe_foreign(module: nn.Module, own_arguments: Mapping[str, dict[str, A
     """A network of diffusers, or of the user's own."""
     if is_diffusers(module):
         dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        return {"class": "diffusers", "arguments": {"name": type(module).__name__, "dtype": dtype}}
+        arguments = {"name": type(module).__name__, "dtype": dtype, "subfolder": subfolder_of(module)}
+        return {"class": "diffusers", "arguments": arguments}
     path = class_path(module)
     return {"class": path, "own": True, "arguments": own_arguments.get(path)}
 
@@ -120,6 +119,11 @@ def class_path(module: nn.Module) -> str:
 def is_diffusers(module: nn.Module) -> bool:
     """Whether a network is a class of diffusers itself, which saves and loads its own files."""
     return type(module).__module__.startswith("diffusers.models.")
+
+
+def subfolder_of(module: nn.Module) -> str:
+    """Where the pipelines of diffusers keep a network."""
+    return "unet" if type(module).__name__.startswith("UNet") else "transformer"
 
 
 def _family_arguments(family: Family) -> dict[str, Any]:
@@ -157,7 +161,7 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
         return own(Unknown(spec["class"], spec["arguments"]))
     arguments = {name: build(value, folder, own) for name, value in spec["arguments"].items()}
     if spec["class"] == "diffusers":
-        files = PipelineFiles(str(folder), arguments["name"], TRANSFORMER, None, {})
+        files = PipelineFiles(str(folder), arguments["name"], arguments["subfolder"], None, {})
         return load_network(files, getattr(torch, arguments["dtype"]))
     kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
     maker = kinds | {"Family": _build_family, "Tensor": lambda values: torch.tensor(values, dtype=torch.float64)}

@@ -12,7 +12,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from freeflow_lightning.export.folder import CARD, MANIFEST, WEIGHTS, read_manifest, read_weights, seal, write_weights
-from freeflow_lightning.export.networks import TRANSFORMER, Unknown, class_path, describe, foreign, is_diffusers
+from freeflow_lightning.export.networks import Unknown, class_path, describe, foreign, is_diffusers, subfolder_of
 from freeflow_lightning.export.space import describe_conditions, describe_decoder
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import Teacher
@@ -74,7 +74,7 @@ def write_student(
     inner = diffusers_part(network)
     if inner is not None:
         path, net = inner
-        net.save_pretrained(folder / TRANSFORMER, safe_serialization=True)
+        net.save_pretrained(folder / subfolder_of(net), safe_serialization=True)
         own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{path}.")}
     else:
         own = network.state_dict()

@@ -115,5 +115,6 @@ class ScalarConditioned(nn.Module):
 
 def _spread(extra: Tensor, embedding: Tensor) -> Tensor:
     """[B, D] for an embedding [B, D], [B, L, D], or [B L, D] of L tokens each."""
-    extra = extra.repeat_interleave(len(embedding) // len(extra), 0)
-    return extra.view(len(embedding), *[1] * (embedding.ndim - 2), -1)
+    rows = embedding.shape[0]  # not len(), which would make torch.export's batch a constant
+    extra = extra.repeat_interleave(rows // extra.shape[0], 0)
+    return extra.view(rows, *[1] * (embedding.ndim - 2), -1)
