@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import apply, take
+from freeflow_lightning.flow import take
 
 TOLERANCE = 1e-3
 """Largest difference from the student's samples, as a share of their largest value: other kernels add up in another order."""
@@ -44,6 +44,9 @@ class VAE(nn.Module):
         scale: one number or one per channel, [C].
         shift: likewise.
     """
+
+    scale: Tensor
+    shift: Tensor
 
     def __init__(self, vae: Any, scale: Tensor, shift: Tensor) -> None:
         super().__init__()
@@ -160,11 +163,9 @@ def _pixels(x: Tensor) -> Tensor | None:
 
 def _exported(map_: OneStep, example: Example) -> torch.export.ExportedProgram:
     batch = torch.export.Dim("batch", min=1)
-    shapes = (
-        {0: batch},
-        {0: batch},
-        apply(lambda tensor: {0: batch}, example.condition) if isinstance(example.condition, dict | Tensor) else None,
-    )
+    named = isinstance(example.condition, dict)
+    rows: Any = {name: {0: batch} for name in example.condition} if named else {0: batch}
+    shapes = ({0: batch}, {0: batch}, None if example.condition is None else rows)
     try:
         with torch.no_grad(), _quiet():
             return torch.export.export(map_, tuple(example), dynamic_shapes=shapes)
