@@ -3,22 +3,29 @@
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
 from freeflow_lightning.export import (
+    PICTURE,
+    UNKNOWN,
     allowed,
     build,
     build_space,
     foreign,
     load_student,
     located,
+    push_folder,
     same_everywhere,
+    seal,
     whole_folder,
+    write_card,
     write_student,
 )
 from freeflow_lightning.module import FreeFlowModule
@@ -27,7 +34,8 @@ from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.official import OfficialConvention, read_official
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import weights_hash
-from freeflow_lightning.sampling import Draw, evaluate_rows
+from freeflow_lightning.sample_folder import save_sheet
+from freeflow_lightning.sampling import Draw, evaluate_rows, pictures
 from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
 from freeflow_lightning.teachers.checkpoints import read_file
 
@@ -190,6 +198,51 @@ class FlowMap(nn.Module):
         if different := same_everywhere(alone, again.network):
             raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
         return manifest
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        licence: str = UNKNOWN,
+        private: bool = False,
+        token: str | None = None,
+        network_arguments: Mapping[str, Any] | None = None,
+        api: HfApi | None = None,
+    ) -> str:
+        """Export the student with a model card and upload it; `freeflow export --push` can do more.
+
+        Args:
+            repo_id: "owner/name", made if it is not there.
+            licence: of the teacher's weights, which holds for the student's too.
+            private: whether a new repository is private.
+            token: with write access; the one of `hf auth login` or $HF_TOKEN if not given.
+            network_arguments: as in `save_pretrained`.
+            api: of the hub.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: no permission, no network, or a part of the student that a folder cannot hold.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place) / "student"
+            folder.mkdir()
+            manifest = self.write_to(folder, network_arguments)
+            self.draw_picture(folder / PICTURE)
+            write_card(folder, seal(folder, manifest), licence, repo_id)
+            return push_folder(folder, repo_id, private=private, token=token, api=api)
+
+    def draw_picture(self, path: Path, n: int = 16) -> str:
+        """A sheet of samples; says why there is none where the student's samples cannot be drawn or shown."""
+        try:
+            drawn = pictures(self.teacher, self.sample(n, guidance=sum(self.guidance_range) / 2), batch_size=4)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+        if drawn.ndim != 4:
+            return f"samples of shape {list(drawn.shape[1:])} are no pictures"
+        save_sheet(drawn, path)
+        return ""
 
     @property
     def device(self) -> torch.device:

@@ -1,6 +1,8 @@
 """Trained students as folders that stand alone: weights, config, model card, diffusers pipeline, ONNX."""
 
+from freeflow_lightning.export.card import PICTURE, UNKNOWN, write_card
 from freeflow_lightning.export.folder import CARD, MANIFEST, located, read_manifest, seal
+from freeflow_lightning.export.hub import push_folder
 from freeflow_lightning.export.networks import build, describe, foreign
 from freeflow_lightning.export.space import GivenConditions, build_space
 from freeflow_lightning.export.student import allowed, load_student, same_everywhere, whole_folder, write_student
@@ -8,6 +10,8 @@ from freeflow_lightning.export.student import allowed, load_student, same_everyw
 __all__ = [
     "CARD",
     "MANIFEST",
+    "PICTURE",
+    "UNKNOWN",
     "GivenConditions",
     "allowed",
     "build",
@@ -16,9 +20,11 @@ __all__ = [
     "foreign",
     "load_student",
     "located",
+    "push_folder",
     "read_manifest",
     "same_everywhere",
     "seal",
     "whole_folder",
+    "write_card",
     "write_student",
 ]

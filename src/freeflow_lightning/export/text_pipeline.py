@@ -19,12 +19,16 @@ from freeflow_lightning.export.networks import subfolder_of
 from freeflow_lightning.export.student import diffusers_part
 from freeflow_lightning.nets import ScalarConditioned, time_embeddings
 from freeflow_lightning.teachers import DiffusersTeacher
-from freeflow_lightning.teachers.diffusers_files import PipelineFiles
+from freeflow_lightning.teachers.diffusers_files import PipelineFiles, load_scheduler_config
 
 ONE_STEP = {"shift": 1.0, "use_dynamic_shifting": False, "shift_terminal": None}
 """Of a FlowMatchEulerDiscreteScheduler whose single step goes from noise level 1 to 0."""
-DDIM = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False, "thresholding": False, "eta": None}
+DDIM = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
 BETAS = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas", "prediction_type")
+
+
+UNFIT = {"MochiTransformer3DModel": "its pipeline's schedule divides by zero for one step"}
+"""Networks that can be folded, and whose pipeline of diffusers 0.42 takes no single step."""
 
 
 class Fold(NamedTuple):
@@ -78,6 +82,8 @@ def add_stock_pipeline(
         raise ValueError(
             f"{teacher.pipeline.model} holds a network alone, and a pipeline needs its other parts: leave --pipeline out"
         )
+    if teacher.pipeline.class_name in UNFIT:
+        raise ValueError(f"{teacher.pipeline.class_name}: {UNFIT[teacher.pipeline.class_name]}; leave --pipeline out")
     found = diffusers_part(network)
     assert found is not None  # a DiffusersTeacher's student
     path, net = found
@@ -101,7 +107,14 @@ def add_stock_pipeline(
     (folder / "model_index.json").write_text(json.dumps(index | left_out | {"scheduler": ["diffusers", kind]}, indent=2) + "\n")
     if "guider" in kept and parts:
         _set_guider(folder / "guider")
-    return manifest | {"folded_guidance": None if network.own else gamma}
+    return manifest | {"call": one_step_call(teacher, gamma), "folded_guidance": None if "gamma" in network.own else gamma}
+
+
+def one_step_call(teacher: DiffusersTeacher, gamma: float) -> dict[str, float]:
+    """The arguments with which the pipeline takes one step and asks the network once."""
+    scale = gamma if teacher.embedded else 1.0 - teacher.family.guidance_offset
+    named = {"QwenImageTransformer2DModel": {"true_cfg_scale": 1.0}, "HunyuanImageTransformer2DModel": {}}
+    return {"num_inference_steps": 1} | named.get(teacher.pipeline.class_name, {"guidance_scale": scale})
 
 
 def check_fold(network: ScalarConditioned, teacher: DiffusersTeacher, gamma: float, folded: Fold) -> None:
@@ -140,19 +153,13 @@ def save_scheduler(folder: Path, teacher: DiffusersTeacher) -> None:
     """The scheduler whose one step is the student's: Euler's for flows, DDIM's from the last step for the others."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
-    given = _scheduler_config(teacher.pipeline)
+    given = load_scheduler_config(teacher.pipeline)
     kind: Any = getattr(diffusers, _scheduler_kind(teacher))
     if teacher.family.prediction == "flow":
         settings = {key: given[key] for key in ("num_train_timesteps", "invert_sigmas") if key in given} | ONE_STEP
     else:
-        settings = {key: given[key] for key in BETAS if key in given} | {k: v for k, v in DDIM.items() if v is not None}
+        settings = {key: given[key] for key in BETAS if key in given} | DDIM
     kind(**settings).save_pretrained(folder / "scheduler")
-
-
-def _scheduler_config(files: PipelineFiles) -> dict[str, Any]:
-    from freeflow_lightning.teachers.diffusers_files import load_scheduler_config  # noqa: PLC0415
-
-    return load_scheduler_config(files)
 
 
 def copy_parts(files: PipelineFiles, names: list[str], folder: Path) -> None:
