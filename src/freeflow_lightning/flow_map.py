@@ -275,11 +275,14 @@ class FlowMap(nn.Module):
         if n < 1:
             raise ValueError(f"expected at least one sample, got {n}")
         self.check_guidance(guidance)
-        parts = []
+        parts, draw = [], Draw(seed)
         for index in torch.arange(n).split(batch_size):
-            z, drawn = Draw(seed).noise(self.teacher, index + first, self.device)
-            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
-            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, drawn if condition is None else given))
+            if condition is None:
+                z, given = draw.noise(self.teacher, index + first, self.device)
+            else:
+                z = flow.indexed_noise(index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream).to(self.device)
+                given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
+            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, given))
         return torch.cat(parts)
 
     def check_guidance(self, guidance: float) -> None:

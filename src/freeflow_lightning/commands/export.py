@@ -236,9 +236,7 @@ def own_class(manifest: dict[str, Any]) -> str | None:
 def report(folder: Path, student: FlowMap, licence: str) -> None:
     """What was written, on the screen."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    print(
-        f"{folder}: {student.about.get('average') or 'the student'}, {len(files)} files, checked bit for bit against the student"
-    )
+    print(f"{folder}: {student.about.get('average') or 'the student'}, {len(files)} files; its weights come back bit for bit")
     for path in files:
         print(f"  {path.relative_to(folder)}  {path.stat().st_size:,} bytes")
     if licence == UNKNOWN:

@@ -69,7 +69,8 @@ def open_student(
 def is_exported(place: str | Path) -> bool:
     """Whether a path is a folder, or the name of a hub repository rather than of a file."""
     named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place)) and Path(place).suffix not in SUFFIXES
-    return Path(place).is_dir() or (bool(named) and not Path(place).exists())
+    here = Path(place).exists() or Path(place).parent.is_dir()
+    return Path(place).is_dir() or (bool(named) and not here)
 
 
 def open_auxiliary(path: str | Path, student: FlowMap) -> TrainedAuxiliary | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from huggingface_hub.errors import EntryNotFoundError
+from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -105,10 +105,13 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
         return folder, manifest
     try:
         path = hub_file(str(place), MANIFEST, revision=revision)
-    except FileNotFoundError as error:
-        if isinstance(error.__cause__, EntryNotFoundError):
+    except (FileNotFoundError, ValueError) as error:
+        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
             raise FileNotFoundError(f"the hub's {place} is not an exported student: it has no {MANIFEST}") from error
-        raise FileNotFoundError(f"no folder {place}, and {error}") from error
+        raise FileNotFoundError(
+            f"no exported student at {place}: it is no folder that freeflow export wrote, and as a repository of the hub it cannot "
+            f"be opened ({error})"
+        ) from error
     manifest = read_manifest(path)
     names = list(needed(manifest))
     for name in names:

@@ -83,7 +83,7 @@ def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]
         return _describe(decoder)
     if latent or type(teacher).decode in (Teacher.decode, EDMTeacher.decode):
         return None, []
-    return None, [f"{type(teacher).__qualname__}.decode is code of your own: samples are states, not pictures"]
+    return None, [f"{type(teacher).__name__}.decode is code of your own: samples are states, not pictures"]
 
 
 def _describe(decoder: Any) -> tuple[dict[str, Any] | None, list[str]]:
