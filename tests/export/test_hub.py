@@ -93,8 +93,8 @@ def test_a_damaged_folder_is_not_uploaded(tmp_path):
     with pytest.raises(ValueError, match=r"flow_map.safetensors in .* is not the file that was exported"):
         push_folder(tmp_path / "out", "me/x", api=hub)
     assert not hub.files
+    students.sit().save_pretrained(tmp_path / "whole")
     with pytest.raises(ValueError, match=r"expected the repository as owner/name, got 'a/b/c'"):
-        students.sit().save_pretrained(tmp_path / "whole")
         push_folder(tmp_path / "whole", "a/b/c", api=HfApi(token="none", endpoint="http://127.0.0.1:1"))
 
 

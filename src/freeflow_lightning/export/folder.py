@@ -109,8 +109,8 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
         if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
             raise FileNotFoundError(f"the hub's {place} is not an exported student: it has no {MANIFEST}") from error
         raise FileNotFoundError(
-            f"no exported student at {place}: it is no folder that freeflow export wrote, and as a repository of the hub it cannot "
-            f"be opened ({error})"
+            f"no exported student at {place}: it is no folder that freeflow export wrote, and no repository of the hub that "
+            f"can be opened ({error})"
         ) from error
     manifest = read_manifest(path)
     names = list(needed(manifest))
