@@ -233,10 +233,11 @@ class FlowMap(nn.Module):
             write_card(folder, seal(folder, manifest), licence, repo_id)
             return push_folder(folder, repo_id, private=private, token=token, api=api)
 
-    def draw_picture(self, path: Path, n: int = 16) -> str:
-        """A sheet of samples; says why there is none where the student's samples cannot be drawn or shown."""
+    def draw_picture(self, path: Path, guidance: float | None = None, n: int = 16) -> str:
+        """A sheet of samples at the given gamma or the middle one; says why there is none where they cannot be drawn."""
+        gamma = sum(self.guidance_range) / 2 if guidance is None else guidance
         try:
-            drawn = pictures(self.teacher, self.sample(n, guidance=sum(self.guidance_range) / 2), batch_size=4)
+            drawn = pictures(self.teacher, self.sample(n, guidance=gamma), batch_size=4)
         except (ValueError, FileNotFoundError) as error:
             return str(error)
         if drawn.ndim != 4:

@@ -22,6 +22,7 @@ def test_torch_export_gives_the_same_samples_for_any_batch(name, tmp_path):
     made = students.STUDENTS[name]()
     found = export_torch(OneStep(made.network), example(made), tmp_path / "map.pt2")
     assert found.difference < 1e-5
+    assert found.largest_batch is None
     loaded = torch.export.load(tmp_path / "map.pt2").module()
     for n in (1, 2, 13):
         part = example(made, n)
@@ -63,7 +64,9 @@ def test_the_decoder_can_be_inside(tmp_path):
     x = made(part.z, part.condition, part.gamma)
     expected = decoder.vae.decode(x / torch.tensor([1.0, 2.0, 4.0]).view(-1, 1, 1) + 0.5).sample
     torch.testing.assert_close(map_(*part), expected)
-    assert export_onnx(map_, part, tmp_path / "map.onnx").pixels == expected.numel()
+    done = export_onnx(map_, part, tmp_path / "map.onnx")
+    assert (done.pixels, done.largest_batch) == (expected.numel(), 63)
+    assert done.words().endswith("; batches of 63 at most")
 
 
 class Stubborn(nn.Module):

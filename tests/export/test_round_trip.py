@@ -216,3 +216,26 @@ def test_weights_of_another_network_are_refused(tmp_path):
         seal(tmp_path / "out", manifest)
         with pytest.raises(ValueError, match=r"(?s)do not fit its network: .*(embedders.gamma|more)"):
             FlowMap.from_pretrained(tmp_path / "out")
+
+
+def test_a_folder_can_name_files_of_its_own_and_networks_alone(tmp_path):
+    from freeflow_lightning.export import seal
+    from freeflow_lightning.export.folder import read_manifest
+
+    manifest = students.sit().save_pretrained(tmp_path / "out")
+    students.sit().save_pretrained(tmp_path / "other")
+    seal(tmp_path / "out", manifest | {"weights": [{"file": "../other/flow_map.safetensors", "prefix": ""}]})
+    with pytest.raises(ValueError, match=r"other/flow_map.safetensors in .* is not the file that was exported"):
+        FlowMap.from_pretrained(tmp_path / "out")
+    for name, message in (("DiffusionPipeline", "no network of diffusers"), ("Unheard", "has no Unheard")):
+        description = {"class": "diffusers", "arguments": {"name": name, "dtype": "float32", "subfolder": "unet"}}
+        seal(tmp_path / "out", manifest | {"network": description})
+        with pytest.raises(ValueError, match=message):
+            FlowMap.from_pretrained(tmp_path / "out")
+    seal(tmp_path / "out", manifest | {"network": {"class": "System", "arguments": {}}})
+    with pytest.raises(ValueError, match=r"this version of freeflow-lightning has no 'System'"):
+        FlowMap.from_pretrained(tmp_path / "out")
+    (tmp_path / "out" / "flow_map_network.py").write_text("raise SystemExit")
+    seal(tmp_path / "out", manifest)
+    assert "flow_map_network.py" in read_manifest(tmp_path / "out" / "freeflow.json")["files"]
+    FlowMap.from_pretrained(tmp_path / "out")  # no code in a folder is ever run

@@ -108,7 +108,7 @@ def export(
             if {"flow_map.onnx": onnx, "flow_map.pt2": pt2}[name]:
                 graph, example = graph_of(student, alone, decode)
                 print(f"{name}: {write(graph, example, folder / name).words()}")
-        if reason := student.to(pick_device(device)).draw_picture(folder / PICTURE):
+        if reason := student.to(pick_device(device)).draw_picture(folder / PICTURE, gamma):
             print(f"no picture: {reason}")
         write_card(folder, manifest, license, push or output, figures)
         seal(folder, manifest)

@@ -64,14 +64,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
-def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str] | None = None) -> None:
-    """See that files are there and unchanged, all of the manifest's if no names are given.
+def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str]) -> None:
+    """See that files are there and are those of the manifest.
 
     Raises:
         FileNotFoundError: a file that the manifest names is missing.
         ValueError: a file has another hash.
     """
-    for name in manifest["files"] if names is None else names:
+    for name in names:
         path = folder / name
         if not path.is_file():
             raise FileNotFoundError(
@@ -101,7 +101,7 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
         if not (folder / MANIFEST).is_file():
             raise FileNotFoundError(f"no {MANIFEST} in {folder}: expected a folder that freeflow export wrote")
         manifest = read_manifest(folder / MANIFEST)
-        check_files(folder, manifest)
+        check_files(folder, manifest, dict.fromkeys([*manifest["files"], *needed(manifest)]))
         return folder, manifest
     try:
         path = hub_file(str(place), MANIFEST, revision=revision)

@@ -17,8 +17,8 @@ TOLERANCE = 1e-3
 """Largest difference from the student's samples, as a share of their largest value: other kernels add up in another order."""
 
 
-MOST_DECODED = 63
-"""Largest batch with a VAE inside: the upsampling of diffusers takes another path from 64 on, and a graph holds one."""
+LARGEST_BATCH = (None, 63)
+"""What is tried: any, or less than 64, where the upsampling in VAEs and UNets of diffusers takes another path."""
 
 
 class OneStep(nn.Module):
@@ -81,16 +81,21 @@ class Example(NamedTuple):
 
 
 class Agreement(NamedTuple):
-    """How a graph's samples agree with the student's: largest difference, and pixels that differ (by one level of 255)."""
+    """How a graph's samples agree with the student's: largest difference, and pixels that differ (by one level of 255).
+
+    `largest_batch` is what the graph takes, None for any.
+    """
 
     difference: float
     pixels: int
     different: int
+    largest_batch: int | None = None
 
     def words(self) -> str:
         """As a line of the report."""
+        limit = f"; batches of {self.largest_batch} at most" if self.largest_batch else ""
         pixels = f"; {self.different} of {self.pixels} pixels differ by one level of 255" if self.pixels else ""
-        return f"largest difference {self.difference:.1e}{pixels}"
+        return f"largest difference {self.difference:.1e}{pixels}{limit}"
 
 
 def export_torch(map_: OneStep, example: Example, path: Path) -> Agreement:
@@ -99,10 +104,10 @@ def export_torch(map_: OneStep, example: Example, path: Path) -> Agreement:
     Raises:
         ValueError: a network that torch.export cannot follow, or other samples.
     """
-    program = _exported(map_, example)
+    program, most = _exported(map_, example)
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
-    return agreement(map_, example, lambda part: loaded(*part), path)
+    return agreement(map_, example, lambda part: loaded(*part), path)._replace(largest_batch=most)
 
 
 def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
@@ -117,7 +122,8 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
         import onnxscript  # noqa: F401, PLC0415 (optional)
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(f"ONNX needs {error.name}: pip install 'freeflow-lightning[onnx]'") from error
-    program, names = _exported(map_, example), list(example.inputs())
+    program, most = _exported(map_, example)
+    names = list(example.inputs())
     try:
         with _quiet():
             torch.onnx.export(
@@ -132,7 +138,7 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
         feeds = {name: tensor.numpy() for name, tensor in part.inputs().items() if name in taken}
         return torch.from_numpy(session.run(None, feeds)[0])
 
-    return agreement(map_, example, run, path)
+    return agreement(map_, example, run, path)._replace(largest_batch=most)
 
 
 @torch.no_grad()
@@ -165,19 +171,24 @@ def _pixels(x: Tensor) -> Tensor | None:
     return (127.5 * x.double() + 128).floor().clamp(0, 255).int()
 
 
-def _exported(map_: OneStep, example: Example) -> torch.export.ExportedProgram:
-    batch = torch.export.Dim("batch", min=1, max=None if map_.decoder is None else MOST_DECODED)
-    named = isinstance(example.condition, dict)
-    rows: Any = {name: {0: batch} for name in example.condition} if named else {0: batch}
-    shapes = ({0: batch}, {0: batch}, None if example.condition is None else rows)
-    try:
-        with torch.no_grad(), _quiet():
-            return torch.export.export(map_, tuple(example), dynamic_shapes=shapes)
-    except Exception as error:
-        raise ValueError(
-            f"torch.export cannot follow this student's network ({type(error).__name__}: {_first_line(error)}): "
-            "leave --onnx and --pt2 out"
-        ) from error
+def _exported(map_: OneStep, example: Example) -> tuple[torch.export.ExportedProgram, int | None]:
+    """The traced map, and the largest batch that it takes."""
+    first: Exception | None = None
+    for most in LARGEST_BATCH:
+        batch = torch.export.Dim("batch", min=1, max=most)
+        named = isinstance(example.condition, dict)
+        rows: Any = {name: {0: batch} for name in example.condition} if named else {0: batch}
+        shapes = ({0: batch}, {0: batch}, None if example.condition is None else rows)
+        try:
+            with torch.no_grad(), _quiet():
+                return torch.export.export(map_, tuple(example), dynamic_shapes=shapes), most
+        except Exception as error:  # whatever tracing meets: its errors have no common class
+            first = first or error
+    assert first is not None
+    raise ValueError(
+        f"torch.export cannot follow this student's network ({type(first).__name__}: {_first_line(first)}): "
+        "leave --onnx and --pt2 out"
+    ) from first
 
 
 def _large(map_: OneStep) -> bool:

@@ -161,6 +161,7 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
         return own(Unknown(spec["class"], spec["arguments"]))
     arguments = {name: build(value, folder, own) for name, value in spec["arguments"].items()}
     if spec["class"] == "diffusers":
+        refuse_other_than_networks(arguments["name"])
         files = PipelineFiles(str(folder), arguments["name"], arguments["subfolder"], None, {})
         return load_network(files, getattr(torch, arguments["dtype"]))
     kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
@@ -171,6 +172,15 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
         return maker[spec["class"]](**arguments)
     except (TypeError, KeyError) as error:
         raise ValueError(f"this version of freeflow-lightning cannot build {spec['class']!r} of the folder: {error}") from error
+
+
+def refuse_other_than_networks(name: str) -> None:
+    """Let a folder name a network of diffusers and nothing else of it (Raises: ValueError)."""
+    import diffusers  # noqa: PLC0415 (slow to import)
+
+    kind = getattr(diffusers, name, diffusers.ModelMixin)  # one that is missing is refused by `load_network`
+    if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
+        raise ValueError(f"the folder names {name!r} as its network, which is no network of diffusers")
 
 
 def _build_family(name: str | None = None, **essentials: Any) -> Family:
