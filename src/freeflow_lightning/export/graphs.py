@@ -130,7 +130,7 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
                 program, (), path, input_names=names, output_names=["sample"], dynamo=True, external_data=_large(map_)
             )
     except Exception as error:
-        raise ValueError(f"this student cannot be written as ONNX ({type(error).__name__}: {_first_line(error)})") from error
+        raise ValueError(f"this student cannot be written as ONNX ({_reason(error)})") from error
     session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     taken = {entry.name for entry in session.get_inputs()}
 
@@ -186,8 +186,7 @@ def _exported(map_: OneStep, example: Example) -> tuple[torch.export.ExportedPro
             first = first or error
     assert first is not None
     raise ValueError(
-        f"torch.export cannot follow this student's network ({type(first).__name__}: {_first_line(first)}): "
-        "leave --onnx and --pt2 out"
+        f"torch.export cannot follow this student's network ({_reason(first)}): leave --onnx and --pt2 out"
     ) from first
 
 
@@ -196,8 +195,12 @@ def _large(map_: OneStep) -> bool:
     return sum(p.numel() * p.element_size() for p in map_.parameters()) > 1.5 * 2**30
 
 
-def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+def _reason(error: BaseException) -> str:
+    """The first line of what an error goes back to."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")
+    return f"{type(error).__name__}: {first}"
 
 
 @contextlib.contextmanager

@@ -118,7 +118,7 @@ def step_of(t: Tensor, table: Tensor) -> Tensor:
     wide = torch.promote_types(t.dtype, torch.float32)
     table = table.to(t.device, wide)
     log_sigma = t.to(wide).logit().clamp(table[0], table[-1])
-    k = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
+    k = (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)  # torch.searchsorted, which ONNX does not have
     return k - 1 + (log_sigma - table[k - 1]) / (table[k] - table[k - 1])
 
 

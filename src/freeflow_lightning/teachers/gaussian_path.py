@@ -213,7 +213,7 @@ class PathVelocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, ...]; computed in float32 or wider around the network."""
         tau, c = self._place(t)
-        y = x * expand(torch.hypot(c.a, c.b) / norm(t), x)
+        y = x * expand((c.a**2 + c.b**2).sqrt() / norm(t), x)  # torch.hypot, which ONNX does not have
         raw = self.net(y.to(x.dtype), self.path.network_time(tau), condition)
         return self._velocity(raw, y, x, t, c).to(x.dtype)
 
