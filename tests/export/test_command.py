@@ -10,7 +10,10 @@ import yaml
 from PIL import Image
 
 from freeflow_lightning import FlowMap
+from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.reference import weights_hash
+
+from .test_hub import PretendedHub
 
 
 def run(freeflow, *arguments):
@@ -124,3 +127,38 @@ def test_everything_at_once(freeflow, checkpoint):
     assert torch.equal(FlowMap.from_pretrained("out").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5))
     run(freeflow, "export", "--checkpoint", "out", "--output", "again", "--pipeline")  # from folder to folder
     assert torch.equal(FlowMap.from_pretrained("again").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5))
+
+
+def test_a_folder_is_pushed_after_it_was_checked(freeflow, checkpoint, monkeypatch):
+    hub = PretendedHub()
+    monkeypatch.setattr("freeflow_lightning.export.hub.HfApi", lambda token=None: hub)
+    words = ("--output", "out", "--push", "me/student", "--private", "--license", "mit")
+    out = run(freeflow, "export", "--checkpoint", checkpoint, *words)
+    assert "uploaded: https://hub/me/student/commit/1" in out
+    assert hub.repositories == {"me/student": True}
+    assert hub.files["me/student"] == {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    assert "from_pretrained('me/student')" in Path("out/README.md").read_text()
+    hub.error = ConnectionError("no route")
+    assert "the hub cannot be reached (ConnectionError: no route). The folder is again" in refused(
+        freeflow, "export", "--checkpoint", checkpoint, "--output", "again", "--push", "me/student"
+    )
+    assert torch.equal(FlowMap.from_pretrained("again").sample(2), FlowMap.from_checkpoint(checkpoint).sample(2))
+
+
+def test_official_weights_are_exported_with_their_vae(freeflow, published_width):
+    path, vae = published_width
+    read = ("--official.prior_time", 1, "--official.sign", -1, "--vae", vae)
+    out = run(freeflow, "export", "--checkpoint", path, "--output", "out", "--pipeline", "--device", "cpu", *read)
+    assert "vae/diffusion_pytorch_model.safetensors" in out
+    student = FlowMap.from_official(path, OfficialConvention(1, -1), vae=str(vae))
+    x = student.sample(2, torch.tensor([207, 3]), 1.7)
+    picture = student.teacher.decode(x)
+    shutil.rmtree(vae)
+    path.unlink()
+    again = FlowMap.from_pretrained("out")
+    assert torch.equal(again.sample(2, torch.tensor([207, 3]), 1.7), x)
+    assert torch.equal(again.teacher.decode(x), picture)
+    assert again.about["average"] == "official weights"
+    assert "leave --average, --image_size, --vae and --official out" in refused(
+        freeflow, "sample", "--checkpoint", "out", "--vae", "some/vae"
+    )

@@ -30,7 +30,7 @@ def test_torch_export_gives_the_same_samples_for_any_batch(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["SiT", "MLP", "official", "EDM"])
+@pytest.mark.parametrize("name", ["SiT", "MLP", "official", "EDM", "DDPM"])
 @torch.no_grad()
 def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")

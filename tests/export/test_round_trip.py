@@ -3,6 +3,7 @@
 import json
 import shutil
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -137,6 +138,31 @@ def test_a_network_of_ones_own_is_not_imported_without_leave(tmp_path, monkeypat
     students.sit().save_pretrained(tmp_path / "sit")
     with pytest.raises(ValueError, match=r"built by this package: leave network and trust out"):
         FlowMap.from_pretrained(tmp_path / "sit", trust="os.system")
+
+
+def test_arguments_are_those_of_the_training_config(tmp_path):
+    made = STUDENTS["own network"]()
+    network = {"class_path": "export.students.Own", "init_args": {"width": 8, "classes": 3}}
+    made.about["config"] = {"class_path": "freeflow_lightning.FreeFlowModule", "init_args": {"network": network}}
+    manifest = made.save_pretrained(tmp_path / "out")
+    (mine,) = foreign(manifest["network"])
+    assert mine == (network["class_path"], network["init_args"])
+    assert torch.equal(opened(tmp_path / "out", made).sample(3), made.sample(3))
+
+
+def test_the_documented_example_of_ones_own_network(tmp_path, monkeypatch):
+    """A network inside a network: its arguments name the inner one by class path."""
+    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples" / "own_network"))
+    import my_unet
+
+    torch.save(my_unet.UNet().state_dict(), tmp_path / "unet.pt")
+    made = students.student(my_unet.UNetTeacher(tmp_path / "unet.pt"), time_module="unet.clock")
+    with pytest.raises(ValueError, match=r"my_unet.Velocity is not of this package, and the config does not say .*class_path"):
+        made.save_pretrained(tmp_path / "out")
+    inner = {"unet": {"class_path": "my_unet.UNet", "init_args": {"width": 32}}}
+    made.save_pretrained(tmp_path / "out", network_arguments=inner)
+    again = FlowMap.from_pretrained(tmp_path / "out", trust="my_unet.Velocity")
+    assert torch.equal(again.sample(4), made.sample(4))
 
 
 # Integrity
