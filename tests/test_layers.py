@@ -20,9 +20,10 @@ BELOW = {  # a layer and the layers that it may import
     "nets": {"flow"},
     "teachers": {"flow", "nets"},
     "metrics": set(),
-    MODULES: MATHS,
+    "export": {"flow", "nets", "teachers"},
+    MODULES: MATHS | {"export"},
     "callbacks": MATHS | {MODULES},
-    "commands": MATHS | {MODULES, "callbacks"},
+    "commands": MATHS | {"export", MODULES, "callbacks"},
     "cli": MATHS | {MODULES, "callbacks", "commands"},
 }
 LIBRARIES = {

@@ -18,6 +18,7 @@ VERBS = {
     "evaluate": ("freeflow_lightning.commands.evaluate", "measure a student against its teacher or given statistics"),
     "diagnose": ("freeflow_lightning.commands.diagnose", "see where a student goes wrong, in one HTML page"),
     "embed": ("freeflow_lightning.commands.embed", "encode prompts once, for text-to-image and video teachers"),
+    "export": ("freeflow_lightning.commands.export", "a student as a folder, a diffusers pipeline, ONNX; to the hub"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
 }
 """Verb: (module with a `main`, what it does). Modules are imported only when their verb is called."""

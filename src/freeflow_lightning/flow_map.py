@@ -1,22 +1,46 @@
 """FlowMap: a trained student for inference: noise to a sample in one network evaluation."""
 
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
+from huggingface_hub import HfApi
 from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
+from freeflow_lightning.export import (
+    PICTURE,
+    UNKNOWN,
+    allowed,
+    build,
+    build_space,
+    foreign,
+    load_student,
+    located,
+    push_folder,
+    same_everywhere,
+    seal,
+    whole_folder,
+    write_card,
+    write_student,
+)
 from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.nets import LoRA, SiT
+from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, SiT, merge
 from freeflow_lightning.objectives import ContinuousPrediction
-from freeflow_lightning.official import LatentSpace, OfficialConvention, read_official
+from freeflow_lightning.official import OfficialConvention, read_official
 from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.sampling import Draw, evaluate_rows
-from freeflow_lightning.teachers import LatentDecoder, Teacher
+from freeflow_lightning.reference import weights_hash
+from freeflow_lightning.sample_folder import save_sheet
+from freeflow_lightning.sampling import Draw, evaluate_rows, pictures
+from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
 from freeflow_lightning.teachers.checkpoints import read_file
+
+ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
+"""What a student's `about` says, where it is known: which average, of which, after how many steps, gamma, training config."""
 
 
 class FlowMap(nn.Module):
@@ -26,11 +50,18 @@ class FlowMap(nn.Module):
         network: the student, (x, t, condition, delta=, gamma=) -> F.
         teacher: gives shapes, conditions and the decoder; its velocity is not used.
         guidance_range: the gammas that the student was trained for.
+        about: where the student comes from, as plain values: what an exported folder says of it.
     """
 
-    def __init__(self, network: nn.Module, teacher: Teacher, guidance_range: tuple[float, float] = (1.0, 2.0)) -> None:
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: Teacher,
+        guidance_range: tuple[float, float] = (1.0, 2.0),
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.network, self.teacher, self.guidance_range = network.eval(), teacher, guidance_range
+        self.network, self.teacher, self.guidance_range, self.about = network.eval(), teacher, guidance_range, dict(about or {})
 
     @classmethod
     def from_checkpoint(cls, path: str | Path, *, average: str | None = None, teacher: Teacher | None = None) -> "FlowMap":
@@ -47,7 +78,7 @@ class FlowMap(nn.Module):
         """
         checkpoint = read_checkpoint(path)
         module = build_module(checkpoint, path, teacher)
-        names = list(dict.fromkeys(key.split(".")[1] for key in checkpoint["state_dict"] if key.startswith("averages.")))
+        names = averages(checkpoint)
         chosen = average or (names[0] if names else "raw")
         if chosen != "raw" and chosen not in names:
             raise ValueError(f"{path} has no average {chosen!r}: expected one of {[*names, 'raw']}")
@@ -57,7 +88,14 @@ class FlowMap(nn.Module):
             module.student.load_state_dict(weights)
         except RuntimeError as error:
             raise ValueError(f"the weights of {path} do not fit its config: {error}") from error
-        return cls(module.student, module.teacher, module.guidance_range)
+        about = {
+            "average": chosen,
+            "averages": names,
+            "steps": checkpoint.get("global_step"),
+            "evaluation_guidance": module.evaluation_guidance,
+            "config": checkpoint.get("hyper_parameters") or None,
+        }
+        return cls(module.student, module.teacher, module.guidance_range, about)
 
     @classmethod
     def from_official(
@@ -88,7 +126,124 @@ class FlowMap(nn.Module):
         net = student.get_submodule("backbone.net")
         assert isinstance(net, SiT)
         space = LatentSpace(net.sample_shape, net.num_classes, LatentDecoder(vae) if isinstance(vae, str) else vae)
-        return cls(student, space, guidance_range)
+        return cls(student, space, guidance_range, {"average": "official weights"})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        *,
+        revision: str | None = None,
+        conditions: Conditions | None = None,
+        network: nn.Module | None = None,
+        trust: str | None = None,
+    ) -> "FlowMap":
+        """The student of a folder that `save_pretrained` or `freeflow export` wrote, without its teacher.
+
+        Every file is checked against its hash, and nothing in the folder is executed. A network that is not of this package
+        or of diffusers is only made from what you hand over: the network itself, or your leave to import its class.
+
+        Args:
+            place: a folder, or a hub repository ("owner/name").
+            revision: commit, tag or branch of the repository; a commit pins it.
+            conditions: for a student of prompts, Prompts("folder that freeflow embed wrote").
+            network: for a student of your own network, that network with any weights.
+            trust: or the class path that may be imported for it, exactly as the folder names it.
+
+        Raises:
+            FileNotFoundError: no such folder or repository, or one that lacks a file.
+            ValueError: a changed file, weights that do not fit, or a network of one's own without `network` or `trust`.
+        """
+        folder, manifest = located(place, revision)
+        mine = [unknown.class_path for unknown in foreign(manifest["network"])]
+        if not mine and (network is not None or trust is not None):
+            raise ValueError(f"the network of {place} is built by this package: leave network and trust out")
+        student = build(manifest["network"], folder, lambda unknown: allowed(unknown, network, trust))
+        load_student(student, folder, manifest)
+        space = build_space(manifest, folder, conditions)
+        low, high = manifest["guidance_range"]
+        return cls(student, space, (low, high), {name: manifest[name] for name in ABOUT})
+
+    def save_pretrained(
+        self, folder: str | Path, *, network_arguments: Mapping[str, Any] | None = None, overwrite: bool = False
+    ) -> dict[str, Any]:
+        """Write the student into a folder for `from_pretrained`, and see that it comes back bit for bit.
+
+        An adapter is merged into a network that stands alone, which agrees with it up to rounding.
+
+        Args:
+            folder: to write to; made if it does not exist.
+            network_arguments: constructor arguments of a network of your own, where the config does not name them.
+            overwrite: replace an exported student that the folder holds.
+
+        Returns:
+            What freeflow.json says.
+
+        Raises:
+            ValueError: the folder is not empty, or a part of the student that a folder cannot hold.
+        """
+        with whole_folder(Path(folder), overwrite) as made:
+            return self.write_to(made, network_arguments)
+
+    def write_to(self, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """`save_pretrained` into an empty folder, without its guard."""
+        network = self.network
+        assert isinstance(network, ScalarConditioned)  # what every constructor of this class has made
+        alone = merge(network) if isinstance(network.backbone, Adapter) else network
+        facts = {name: self.about.get(name) for name in ABOUT} | {"guidance_range": list(self.guidance_range)}
+        facts["weights_hash"] = weights_hash(alone)
+        manifest = write_student(alone, self.teacher, folder, facts, network_arguments)
+        mine = [unknown.class_path for unknown in foreign(manifest["network"])]
+        again = FlowMap.from_pretrained(folder, trust=mine[0] if mine else None)
+        if different := same_everywhere(alone, again.network):
+            raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
+        return manifest
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        licence: str = UNKNOWN,
+        private: bool = False,
+        token: str | None = None,
+        network_arguments: Mapping[str, Any] | None = None,
+        api: HfApi | None = None,
+    ) -> str:
+        """Export the student with a model card and upload it; `freeflow export --push` can do more.
+
+        Args:
+            repo_id: "owner/name", made if it is not there.
+            licence: of the teacher's weights, which holds for the student's too.
+            private: whether a new repository is private.
+            token: with write access; the one of `hf auth login` or $HF_TOKEN if not given.
+            network_arguments: as in `save_pretrained`.
+            api: of the hub.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: no permission, no network, or a part of the student that a folder cannot hold.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place) / "student"
+            folder.mkdir()
+            manifest = self.write_to(folder, network_arguments)
+            self.draw_picture(folder / PICTURE)
+            write_card(folder, seal(folder, manifest), licence, repo_id)
+            return push_folder(folder, repo_id, private=private, token=token, api=api)
+
+    def draw_picture(self, path: Path, guidance: float | None = None, n: int = 16) -> str:
+        """A sheet of samples at the given gamma or the middle one; says why there is none where they cannot be drawn."""
+        gamma = sum(self.guidance_range) / 2 if guidance is None else guidance
+        try:
+            drawn = pictures(self.teacher, self.sample(n, guidance=gamma), batch_size=4)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+        if drawn.ndim != 4:
+            return f"samples of shape {list(drawn.shape[1:])} are no pictures"
+        save_sheet(drawn, path)
+        return ""
 
     @property
     def device(self) -> torch.device:
@@ -121,11 +276,14 @@ class FlowMap(nn.Module):
         if n < 1:
             raise ValueError(f"expected at least one sample, got {n}")
         self.check_guidance(guidance)
-        parts = []
+        parts, draw = [], Draw(seed)
         for index in torch.arange(n).split(batch_size):
-            z, drawn = Draw(seed).noise(self.teacher, index + first, self.device)
-            given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
-            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, drawn if condition is None else given))
+            if condition is None:
+                z, given = draw.noise(self.teacher, index + first, self.device)
+            else:
+                z = flow.indexed_noise(index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream).to(self.device)
+                given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
+            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, given))
         return torch.cat(parts)
 
     def check_guidance(self, guidance: float) -> None:
@@ -133,6 +291,11 @@ class FlowMap(nn.Module):
         low, high = self.guidance_range
         if not low <= guidance <= high:
             warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
+
+
+def averages(checkpoint: Mapping[str, Any]) -> list[str]:
+    """The names of a checkpoint's averages, in the order of the config."""
+    return list(dict.fromkeys(key.split(".")[1] for key in checkpoint["state_dict"] if key.startswith("averages.")))
 
 
 def is_foreign(path: str | Path) -> bool:

@@ -7,14 +7,14 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
-from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder, SiT
-from freeflow_lightning.teachers import LatentDecoder, Teacher
+from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder
+from freeflow_lightning.teachers import FromPrior
 from freeflow_lightning.teachers.checkpoints import build_sit, read_sit, size_name
 
 Scalar = Literal["delta", "gamma"]
@@ -47,43 +47,6 @@ class OfficialConvention:
     def __post_init__(self) -> None:
         if self.prior_time not in ("auto", 0, 1) or self.sign not in ("auto", 1, -1):
             raise ValueError(f"expected prior_time 0, 1 or auto and sign 1, -1 or auto, got {self.prior_time} and {self.sign}")
-
-
-class FromPrior(nn.Module):
-    """A student network that only knows the prior: sign * net(x, prior_time, c) at t = 1.
-
-    Args:
-        net: the network in its own convention.
-        prior_time: its time at the prior, 0 or 1.
-        sign: factor on its output that makes it x - z.
-    """
-
-    def __init__(self, net: SiT, prior_time: int, sign: int) -> None:
-        super().__init__()
-        self.net, self.prior_time, self.sign = net, prior_time, sign
-
-    def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        return self.sign * self.net(x, t if self.prior_time else 1 - t, condition)
-
-
-class LatentSpace(Teacher):
-    """Shape, classes and decoder of a student that came without its teacher.
-
-    Args:
-        sample_shape: shape of one latent.
-        num_classes: classes; the label `num_classes` is the null class.
-        vae: what decodes latents; None shows them as they are.
-    """
-
-    def __init__(self, sample_shape: tuple[int, ...], num_classes: int, vae: LatentDecoder | None) -> None:
-        super().__init__()
-        self.sample_shape, self.num_classes, self.vae = sample_shape, num_classes, vae
-
-    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        raise ValueError("a student's file holds no teacher: it can be sampled, but not compared or distilled")
-
-    def decode(self, x: Tensor) -> Tensor:
-        return x if self.vae is None else self.vae(x)
 
 
 class Score(NamedTuple):

@@ -131,11 +131,16 @@ class SampleFolder:
     def _draw_grid(self) -> None:
         drawn = self.first(GRID)
         if drawn.ndim == 4:
-            sheet = Image.fromarray(plots.grid(drawn))
-            zoom = max(1, 512 // sheet.height)
-            sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST).save(self.path / "grid.png")
+            save_sheet(drawn, self.path / "grid.png")
         elif drawn.shape[1:] == (2,):
             plots.save(plots.points({"samples": drawn}), self.path / "grid.png")
+
+
+def save_sheet(drawn: Tensor, path: Path) -> None:
+    """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
+    sheet = Image.fromarray(plots.grid(drawn))
+    zoom = max(1, 512 // sheet.height)
+    sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST).save(path)
 
 
 def clear(path: Path) -> None:

@@ -20,9 +20,10 @@ from freeflow_lightning.commands.progress import progress_bar
 from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.evaluation import ClassRow, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
-from freeflow_lightning.official import LatentSpace, OfficialConvention
+from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.processes import joined, start, starts_others
 from freeflow_lightning.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
+from freeflow_lightning.teachers import LatentSpace
 
 TITLES = {
     "fid": ("FID", "Frechet distance of features; 0 is best, and it shrinks with more samples"),
@@ -73,6 +74,8 @@ def evaluate(
     devices: int = 1,
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+    prompts: str | None = None,
+    trust: str | None = None,
 ) -> None:
     """Measure a student's samples: against its teacher's own, which needs no data, or against given statistics.
 
@@ -81,7 +84,8 @@ def evaluate(
     --num_samples 50000 --features inception. Under torchrun, or with --devices, the processes share the work.
 
     Args:
-        checkpoint: a .ckpt file that `freeflow fit` wrote, or the FreeFlow authors' weights (with --reference FILE).
+        checkpoint: a .ckpt file that `freeflow fit` wrote, or, with --reference FILE, an exported student (a folder or hub
+            repository) or the FreeFlow authors' weights.
         guidance: guidance scale of the samples, and of the teacher's that they are compared with.
         num_samples: samples to measure; FID depends on how many, so compare equal numbers.
         reference: "teacher" for its own samples, or a file: ADM's .npz (mu, sigma, arr_0), torch-fidelity's .pt, or an .npz
@@ -108,6 +112,8 @@ def evaluate(
         devices: processes to start, one per accelerator (or on the CPU's cores).
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
+        prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
+        trust: of an exported student with a network of your own: its class path, which is then imported.
     """
     if min(num_samples, reference_samples) < 2 or (paired_samples or 0) < 0 or min(batch_size, decode_batch_size) < 1:
         raise ValueError(
@@ -118,7 +124,9 @@ def evaluate(
         start(devices)
         return
     with joined() as processes:
-        student = open_student(checkpoint, average, vae=vae, official=official).to(pick_device(device, processes))
+        student = open_student(checkpoint, average, vae=vae, official=official, prompts=prompts, trust=trust).to(
+            pick_device(device, processes)
+        )
         source, where = Source.of_options(student, teacher, steps, method), student.device
         ours = reference == "teacher"
         alone = isinstance(source.teacher, LatentSpace)

@@ -41,6 +41,8 @@ def sample(
     image_size: Literal[256, 512] | None = None,
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+    prompts: str | None = None,
+    trust: str | None = None,
 ) -> None:
     """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes or device.
 
@@ -49,7 +51,8 @@ def sample(
     torchrun, or with --devices, the processes share the work.
 
     Args:
-        checkpoint: a .ckpt file that `freeflow fit` wrote, or the FreeFlow authors' weights.
+        checkpoint: a .ckpt file that `freeflow fit` wrote, a folder or hub repository that `freeflow export` wrote, or the
+            FreeFlow authors' weights.
         num_samples: how many samples.
         guidance: guidance scale gamma, inside the range the student was trained for. Several make a sweep with the same
             noise: a folder for each, and sweep.png.
@@ -70,6 +73,8 @@ def sample(
         image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
+        prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
+        trust: of an exported student with a network of your own: its class path, which is then imported.
     """
     if min(num_samples, batch_size, decode_batch_size) < 1:
         raise ValueError(
@@ -79,7 +84,9 @@ def sample(
         start(devices)
         return
     with joined() as processes:
-        student = open_student(checkpoint, average, image_size, vae, official).to(pick_device(device, processes))
+        student = open_student(checkpoint, average, image_size, vae, official, prompts, trust).to(
+            pick_device(device, processes)
+        )
         source = Source.of_options(student, teacher, steps, method)
         which = draw_of_options(source.teacher, seed, classes, balanced)
         scales = sorted(set(guidance))

@@ -1,5 +1,6 @@
 """Whose samples a command draws: a student opened from a path, or its teacher."""
 
+import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -12,9 +13,11 @@ from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.processes import Processes
 from freeflow_lightning.reference import Sampler, weights_hash
 from freeflow_lightning.sampling import Draw, Drawer, balanced_classes
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers import Prompts, Teacher
 
 VAE = "stabilityai/sd-vae-ft-ema"
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
+"""Of files of weights."""
 
 
 def open_student(
@@ -23,22 +26,35 @@ def open_student(
     image_size: Literal[256, 512] | None = None,
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+    prompts: str | None = None,
+    trust: str | None = None,
 ) -> FlowMap:
-    """The student of a file, by what the file is: the one place where commands open one.
+    """The student of a file or an exported folder, by what it is: the one place where commands open one.
 
     An option that the file leaves without effect is refused.
 
     Args:
-        checkpoint: a training checkpoint, or official weights.
+        checkpoint: a training checkpoint, official weights, or an exported student: a folder or a hub repository.
         average: which average of a training checkpoint.
         image_size: height and width of the pictures of official weights.
         vae: what decodes official latents; a training checkpoint's config names its own.
         official: how to read official weights.
+        prompts: folder of embeddings for an exported student of prompts.
+        trust: class path of an exported student's own network that may be imported.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file or folder.
         ValueError: a file of neither kind, options that are not for it, or weights of another image size.
     """
+    if is_exported(checkpoint):
+        if average or image_size or vae or official != OfficialConvention():
+            raise ValueError(
+                f"{checkpoint} is an exported student, which says all of itself: leave --average, --image_size, --vae and "
+                "--official out"
+            )
+        return FlowMap.from_pretrained(checkpoint, conditions=Prompts(prompts) if prompts else None, trust=trust)
+    if prompts or trust:
+        raise ValueError(f"{checkpoint} is no exported student: leave --prompts and --trust out")
     if not is_foreign(checkpoint):
         if image_size or vae or official != OfficialConvention():
             raise ValueError(
@@ -50,8 +66,17 @@ def open_student(
     return FlowMap.from_official(checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8)
 
 
+def is_exported(place: str | Path) -> bool:
+    """Whether a path is a folder, or the name of a hub repository rather than of a file."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place)) and Path(place).suffix not in SUFFIXES
+    here = Path(place).exists() or Path(place).parent.is_dir()
+    return Path(place).is_dir() or (bool(named) and not here)
+
+
 def open_auxiliary(path: str | Path, student: FlowMap) -> TrainedAuxiliary | None:
     """The auxiliary network that was trained with a student, on its device; None where the path holds none."""
+    if is_exported(path):
+        return None
     found = read_auxiliary(path, student.teacher)
     if found is None:
         return None

@@ -1,6 +1,7 @@
 """Extra scalar inputs (delta, gamma) for any backbone, zero at initialisation, without editing it (App. B)."""
 
 import re
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -67,7 +68,7 @@ class ScalarConditioned(nn.Module):
         backbone: a velocity network with a time-embedding module.
         scalars: names of the inputs: ("delta", "gamma") for the student, ("gamma",) for the auxiliary network.
         time_module: path of the module whose output is the time embedding; the backbone's, or found by name, if not given.
-        scale: factor on the scalars before their sinusoids.
+        scale: factor on the scalars before their sinusoids, one or one for each by name.
         hooked: the module with the time embedding, where it is not registered in `backbone` (a shared one's).
     """
 
@@ -76,7 +77,7 @@ class ScalarConditioned(nn.Module):
         backbone: nn.Module,
         scalars: tuple[str, ...],
         time_module: str | None = None,
-        scale: float = 1.0,
+        scale: float | Mapping[str, float] = 1.0,
         hooked: nn.Module | None = None,
     ) -> None:
         super().__init__()
@@ -89,8 +90,9 @@ class ScalarConditioned(nn.Module):
         width = len(layers[-1])
         self.backbone, self.scalars, self.time_module, self.scale = backbone, scalars, time_module, scale
         self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
+        factors = scale if isinstance(scale, Mapping) else dict.fromkeys(scalars, scale)
         self.embedders = nn.ModuleDict(
-            {name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars if name not in self.own}
+            {name: ScalarEmbedder(width, scale=factors[name]).zero_output() for name in scalars if name not in self.own}
         )
         self._extra: Tensor | None = None
         for leaf in leaves.values():
@@ -113,5 +115,6 @@ class ScalarConditioned(nn.Module):
 
 def _spread(extra: Tensor, embedding: Tensor) -> Tensor:
     """[B, D] for an embedding [B, D], [B, L, D], or [B L, D] of L tokens each."""
-    extra = extra.repeat_interleave(len(embedding) // len(extra), 0)
-    return extra.view(len(embedding), *[1] * (embedding.ndim - 2), -1)
+    rows = embedding.shape[0]  # not len(), which would make torch.export's batch a constant
+    extra = extra.repeat_interleave(rows // extra.shape[0], 0)
+    return extra.view(rows, *[1] * (embedding.ndim - 2), -1)

@@ -31,6 +31,13 @@ class MLP(nn.Module):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        self.architecture = {
+            "sample_shape": list(sample_shape),
+            "hidden_size": hidden_size,
+            "depth": depth,
+            "num_classes": num_classes,
+            "time_scale": time_scale,
+        }
         d = math.prod(sample_shape)
         self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
         self.x_embedder = nn.Linear(d, hidden_size)

@@ -17,7 +17,8 @@ from freeflow_lightning.teachers.gaussian_path import (
     VarianceExplodingPath,
 )
 from freeflow_lightning.teachers.latents import LatentDecoder
-from freeflow_lightning.teachers.sit import SiTTeacher, SiTVelocity, load_sit, save_sit
+from freeflow_lightning.teachers.sit import FromPrior, SiTTeacher, SiTVelocity, load_sit, save_sit
+from freeflow_lightning.teachers.space import LatentSpace
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
@@ -31,10 +32,12 @@ __all__ = [
     "EDMTeacher",
     "Family",
     "Finding",
+    "FromPrior",
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",
     "LatentDecoder",
+    "LatentSpace",
     "LinearPath",
     "NoCondition",
     "PathTeacher",

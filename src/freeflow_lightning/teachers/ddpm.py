@@ -116,7 +116,7 @@ def step_of(t: Tensor, table: Tensor) -> Tensor:
     wide = torch.promote_types(t.dtype, torch.float32)
     table = table.to(t.device, wide)
     log_sigma = t.to(wide).logit().clamp(table[0], table[-1])
-    k = torch.searchsorted(table, log_sigma).clamp(1, len(table) - 1)
+    k = (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)  # torch.searchsorted, which ONNX does not have
     return k - 1 + (log_sigma - table[k - 1]) / (table[k] - table[k - 1])
 
 
@@ -134,7 +134,7 @@ class DiscretePath(GaussianPath):
     def __init__(self, abars: Tensor, whole_steps: bool = False, t_max: float = 1.0) -> None:
         if abars.ndim != 1 or len(abars) < 2 or not bool((abars.diff() < 0).all()) or not 0 <= abars[-1] < abars[0] < 1:
             raise ValueError("expected at least two falling abars (alphas_cumprod) in [0, 1)")
-        self.log_sigmas, self.whole_steps = log_sigmas(abars), whole_steps
+        self.abars, self.log_sigmas, self.whole_steps = abars, log_sigmas(abars), whole_steps
         self.t_min, last = (float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1]))
         if not self.t_min < t_max <= 1:
             raise ValueError(f"expected t_max in ({self.t_min:.4f}, 1], got {t_max}")

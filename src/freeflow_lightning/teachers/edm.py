@@ -55,6 +55,7 @@ class EDMVelocity(nn.Module):
                 f"got {sigma_min}, {sigma_max}, {sigma_data} and {data_scale}"
             )
         self.net, self.num_classes, self.data_scale = net, num_classes, data_scale
+        self.sigmas = {"sigma_data": sigma_data, "sigma_min": sigma_min, "sigma_max": sigma_max}
         self.spread = sigma_data * data_scale
         self.t_range = tuple(s * data_scale / (1 + s * data_scale) for s in (sigma_min, sigma_max))
 

@@ -184,6 +184,7 @@ class VarianceExplodingPath(GaussianPath):
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         if not 0 < sigma_min < sigma_max:
             raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.t_min, self.t_max = sigma_min / (1 + sigma_min), sigma_max / (1 + sigma_max)
 
     def tau(self, t: Tensor) -> Tensor:
@@ -212,7 +213,7 @@ class PathVelocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, ...]; computed in float32 or wider around the network."""
         tau, c = self._place(t)
-        y = x * expand(torch.hypot(c.a, c.b) / norm(t), x)
+        y = x * expand((c.a**2 + c.b**2).sqrt() / norm(t), x)  # torch.hypot, which ONNX does not have
         raw = self.net(y.to(x.dtype), self.path.network_time(tau), condition)
         return self._velocity(raw, y, x, t, c).to(x.dtype)
 

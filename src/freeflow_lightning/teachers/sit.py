@@ -46,6 +46,23 @@ class SiTVelocity(nn.Module):
         return sign * self.net(x, t if prior_time else 1 - t, condition)
 
 
+class FromPrior(nn.Module):
+    """A student network that only knows the prior: sign * net(x, prior_time, c) at t = 1.
+
+    Args:
+        net: the network in its own convention.
+        prior_time: its time at the prior, 0 or 1.
+        sign: factor on its output that makes it x - z.
+    """
+
+    def __init__(self, net: SiT, prior_time: int, sign: int) -> None:
+        super().__init__()
+        self.net, self.prior_time, self.sign = net, prior_time, sign
+
+    def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
+        return self.sign * self.net(x, t if self.prior_time else 1 - t, condition)
+
+
 @dataclass(frozen=True)
 class FirstChannels:
     """Guidance of the first channels only, the others staying conditional: 3 of 4 in the samplers of SiT and DiT."""
