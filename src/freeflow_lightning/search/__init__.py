@@ -10,6 +10,7 @@ from freeflow_lightning.search.algorithms import (
     RandomSearch,
     ZeroOrderSearch,
 )
+from freeflow_lightning.search.oracle import FrechetOracle
 from freeflow_lightning.search.verifiers import ClassScore, TargetDistance, Verifier
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "Beam",
     "ClassScore",
     "Found",
+    "FrechetOracle",
     "Ground",
     "PathSearch",
     "RandomSearch",
