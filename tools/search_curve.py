@@ -25,7 +25,8 @@ from freeflow_lightning.sampling import Draw, pictures
 from freeflow_lightning.search import ClassScore, FrechetOracle, RandomSearch
 
 BATCH = 512
-STEPS = (1, 2, 3, 4, 6, 8, 16, 32, 64)
+STEPS = (4, 6, 8, 16, 32, 64)
+GUIDED_STEPS = (2, 4, 8, 16, 32)
 
 
 class Point(NamedTuple):
@@ -100,35 +101,38 @@ def main() -> None:
     teacher, judge = next(iter(students.values())).teacher, Judge()
     z, labels = Draw(0).noise(teacher, torch.arange(samples))
 
+    batches, picked = torch.arange(samples).split(BATCH), torch.arange(samples)
+
     def drawn(z: Tensor, count: int, guidance: float = 1.0) -> Tensor:
         sampler = Sampler("heun", count, guidance)
-        return torch.cat([sampler(teacher, z[rows], labels[rows]) for rows in torch.arange(samples).split(BATCH)])
+        return torch.cat([sampler(teacher, z[rows], labels[rows]) for rows in batches])
 
     curves: dict[str, list[Point]] = {"teacher": [judge(2 * k, drawn(z, k), labels) for k in STEPS]}
-    curves["teacher, guidance 1.5"] = [judge(4 * k, drawn(z, k, 1.5), labels) for k in STEPS[1:]]
-    picked = torch.arange(samples)
+    curves["teacher, guidance 1.5"] = [judge(4 * k, drawn(z, k, 1.5), labels) for k in GUIDED_STEPS]
     for name, student in students.items():
-        all_of_them = tried(student, judge, candidates, samples)
+        known = tried(student, judge, candidates, samples)
         for verifier in ("oracle", "class score"):
-            line = curves[f"{name}, {verifier}"] = []
+            line, alone = curves[f"{name}, {verifier}"], curves[f"{name}, {verifier}, student's own"] = [], []
             for n in powers(candidates):
-                choice = (
-                    judge.oracle().pick(all_of_them.features[:n]) if verifier == "oracle" else all_of_them.score[:n].argmax(0)
-                )
-                line.append(judge(n + 2 * steps, drawn(all_of_them.noise[choice, picked], steps), labels))
-                print(f"{name}, {verifier}, {n} candidates: {line[-1]}", flush=True)
+                choice = judge.oracle().pick(known.features[:n]) if verifier == "oracle" else known.score[:n].argmax(0)
+                noise = known.noise[choice, picked]
+                line.append(judge(n + 2 * steps, drawn(noise, steps), labels))
+                alone.append(judge(n, torch.cat([student(noise[rows], labels[rows], 1.0) for rows in batches]), labels))
+                print(f"{name}, {verifier}, {n} candidates: {line[-1]}; the student's: {alone[-1]}", flush=True)
 
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
     about = {"samples": samples, "steps of the searched teacher": steps, "students": given, "order": list(Point._fields)}
     (folder / "search_curve.json").write_text(json.dumps({"about": about, "curves": curves}, indent=1) + "\n")
-    shown = {name: ([p.evaluations for p in line], [p.fid for p in line]) for name, line in curves.items()
-             if "class score" not in name}  # fmt: skip
     shown = {
-        name: tuple(zip(*[(n, f) for n, f in zip(*line, strict=True) if n >= 8], strict=True)) for name, line in shown.items()
+        name.removesuffix(", oracle"): tuple(zip(*((p.evaluations, p.fid) for p in line), strict=True))
+        for name, line in curves.items()
+        if name.endswith("oracle") or name.startswith("teacher")
     }
-    figure = plots.curves(shown, xlabel="NFE per sample, student's and teacher's", ylabel="FID to the real digits",
-                          title=f"teacher at {steps} Heun steps from searched noise", log=True, log_x=True)  # fmt: skip
+    title = f"teacher at {steps} Heun steps from searched noise, and by itself"
+    figure = plots.curves(
+        shown, xlabel="NFE per sample, student's and teacher's", ylabel="FID", title=title, log=True, log_x=True
+    )
     plots.save(figure, folder / "search.png")
     for name, line in curves.items():
         print(name, *(f"{p.evaluations}: {p.fid:.2f}" for p in line), sep="  ")

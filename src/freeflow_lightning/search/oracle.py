@@ -5,20 +5,25 @@ from typing import final
 import torch
 from torch import Tensor
 
-from freeflow_lightning.metrics import Moments, square_root
+from freeflow_lightning.metrics import Moments
+
+_NOTHING = 1e-10
+"""Directions with less than this fraction of the largest variance have none."""
 
 
 @final
 class FrechetOracle:
     """Picks one candidate of each sample, in the order of samples, so that the picks together come close to a reference.
 
-    FID of the picks so far has the derivative I - T with respect to their covariance, with T = R^1/2 (R^1/2 S R^1/2)^-1/2 R^1/2
-    the optimal transport from N(., S) to N(., R). A further sample f then changes FID, per unit of its weight w, by
+    With mean m and covariance S of the picks so far, a further sample f of weight w changes FID to the reference (m_R, R) by
+    w times
 
-        2 (m - m_R) . (f - m) + w |f - m|^2 + (f - m)^T (I - T) (f - m),
+        2 (m - m_R) . a + a^T (I - T) a + w / 2 (|a|^2 + sum_ij a_i^2 a_j^2 / (r_i + r_j)),        a = f - m,
 
-    and the candidate with the smallest change is taken. This is no verifier of single samples: what it wants of a sample
-    depends on those before it. It is privileged, too (it knows the statistics that it is judged by), and so an upper bound.
+    up to what is the same for all f and to second order. T = R^1/2 (R^1/2 S R^1/2)^-1/2 R^1/2 is the optimal transport from
+    N(., S) to N(., R); the last sum, in R's own directions with their variances r, is its metric (Bures) at S = R.
+    The candidate with the smallest change is taken. This is no verifier of single samples: what it wants of a sample depends
+    on those before it. It is privileged (it knows the statistics that it is judged by), and so an upper bound.
 
     Args:
         reference: moments of the features that FID is measured to.
@@ -37,24 +42,28 @@ class FrechetOracle:
 
     def pick(self, features: Tensor) -> Tensor:
         """The number of the candidate that is taken for each sample, [n], from features [candidates, n, d]."""
-        target, root = self.reference, square_root(self.reference.covariance)
-        total = self.weight * target.mean
-        squares = self.weight * (target.covariance + torch.outer(target.mean, target.mean))
-        eye, picked = torch.eye(len(root), dtype=torch.float64), []
-        for i, candidates in enumerate(features.double().cpu().unbind(1)):
+        values, directions = torch.linalg.eigh(self.reference.covariance)
+        variances = torch.where(values > _NOTHING * values[-1], values, 0.0)
+        pairs = variances + variances[:, None]
+        metric = torch.where(pairs > 0, 1 / pairs, 0.0)
+        placed = (features.double().cpu() - self.reference.mean) @ directions
+        total, squares = torch.zeros_like(variances), self.weight * variances.diag()
+        picked = []
+        for i, candidates in enumerate(placed.unbind(1)):
             mean = total / (count := self.weight + i)
             if i % self.refresh == 0:
-                bend = eye - _transport(root, squares / count - torch.outer(mean, mean))
+                bend = torch.eye(len(variances)) - _transport(variances.sqrt(), squares / count - torch.outer(mean, mean))
             away = candidates - mean
-            change = 2 * away @ (mean - target.mean) + away.square().sum(1) / (count + 1) + ((away @ bend) * away).sum(1)
-            picked.append(int(change.argmin()))
+            square = away.square()
+            second = (square.sum(1) + ((square @ metric) * square).sum(1)) / (2 * (count + 1))
+            picked.append(int((2 * away @ mean + ((away @ bend) * away).sum(1) + second).argmin()))
             best = candidates[picked[-1]]
             total, squares = total + best, squares + torch.outer(best, best)
         return torch.tensor(picked)
 
 
 def _transport(root: Tensor, covariance: Tensor) -> Tensor:
-    """R^1/2 (R^1/2 S R^1/2)^-1/2 R^1/2 for root = R^1/2; directions that R has not stay 0."""
-    values, vectors = torch.linalg.eigh(root @ covariance @ root)
-    inverse = torch.where(values > 1e-10 * values[-1], values.clamp(min=1e-300).rsqrt(), 0.0)
-    return root @ ((vectors * inverse) @ vectors.mT) @ root
+    """R^1/2 (R^1/2 S R^1/2)^-1/2 R^1/2 for the diagonal `root` [d] of R^1/2; directions that R has not stay 0."""
+    values, vectors = torch.linalg.eigh(root[:, None] * covariance * root)
+    inverse = torch.where(values > _NOTHING**2 * values[-1], values.clamp(min=1e-300).rsqrt(), 0.0)
+    return root[:, None] * ((vectors * inverse) @ vectors.mT) * root
