@@ -12,7 +12,7 @@ from torch import Tensor
 from freeflow_lightning import plots
 from freeflow_lightning.sample_folder import SampleFolder, clear
 
-SHOWN = 12
+SHOWN, POINTS = 12, 256
 
 
 @final
@@ -69,17 +69,23 @@ class SearchFolder:
         return [json.loads(self._record(part).read_text()) for part in self.parts]
 
     def finish(self, report: dict[str, Any]) -> None:
-        """Join the samples, draw search.png, write search.json (one process does)."""
+        """Join the samples, draw search.png, write search.json, sweep up what earlier runs have left (one process does)."""
         for folder in self.folders.values():
             folder.finish()
-        shown = {self.titles[row]: folder.first(SHOWN) for row, folder in self.folders.items()}
-        first = next(iter(shown.values()))
-        if first.ndim == 4:
-            plots.save(plots.rows(shown, "the same samples, column by column"), self.path / "search.png", dpi=130)
-        elif first.shape[1:] == (2,):
-            last = dict(list({self.titles[row]: f.first(256) for row, f in self.folders.items()}.items())[-2:])
-            plots.save(plots.points(last), self.path / "search.png")
+        ours = {self._record(part) for part in self.parts}
+        for left in set((self.path / "scores").iterdir()) - ours:
+            left.unlink()
+        self._draw()
         (self.path / "search.json").write_text(json.dumps({"about": self.about} | report, indent=1) + "\n")
+
+    def _draw(self) -> None:
+        """All rows of pictures; of points in the plane the last two rows: without search and found, where both are there."""
+        rank = next(iter(self.folders.values())).first(1).ndim
+        shown = {self.titles[row]: folder.first(SHOWN if rank == 4 else POINTS) for row, folder in self.folders.items()}
+        if rank == 4:
+            plots.save(plots.rows(shown, "the same samples, column by column"), self.path / "search.png", dpi=130)
+        elif all(x.shape[1:] == (2,) for x in shown.values()):
+            plots.save(plots.points(dict(list(shown.items())[-2:])), self.path / "search.png")
 
     def _record(self, part: int) -> Path:
         index = self.indices(part)

@@ -24,7 +24,8 @@ class Verifier(Protocol):
 
         Args:
             samples: pictures as they are written, uint8 [B, C, H, W]; states of other ranks as they are.
-            condition: the teacher's: labels [B], a tree of tensors with the batch first, or None.
+            condition: the teacher's: labels [B], a tree of tensors with the batch first (embeddings of prompts, not their
+                words), or None.
         """
 
 
