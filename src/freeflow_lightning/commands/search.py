@@ -175,11 +175,12 @@ def pick_verifier(verifier: Verifier | None, student: FlowMap) -> Verifier:
 
 def rows_of(candidates: int, algorithm: str, teacher_steps: int, compare: bool) -> dict[str, str]:
     """The folders of samples and what they hold."""
-    best = f"best of {candidates}" if algorithm == "random" else f"found, {algorithm.replace('_', ' ')}"
+    on_paths = algorithm == "paths"
     rows = {"student_unsearched": "student"} if compare else {}
-    rows["student"] = f"student, {best}" if algorithm != "paths" else "path, as scored"
+    rows["student"] = "best path, as scored" if on_paths else f"student, best of {candidates}"
     if teacher_steps:
-        rows |= ({"unsearched": f"teacher, {teacher_steps} steps"} if compare else {}) | {"searched": "teacher, found noise"}
+        rows |= {"unsearched": f"teacher, {teacher_steps} steps"} if compare else {}
+        rows["searched"] = "teacher, best path" if on_paths else "teacher, best noise"
     return rows
 
 
