@@ -17,6 +17,10 @@ VERBS = {
     "sample": ("freeflow_lightning.commands.sample", "draw any number of samples from a checkpoint"),
     "evaluate": ("freeflow_lightning.commands.evaluate", "measure a student against its teacher or given statistics"),
     "diagnose": ("freeflow_lightning.commands.diagnose", "see where a student goes wrong, in one HTML page"),
+    "search": (
+        "freeflow_lightning.commands.search",
+        "find better noise with the student, for the teacher (inference-time scaling)",
+    ),
     "embed": ("freeflow_lightning.commands.embed", "encode prompts once, for text-to-image and video teachers"),
     "export": ("freeflow_lightning.commands.export", "a student as a folder, a diffusers pipeline, ONNX; to the hub"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
