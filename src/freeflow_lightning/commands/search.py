@@ -24,6 +24,7 @@ from freeflow_lightning.reference import Sampler, weights_hash
 from freeflow_lightning.sampling import Draw, labels_of, pictures
 from freeflow_lightning.search import ALGORITHMS, Algorithm, ClassScore, Verifier
 from freeflow_lightning.search_folder import SearchFolder, concatenated
+from freeflow_lightning.teachers import LatentSpace
 
 OWN_VERIFIERS = ("ClassScore", "TargetDistance")
 
