@@ -9,9 +9,12 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
 
 from freeflow_lightning.data import IndexBatch
+from freeflow_lightning.optimizer import MasterAdam
+from freeflow_lightning.parallel import check_strategy, fill, shard, whole
 from freeflow_lightning.teachers import Teacher
 
 
@@ -42,6 +45,17 @@ class Frozen(nn.Module):
         return super()._apply(fn, recurse)
 
 
+class Averages(nn.ModuleDict):
+    """Moving averages: they move with their owner, and stay in float32 where it becomes bfloat16."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Averages":
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)
+
+
 class Recipe(LightningModule, ABC):
     """A training recipe: an abstract LightningModule that the callbacks of this package know how to serve.
 
@@ -53,7 +67,7 @@ class Recipe(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.averages = nn.ModuleDict()
+        self.averages = Averages()
 
     @property
     @abstractmethod
@@ -105,6 +119,29 @@ class Recipe(LightningModule, ABC):
         """The network that samples and metrics come from: the first average, or the raw network without StudentEMA."""
         return next(iter(self.averages.values()), self.trained)
 
+    def weights(self) -> list[Tensor]:
+        """The weights of `trained` in the order of its parameters, in float32 where the optimizer holds them so."""
+        optimizer = self.trainer.optimizers[0]
+        masters = optimizer.masters if isinstance(optimizer, MasterAdam) else {}
+        return [masters.get(p, p.data) for p in self.trained.parameters()]
+
+    def sharded(self) -> list[nn.Module]:
+        """The networks that FSDP2 shards."""
+        return [*self.networks().values(), *self.averages.values()]
+
+    def missing(self) -> dict[Tensor, Tensor]:
+        """Weights that have a shape and no data yet, and what they are copies of."""
+        return {}
+
+    def configure_model(self) -> None:
+        """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
+        strategy = self.trainer.strategy
+        check_strategy(strategy, self.trainer.precision)
+        if isinstance(strategy, ModelParallelStrategy):
+            shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
+        else:
+            fill(self, self.missing())
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let figures be logged at their own step: after resuming from a validation's checkpoint Lightning is one ahead."""
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
@@ -124,7 +161,8 @@ class Recipe(LightningModule, ABC):
         for name, network in self.networks().items():
             parameters = list(network.parameters())
             gradients = [p.grad for p in parameters if p.grad is not None]
-            norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(gradients)
+            norm = torch.nn.utils.get_total_norm(gradients)
+            norms[f"gradient/{name}"] = whole(norm)
             if gradient_clip_val:
                 torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
         self.check_finite(norms)

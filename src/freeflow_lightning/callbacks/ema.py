@@ -49,7 +49,7 @@ class StudentEMA(Callback):
             raise ValueError(f"StudentEMA serves a Recipe (FreeFlowModule, FlowMatchingModule), got {type(pl_module).__name__}")
         for decay in self.decays:
             if (name := average_name(decay)) not in pl_module.averages:
-                pl_module.averages[name] = pl_module.twin(name).requires_grad_(False).eval()
+                pl_module.averages[name] = pl_module.twin(name).float().requires_grad_(False).eval()
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step
@@ -59,7 +59,7 @@ class StudentEMA(Callback):
         if trainer.global_step == self._updated_at:  # gradients are still being accumulated
             return
         self._updated_at = trainer.global_step
-        fresh: list[Tensor] = list(pl_module.trained.parameters())
+        fresh = [weight.to(torch.float32) for weight in pl_module.weights()]
         for decay in self.decays:
             average = pl_module.averages[average_name(decay)]
             average_weights: list[Tensor] = list(average.parameters())

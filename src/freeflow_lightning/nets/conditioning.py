@@ -80,6 +80,7 @@ class ScalarConditioned(nn.Module):
         hooked: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.hooked: nn.Module
         seen = backbone if hooked is None else hooked
         leaves = time_embeddings(seen, time_module)
         name, leaf = next(iter(leaves.items()))
@@ -88,6 +89,7 @@ class ScalarConditioned(nn.Module):
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
         width = len(layers[-1])
         self.backbone, self.scalars, self.time_module, self.scale = backbone, scalars, time_module, scale
+        object.__setattr__(self, "hooked", seen)  # not registered
         self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
         self.embedders = nn.ModuleDict(
             {name: ScalarEmbedder(width, scale=scale).zero_output() for name in scalars if name not in self.own}
