@@ -1,11 +1,13 @@
-"""One run of a tiny SiT in this process: python parallel_run.py '{"devices": 2, "strategy": "fsdp2", ...}'."""
+"""Runs of a tiny SiT, one after the other: torchrun --nproc_per_node 2 parallel_run.py '[{"name": "a", "strategy": ...}]'."""
 
 import json
+import os
 import sys
 
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed.tensor import DTensor
 
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
@@ -26,7 +28,8 @@ def teacher() -> VelocityTeacher:
 
 
 def module(prediction: str = "discrete", shake: bool = True, **settings) -> FreeFlowModule:
-    fixed = {"student_lr": 1e-3, "auxiliary_lr": 2e-3, "check_teacher": False}
+    """Adam's eps is large, or gradients that are 0 but for rounding (those of key biases) would become steps."""
+    fixed = {"student_lr": 1e-3, "auxiliary_lr": 2e-3, "check_teacher": False, "eps": 1e-3}
     made = FreeFlowModule(teacher(), prediction=PREDICTIONS[prediction], **fixed, **settings)
     for seed, network in enumerate(made.networks().values()):
         if shake:
@@ -46,9 +49,8 @@ class Seen(Callback):
 
 
 def run(
-    devices: int = 1,
+    name: str,
     strategy: str = "auto",
-    name: str = "out",
     steps: int = 4,
     size: int = 8,
     accumulate: int = 1,
@@ -68,7 +70,7 @@ def run(
     ]
     keep = ModelCheckpoint("checkpoints", name, every_n_train_steps=steps, enable_version_counter=False)
     made = trainer(
-        devices=devices,
+        devices=int(os.environ.get("WORLD_SIZE", "1")),
         strategy=FSDP2(save_distributed_checkpoint=True) if sharded else strategy,
         max_steps=steps,
         accumulate_grad_batches=accumulate,
@@ -83,10 +85,14 @@ def run(
     figures = made.validate(m, prior, verbose=False)[0] if validate else {}
     made.fit(m, prior, ckpt_path=resume)
     weights = {key: whole(value.detach()) for key, value in m.state_dict().items()}
-    local = sum(p.to_local().numel() if hasattr(p, "to_local") else p.numel() for p in m.teacher.parameters())
-    result = {"weights": weights, "seen": seen.figures, "figures": figures, "teacher": local}
-    torch.save(result, f"{name}_{made.global_rank}.pt")
+    held = {label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.inventory()}
+    torch.save({"weights": weights, "seen": seen.figures, "figures": figures, "held": held}, f"{name}_{made.global_rank}.pt")
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
 if __name__ == "__main__":
-    run(**json.loads(sys.argv[1]))
+    for options in json.loads(sys.argv[1]):
+        run(**options)
