@@ -161,23 +161,16 @@ def validated_alone() -> dict:
 
 @pytest.mark.slow
 def test_fsdp2_with_what_can_be_combined_with_it():
-    variants = {
-        "plain": {},
-        "meta": {"meta_init": True, "shake": False},
-        "recomputed": {"activation_checkpointing": True},
-        "continuous": {"prediction": "continuous"},
-        "compiled": {"compile": "aot_eager"},
+    settings = {
+        "exact": {"prediction": "continuous"},
+        "filled": {"meta_init": True, "shake": False},
+        "recomputed": {"activation_checkpointing": True, "compile": "aot_eager"},
     }
-    names = [*variants, "unshaken", "exact"]
-    settings = [*variants.values(), {"shake": False}, {"prediction": "continuous"}]
-    runs = [
-        {"name": name, "strategy": "ddp" if name == "exact" else "fsdp2", "steps": 2, "settings": setting}
-        for name, setting in zip(names, settings, strict=True)
-    ]
-    first = {name: both[0]["weights"] for name, both in launch(2, runs).items()}
-    begin = start()
-    for name, like in (("recomputed", "plain"), ("compiled", "plain"), ("continuous", "exact"), ("meta", "unshaken")):
-        assert_close(first[name], first[like], begin, share=1e-2)
+    runs = [{"name": name, "strategy": "fsdp2", **COMMON, "steps": 2, "settings": s} for name, s in settings.items()]
+    found = launch(2, runs)
+    for name, setting in settings.items():
+        weights, _ = reference(2, 2, **{key: value for key, value in setting.items() if key in ("prediction", "shake")})
+        assert_close(found[name][0]["weights"], weights, start())
 
 
 @pytest.mark.slow

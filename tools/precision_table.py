@@ -1,6 +1,6 @@
 """How exact the prediction residual is in bfloat16: the tables of the README.
 
-    python tools/precision_table.py            # SiT-S/2 on 16 x 16 latents, CPU, about two minutes
+    python tools/precision_table.py            # SiT-S/2 on 16 x 16 latents, CPU, two minutes
     python tools/precision_table.py --device cuda --input_size 32
 
 Student and teacher are SiT-S/2 with random weights, none of them 0, each rounded to bfloat16 once: so all columns see the

@@ -24,7 +24,7 @@ from torch.overrides import TorchFunctionMode
 from freeflow_lightning.checkpoint import by_index, by_name, check_keys, parameter_names, sharded_keys, written_whole
 from freeflow_lightning.nets import Adapter, blocks
 
-PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
+PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
 
 class FSDP2(ModelParallelStrategy):

@@ -46,7 +46,15 @@ class ExactJVP(Derivative):
     def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
         with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
             dual = forward_ad.make_dual(delta, torch.ones_like(delta))
-            tangent = forward_ad.unpack_dual(F(z, dual)).tangent
+            try:
+                tangent = forward_ad.unpack_dual(F(z, dual)).tangent
+            except (NotImplementedError, RuntimeError) as error:
+                if "forward AD" not in str(error) and "jvp" not in str(error):
+                    raise
+                raise RuntimeError(
+                    f"the exact derivative meets an operation without a forward-mode rule ({str(error).splitlines()[0]}): use "
+                    "CentralDifference or DiscretePrediction, or a network whose attention is scaled_dot_product_attention"
+                ) from error
         if tangent is None:
             raise RuntimeError(
                 "the exact derivative got no tangent: the network ignores delta or detaches it; "
@@ -103,4 +111,10 @@ def _check_width(h: float) -> None:
 @torch.no_grad()
 def _quotient(F: AverageVelocity, z: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
     with torch.autocast(z.device.type, enabled=False):
-        return (F(z, upper) - F(z, lower)) / expand(upper - lower, z)
+        high, low = F(z, upper), F(z, lower)
+    if high.element_size() < 4:
+        raise ValueError(
+            f"a difference quotient of {str(high.dtype).removeprefix('torch.')} outputs is noise several times its size: use "
+            "ExactJVP or DiscretePrediction, or a precision with float32 weights (32-true, bf16-mixed)"
+        )
+    return (high - low) / expand(upper - lower, z)
