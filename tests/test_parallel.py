@@ -15,10 +15,8 @@ import torch
 from freeflow_lightning import FlowMap
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.checkpoint import read_sharded
-from freeflow_lightning.flow import join, training_generator
-from freeflow_lightning.module import CorrectionDraw, PredictionDraw
 from parallel_run import module, run, teacher
-from tiny import same
+from tiny import drawn_together, same
 
 SIZE, ACCUMULATE, CLIP = 8, 2, 0.05
 COMMON = {"size": SIZE, "accumulate": ACCUMULATE, "clip": CLIP}
@@ -58,11 +56,7 @@ def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
     for step in range(steps):
         optimizer.zero_grad()
         for micro in range(ACCUMULATE):
-            draws = [m.draw(SIZE, training_generator(0, rank, step * ACCUMULATE + micro)) for rank in range(ranks)]
-            p, c = (
-                kind(*(join(*parts) for parts in zip(*each, strict=True)))
-                for kind, each in zip(KINDS, zip(*draws, strict=True), strict=True)
-            )
+            p, c = drawn_together(m, SIZE, step * ACCUMULATE + micro, ranks)
             done = m.step(p, c)
             (done.loss / ACCUMULATE).backward()
         norms = {
@@ -74,9 +68,6 @@ def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
             for old, new in zip(average.parameters(), m.student.parameters(), strict=True):
                 old.lerp_(new, 1 - decay_at(step + 1, 0.9))
     return m.state_dict(), figures
-
-
-KINDS = (PredictionDraw, CorrectionDraw)
 
 
 def assert_close(found: dict, expected: dict, start: dict, share: float = 1e-2) -> None:
