@@ -98,6 +98,16 @@ def test_other_samples_are_refused(tmp_path):
             agreement(map_, part, wrong, tmp_path / "x.onnx")
 
 
+def test_samples_that_are_no_pictures_are_compared_by_their_values(tmp_path):
+    made = students.mlp()
+    part = example(made)
+    right = lambda rows: made(rows.z, rows.condition, rows.gamma)
+    found = agreement(OneStep(made.network), part, lambda rows: right(rows) + 1e-5, tmp_path / "x.onnx")
+    assert found.words().startswith("largest difference 1.0e-05")
+    with pytest.raises(ValueError, match=r"x.onnx gives other samples than the student"):
+        agreement(OneStep(made.network), part, lambda rows: 1.02 * right(rows), tmp_path / "x.onnx")
+
+
 def test_the_first_rows_of_an_example():
     part = Example(torch.randn(4, 2), torch.ones(4), {"text": torch.randn(4, 3)})
     assert part.first(1).z.shape == (1, 2)
