@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
-# a worker per core with a thread each: more threads than cores slow small networks down by an order of magnitude
+# a thread for each process: small networks gain nothing from more, and lose much where the cores are busy
 ONE_THREAD := OMP_NUM_THREADS=1
 .DEFAULT_GOAL := help
 
@@ -16,8 +16,8 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed ## distil the embedded digits teacher, draw samples, write runs/digits/version_N/report.md
-	$(BIN)/freeflow fit --config configs/digits.yaml
-	$(BIN)/freeflow report runs/digits --reference digits
+	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/digits.yaml
+	$(ONE_THREAD) $(BIN)/freeflow report runs/digits --reference digits
 
 test: $(VENV)/.installed ## all tests
 	$(ONE_THREAD) $(BIN)/pytest -n auto

@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and f
 import io
 import sys
 
+import lightning.pytorch  # noqa: F401 (its log handler keeps the stream that it finds: not one that a test captures)
 import pytest
 import torch
 

@@ -288,3 +288,20 @@ def test_a_checkpoint_with_code_is_refused_and_not_executed(freeflow, checkpoint
     code, _, err = freeflow("sample", "--checkpoint", "half.ckpt")
     assert code == 1
     assert "half.ckpt is not a readable checkpoint" in err
+
+
+def test_help_does_not_wait_for_torch():
+    script = "import sys; sys.modules['torch'] = None; from freeflow_lightning.cli import main; main()"
+    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "freeflow fit --config configs/digits.yaml" in done.stdout
+
+
+def test_the_package_has_its_names_and_no_others():
+    import freeflow_lightning
+
+    assert {name: getattr(freeflow_lightning, name).__name__.rpartition(".")[2] for name in dir(freeflow_lightning)} == {
+        name: name for name in freeflow_lightning.__all__
+    }
+    with pytest.raises(AttributeError, match="no attribute 'FreeFlow'"):
+        freeflow_lightning.FreeFlow  # noqa: B018

@@ -153,3 +153,17 @@ def test_help(inspect):
     for line in ("freeflow inspect embedded:digits", "--config", "--no_samples", "without any weights"):
         assert line in out
     assert "overrides" not in out
+
+
+def test_adapters_are_counted_as_such(freeflow):
+    size = ["inspect", "--size", "S/2", "--batch_size", 2]
+    rows = {}
+    for name, options in {"full": [], "one": ["--lora.networks", "[auxiliary]"], "both": ["--lora.rank", "8"]}.items():
+        code, out, err = freeflow(*size, *options)
+        assert code == 0, err
+        rows[name] = {line.split()[1]: line.split()[3] for line in out.splitlines() if line.startswith(("│ student", "│ aux"))}
+    assert rows["full"]["student"] == rows["one"]["student"] != rows["both"]["student"]
+    assert len({row["auxiliary"] for row in rows.values()}) == 3
+    code, _, err = freeflow("inspect", "--config", "any.yaml", "--lora.rank", "8")
+    assert code == 1
+    assert "change it with --model.lora" in err

@@ -12,7 +12,7 @@ PACKAGE = "freeflow_lightning"
 ROOT = Path(freeflow_lightning.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
 MODULES = "modules"  # the files beside the folders: module.py, data.py, flow_map.py ...
-MATHS = {"flow", "objectives", "nets", "teachers", "metrics"}
+MATHS = {"flow", "objectives", "nets", "teachers", "metrics", "search"}
 
 BELOW = {  # a layer and the layers that it may import
     "flow": set(),
@@ -21,6 +21,7 @@ BELOW = {  # a layer and the layers that it may import
     "teachers": {"flow", "nets"},
     "metrics": set(),
     "export": {"flow", "nets", "teachers"},
+    "search": {"flow", "metrics"},
     MODULES: MATHS | {"export"},
     "callbacks": MATHS | {MODULES},
     "commands": MATHS | {"export", MODULES, "callbacks"},
@@ -30,6 +31,7 @@ LIBRARIES = {
     "flow": {"torch"},
     "objectives": {"torch"},
     "metrics": {"torch", "torchmetrics", "safetensors", "numpy", "timm", "torch_fidelity"},
+    "search": {"torch", "numpy", "PIL"},
 }
 OPTIONAL = {"sklearn", "peft"}  # imported inside functions alone: distillation runs without it
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
@@ -108,6 +110,9 @@ def test_every_folder_has_its_layer():
         ("metrics/a.py", "import lightning.pytorch", True),
         ("metrics/a.py", "import torchmetrics, safetensors.torch", False),
         ("metrics/a.py", "from freeflow_lightning.flow import solve", True),
+        ("search/a.py", "from freeflow_lightning.metrics import FeatureNetwork", False),
+        ("search/a.py", "from freeflow_lightning.teachers import Teacher", True),
+        ("metrics/a.py", "from freeflow_lightning.search import Verifier", True),
         ("flow_map.py", "from freeflow_lightning.data import PriorDataModule", False),
         ("module.py", "from freeflow_lightning.callbacks import StudentEMA", True),
         ("callbacks/a.py", "from freeflow_lightning.module import FreeFlowModule", False),

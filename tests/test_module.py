@@ -6,7 +6,7 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
+from freeflow_lightning.flow import CentralDifference, ForwardDifference, LogitNormal, WithAtom, training_generator
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.recipe import NonFiniteError
@@ -47,15 +47,77 @@ class Calls:
     ],
 )
 def test_one_forward_with_gradient_and_the_evaluations_that_are_promised(guidance, fraction, prediction):
-    m = module(prediction=prediction, guidance_range=guidance, evaluation_guidance=1.0, correction_fraction=fraction)
+    m = module(
+        prediction=prediction,
+        guidance_range=guidance,
+        evaluation_guidance=1.0,
+        correction_fraction=fraction,
+        skip_idle_rows=False,
+    )
     calls = {"student": Calls(m.student), "teacher": Calls(m.teacher)}
     calls["auxiliary"] = Calls(m.auxiliary) if fraction else Calls(torch.nn.Identity())
-    m.step(*draws(m))
+    with torch.autocast("cpu"):  # which leaves no output unrounded for ForwardDifference to use again
+        m.step(*draws(m))
     graded = [n for n, grad in zip(calls["student"].rows, calls["student"].graded, strict=True) if grad]
     assert graded == [16]
     assert {name: sum(c.rows) / 16 for name, c in calls.items()} == m.evaluations_per_sample()
     assert not any(calls["teacher"].graded)
     assert len(calls["auxiliary"].rows) == (1 if fraction else 0)
+
+
+FORMS = {
+    "heun": DiscretePrediction(4, "heun"),
+    "jvp": ContinuousPrediction(),
+    "central": ContinuousPrediction(CentralDifference(0.1)),
+    "forward": ContinuousPrediction(ForwardDifference(0.1)),
+}
+
+
+@pytest.mark.parametrize("t_c", [0.0, 0.6])
+@pytest.mark.parametrize("form", FORMS)
+def test_idle_rows_are_skipped_without_a_trace(form, t_c):
+    """The rewrite is exact: residuals, loss and gradients are those of all evaluations; the calls are shorter."""
+    whole, fewer = (module(learned_teacher(), prediction=FORMS[form], skip_idle_rows=skip) for skip in (False, True))
+    whole.t_c = fewer.t_c = t_c
+    (p, c), some = draws(whole, 64), draws(fewer, 64)
+    assert same((tuple(p)[:5], tuple(c)[:5]), (tuple(some[0])[:5], tuple(some[1])[:5]))
+    calls = {"student": Calls(fewer.student), "teacher": Calls(fewer.teacher)}
+    a, b = whole.step(p, c), fewer.step(*some)
+    for mine, theirs in ((a.delta_g, b.delta_g), (a.delta_n, b.delta_n), (a.auxiliary, b.auxiliary)):
+        torch.testing.assert_close(mine.error, theirs.error, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(a.loss, b.loss)
+    for mine, theirs in zip(
+        *(torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, whole), (b, fewer))), strict=True
+    ):
+        torch.testing.assert_close(mine, theirs, atol=1e-6 * float(mine.abs().max()) + 1e-9, rtol=1e-3)
+    moved = int((p.delta >= (1 / 4 if form == "heun" else 1e-9)).sum())
+    guided = int((c.r <= 0.4).sum())
+    assert 0 < moved < 48
+    assert 0 < guided < 16
+    further = {"heun": 1, "jvp": 1, "central": 2, "forward": 1}[form]
+    assert calls["student"].rows == [64] + [moved] * further
+    assert calls["teacher"].rows == [2 * 48] * (2 if form == "heun" else 1) + [16 + guided]
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5, 1.0])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_step_without_moved_or_guided_rows(fraction, seed):
+    """Every process calls its networks equally often: with one row at least."""
+    still = WithAtom(LogitNormal(0.0, 1.0), 1.0)
+    settings = {"delta": still, "guidance_interval": (2.0, 3.0), "correction_fraction": fraction}
+    whole, fewer = (module(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True))
+    calls = {"student": Calls(fewer.student), "teacher": Calls(fewer.teacher)}
+    torch.testing.assert_close(whole.step(*draws(whole, 4, seed)).loss, fewer.step(*draws(fewer, 4, seed)).loss)
+    rows = round(4 * fraction)
+    assert calls["student"].rows == [4] + [1] * (fraction < 1)
+    assert calls["teacher"].rows == [2 * (4 - rows)] * 2 * (fraction < 1) + [rows] * (fraction > 0)
+
+
+def test_without_guidance_the_teacher_has_one_branch():
+    m = module(learned_teacher(), guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
+    calls = Calls(m.teacher)
+    m.step(*draws(m))
+    assert calls.rows == [12, 12, 4]
 
 
 # What it computes

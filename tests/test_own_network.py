@@ -23,7 +23,7 @@ from freeflow_lightning.teachers import VelocityTeacher
 from tiny import data, fit, same, shaken, weights
 from trees import SHAPE, TextTeacher
 
-EXAMPLE = Path(__file__).parents[1] / "examples" / "own_network"
+EXAMPLE = Path(__file__).parents[1] / "configs" / "own_network"
 LORAS = {"full": None, "LoRA": LoRA(rank=2), "auxiliary as LoRA": LoRA(rank=2, networks=["auxiliary"])}
 
 

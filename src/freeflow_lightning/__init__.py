@@ -1,11 +1,15 @@
 """Data-free distillation of flow-matching teachers into one-step flow maps, on PyTorch Lightning."""
 
-from freeflow_lightning import callbacks, flow, nets, objectives, teachers
-from freeflow_lightning.data import PriorDataModule
-from freeflow_lightning.flow_map import FlowMap
-from freeflow_lightning.flow_matching import FlowMatchingModule
-from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.teachers import Teacher
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from freeflow_lightning import callbacks, flow, nets, objectives, teachers
+    from freeflow_lightning.data import PriorDataModule
+    from freeflow_lightning.flow_map import FlowMap
+    from freeflow_lightning.flow_matching import FlowMatchingModule
+    from freeflow_lightning.module import FreeFlowModule
+    from freeflow_lightning.teachers import Teacher
 
 __all__ = [
     "FlowMap",
@@ -19,3 +23,22 @@ __all__ = [
     "objectives",
     "teachers",
 ]
+_MODULES = {
+    "FlowMap": "flow_map",
+    "FlowMatchingModule": "flow_matching",
+    "FreeFlowModule": "module",
+    "PriorDataModule": "data",
+    "Teacher": "teachers",
+}
+"""Where a name lives. Modules are imported when they are asked for, so that `freeflow --help` does not wait for torch."""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")
+    return getattr(module, name) if name in _MODULES else module
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -13,12 +13,17 @@ from freeflow_lightning import objectives
 from freeflow_lightning.data import PriorBatch
 from freeflow_lightning.figures import Speed, binned, root_mean_square
 from freeflow_lightning.flow import (
+    AverageVelocity,
     LogitNormal,
     TimeDistribution,
+    Velocity,
     WithAtom,
     flow_map,
+    guided_rows,
+    host_generator,
     interpolate,
     join,
+    take,
     training_generator,
 )
 from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embeddings
@@ -28,23 +33,28 @@ from freeflow_lightning.teachers import Teacher, check_convention, described, ex
 
 
 class PredictionDraw(NamedTuple):
-    """What the prediction rows draw; `n` [B_g, ...] is None once the confident-region warmup is over."""
+    """What the prediction rows draw; `n` [B_g, ...] is None once the confident-region warmup is over.
+
+    `moved` are the rows that need further evaluations of the student, None for all.
+    """
 
     z: Tensor
     condition: Any
     gamma: Tensor
     delta: Tensor
     n: Tensor | None
+    moved: Tensor | None = None
 
 
 class CorrectionDraw(NamedTuple):
-    """What the correction rows draw."""
+    """What the correction rows draw; `guided` are the rows whose teacher is guided at r, None for all."""
 
     z: Tensor
     condition: Any
     gamma: Tensor
     n: Tensor
     r: Tensor
+    guided: Tensor | None = None
 
 
 class Step(NamedTuple):
@@ -85,6 +95,9 @@ class FreeFlowModule(Recipe):
         check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
         lora: make the student and the auxiliary network, or one of them, low-rank adapters on the teacher's own backbone,
             which is then in memory once and in no checkpoint; both are networks of their own if not given.
+        skip_idle_rows: leave out the evaluations that have no effect: the student's where delta (on its grid) is 0, and the
+            teacher's unconditional branch where r is outside guidance_interval. The step is the same; the sizes of these
+            calls then change from step to step, which compiled networks meet with dynamic shapes.
     """
 
     def __init__(
@@ -108,6 +121,7 @@ class FreeFlowModule(Recipe):
         evaluation_guidance: float = 1.5,
         check_teacher: bool = True,
         lora: LoRA | None = None,
+        skip_idle_rows: bool = True,
     ) -> None:
         super().__init__()
         low, high = guidance_range
@@ -128,7 +142,7 @@ class FreeFlowModule(Recipe):
         self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
         self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
         self.student_lr, self.auxiliary_lr, self.betas, self.eps = student_lr, auxiliary_lr, (betas[0], betas[1]), eps
-        self.evaluation_guidance, self.check_teacher = evaluation_guidance, check_teacher
+        self.evaluation_guidance, self.check_teacher, self.skip_idle_rows = evaluation_guidance, check_teacher, skip_idle_rows
         self.alpha, self.t_c = alpha_ref, 0.0
         self._speed = Speed()
         if correction_fraction < 1 and prediction.subtracts_outputs and (found := _dropout(self.student)):
@@ -195,6 +209,7 @@ class FreeFlowModule(Recipe):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Keep the adapters' settings for FlowMap.from_checkpoint, where no config does."""
+        super().on_save_checkpoint(checkpoint)
         if self.lora is not None:
             checkpoint["lora"] = asdict(self.lora)
 
@@ -258,22 +273,34 @@ class FreeFlowModule(Recipe):
         self._speed.restart()
 
     def draw(self, size: int, generator: Generator) -> tuple[PredictionDraw, CorrectionDraw]:
-        """Everything random in one step: functions of the generator alone."""
+        """Everything random in one step: functions of the generator alone; scalars on the host, for it to select rows by."""
         n_g, n_n = objectives.split(size, self.correction_fraction)
         device, shape, (low, high) = generator.device, self.teacher.sample_shape, self.guidance_range
+        host = host_generator(generator)
 
         def noise(n: int) -> Tensor:
             return torch.randn(n, *shape, generator=generator, device=device)
 
         def gamma(n: int) -> Tensor:
-            return low + (high - low) * torch.rand(n, generator=generator, device=device)
+            return low + (high - low) * torch.rand(n, generator=host)
 
         def condition(n: int) -> Any:
             return self.teacher.draw_condition(n, generator)
 
+        def there(x: Tensor) -> Tensor:
+            return x.to(device, non_blocking=True)
+
         z, c, g = noise(n_g), condition(n_g), gamma(n_g)
-        corrected = CorrectionDraw(noise(n_n), condition(n_n), gamma(n_n), noise(n_n), self.r.sample(n_n, generator))
-        return PredictionDraw(z, c, g, self.delta.sample(n_g, generator), noise(n_g) if self.t_c > 0 else None), corrected
+        z_n, c_n, g_n, n, r = noise(n_n), condition(n_n), gamma(n_n), noise(n_n), self.r.sample(n_n, host)
+        delta = self.delta.sample(n_g, host)
+        moved, guided = None, None
+        if self.skip_idle_rows:
+            moved = _selected(self.prediction.moved(delta), device, least=1)  # called on every process: FSDP gathers weights
+            guided = _selected(guided_rows(g_n, r, self.guidance_interval), device) if self.guided else None
+        return (
+            PredictionDraw(z, c, there(g), there(delta), noise(n_g) if self.t_c > 0 else None, moved),
+            CorrectionDraw(z_n, c_n, there(g_n), n, there(r), guided),
+        )
 
     def step(self, p: PredictionDraw, c: CorrectionDraw) -> Step:
         """One step of the method: the student's forward for both objectives is one call on the joined batch."""
@@ -303,13 +330,25 @@ class FreeFlowModule(Recipe):
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
         u = self._teacher(p.z, p.condition, p.gamma, (0.0, 1.0))
         return objectives.prediction(
-            lambda z, delta: self._student(z, delta, p.condition, p.gamma),
+            self._further(p),
             objectives.in_confident_region(u, p.n, self.t_c) if p.n is not None else u,
             p.z,
             p.delta,
             form=self.prediction,
             output=output,
         )
+
+    def _further(self, p: PredictionDraw) -> AverageVelocity:
+        """F(z, delta) for the error of Eq. 9; 0 in the rows where it has no effect."""
+        if p.moved is None:
+            return lambda z, delta: self._student(z, delta, p.condition, p.gamma)
+        rows, condition, gamma = p.moved, take(p.condition, p.moved), p.gamma[p.moved]
+
+        def F(z: Tensor, delta: Tensor) -> Tensor:  # noqa: N802
+            some = self._student(z[rows], delta[rows], condition, gamma)
+            return some.new_zeros(z.shape).index_copy(0, rows, some)
+
+        return F
 
     def _correction(self, c: CorrectionDraw, output: Tensor) -> tuple[Residual, Residual]:
         """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at the same x_r."""
@@ -319,7 +358,7 @@ class FreeFlowModule(Recipe):
         delta_n = objectives.correction(
             lambda z, delta: self._student(z, delta, c.condition, c.gamma),
             lambda x, r: g.detach(),
-            self._teacher(c.z, c.condition, c.gamma, self.guidance_interval),
+            self._teacher(c.z, c.condition, c.gamma, self.guidance_interval, c.guided),
             c.z,
             c.n,
             c.r,
@@ -339,9 +378,13 @@ class FreeFlowModule(Recipe):
     def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
         return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
 
-    def _teacher(self, z: Tensor, condition: Any, gamma: Tensor, interval: tuple[float, float]) -> Any:
+    def _teacher(
+        self, z: Tensor, condition: Any, gamma: Tensor, interval: tuple[float, float], rows: Tensor | None = None
+    ) -> Velocity:
         gamma_or_none = gamma if self.guided else None
-        return lambda x, t: self.teacher.guided(x.to(z.dtype), t, condition, gamma_or_none, interval)  # bf16-true: x is wider
+        return lambda x, t: self.teacher.guided(
+            x.to(z.dtype), t, condition, gamma_or_none, interval, rows
+        )  # bf16-true: wider x
 
     def _mean_over_ranks(self, x: Tensor) -> Tensor:
         attached = self._trainer is not None
@@ -359,7 +402,10 @@ class FreeFlowModule(Recipe):
     # What it says about itself
 
     def evaluations_per_sample(self) -> dict[str, float]:
-        """Network evaluations that one training sample costs on average, by network (forward passes; guidance counts two)."""
+        """Network evaluations that one training sample costs, by network (forward passes; guidance counts two).
+
+        With skip_idle_rows the rows without effect cost less than this.
+        """
         f, branches = self.correction_fraction, 2 if self.guided else 1
         return {
             "student": 1 + (1 - f) * self.prediction.student_evaluations,
@@ -387,6 +433,14 @@ class FreeFlowModule(Recipe):
         size = len(p.z) + len(c.z)
         figures |= self._speed.figures(size * self.trainer.world_size, sum(self.evaluations_per_sample().values()))
         self.log_dict(figures, batch_size=size)
+
+
+def _selected(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:
+    """Indices on the device of the rows of a mask on the host, `least` of them at least; None for all rows."""
+    rows = mask.nonzero()[:, 0]
+    if len(rows) == len(mask):
+        return None
+    return (rows if len(rows) >= least else torch.arange(least)).to(device, non_blocking=True)
 
 
 def _dropout(network: nn.Module) -> str:

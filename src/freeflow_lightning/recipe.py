@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import Tensor, nn
 
 from freeflow_lightning.data import IndexBatch
+from freeflow_lightning.finite import FiniteWatch, largest
 from freeflow_lightning.teachers import Teacher
 
 
@@ -54,6 +55,7 @@ class Recipe(LightningModule, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.averages = nn.ModuleDict()
+        self._finite = FiniteWatch()
 
     @property
     @abstractmethod
@@ -117,19 +119,29 @@ class Recipe(LightningModule, ABC):
     def configure_gradient_clipping(
         self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
     ) -> None:
-        """Measure, check and, if asked, clip the gradient norm of each network by itself."""
+        """Measure, check and, if asked, clip the gradient norm of each network by itself.
+
+        From the first number on that is not finite, a fused optimizer leaves the weights as they are, on the device and by
+        itself; for any other the host waits for the norms.
+        """
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
-        norms = {}
-        for name, network in self.networks().items():
-            parameters = list(network.parameters())
-            gradients = [p.grad for p in parameters if p.grad is not None]
-            norms[f"gradient/{name}"] = norm = torch.nn.utils.get_total_norm(gradients)
-            if gradient_clip_val:
-                torch.nn.utils.clip_grads_with_norm_(parameters, gradient_clip_val, norm)
-        self.check_finite(norms)
+        fused, groups = optimizer.defaults.get("fused"), dict(zip(self.networks(), optimizer.param_groups, strict=True))
+        gradients = {name: [p.grad for p in group["params"] if p.grad is not None] for name, group in groups.items()}
+        lengths = torch.stack(torch._foreach_norm([g for each in gradients.values() for g in each]))
+        names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
+        self._finite.add(self.global_step, names, lengths)
+        self._raise_if_broken(wait=not fused)
+        if fused:
+            optimizer.found_inf = self._finite.broken
+        if not (gradient_clip_val or self.logs_now):
+            return
+        norms = [part.norm() for part in lengths.split([len(each) for each in gradients.values()])]
+        if gradient_clip_val:
+            for norm, group in zip(norms, groups.values(), strict=True):
+                torch.nn.utils.clip_grads_with_norm_(group["params"], gradient_clip_val, norm)
         if self.logs_now:
-            self.log_dict(norms)
+            self.log_dict({f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)})
 
     @property
     def logs_now(self) -> bool:
@@ -137,29 +149,39 @@ class Recipe(LightningModule, ABC):
         return is_logged(self.trainer, self.global_step + 1)
 
     def check_finite(self, terms: dict[str, Tensor]) -> None:
-        """Stop the run where a term is not finite (Raises: NonFiniteError with the term, the step, the last checkpoint).
+        """Stop the run where a term is not finite: now, or within a few steps that change no weight.
 
-        One comparison on the host for all terms together.
+        Raises:
+            NonFiniteError: with the terms, their step and the last checkpoint.
         """
-        if bool(torch.isfinite(torch.stack([term.detach().float().sum() for term in terms.values()])).all()):
-            return
-        bad = [name for name, term in terms.items() if not torch.isfinite(term).all()]
-        if not bad:  # finite numbers whose sum overflows
+        self._finite.add(self.global_step, list(terms), largest(list(terms.values())))
+        self._raise_if_broken(wait=False)
+
+    def _raise_if_broken(self, *, wait: bool) -> None:
+        if (broken := self._finite.look(wait=wait)) is None:
             return
         raise NonFiniteError(
-            f"{' and '.join(bad)} not finite at step {self.global_step} (rank {self.global_rank}). The weights of this step "
-            f"were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
+            f"{' and '.join(broken.names)} not finite at step {broken.step} (rank {self.global_rank}). The weights of this "
+            f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
             "gradient clipping (--trainer.gradient_clip_val) or a higher precision."
         )
 
+    def on_train_start(self) -> None:
+        self._finite = FiniteWatch()
+
+    def on_validation_start(self) -> None:
+        self._raise_if_broken(wait=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """No checkpoint is written of steps whose numbers the host has not seen."""
+        self._raise_if_broken(wait=True)
+
+    def on_train_end(self) -> None:
+        self._raise_if_broken(wait=True)
+
     def _last_checkpoint(self) -> str:
-        paths = [
-            Path(path)
-            for callback in self.trainer.checkpoint_callbacks
-            if isinstance(callback, ModelCheckpoint)
-            for path in (callback.last_model_path, callback.best_model_path)
-            if path and Path(path).exists()
-        ]
+        folders = {Path(c.dirpath) for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath}
+        paths = [path for folder in folders for path in folder.glob("*.ckpt")]  # a callback names files before it writes them
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
 
 

@@ -53,6 +53,8 @@ def evaluate_rows(draw: Drawer, z: Tensor, condition: Any) -> Tensor:
     So the samples are bit for bit the same in every batch on a CPU, and equal to round-off on an accelerator.
     """
     n = len(z)
+    if not n % ROWS:
+        return draw(z, condition)
     rows = torch.cat([torch.arange(n), torch.zeros(-n % ROWS, dtype=torch.int64)]).to(z.device)
     return draw(z[rows], take(condition, rows))[:n]
 

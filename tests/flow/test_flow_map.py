@@ -107,3 +107,23 @@ def test_exact_derivative_passes_through_attention():
 
     z, delta = batch()
     torch.testing.assert_close(ExactJVP()(attend, z, delta), CentralDifference(1e-4)(attend, z, delta), atol=1e-6, rtol=1e-6)
+
+
+def test_a_forward_difference_uses_the_value_that_is_known():
+    """Exactly the same quotient, from one evaluation; under autocast the known value is rounded and is not used."""
+    z, delta = torch.randn(6, 2), torch.tensor([0.0, 0.3, 0.9949, 0.995, 0.996, 1.0])
+    calls = []
+
+    def F(z, delta):  # noqa: N802
+        calls.append(len(z))
+        return z * torch.sin(3 * delta)[:, None]
+
+    output = F(z, delta)
+    calls.clear()
+    known = ForwardDifference()(F, z, delta, output)
+    assert len(calls) == 1
+    assert torch.equal(known, ForwardDifference()(F, z, delta))
+    assert len(calls) == 3
+    with torch.autocast("cpu"):
+        ForwardDifference()(F, z, delta, output)
+    assert len(calls) == 5

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from freeflow_lightning.flow import guided_velocity, interval_guidance
+from freeflow_lightning.flow import guided_rows, guided_velocity, interval_guidance
 
 
 def field(x, t, label):
@@ -61,6 +61,28 @@ def test_both_branches_are_one_call_on_twice_the_batch():
     x, t, label, null, gamma = batch()
     guided_velocity(velocity, x, t, label, null=null, gamma=gamma)
     assert calls == [(10, 10, 10)]
+
+
+@pytest.mark.parametrize("rescale", [None, lambda guided, conditional: 0.7 * guided + 0.3 * conditional])
+def test_rows_that_guidance_does_not_change_cost_no_unconditional_branch(rescale):
+    x, t, label, null, gamma = (value.float() for value in batch(1000))
+    gamma[:100] = 1.0
+    interval, calls = (0.2, 0.4), []
+
+    def velocity(x, t, c):
+        calls.append(len(x))
+        return field(x, t, c)
+
+    rows = guided_rows(gamma, t, interval).nonzero()[:, 0]
+    arguments = {"null": null, "gamma": gamma, "interval": interval, "rescale": rescale}
+    fewer = guided_velocity(velocity, x, t, label, **arguments, rows=rows)
+    assert torch.equal(fewer, guided_velocity(velocity, x, t, label, **arguments))
+    assert calls == [1000 + len(rows), 2000]
+    assert 100 < len(rows) < 300
+    none = guided_velocity(velocity, x, t, label, **arguments, rows=rows[:0])
+    assert calls[-1] == 1000
+    expected = field(x, t, label)
+    assert torch.equal(none, expected if rescale is None else rescale(expected, expected))
 
 
 @pytest.mark.parametrize("wrap", [lambda c: {"a": c, "b": (c, None)}, lambda c: (c, [c]), lambda c: [c, {"k": c}]])

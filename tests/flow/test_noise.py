@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from freeflow_lightning.flow import indexed_generator, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow import indexed_generators, indexed_noise, stream_seed, training_generator
 
 SHAPES = [(6,), (2, 4, 4)]  # below and above the 16 elements where torch changes its algorithm
 
@@ -88,7 +88,9 @@ def test_ranks_draw_uncorrelated_noise():
 
 
 def test_indexed_generator_belongs_to_its_index_and_stream():
-    draw = lambda i, stream: torch.rand(2, generator=indexed_generator(i, seed=0, stream=stream)).tolist()
+    draw = lambda i, stream: torch.rand(
+        2, generator=next(indexed_generators(torch.tensor([i]), seed=0, stream=stream))
+    ).tolist()
     assert draw(3, "class") == draw(3, "class")
     assert draw(3, "class") != draw(4, "class")
     assert draw(3, "class") != draw(3, "prompt")

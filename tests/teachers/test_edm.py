@@ -16,7 +16,7 @@ from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import EDMTeacher
 
 SHAPE = (3, 4, 4)
-TOOL = Path(__file__).parents[2] / "tools" / "convert_edm.py"
+TOOL = Path(__file__).parents[2] / "notebooks" / "tools" / "convert_edm.py"
 
 
 class UNet(nn.Module):
@@ -111,6 +111,8 @@ def test_the_second_network_guides(label_dim):
     assert not torch.allclose(teacher.guided(x, t, label, gamma), EDMTeacher(net(), SHAPE, 3).guided(x, t, label, gamma))
     inside = teacher.guided(x, t, label, gamma, (0.0, 0.4))
     assert torch.equal(inside[t > 0.4], teacher(x, t, label)[t > 0.4])
+    rows = (t <= 0.4).nonzero()[:, 0]
+    torch.testing.assert_close(teacher.guided(x, t, label, gamma, (0.0, 0.4), rows), inside, atol=1e-6, rtol=1e-5)
     assert teacher.null_condition(label) is label
 
 

@@ -43,6 +43,8 @@ class StudentEMA(Callback):
             raise ValueError(f"expected one or more different decays in [0, 1), got {list(decays)}")
         self.decays = tuple(decays)
         self._updated_at = 0
+        self._weights: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe):
@@ -53,16 +55,19 @@ class StudentEMA(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step
+        averages = {decay: pl_module.averages[average_name(decay)] for decay in self.decays}
+        fresh: list[Tensor] = list(
+            pl_module.trained.parameters()
+        )  # once: walking small networks takes longer than averaging them
+        self._weights = {decay: (list(average.parameters()), fresh) for decay, average in averages.items()}
+        self._buffers = [pair for x in averages.values() for pair in zip(x.buffers(), pl_module.trained.buffers(), strict=True)]
 
     @torch.no_grad()
     def on_train_batch_end(self, trainer: Trainer, pl_module: Recipe, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self._updated_at:  # gradients are still being accumulated
             return
         self._updated_at = trainer.global_step
-        fresh: list[Tensor] = list(pl_module.trained.parameters())
-        for decay in self.decays:
-            average = pl_module.averages[average_name(decay)]
-            average_weights: list[Tensor] = list(average.parameters())
-            torch._foreach_lerp_(average_weights, fresh, 1 - decay_at(trainer.global_step, decay))
-            for old, new in zip(average.buffers(), pl_module.trained.buffers(), strict=True):
-                old.copy_(new)
+        for decay, (average, fresh) in self._weights.items():
+            torch._foreach_lerp_(average, fresh, 1 - decay_at(trainer.global_step, decay))
+        for old, new in self._buffers:
+            old.copy_(new)

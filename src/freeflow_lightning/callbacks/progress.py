@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import Parameter
 
-from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.recipe import Recipe, is_logged
 
 SHOWN = {
     "prediction/residual": "pred",
@@ -29,6 +29,7 @@ class DistillationProgress(RichProgressBar):
 
     def __init__(self, refresh_rate: int = 10) -> None:
         super().__init__(refresh_rate=refresh_rate)
+        self._shown: dict[str, str] = {}
 
     @property
     def total_train_batches(self) -> int | float:
@@ -50,9 +51,14 @@ class DistillationProgress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The figures of SHOWN that have been logged, three digits each."""
-        known = trainer.callback_metrics
-        return {short: f"{float(known[name]):.3g}" for name, short in SHOWN.items() if name in known}
+        """The figures of SHOWN that have been logged, three digits each; looked at when new ones may be there.
+
+        Between two logged steps the host asks the device for none.
+        """
+        if not self._shown or not trainer.training or is_logged(trainer, trainer.global_step):
+            known = trainer.callback_metrics
+            self._shown = {short: f"{float(known[name]):.3g}" for name, short in SHOWN.items() if name in known}
+        return self._shown
 
 
 class NetworkSummary(Callback):

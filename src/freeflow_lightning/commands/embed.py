@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.sample import pick_device
+from freeflow_lightning.commands.source import pick_device
 from freeflow_lightning.teachers.conditions import write_prompts
 from freeflow_lightning.teachers.diffusers import known_family
 from freeflow_lightning.teachers.diffusers_families import Embedding, Family

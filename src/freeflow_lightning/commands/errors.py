@@ -51,6 +51,7 @@ def brief(message: str) -> str:
 
 def _advice(text: str, owner: str) -> str:
     """The cause of a refusal in words of its own, with the way out."""
+    text = re.sub(r"^Type .+? expects a function or a callable class: ", "", text)
     if match := re.fullmatch(r"Expected a dot import path string: (.+)", text):
         return f"no class named {match[1]!r}: give its import path, module.Class, or the name of a class of this package"
     if match := re.fullmatch(r"Expected an instantiatable class, but (\S+) is abstract", text):

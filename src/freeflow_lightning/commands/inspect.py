@@ -1,24 +1,24 @@
 """freeflow inspect: what a teacher is, whether it is sound, and what distilling it costs."""
 
 import sys
-import warnings
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from jsonargparse import ArgumentParser
-from lightning.pytorch import LightningDataModule
 from rich.console import Console
 from rich.table import Table
 
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.commands.config import build, parsed_fit
 from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI, quiet
-from freeflow_lightning.commands.sample import pick_device
+from freeflow_lightning.commands.fit import quiet
+from freeflow_lightning.commands.source import pick_device
 from freeflow_lightning.costs import NOT_COUNTED, Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.nets import LoRA
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import Sampler, pictures
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
@@ -66,6 +66,7 @@ def inspect(
     batch_size: int | None = None,
     precision: PrecisionName | None = None,
     averages: int | None = None,
+    lora: LoRA | None = None,
     output: str = "inspect.png",
     no_samples: bool = False,
     num_samples: int = 8,
@@ -87,6 +88,7 @@ def inspect(
         batch_size: samples per process and micro-batch; the config's, or 64.
         precision: 32, bf16-mixed or bf16-true; the config's, or bf16-mixed.
         averages: moving averages of the student; the config's, or 1.
+        lora: costs of adapters, --lora.networks "[auxiliary]" or --lora.rank 64 for both networks; a config's is --model.lora.
         output: the picture to write.
         no_samples: draw none.
         num_samples: how many.
@@ -104,7 +106,9 @@ def inspect(
         )
     if overrides and not config:
         raise ValueError(f"{overrides[0]} changes a config: give one with --config, or leave it out")
-    subject = _subject(checkpoint, teacher, config, size, overrides or [])
+    if lora and config:
+        raise ValueError("a config says itself which networks are adapters: change it with --model.lora instead of --lora")
+    subject = _subject(checkpoint, teacher, config, size, lora, overrides or [])
     console, where = Console(highlight=False), pick_device(device)
     if subject.teacher is None:
         assert size is not None
@@ -124,52 +128,33 @@ def inspect(
 
 
 def _subject(
-    checkpoint: str | None, teacher: Teacher | None, config: str | None, size: SizeName | None, overrides: list[str]
+    checkpoint: str | None,
+    teacher: Teacher | None,
+    config: str | None,
+    size: SizeName | None,
+    lora: LoRA | None,
+    overrides: list[str],
 ) -> Subject:
     if config:
         return _from_config(config, overrides)
     if size:
-        return Subject(f"SiT-{size}", None, FreeFlowModule)
+        return Subject(f"SiT-{size}", None, partial(FreeFlowModule, lora=lora))
     found = SiTTeacher(checkpoint) if checkpoint else teacher
     assert found is not None  # one of four was given
     name = f"{checkpoint}: {type(found).__name__}" if checkpoint else type(found).__name__
     if found.draw_condition(1, torch.Generator().manual_seed(0)) is not None:
-        return Subject(name, found, FreeFlowModule)
-
-    def unguided(stand_in: Teacher) -> FreeFlowModule:
-        return FreeFlowModule(stand_in, guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
-
+        return Subject(name, found, partial(FreeFlowModule, lora=lora))
+    unguided = partial(FreeFlowModule, guidance_range=(1.0, 1.0), evaluation_guidance=1.0, lora=lora)
     return Subject(name, found, unguided, guided=False)
-
-
-class _ConfigOnly(FreeFlowCLI):
-    """Parses as `freeflow fit` does, and stops there."""
-
-    def before_instantiate_classes(self) -> None:
-        pass
-
-    def instantiate_classes(self) -> None:
-        pass
-
-    def _set_seed(self) -> None:
-        pass
-
-    def _run_subcommand(self, subcommand: str) -> None:
-        pass
 
 
 def _from_config(path: str, overrides: list[str]) -> Subject:
     """The teacher of a config, built; everything else as the config says, to be built around a stand-in."""
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no config at {path}: give a YAML file of `freeflow fit`, such as configs/digits.yaml")
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        parsed = _ConfigOnly(Recipe, LightningDataModule, args=["fit", "--config", path, *overrides], **SETTINGS)
-    fit = parsed.config["fit"]
+    fit = parsed_fit(path, overrides)
     model = fit.model.as_dict()
     if "teacher" not in model.get("init_args", {}):
         raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected FreeFlowModule")
-    teacher = _build(Teacher, model["init_args"].pop("teacher"))
+    teacher = build(Teacher, model["init_args"].pop("teacher"))
     precision = fit.trainer.precision
     if precision is not None and str(precision) not in PRECISIONS_OF:
         raise ValueError(
@@ -177,7 +162,7 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
         )
 
     def make(stand_in: Teacher) -> FreeFlowModule:
-        return _build(Recipe, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
+        return build(Recipe, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
 
     callbacks = fit.trainer.callbacks or []
     decays = [callback.init_args.decays for callback in callbacks if callback.class_path.endswith(f".{StudentEMA.__name__}")]
@@ -190,12 +175,6 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
         precision=PRECISIONS_OF[str(precision or 32)],
         averages=sum(map(len, decays)),
     )
-
-
-def _build(kind: type, config: dict[str, Any]) -> Any:
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(kind, "it")
-    return parser.instantiate_classes(parser.parse_object({"it": config})).it
 
 
 # What is shown

@@ -2,16 +2,35 @@
 
 from freeflow_lightning.flow.condition import apply, join, take
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
-from freeflow_lightning.flow.flow_map import CentralDifference, Derivative, ExactJVP, ForwardDifference, flow_map
-from freeflow_lightning.flow.guidance import guide, guided_velocity, interval_guidance
+from freeflow_lightning.flow.flow_map import (
+    AverageVelocity,
+    CentralDifference,
+    Derivative,
+    ExactJVP,
+    ForwardDifference,
+    flow_map,
+)
+from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
-from freeflow_lightning.flow.noise import indexed_generator, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
 from freeflow_lightning.flow.schedules import alpha, confident_time
-from freeflow_lightning.flow.solver import EVALUATIONS, RULES, euler, heun, midpoint, one_step_rule, rk4, solve, uniform_grid
+from freeflow_lightning.flow.solver import (
+    EVALUATIONS,
+    RULES,
+    Velocity,
+    euler,
+    heun,
+    midpoint,
+    one_step_rule,
+    rk4,
+    solve,
+    uniform_grid,
+)
 
 __all__ = [
     "EVALUATIONS",
     "RULES",
+    "AverageVelocity",
     "CentralDifference",
     "Derivative",
     "ExactJVP",
@@ -19,6 +38,7 @@ __all__ = [
     "LogitNormal",
     "TimeDistribution",
     "Uniform",
+    "Velocity",
     "WithAtom",
     "alpha",
     "apply",
@@ -29,9 +49,11 @@ __all__ = [
     "floor_to_grid",
     "flow_map",
     "guide",
+    "guided_rows",
     "guided_velocity",
     "heun",
-    "indexed_generator",
+    "host_generator",
+    "indexed_generators",
     "indexed_noise",
     "interpolate",
     "interval_guidance",

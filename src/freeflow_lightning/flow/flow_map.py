@@ -28,8 +28,11 @@ class Derivative(ABC):
     """A way to dF/d(delta), the partial derivative with z held."""
 
     @abstractmethod
-    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
-        """z [B, ...] and delta [B] to dF/d(delta) [B, ...], a constant: no gradient flows through it."""
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
+        """z [B, ...] and delta [B] to dF/d(delta) [B, ...], a constant: no gradient flows through it.
+
+        `output` is F(z, delta) where the caller has it in the precision that F is called with.
+        """
 
 
 @dataclass(frozen=True)
@@ -43,7 +46,7 @@ class ExactJVP(Derivative):
     """
 
     @torch.no_grad()
-    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
         with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
             dual = forward_ad.make_dual(delta, torch.ones_like(delta))
             tangent = forward_ad.unpack_dual(F(z, dual)).tangent
@@ -73,13 +76,18 @@ class CentralDifference(Derivative):
     def __post_init__(self) -> None:
         _check_width(self.h)
 
-    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
-        return _quotient(F, z, (delta - self.h).clamp(min=0), (delta + self.h).clamp(max=1))
+    @torch.no_grad()
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
+        lower, upper = (delta - self.h).clamp(min=0), (delta + self.h).clamp(max=1)
+        with _full_precision(z):
+            return (F(z, upper) - F(z, lower)) / expand(upper - lower, z)
 
 
 @dataclass(frozen=True)
 class ForwardDifference(Derivative):
     """(F(z, delta + h) - F(z, delta)) / h, error O(h); backward where delta + h leaves [0, 1].
+
+    One evaluation where F(z, delta) is known and no autocast has rounded it, two otherwise.
 
     Args:
         h: width, in (0, 0.5].
@@ -90,9 +98,13 @@ class ForwardDifference(Derivative):
     def __post_init__(self) -> None:
         _check_width(self.h)
 
-    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor) -> Tensor:
-        upper = torch.where(delta + self.h <= 1, delta + self.h, delta)
-        return _quotient(F, z, torch.where(delta + self.h <= 1, delta, delta - self.h), upper)
+    @torch.no_grad()
+    def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
+        other = torch.where(delta + self.h <= 1, delta + self.h, delta - self.h)
+        known = output is not None and not torch.is_autocast_enabled(z.device.type)
+        with _full_precision(z):
+            here = output if known and output is not None else F(z, delta)
+            return (F(z, other) - here) / expand(other - delta, z)
 
 
 def _check_width(h: float) -> None:
@@ -100,7 +112,5 @@ def _check_width(h: float) -> None:
         raise ValueError(f"expected a difference width h in (0, 0.5], got {h}")
 
 
-@torch.no_grad()
-def _quotient(F: AverageVelocity, z: Tensor, lower: Tensor, upper: Tensor) -> Tensor:
-    with torch.autocast(z.device.type, enabled=False):
-        return (F(z, upper) - F(z, lower)) / expand(upper - lower, z)
+def _full_precision(z: Tensor) -> torch.autocast:
+    return torch.autocast(z.device.type, enabled=False)

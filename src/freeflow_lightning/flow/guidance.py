@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeflow_lightning.flow.condition import join
+from freeflow_lightning.flow.condition import join, take
 from freeflow_lightning.flow.interpolant import expand
 
 
@@ -20,19 +20,37 @@ def interval_guidance(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -
     return torch.where((t >= lo) & (t <= hi), gamma, 1.0)
 
 
+def guided_rows(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -> Tensor:
+    """Where the guidance in force is not 1, bool [B]: the other samples need no unconditional velocity.
+
+    >>> guided_rows(torch.tensor([2.0, 2.0, 1.0]), torch.tensor([0.3, 0.5, 0.3]), (0.0, 0.4))
+    tensor([ True, False, False])
+    """
+    return interval_guidance(gamma, t, interval) != 1
+
+
 def guide(
-    conditional: Tensor, unconditional: Tensor, t: Tensor, gamma: Tensor, interval: tuple[float, float] = (0.0, 1.0)
+    conditional: Tensor,
+    unconditional: Tensor,
+    t: Tensor,
+    gamma: Tensor,
+    interval: tuple[float, float] = (0.0, 1.0),
+    rows: Tensor | None = None,
 ) -> Tensor:
     """u_gamma = gamma u_c + (1 - gamma) u_null of two velocities [B, ...] at t [B], in float32 or wider; gamma [B].
 
-    u_null may be any guiding velocity: a weaker network's is autoguidance.
+    u_null may be any guiding velocity: a weaker network's is autoguidance. With `rows` [K] it is given for these rows alone,
+    [K, ...], and the others keep u_c.
 
     >>> guide(torch.tensor([3.0]), torch.tensor([1.0]), torch.ones(1), torch.tensor([2.0]))
     tensor([5.])
     """
     wide = torch.promote_types(conditional.dtype, torch.float32)  # bfloat16 would round gamma
+    conditional = conditional.to(wide)
+    if rows is not None:
+        return conditional.index_copy(0, rows, guide(conditional[rows], unconditional, t[rows], gamma[rows], interval))
     scale = expand(interval_guidance(gamma, t, interval), conditional).to(wide)
-    return torch.lerp(unconditional.to(wide), conditional.to(wide), scale)
+    return torch.lerp(unconditional.to(wide), conditional, scale)
 
 
 def guided_velocity(
@@ -45,6 +63,7 @@ def guided_velocity(
     gamma: Tensor,
     interval: tuple[float, float] = (0.0, 1.0),
     rescale: Callable[[Tensor, Tensor], Tensor] | None = None,
+    rows: Tensor | None = None,
 ) -> Tensor:
     """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on twice the batch.
 
@@ -57,13 +76,15 @@ def guided_velocity(
         gamma: guidance scale, [B]; 1 is no guidance.
         interval: times [lo, hi] inside which guidance applies.
         rescale: (guided, conditional) to the velocity instead, for a pipeline whose guidance is not linear.
+        rows: the samples that guidance changes, int64 [K]: the others are given no unconditional branch; all if not given.
 
     >>> u = lambda x, t, c: c.float()
     >>> one = torch.ones(1)
     >>> guided_velocity(u, one, one, torch.tensor([3]), null=torch.tensor([1]), gamma=torch.tensor([2.0]))
     tensor([5.])
     """
-    both = velocity(torch.cat([x, x]), torch.cat([t, t]), join(condition, null))
-    conditional, unconditional = both.chunk(2)
-    guided = guide(conditional, unconditional, t, gamma, interval)
+    x_null, t_null, null = (x, t, null) if rows is None else (x[rows], t[rows], take(null, rows))
+    both = velocity(torch.cat([x, x_null]), torch.cat([t, t_null]), join(condition, null))
+    conditional, unconditional = both.tensor_split([len(x)])
+    guided = guide(conditional, unconditional, t, gamma, interval, rows)
     return guided if rescale is None else rescale(guided, conditional)

@@ -1,6 +1,8 @@
 """Randomness as a pure function of (seed, rank, batch counter) in training and of (seed, sample index) elsewhere."""
 
 import hashlib
+from collections.abc import Iterator
+from functools import lru_cache
 
 import torch
 from torch import Generator, Tensor
@@ -17,12 +19,17 @@ def stream_seed(counter: int, *key: int | str) -> int:
     >>> stream_seed(0, "training", 1) != stream_seed(1, "training", 1) != stream_seed(1, "training", 2)
     True
     """
-    digest = int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest())
+    digest = _digest(key)
     word = (counter ^ digest) & _WORD
     word = ((word ^ (word >> 16)) * 0x85EBCA6B) & _WORD
     word = ((word ^ (word >> 13)) * 0xC2B2AE35) & _WORD
     word ^= word >> 16
     return (((digest >> 32) ^ (counter >> 32)) & 0x7FFFFFFF) << 32 | word
+
+
+@lru_cache(maxsize=256, typed=True)
+def _digest(key: tuple[int | str, ...]) -> int:
+    return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest())
 
 
 def training_generator(seed: int, rank: int, counter: int, device: torch.device | str = "cpu") -> Generator:
@@ -35,6 +42,15 @@ def training_generator(seed: int, rank: int, counter: int, device: torch.device 
         device: where the numbers are drawn.
     """
     return Generator(device).manual_seed(stream_seed(counter, "training", seed, rank))
+
+
+def host_generator(generator: Generator) -> Generator:
+    """A CPU generator with the same seed, for numbers that the host must know without waiting for the device; itself on a CPU.
+
+    >>> host_generator(g := Generator().manual_seed(0)) is g
+    True
+    """
+    return generator if generator.device.type == "cpu" else Generator().manual_seed(generator.initial_seed())
 
 
 def indexed_noise(index: Tensor, shape: tuple[int, ...], *, seed: int, stream: str = "samples") -> Tensor:
@@ -52,6 +68,8 @@ def indexed_noise(index: Tensor, shape: tuple[int, ...], *, seed: int, stream: s
     return noise
 
 
-def indexed_generator(index: int, *, seed: int, stream: str) -> Generator:
-    """A CPU generator that belongs to one sample, for what else is drawn for it (its class, its prompt)."""
-    return Generator().manual_seed(stream_seed(index, stream, seed))
+def indexed_generators(index: Tensor, *, seed: int, stream: str) -> Iterator[Generator]:
+    """For each sample a CPU generator of its own, for what else is drawn for it (its class, its prompt): one, seeded anew."""
+    generator = Generator()
+    for i in index.tolist():
+        yield generator.manual_seed(stream_seed(i, stream, seed))

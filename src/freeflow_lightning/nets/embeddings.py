@@ -39,7 +39,8 @@ class ScalarEmbedder(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """[B] to [B, hidden_size]."""
-        return self.mlp(sinusoid(s * self.scale, self.frequencies).to(next(self.mlp.parameters()).dtype))
+        weight: Tensor = self.mlp[0].weight  # type: ignore[assignment]  # of nn.Linear, or of an adapter around one
+        return self.mlp(sinusoid(s * self.scale, self.frequencies).to(weight.dtype))
 
     def zero_output(self) -> "ScalarEmbedder":
         """Let the embedding start at exactly 0. Only the last layer is zero: with both at zero neither would ever learn."""

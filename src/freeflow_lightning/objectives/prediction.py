@@ -24,6 +24,10 @@ class Prediction(ABC):
     def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
         """Delta_G = v_G - u [B, ...], given the output F(z, output_delta(delta)); `F` is called without gradient."""
 
+    @abstractmethod
+    def moved(self, delta: Tensor) -> Tensor:
+        """Where the evaluations of F in `error` have an effect, bool [B]: not where the path is still at z and delta F is 0."""
+
     @property
     @abstractmethod
     def subtracts_outputs(self) -> bool:
@@ -32,7 +36,7 @@ class Prediction(ABC):
     @property
     @abstractmethod
     def student_evaluations(self) -> int:
-        """Evaluations of F per sample beside the one that carries the gradient."""
+        """Evaluations of F per sample beside the one that carries the gradient, at most: see `moved`."""
 
     @property
     @abstractmethod
@@ -55,8 +59,11 @@ class ContinuousPrediction(Prediction):
 
     @torch.no_grad()
     def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
-        v_g = output + expand(delta, z) * self.derivative(F, z, delta)
+        v_g = output + expand(delta, z) * self.derivative(F, z, delta, output)
         return v_g - u(flow_map(z, output, delta), 1 - delta)
+
+    def moved(self, delta: Tensor) -> Tensor:
+        return delta > 0
 
     @property
     def subtracts_outputs(self) -> bool:
@@ -98,6 +105,9 @@ class DiscretePrediction(Prediction):
         f_here = flow_map(z, F(z, here), here)
         v_g = (flow_map(z, output, there) - f_here) / expand(there - here, z)
         return v_g - one_step_rule(self.method)(u, f_here, 1 - here, 1 - there)
+
+    def moved(self, delta: Tensor) -> Tensor:
+        return floor_to_grid(delta, self.steps) > 0
 
     @property
     def subtracts_outputs(self) -> bool:

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import apply, guided_velocity, indexed_generator, indexed_noise, join
+from freeflow_lightning.flow import apply, guided_velocity, indexed_generators, indexed_noise, join
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -110,22 +110,33 @@ class Teacher(nn.Module, ABC):
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
         with self.whole():
-            draws = [
-                self.draw_condition(1, indexed_generator(i, seed=seed, stream=f"{stream}/condition")) for i in index.tolist()
-            ]
+            generators = indexed_generators(index, seed=seed, stream=f"{stream}/condition")
+            draws = [self.draw_condition(1, generator) for generator in generators]
         return z, apply(lambda tensor: tensor.to(device), join(*draws))
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         return self.velocity(x, t, condition)
 
     def guided(
-        self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor | None = None, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None."""
+        """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None.
+
+        `rows` [K] are the samples with a guidance other than 1 in force, where the caller knows them: the others then cost no
+        unconditional evaluation.
+        """
         if gamma is None:
             return self(x, t, condition)
         null = self.null_condition(condition)
-        return guided_velocity(self, x, t, condition, null=null, gamma=gamma, interval=interval, rescale=self.rescale)
+        return guided_velocity(
+            self, x, t, condition, null=null, gamma=gamma, interval=interval, rescale=self.rescale, rows=rows
+        )
 
 
 def trainable_copy(network: Network) -> Network:

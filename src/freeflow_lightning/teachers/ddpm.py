@@ -10,13 +10,11 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import (
     Coefficients,
     GaussianPath,
-    PathVelocity,
+    PathTeacher,
     PredictionType,
-    balanced_scale,
     data_prediction,
     noise_prediction,
     norm,
@@ -171,7 +169,7 @@ class FirstChannels(nn.Module):
         return self.net(y, k, condition).chunk(2, dim=1)[0]
 
 
-class DDPMTeacher(Teacher):
+class DDPMTeacher(PathTeacher):
     """A network trained by DDPM: it predicts epsilon, v or x0 from sqrt(abar_k) x0 + sqrt(1 - abar_k) eps and k.
 
     u is asked at the step of the same signal-to-noise ratio, and taken from the predicted noise for t <= 1/2 and from the
@@ -209,24 +207,10 @@ class DDPMTeacher(Teacher):
         whole_steps: bool = False,
         t_max: float = 1.0,
     ) -> None:
-        super().__init__()
         if prediction not in DDPM_PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}: expected one of {sorted(DDPM_PREDICTIONS)}")
         if checkpoint is not None:
             load_weights(network, checkpoint)
         net = FirstChannels(network) if learned_variance else network
         path = DiscretePath(schedule.abars(), whole_steps, t_max)
-        self.function = PathVelocity(net, path, DDPM_PREDICTIONS[prediction])
-        self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
-
-    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        return self.function(x, t, condition)
-
-    def backbone(self) -> nn.Module:
-        return self.function
-
-    def difference_scale(self, t: Tensor) -> Tensor:
-        return balanced_scale(t)
-
-    def output_scale(self, t: Tensor) -> Tensor:
-        return self.function.output_scale(t)
+        super().__init__(net, path, DDPM_PREDICTIONS[prediction], sample_shape, num_classes)

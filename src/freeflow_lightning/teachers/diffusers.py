@@ -154,10 +154,16 @@ class DiffusersTeacher(Teacher):
         return self.function(x, t, condition)
 
     def guided(
-        self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor | None = None, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
     ) -> Tensor:
         if gamma is None or not self.embedded:
-            return super().guided(x, t, condition, gamma, interval)
+            return super().guided(x, t, condition, gamma, interval, rows)
         return self.function(x, t, condition, interval_guidance(gamma, t, interval))
 
     def gamma(self, guidance_scale: float) -> float:

@@ -3,7 +3,7 @@
 EDM's and EDM2's files are pickles that execute code, so they are never opened here. Convert one once, in a checkout of the
 repository that it belongs to, and name its network by class_path afterwards:
 
-    python tools/convert_edm.py edm2-img512-s-2147483-0.025.pkl edm2-s.safetensors
+    python notebooks/tools/convert_edm.py edm2-img512-s-2147483-0.025.pkl edm2-s.safetensors
 
 writes the weights of the inner network (`unet` in EDM2, `model` in EDM) and prints the teacher's section of a config.
 EDM2's code and weights are CC-BY-NC-SA 4.0.
@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import expand, guide
+from freeflow_lightning.flow import expand, guide, take
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
 from freeflow_lightning.teachers.weights import load_weights, read_metadata
@@ -90,7 +90,7 @@ class EDMTeacher(Teacher):
         network: the inner network F(state, ln(sigma) / 4, one-hot labels): EDM2's UNet, EDM's SongUNet or DhariwalUNet.
         sample_shape: shape of one state, [C, H, W].
         num_classes: classes; labels are one-hot and the null class is the zero vector. 0 for an unconditional network.
-        checkpoint: weights that tools/convert_edm.py wrote, or any state dict of the network; as it is if not given.
+        checkpoint: weights that notebooks/tools/convert_edm.py wrote, or any state dict of the network; as it is if not given.
         guide: the guiding network, with the calling convention of `network`; one without labels ignores them.
         guide_checkpoint: its weights.
         sigma_data: standard deviation of the data that EDM's preconditioning was built for.
@@ -141,12 +141,19 @@ class EDMTeacher(Teacher):
         return condition if self.guide is not None else super().null_condition(condition)
 
     def guided(
-        self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor | None = None, interval: tuple[float, float] = (0.0, 1.0)
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
     ) -> Tensor:
         """u_gamma with the guiding network's velocity in place of the unconditional one, if there is a guiding network."""
         if gamma is None or self.guide is None:
-            return super().guided(x, t, condition, gamma, interval)
-        return guide(self(x, t, condition), self.guide(x, t, condition), t, gamma, interval)
+            return super().guided(x, t, condition, gamma, interval, rows)
+        guiding = (x, t, condition) if rows is None else (x[rows], t[rows], take(condition, rows))
+        return guide(self(x, t, condition), self.guide(*guiding), t, gamma, interval, rows)
 
     def decode(self, x: Tensor) -> Tensor:
         """EDM's own data, in [-1, 1] for the pixel models."""
@@ -163,7 +170,7 @@ class EDMTeacher(Teacher):
 
 
 def check_facts(path: str | Path, sigma_data: float) -> None:
-    """Compare what tools/convert_edm.py noted in a file with the setting (Raises: ValueError where they differ)."""
+    """Compare what notebooks/tools/convert_edm.py noted in a file with the setting (Raises: ValueError where they differ)."""
     noted = json.loads(read_metadata(path).get("edm", "{}")).get("sigma_data", sigma_data)
     if noted != sigma_data:
         raise ValueError(f"{path} was trained with sigma_data = {noted}, not {sigma_data}: set sigma_data to it")

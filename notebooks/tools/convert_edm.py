@@ -2,7 +2,7 @@
 
 Such a pickle runs the code that it carries: convert only files that you trust. freeflow_lightning never opens one.
 
-    cd edm2 && python .../tools/convert_edm.py edm2-img512-s-2147483-0.025.pkl edm2-s.safetensors
+    cd edm2 && python .../notebooks/tools/convert_edm.py edm2-img512-s-2147483-0.025.pkl edm2-s.safetensors
 
 The weights of the inner network (`unet` or `model`) are written in float32, with what it was built with; the teacher's
 section of a config is printed. Needs torch, safetensors, and the checkout's folder as the current one.

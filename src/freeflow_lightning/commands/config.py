@@ -1,0 +1,48 @@
+"""A config of `freeflow fit`, read by commands that do something else with it."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser, Namespace
+from lightning.pytorch import LightningDataModule
+
+from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI
+from freeflow_lightning.recipe import Recipe
+
+
+class ConfigOnly(FreeFlowCLI):
+    """Parses as `freeflow fit` does, and stops there."""
+
+    def before_instantiate_classes(self) -> None:
+        pass
+
+    def instantiate_classes(self) -> None:
+        pass
+
+    def _set_seed(self) -> None:
+        pass
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        pass
+
+
+def parsed_fit(path: str, overrides: list[str]) -> Namespace:
+    """The settings of `freeflow fit --config PATH OVERRIDES`, nothing of them built.
+
+    Raises:
+        FileNotFoundError: no such file.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(f"no config at {path}: give a YAML file of `freeflow fit`, such as configs/digits.yaml")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "LightningCLI's args parameter")
+        parsed = ConfigOnly(Recipe, LightningDataModule, args=["fit", "--config", path, *overrides], **SETTINGS)
+    return parsed.config["fit"]
+
+
+def build(kind: type, config: dict[str, Any]) -> Any:
+    """The object of a class_path and its init_args, of the given kind."""
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_subclass_arguments(kind, "it")
+    return parser.instantiate_classes(parser.parse_object({"it": config})).it

@@ -1,0 +1,141 @@
+"""Network evaluations: recorded as a step makes them, counted, and run again on their own."""
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, nullcontext
+from typing import Any, Literal, NamedTuple
+from unittest.mock import patch
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils._pytree import tree_iter, tree_map
+
+Kind = Literal["forward", "backward", "derivative"]
+Around = Callable[[str, nn.Module, Callable[..., Any], tuple, dict[str, Any]], Any]
+"""(name of the network, the module that is called, its call, arguments, keywords) to what the call returns."""
+
+
+class Evaluation(NamedTuple):
+    """One call of a network: what it was given, and how it was run.
+
+    Args:
+        network: name of the network it belongs to.
+        module: what was called: the network, or a part of it that a teacher calls by itself.
+        arguments: positional ones, states [B, ...] first; without tangents and gradients.
+        keywords: named ones.
+        kind: "forward" (nothing kept), "backward" (kept for a gradient), "derivative" (forward-mode along `tangent`).
+        autocast: whether mixed precision was on.
+        tangent: place of the argument with a tangent among all tensors of the call.
+    """
+
+    network: str
+    module: nn.Module
+    arguments: tuple
+    keywords: dict[str, Any]
+    kind: Kind
+    autocast: bool
+    tangent: int | None = None
+
+    @property
+    def rows(self) -> int:
+        """Samples in the call: a guided velocity has two for one of the batch."""
+        return len(self.arguments[0])
+
+    def again(self) -> Tensor:
+        """The same evaluation once more, on its own, [B, ...]; of kind "backward" it is ready for `torch.autograd.backward`."""
+        device = self.arguments[0].device.type
+        with ExitStack() as context:
+            context.enter_context(torch.set_grad_enabled(self.kind == "backward"))
+            context.enter_context(nullcontext() if self.autocast else torch.autocast(device, enabled=False))
+            if self.tangent is None:
+                return self.module(*self.arguments, **self.keywords)
+            for entered in (forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager")):
+                context.enter_context(entered)
+            arguments, keywords = _with_tangent((self.arguments, self.keywords), self.tangent)
+            return forward_ad.unpack_dual(self.module(*arguments, **keywords)).primal
+
+
+@contextmanager
+def intercepted(networks: Mapping[str, nn.Module], around: Around) -> Iterator[None]:
+    """Let the calls of the networks, and of their direct parts, pass through `around`; calls within such calls do not.
+
+    It stands outside of what torch.compile has compiled, which therefore stays as it is.
+    """
+    inside = False
+
+    def entry(name: str, module: nn.Module) -> Callable[..., Any]:
+        call = module._compiled_call_impl or module._call_impl  # what nn.Module.__call__ itself calls
+
+        def entered(*arguments: Any, **keywords: Any) -> Any:
+            nonlocal inside
+            if inside:
+                return call(*arguments, **keywords)
+            inside = True
+            try:
+                return around(name, module, call, arguments, keywords)
+            finally:
+                inside = False
+
+        return entered
+
+    with ExitStack() as patches:
+        seen: set[int] = set()
+        for name, network in networks.items():
+            for module in (network, *network.children()):
+                if id(module) not in seen:
+                    seen.add(id(module))
+                    patches.enter_context(patch.object(module, "_compiled_call_impl", entry(name, module)))
+        yield
+
+
+@contextmanager
+def recorded(networks: Mapping[str, nn.Module]) -> Iterator[list[Evaluation]]:
+    """The evaluations made in the context, in their order."""
+    found: list[Evaluation] = []
+
+    def note(name: str, module: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:
+        tangent = _tangent((arguments, keywords))
+        kind: Kind = "derivative" if tangent is not None else "backward" if torch.is_grad_enabled() else "forward"
+        given, named = tree_map(_plain, (arguments, keywords))
+        autocast = torch.is_autocast_enabled(arguments[0].device.type)
+        found.append(Evaluation(name, module, given, named, kind, autocast, tangent))
+        return call(*arguments, **keywords)
+
+    with intercepted(networks, note):
+        yield found
+
+
+def counted(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, int]]:
+    """Rows by network and kind.
+
+    >>> net = nn.Linear(2, 2)
+    >>> with recorded({"net": net}) as made, torch.no_grad():
+    ...     _ = net(torch.ones(3, 2)), net(torch.ones(4, 2))
+    >>> counted(made)
+    {'net': {'forward': 7}}
+    """
+    rows: dict[str, Counter[str]] = {}
+    for evaluation in evaluations:
+        rows.setdefault(evaluation.network, Counter())[evaluation.kind] += evaluation.rows
+    return {name: dict(kinds) for name, kinds in rows.items()}
+
+
+def _plain(x: Any) -> Any:
+    return forward_ad.unpack_dual(x).primal.detach() if isinstance(x, Tensor) else x
+
+
+def _tangent(tree: Any) -> int | None:
+    tensors = [x for x in tree_iter(tree) if isinstance(x, Tensor)]
+    return next((i for i, x in enumerate(tensors) if forward_ad.unpack_dual(x).tangent is not None), None)
+
+
+def _with_tangent(tree: Any, place: int) -> Any:
+    """The tree, with a tangent of one on the tensor at the place."""
+    places = iter(range(sum(isinstance(x, Tensor) for x in tree_iter(tree))))
+
+    def dual(x: Any) -> Any:
+        return forward_ad.make_dual(x, torch.ones_like(x)) if isinstance(x, Tensor) and next(places) == place else x
+
+    return tree_map(dual, tree)

@@ -1,0 +1,216 @@
+"""The three searches of "Inference-Time Scaling for Diffusion Models" (arXiv 2501.09732, Sec. 3.2), on a one-step student.
+
+An algorithm sees G samples at once through a `Ground`. Candidates are rows: row c * G + i is candidate c of sample i, so that
+[C * G, ...] viewed as [C, G, ...] has the candidates of a sample below each other.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import pairwise
+from typing import NamedTuple, Protocol, final
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.flow import to_noisier
+
+
+class Ground(Protocol):
+    """What an algorithm may ask for. Rows are [C * G, ...]; times and delta are one number for all rows."""
+
+    samples: int
+    """G."""
+    together: int
+    """Candidates per sample that are worth asking for at once."""
+
+    def noise(self, numbers: range) -> Tensor:
+        """N(0, I) noise with the given numbers for each sample; number 0 is the noise of the unsearched sample."""
+
+    def student(self, z: Tensor, delta: float = 1.0) -> Tensor:
+        """f(z, delta): one evaluation of the student a row."""
+
+    def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
+        """The teacher's ODE from t to t_next <= t."""
+
+    def predicted(self, x: Tensor, t: float) -> Tensor:
+        """The end of the teacher's path as it looks from x at t: x + t u(x, t), one evaluation of u a row."""
+
+    def score(self, x: Tensor) -> Tensor:
+        """The verifier's scores of samples, [C * G]; higher is better."""
+
+
+class Beam(NamedTuple):
+    """Candidates, K for each sample, best first: [K * G, ...] what leads to them, what was seen of them, and scores [K * G]."""
+
+    state: Tensor
+    seen: Tensor
+    score: Tensor
+
+    def best(self, samples: int, width: int) -> "Beam":
+        """The best `width` of each sample; of equals the earlier ones."""
+        order = self.score.view(-1, samples).sort(dim=0, descending=True, stable=True).indices[:width]
+        rows = (order * samples + torch.arange(samples, device=order.device)).flatten()
+        return Beam(*(part[rows] for part in self))
+
+    def joined(self, others: "Beam") -> "Beam":
+        """These and the others after them."""
+        return Beam(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
+
+
+class Found(NamedTuple):
+    """The best of each sample: a state [G, ...] at a time (noise at time 1), what was scored [G, ...], its score [G]."""
+
+    time: float
+    state: Tensor
+    seen: Tensor
+    score: Tensor
+
+
+Algorithm = Callable[[Ground], Found]
+
+
+@final
+class RandomSearch:
+    """Best of N: N independent noises, the student's sample of each, the one that scores best.
+
+    Args:
+        candidates: N. The first noise is the unsearched sample's, and those of a smaller N are among those of a larger one.
+    """
+
+    def __init__(self, candidates: int = 64) -> None:
+        _at_least_one(candidates=candidates)
+        self.candidates = candidates
+
+    def __call__(self, ground: Ground) -> Found:
+        return Found(1.0, *best_noises(ground, self.candidates, 1))
+
+
+@final
+class ZeroOrderSearch:
+    """Hill climbing from one noise: of a few noises around the pivot the best becomes the new pivot, if it is better.
+
+    A neighbour is sqrt(1 - radius^2) pivot + radius n with n ~ N(0, I): of the prior's law again, and for small radii about
+    radius sqrt(d) away from the pivot in d dimensions. Radius 1 forgets the pivot (random search).
+
+    Args:
+        candidates: student evaluations per sample in all; the first is the unsearched sample's noise.
+        neighbours: noises around the pivot in one round; the paper found 4 enough.
+        radius: of the neighbourhood, in (0, 1].
+    """
+
+    def __init__(self, candidates: int = 64, neighbours: int = 4, radius: float = 0.4) -> None:
+        _at_least_one(candidates=candidates, neighbours=neighbours)
+        if not 0 < radius <= 1:
+            raise ValueError(f"expected a radius in (0, 1], got {radius}: 1 forgets the pivot")
+        self.candidates, self.neighbours, self.radius = candidates, neighbours, radius
+
+    def __call__(self, ground: Ground) -> Found:
+        beam = best_noises(ground, 1, 1)
+        for numbers in chunks(range(1, self.candidates), self.neighbours):
+            pivot = repeated(beam.state, len(numbers))
+            z = math.sqrt(1 - self.radius**2) * pivot + self.radius * ground.noise(numbers)
+            x = ground.student(z)
+            beam = beam.joined(Beam(z, x, ground.score(x))).best(ground.samples, 1)
+        return Found(1.0, *beam)
+
+
+@final
+class PathSearch:
+    """Search over paths: the teacher's paths are noised up and branched on their way down, the best branches go on.
+
+    The student screens the starts: of N noises the best few go to f(z, 1 - start), its own state at time `start`. Then, until
+    time 0: each path branches by noising from t to t + forward (I_{tc|t}), the teacher leads the branches back by `backward`,
+    and the best by their predicted ends are kept. The best branch of the last round is found; its noised state is handed on.
+
+    Args:
+        candidates: N, noises that the student tries.
+        paths: paths kept in each round, at most N.
+        branches: branches of each path.
+        start: time of the first branching, in (0, 1).
+        forward: time that a branch is noised up by, in [0, 1 - start).
+        backward: time that it is led back by, more than `forward`.
+    """
+
+    def __init__(
+        self,
+        candidates: int = 16,
+        paths: int = 2,
+        branches: int = 2,
+        start: float = 0.5,
+        forward: float = 0.25,
+        backward: float = 0.5,
+    ) -> None:
+        _at_least_one(candidates=candidates, paths=paths, branches=branches)
+        if paths > candidates:
+            raise ValueError(f"expected at most as many paths as candidates, got {paths} of {candidates}")
+        if not 0 < start < 1 or not 0 <= forward < min(backward, 1 - start):
+            raise ValueError(
+                f"expected 0 < start < 1 and 0 <= forward < backward with start + forward below 1 (where a path is forgotten), "
+                f"got start {start}, forward {forward}, backward {backward}"
+            )
+        self.candidates, self.paths, self.branches = candidates, paths, branches
+        self.start, self.forward, self.backward = start, forward, backward
+
+    def levels(self) -> list[float]:
+        """The times that the rounds start from, and 0.
+
+        >>> PathSearch(start=0.5, forward=0.25, backward=0.5).levels()
+        [0.5, 0.25, 0.0]
+        """
+        net = self.backward - self.forward
+        rounds = math.ceil(self.start / net - 1e-9)
+        return [self.start - k * net for k in range(rounds)] + [0.0]
+
+    def __call__(self, ground: Ground) -> Found:
+        x = ground.student(best_noises(ground, self.candidates, self.paths).state, 1 - self.start)
+        number, levels = self.candidates, self.levels()
+        for t, t_next in pairwise(levels):
+            top, numbers = t + self.forward, range(number, number := number + self.paths * self.branches)
+            low = repeated(x, self.branches)
+            before, after = (torch.full((len(low),), time, device=low.device) for time in (t, top))
+            noised, _ = to_noisier(low, ground.noise(numbers), before, after)
+            low = ground.teacher(noised, top, t_next)
+            seen = low if t_next == 0 else ground.predicted(low, t_next)
+            score = ground.score(seen)
+            x = Beam(low, seen, score).best(ground.samples, self.paths).state
+            found = Found(top, *Beam(noised, seen, score).best(ground.samples, 1))
+        return found
+
+
+ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
+    "random": RandomSearch,
+    "zero_order": ZeroOrderSearch,
+    "paths": PathSearch,
+}
+
+
+def best_noises(ground: Ground, candidates: int, width: int) -> Beam:
+    """The best `width` noises of the first `candidates`, by the score of the student's samples."""
+    beam: Beam | None = None
+    for numbers in chunks(range(candidates), ground.together):
+        z = ground.noise(numbers)
+        x = ground.student(z)
+        tried = Beam(z, x, ground.score(x))
+        beam = (tried if beam is None else beam.joined(tried)).best(ground.samples, width)
+    assert beam is not None  # there is at least one candidate
+    return beam
+
+
+def chunks(numbers: range, size: int) -> Iterator[range]:
+    """Parts of at most `size`.
+
+    >>> list(chunks(range(1, 6), 2))
+    [range(1, 3), range(3, 5), range(5, 6)]
+    """
+    return (numbers[k : k + size] for k in range(0, len(numbers), size))
+
+
+def repeated(x: Tensor, count: int) -> Tensor:
+    """Rows [C * G, ...] `count` times over, [count * C * G, ...]."""
+    return x.repeat(count, *[1] * (x.ndim - 1))
+
+
+def _at_least_one(**counts: int) -> None:
+    for name, count in counts.items():
+        if count < 1:
+            raise ValueError(f"expected {name} of at least 1, got {count}")
