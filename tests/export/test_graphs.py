@@ -42,6 +42,7 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
     inputs = {entry.name for entry in session.get_inputs()}
     assert inputs <= {"z", "gamma", "labels"}
     assert {"z", "gamma"} <= inputs
+    assert {entry.shape[0] for entry in session.get_inputs()} == {"batch"}
     for n in (1, 7, 32):
         part = example(made, n)
         x = torch.from_numpy(session.run(None, {k: v.numpy() for k, v in part.inputs().items() if k in inputs})[0])
