@@ -133,7 +133,7 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
                 input_names=names,
                 output_names=["sample"],
                 dynamo=True,
-                dynamic_shapes=_shapes(example, "batch"),
+                dynamic_shapes=tuple(shape for shape in _shapes(example, "batch") if shape is not None),
                 external_data=_large(map_),
             )
     except Exception as error:
