@@ -9,9 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from freeflow_lightning.flow import join, training_generator
-from freeflow_lightning.module import CorrectionDraw, PredictionDraw
-from tiny import module, same
+from tiny import drawn_together, module, same
 
 STEPS, SIZE, SAMPLES = 5, 8, 17  # the last validation batch has one sample: the second rank pads its own
 
@@ -69,14 +67,6 @@ def launch(folder: Path, devices: int) -> list[dict]:
     return [torch.load(folder / f"out{devices}_{rank}.pt", weights_only=True) for rank in range(devices)]
 
 
-def doubled(m, step: int):
-    """The draws of both ranks as one."""
-    (p, c), (p2, c2) = (m.draw(SIZE, training_generator(0, rank, step)) for rank in (0, 1))
-    return PredictionDraw(*(join(a, b) for a, b in zip(p, p2, strict=True))), CorrectionDraw(
-        *(join(a, b) for a, b in zip(c, c2, strict=True))
-    )
-
-
 @pytest.mark.slow
 def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
     first, second = launch(tmp_path, 2)
@@ -89,7 +79,7 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
     optimizer, lams = m.configure_optimizers(), []
     for step in range(STEPS):
         optimizer.zero_grad()
-        done = m.step(*doubled(m, step))
+        done = m.step(*drawn_together(m, SIZE, step))
         done.loss.backward()
         optimizer.step()
         lams.append(float(done.lam))

@@ -228,3 +228,19 @@ def test_freeflow_sample_refuses_options_without_effect(published_width, freeflo
     code, _, err = freeflow("sample", "--checkpoint", tmp_path / "run.ckpt", "--image_size", 256)
     assert code == 1
     assert "leave --image_size, --vae and --official out" in err
+
+
+def test_freeflow_search_keeps_the_samples_of_official_weights(published_width, tmp_path, freeflow):
+    path, vae = published_width
+    (tmp_path / "shade.py").write_text("def bright(samples, condition):\n    return samples.float().flatten(1).mean(1)\n")
+    options = ["search", "--checkpoint", path, "--vae", vae, "--official.prior_time", 1, "--official.sign", -1]
+    options += ["--verifier", "shade.bright", "--num_samples", 2, "--candidates", 3, "--output", "out"]
+    code, _, err = freeflow(*options)
+    assert code == 1
+    assert "holds no teacher: add --teacher_steps 0" in err
+    code, _, err = freeflow(*options, "--teacher_steps", 0)
+    assert code == 0, err
+    report = json.loads((tmp_path / "out/search.json").read_text())
+    assert report["mean score"]["student"] > report["mean score"]["student_unsearched"]
+    assert report["nfe"]["per sample"]["total"] == 3
+    assert (tmp_path / "out/search.png").is_file()

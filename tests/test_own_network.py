@@ -15,12 +15,11 @@ from torch import nn
 
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, SampleGrid, StudentEMA, TrajectoryError
-from freeflow_lightning.flow import interpolate, join, take, training_generator
-from freeflow_lightning.module import CorrectionDraw, PredictionDraw
+from freeflow_lightning.flow import interpolate, take
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.teachers import VelocityTeacher
-from tiny import data, fit, same, shaken, weights
+from tiny import data, drawn_together, fit, same, shaken, weights
 from trees import SHAPE, TextTeacher
 
 EXAMPLE = Path(__file__).parents[1] / "configs" / "own_network"
@@ -105,12 +104,8 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path, name):
     m.alpha = m.alpha_ref
     optimizer = m.configure_optimizers()
     for step in range(2):
-        (p, c), (p2, c2) = (m.draw(4, training_generator(0, rank, step)) for rank in (0, 1))
         optimizer.zero_grad()
-        m.step(
-            PredictionDraw(*(join(a, b) for a, b in zip(p, p2, strict=True))),
-            CorrectionDraw(*(join(a, b) for a, b in zip(c, c2, strict=True))),
-        ).loss.backward()
+        m.step(*drawn_together(m, 4, step)).loss.backward()
         optimizer.step()
     start = module(LORAS[name]).state_dict()
     for key, value in m.state_dict().items():

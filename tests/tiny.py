@@ -5,6 +5,7 @@ from lightning.pytorch import Trainer
 from torch import nn
 
 from freeflow_lightning import FreeFlowModule, PriorDataModule
+from freeflow_lightning.flow import join, training_generator
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.teachers import GaussianMixtureTeacher, VelocityTeacher
@@ -41,6 +42,13 @@ def module(teacher=None, shake: bool = True, **changes) -> FreeFlowModule:
         if shake:  # otherwise delta and gamma have no effect yet
             shaken(network, seed)
     return made
+
+
+def drawn_together(m: FreeFlowModule, size: int, batch: int, processes: int = 2) -> list:
+    """The draws of a batch counter on so many processes as those of one; every row is evaluated, which changes nothing."""
+    m.skip_idle_rows = False
+    each = zip(*(m.draw(size, training_generator(0, rank, batch)) for rank in range(processes)), strict=True)
+    return [type(draws[0])(*(join(*parts) for parts in zip(*draws, strict=True))) for draws in each]
 
 
 def trainer(**changes) -> Trainer:

@@ -10,6 +10,7 @@ oracle does not see, stands beside it. Writes search_curve.json and search.png.
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -91,8 +92,24 @@ def powers(most: int) -> list[int]:
     return [1 << k for k in range(most.bit_length()) if 1 << k <= most]
 
 
+def draw(curves: Mapping[str, Sequence[Sequence[float]]], steps: int, path: Path) -> None:
+    """FID over evaluations: the teacher alone, and from what each student's search with the oracle has found."""
+    names = {n: n for n in curves if n.startswith("teacher")}
+    names |= {n: f"search, {n.removesuffix(', oracle')}" for n in curves if n.endswith("oracle")}
+    shown = {title: ([p[0] for p in curves[name]], [p[1] for p in curves[name]]) for name, title in names.items()}
+    title = f"teacher: alone, and at {steps} Heun steps from searched noise"
+    figure = plots.curves(
+        shown, xlabel="NFE per sample, student's and teacher's", ylabel="FID", title=title, log=True, log_x=True
+    )
+    figure.set_figwidth(7)
+    figure.axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
+    plots.save(figure, path)
+
+
 def main() -> None:
     """Draw the curves."""
+    if len(sys.argv) < 3 or not all("=" in word for word in sys.argv[2:]):
+        raise SystemExit(__doc__)
     output, *words = sys.argv[1:]
     given = dict(word.split("=", 1) for word in words)
     samples, candidates, steps = (int(given.pop(name, default)) for name, default in
@@ -100,7 +117,6 @@ def main() -> None:
     students = {name: FlowMap.from_checkpoint(path) for name, path in given.items()}
     teacher, judge = next(iter(students.values())).teacher, Judge()
     z, labels = Draw(0).noise(teacher, torch.arange(samples))
-
     batches, picked = torch.arange(samples).split(BATCH), torch.arange(samples)
 
     def drawn(z: Tensor, count: int, guidance: float = 1.0) -> Tensor:
@@ -124,16 +140,7 @@ def main() -> None:
     folder.mkdir(parents=True, exist_ok=True)
     about = {"samples": samples, "steps of the searched teacher": steps, "students": given, "order": list(Point._fields)}
     (folder / "search_curve.json").write_text(json.dumps({"about": about, "curves": curves}, indent=1) + "\n")
-    shown = {
-        name.removesuffix(", oracle"): tuple(zip(*((p.evaluations, p.fid) for p in line), strict=True))
-        for name, line in curves.items()
-        if name.endswith("oracle") or name.startswith("teacher")
-    }
-    title = f"teacher at {steps} Heun steps from searched noise, and by itself"
-    figure = plots.curves(
-        shown, xlabel="NFE per sample, student's and teacher's", ylabel="FID", title=title, log=True, log_x=True
-    )
-    plots.save(figure, folder / "search.png")
+    draw(curves, steps, folder / "search.png")
     for name, line in curves.items():
         print(name, *(f"{p.evaluations}: {p.fid:.2f}" for p in line), sep="  ")
 

@@ -23,6 +23,7 @@ from torch.utils.flop_counter import flop_registry
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.nets.sit import SIZES
+from freeflow_lightning.optimizer import MasterAdam
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
 from freeflow_lightning.teachers.base import Network
 
@@ -52,7 +53,7 @@ class Costs(NamedTuple):
         evaluations: network: forward passes per training sample; a guided velocity counts two.
         weights: network: bytes of weights and buffers; "average" for the moving averages.
         gradients: of all trained weights.
-        optimizer: Adam's two moments.
+        optimizer: Adam's two moments, and its float32 weights where the networks' are narrower.
         activations: what autograd keeps between forward and backward, each storage once, weights not counted; the casts of
             weights that mixed precision keeps are.
         peaks: phase of the step: the most memory alive in it, everything above included.
@@ -106,8 +107,12 @@ def estimate(
         _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
         owned = module.owned()  # an adapter sits in the teacher's layers and counts as its network's
         weights = {name: _bytes(tensors) for name, tensors in owned.items()}
-        weights |= {"average": averages * _bytes(tensors_of(module.trained))} if averages else {}
-        groups = [_bytes(group["params"]) for group in module.configure_optimizers().param_groups]
+        wide = {tensor: max(tensor.element_size(), 4) for tensor in tensors_of(module.trained)}  # averages are never narrow
+        weights |= {"average": averages * sum(tensor.numel() * size for tensor, size in wide.items())} if averages else {}
+        optimizer = module.configure_optimizers()
+        groups = [_bytes(group["params"]) for group in optimizer.param_groups]
+        masters = isinstance(optimizer, MasterAdam)
+        gradients = _bytes(p for network in module.networks().values() for p in network.parameters() if p.requires_grad)
         try:
             activations, forward, backward, flops = _trace(module, plugin, batch_size, networks.values())
         except Exception as error:
@@ -115,20 +120,21 @@ def estimate(
                 f"the step cannot be traced without data ({type(error).__name__}: {error}): the teacher's velocity must be "
                 "made of torch operations that do not look at values"
             ) from error
-    standing = sum(weights.values()) + 2 * sum(groups)
+    state = (3 if masters else 2) * sum(groups)
+    standing = sum(weights.values()) + state
     return Costs(
         batch_size=batch_size,
         precision=precision,
         parameters={name: sum(p.numel() for p in tensors if isinstance(p, nn.Parameter)) for name, tensors in owned.items()},
         evaluations=module.evaluations_per_sample(),
         weights=weights,
-        gradients=sum(groups),
-        optimizer=2 * sum(groups),
+        gradients=gradients,
+        optimizer=state,
         activations=activations,
         peaks={
-            "forward": standing + sum(groups) + forward,
+            "forward": standing + gradients + forward,
             "backward": standing + backward,
-            "update": standing + sum(groups) + max(groups),
+            "update": standing + gradients + max(groups) + (sum(groups) if masters else 0),
         },
         flops=flops / batch_size,
     )

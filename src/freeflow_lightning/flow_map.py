@@ -12,6 +12,7 @@ from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
+from freeflow_lightning.checkpoint import read_checkpoint_file
 from freeflow_lightning.export import (
     PICTURE,
     UNKNOWN,
@@ -32,6 +33,7 @@ from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, SiT, merge
 from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.official import OfficialConvention, read_official
+from freeflow_lightning.parallel import fill
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import weights_hash
 from freeflow_lightning.sample_folder import save_sheet
@@ -68,7 +70,7 @@ class FlowMap(nn.Module):
         """The student of a training checkpoint, from its first average (or the one named) if it has any.
 
         Args:
-            path: a .ckpt file that `freeflow fit` or a Trainer wrote. Nothing in it is executed.
+            path: a checkpoint that `freeflow fit` or a Trainer wrote, a file or a folder. Nothing in it is executed.
             average: name of the average, for example "ema_0_9999", or "raw" for the trained weights themselves.
             teacher: the teacher, for a checkpoint of a module that was built in Python rather than from a config.
 
@@ -308,13 +310,13 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A Lightning checkpoint, read as tensors and plain values only (nothing is executed)."""
-    if not Path(path).is_file():
+    """A Lightning checkpoint, a file or a sharded run's folder, as tensors and plain values only (nothing is executed)."""
+    if not Path(path).exists():
         raise FileNotFoundError(
             f"no checkpoint at {path}: expected a .ckpt file, for example runs/NAME/version_0/checkpoints/last.ckpt"
         )
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = read_checkpoint_file(Path(path))
     except Exception as error:
         raise ValueError(
             f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or holds more than tensors and "
@@ -338,6 +340,7 @@ def build_module(checkpoint: dict[str, Any], path: str | Path, teacher: Teacher 
     module = parser.instantiate_classes(parser.parse_object({"model": config})).model
     if not isinstance(module, FreeFlowModule):
         raise ValueError(f"{path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule")
+    fill(module, module.missing())
     return module
 
 

@@ -1,6 +1,7 @@
 """FreeFlowModule: the paper's recipe. `training_step` reads like its algorithm."""
 
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from copy import deepcopy
 from dataclasses import asdict
 from typing import Any, NamedTuple
@@ -26,8 +27,10 @@ from freeflow_lightning.flow import (
     take,
     training_generator,
 )
-from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, time_embeddings
+from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, compile_blocks, recompute, time_embeddings
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
+from freeflow_lightning.optimizer import adam
+from freeflow_lightning.parallel import copies_without_data, sources
 from freeflow_lightning.recipe import Frozen, Recipe
 from freeflow_lightning.teachers import Teacher, check_convention, described, examine
 
@@ -97,7 +100,12 @@ class FreeFlowModule(Recipe):
             which is then in memory once and in no checkpoint; both are networks of their own if not given.
         skip_idle_rows: leave out the evaluations that have no effect: the student's where delta (on its grid) is 0, and the
             teacher's unconditional branch where r is outside guidance_interval. The step is the same; the sizes of these
-            calls then change from step to step, which compiled networks meet with dynamic shapes.
+            calls then change from step to step, which compiled networks do not like: done if not given, unless `compile` is.
+        activation_checkpointing: let the backward pass compute the activations of each block of student and auxiliary again:
+            a forward pass more, and the memory of one block at a time.
+        compile: backend of torch.compile, such as "inductor", for the blocks of teacher, student and auxiliary.
+        meta_init: build student, auxiliary and averages without weights, and copy the teacher's into each process's share
+            of one block after the other: for networks that the host's memory holds once per process and not four times.
     """
 
     def __init__(
@@ -121,7 +129,10 @@ class FreeFlowModule(Recipe):
         evaluation_guidance: float = 1.5,
         check_teacher: bool = True,
         lora: LoRA | None = None,
-        skip_idle_rows: bool = True,
+        skip_idle_rows: bool | None = None,
+        activation_checkpointing: bool = False,
+        compile: str | None = None,
+        meta_init: bool = False,
     ) -> None:
         super().__init__()
         low, high = guidance_range
@@ -134,15 +145,20 @@ class FreeFlowModule(Recipe):
         self.frozen = Frozen(teacher)
         self._from_teacher = network is None  # and so in the teacher's own parameterisation
         self.lora, self.time_module, self.scalar_scale = lora, time_module, scalar_scale
+        self.meta_init, self.compile_backend, self._is_compiled = meta_init, compile, False
         names = ("student", "auxiliary") if correction_fraction > 0 else ("student",)
         backbones = self._backbones(names, network)
         self.student = self._conditioned(backbones["student"], ("delta", "gamma"))
         self.auxiliary = self._conditioned(backbones["auxiliary"], ("gamma",)) if "auxiliary" in names else None
+        for conditioned in self.networks().values() if activation_checkpointing else ():
+            base = conditioned.hooked
+            recompute(base, list(time_embeddings(base, self.time_module).values()))
         self.prediction, self.delta, self.r = prediction, delta, r
         self.guidance_range, self.guidance_interval = (low, high), (guidance_interval[0], guidance_interval[1])
         self.correction_fraction, self.alpha_ref, self.residual_decay = correction_fraction, alpha_ref, residual_decay
         self.student_lr, self.auxiliary_lr, self.betas, self.eps = student_lr, auxiliary_lr, (betas[0], betas[1]), eps
-        self.evaluation_guidance, self.check_teacher, self.skip_idle_rows = evaluation_guidance, check_teacher, skip_idle_rows
+        self.evaluation_guidance, self.check_teacher = evaluation_guidance, check_teacher
+        self.skip_idle_rows = compile is None if skip_idle_rows is None else skip_idle_rows
         self.alpha, self.t_c = alpha_ref, 0.0
         self._speed = Speed()
         if correction_fraction < 1 and prediction.subtracts_outputs and (found := _dropout(self.student)):
@@ -162,9 +178,14 @@ class FreeFlowModule(Recipe):
                 if network is not None
                 else "lora.networks names the auxiliary network alone, which correction_fraction = 0 leaves out: remove lora"
             )
+        if self.meta_init and (network is not None or lora is not None):
+            raise ValueError("meta_init copies the teacher's own network: leave network and lora out")
         full = [name for name in names if name not in adapted]
-        start = (self.teacher.network() if network is None else network) if full else nn.Identity()
-        found = {name: start if name == full[0] else deepcopy(start) for name in full}  # before hooks and adapters are on it
+        with copies_without_data() if self.meta_init else nullcontext():
+            start = (self.teacher.network() if network is None else network) if full else nn.Identity()
+            found = {
+                name: start if name == full[0] else deepcopy(start) for name in full
+            }  # before hooks and adapters are on it
         return found | {name: self._adapter(name) for name in adapted}
 
     def _adapter(self, name: str) -> Adapter:
@@ -199,12 +220,35 @@ class FreeFlowModule(Recipe):
         twin.load_state_dict(self.student.state_dict())
         return twin
 
+    def sharded(self) -> list[nn.Module]:
+        """With the teacher's backbone, where it has one; another teacher is whole in every process."""
+        return super().sharded() + self._teachers_own()
+
+    def _teachers_own(self) -> list[nn.Module]:
+        try:
+            return [self.teacher.backbone()]
+        except ValueError:  # an analytic one
+            return []
+
+    def missing(self) -> dict[Tensor, Tensor]:
+        if not self.meta_init:
+            return {}
+        copies = [network.get_submodule("backbone") for network in [*self.networks().values(), *self.averages.values()]]
+        return {key: value for copy in copies for key, value in sources(copy, self.teacher.backbone()).items()}
+
+    def configure_model(self) -> None:
+        if self.compile_backend is not None and not self._is_compiled:
+            self._is_compiled = True
+            for network in {*(network.hooked for network in self.networks().values()), *self._teachers_own()}:
+                compile_blocks(network, self.compile_backend)
+        super().configure_model()
+
     @property
     def guided(self) -> bool:
         """Whether the teacher is ever asked for a guided velocity."""
         return self.guidance_range != (1.0, 1.0)
 
-    def networks(self) -> Mapping[str, nn.Module]:
+    def networks(self) -> Mapping[str, ScalarConditioned]:
         return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -219,7 +263,7 @@ class FreeFlowModule(Recipe):
             {"params": [p for p in network.parameters() if p.requires_grad], "lr": rates[name], "name": name}
             for name, network in self.networks().items()
         ]
-        return torch.optim.Adam(groups, betas=self.betas, eps=self.eps, fused=True)
+        return adam(groups, betas=self.betas, eps=self.eps)
 
     def setup(self, stage: str) -> None:
         """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
@@ -231,8 +275,8 @@ class FreeFlowModule(Recipe):
         x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
         half = torch.full((2,), 0.5, device=self.device)
         try:
-            with torch.no_grad():
-                shape = self.student(x, half, condition, delta=half, gamma=half).shape
+            with torch.no_grad():  # a student without weights is the teacher's network, which has been asked already
+                shape = x.shape if self.meta_init else self.student(x, half, condition, delta=half, gamma=half).shape
         except Exception as error:
             raise ValueError(
                 f"the student network fails on two states of shape {list(x.shape)} and {described(condition)} "
@@ -248,7 +292,7 @@ class FreeFlowModule(Recipe):
         """Measure the teacher's sign and direction of time, now that it is where it will run."""
         if not self.check_teacher:
             return
-        with self.trainer.precision_plugin.forward_context():
+        with self.teacher.whole(), self.trainer.precision_plugin.forward_context():  # sharded networks: all ask the same
             evidence = check_convention(self.teacher, device=self.device)
         evidence.raise_if_wrong()
         if evidence.verdict == "unclear":
@@ -282,7 +326,7 @@ class FreeFlowModule(Recipe):
             return torch.randn(n, *shape, generator=generator, device=device)
 
         def gamma(n: int) -> Tensor:
-            return low + (high - low) * torch.rand(n, generator=host)
+            return low + (high - low) * torch.rand(n, generator=host, dtype=torch.float32)
 
         def condition(n: int) -> Any:
             return self.teacher.draw_condition(n, generator)
@@ -354,7 +398,7 @@ class FreeFlowModule(Recipe):
         """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at the same x_r."""
         assert self.auxiliary is not None  # correction_fraction = 0 has no correction rows
         f = flow_map(c.z, output.detach(), torch.ones_like(c.r))
-        g = self.auxiliary(interpolate(f, c.n, c.r), c.r, c.condition, gamma=c.gamma)
+        g = self.auxiliary(interpolate(f, c.n, c.r).to(c.z.dtype), c.r, c.condition, gamma=c.gamma)
         delta_n = objectives.correction(
             lambda z, delta: self._student(z, delta, c.condition, c.gamma),
             lambda x, r: g.detach(),

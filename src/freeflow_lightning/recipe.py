@@ -9,10 +9,14 @@ from typing import Any, NamedTuple
 import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from freeflow_lightning.data import IndexBatch
 from freeflow_lightning.finite import FiniteWatch, largest
+from freeflow_lightning.optimizer import MasterAdam, trained_by
+from freeflow_lightning.parallel import check_strategy, fill, shard, whole
 from freeflow_lightning.teachers import Teacher
 
 
@@ -43,6 +47,17 @@ class Frozen(nn.Module):
         return super()._apply(fn, recurse)
 
 
+class Averages(nn.ModuleDict):
+    """Moving averages: they move with their owner, and stay in float32 where it becomes bfloat16."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Averages":
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)
+
+
 class Recipe(LightningModule, ABC):
     """A training recipe: an abstract LightningModule that the callbacks of this package know how to serve.
 
@@ -54,7 +69,7 @@ class Recipe(LightningModule, ABC):
 
     def __init__(self) -> None:
         super().__init__()
-        self.averages = nn.ModuleDict()
+        self.averages = Averages()
         self._finite = FiniteWatch()
 
     @property
@@ -107,6 +122,29 @@ class Recipe(LightningModule, ABC):
         """The network that samples and metrics come from: the first average, or the raw network without StudentEMA."""
         return next(iter(self.averages.values()), self.trained)
 
+    def weights(self) -> list[Tensor]:
+        """The weights of `trained` in the order of its parameters, in float32 where the optimizer holds them so."""
+        optimizer = self.trainer.optimizers[0]
+        masters = optimizer.masters if isinstance(optimizer, MasterAdam) else {}
+        return [masters.get(p, p.data) for p in self.trained.parameters()]
+
+    def sharded(self) -> list[nn.Module]:
+        """The networks that FSDP2 shards."""
+        return [*self.networks().values(), *self.averages.values()]
+
+    def missing(self) -> dict[Tensor, Tensor]:
+        """Weights that have a shape and no data yet, and what they are copies of."""
+        return {}
+
+    def configure_model(self) -> None:
+        """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
+        strategy = self.trainer.strategy
+        check_strategy(strategy, self.trainer.precision)
+        if isinstance(strategy, ModelParallelStrategy):
+            shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
+        else:
+            fill(self, self.missing())
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let figures be logged at their own step: after resuming from a validation's checkpoint Lightning is one ahead."""
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
@@ -122,24 +160,26 @@ class Recipe(LightningModule, ABC):
         """Measure, check and, if asked, clip the gradient norm of each network by itself.
 
         From the first number on that is not finite, a fused optimizer leaves the weights as they are, on the device and by
-        itself; for any other the host waits for the norms.
+        itself; for any other, and for sharded weights, the host waits for the norms.
         """
         if gradient_clip_algorithm not in (None, "norm"):
             raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
-        fused, groups = optimizer.defaults.get("fused"), dict(zip(self.networks(), optimizer.param_groups, strict=True))
-        gradients = {name: [p.grad for p in group["params"] if p.grad is not None] for name, group in groups.items()}
-        lengths = torch.stack(torch._foreach_norm([g for each in gradients.values() for g in each]))
+        groups = dict(zip(self.networks(), trained_by(optimizer), strict=True))
+        gradients = {name: [p.grad for p in weights if p.grad is not None] for name, weights in groups.items()}
+        every = [gradient for each in gradients.values() for gradient in each]
+        lengths = whole(torch.stack(torch._foreach_norm(every)))
         names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
+        skips = optimizer.defaults.get("fused") and not any(isinstance(gradient, DTensor) for gradient in every)
         self._finite.add(self.global_step, names, lengths)
-        self._raise_if_broken(wait=not fused)
-        if fused:
+        self._raise_if_broken(wait=not skips)
+        if skips:
             optimizer.found_inf = self._finite.broken
         if not (gradient_clip_val or self.logs_now):
             return
         norms = [part.norm() for part in lengths.split([len(each) for each in gradients.values()])]
         if gradient_clip_val:
-            for norm, group in zip(norms, groups.values(), strict=True):
-                torch.nn.utils.clip_grads_with_norm_(group["params"], gradient_clip_val, norm)
+            for norm, weights in zip(norms, groups.values(), strict=True):
+                torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
         if self.logs_now:
             self.log_dict({f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)})
 

@@ -14,8 +14,9 @@ from safetensors.torch import load, save_file
 from torch import Tensor, nn
 
 from freeflow_lightning.data import IndexRange
-from freeflow_lightning.flow import solve
+from freeflow_lightning.flow import solve, take
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
+from freeflow_lightning.parallel import whole
 from freeflow_lightning.processes import Processes
 from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
 from freeflow_lightning.teachers import Teacher
@@ -147,12 +148,13 @@ def draw_table(
     """
     builder = TableBuilder(network, kept)
     for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
+        z, condition = which.noise(teacher, batch.indices, device)
+        drawn = evaluate_rows(draw, z, condition)  # padding too: sharded networks need every process
         index = batch.indices[batch.indices < count]
         if not len(index):
             continue
-        z, condition = which.noise(teacher, index, device)
-        seen = pictures(teacher, evaluate_rows(draw, z, condition), batch_size=decode_batch_size)
-        builder.add(index, seen, labels_of(teacher, condition))
+        seen = pictures(teacher, drawn[: len(index)], batch_size=decode_batch_size)
+        builder.add(index, seen, labels_of(teacher, take(condition, torch.arange(len(index), device=z.device))))
         if advance is not None:
             advance(len(index))
     parts = processes.gather(builder.part())
@@ -261,6 +263,6 @@ def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
     digests = []
     for name, value in sorted(tensors.items()):
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(value.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(whole(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         digests.append(digest.digest())
     return digests

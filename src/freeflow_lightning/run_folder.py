@@ -32,10 +32,30 @@ def last_checkpoint(folder: Path) -> Path:
         FileNotFoundError: no run in the folder has written one.
     """
     for n in reversed(versions(folder)):
-        written = sorted((folder / f"version_{n}" / "checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-        if written:
-            return written[-1]
+        written = newest(list((folder / f"version_{n}" / "checkpoints").glob("*.ckpt")))
+        if written is not None:
+            return written
     raise FileNotFoundError(f"--ckpt_path last: no run in {folder} has written a checkpoint; leave it out to start anew")
+
+
+def job_file() -> str:
+    """The name of the empty file by which a SLURM job finds its run again; empty outside of SLURM."""
+    job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
+    task = os.environ.get("SLURM_ARRAY_TASK_ID")
+    return f"slurm_{job}" + (f"_{task}" if task else "") if job else ""
+
+
+def checkpoint_of_job(folder: Path) -> Path | None:
+    """The newest checkpoint of this SLURM job's earlier start, where the job was requeued and had written one."""
+    if not int(os.environ.get("SLURM_RESTART_COUNT", "0")) or not job_file():
+        return None
+    runs = [marker.parent for marker in folder.glob(f"version_*/{job_file()}")]
+    return newest([path for run in runs for path in (run / "checkpoints").glob("*.ckpt")])
+
+
+def newest(paths: list[Path]) -> Path | None:
+    """The one written last."""
+    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
 
 
 def version_of(checkpoint: Path, folder: Path) -> int | None:

@@ -104,7 +104,7 @@ def test_with_lora_and_recomputed_activations_the_gradients_are_those_without(na
     save_whole(name)
     embed(freeflow)
     for version, checkpointing in enumerate((False, True)):
-        write_config(name, lora={"rank": 2}, teacher={"gradient_checkpointing": checkpointing})
+        write_config(name, lora={"rank": 2}, activation_checkpointing=checkpointing)
         run(freeflow, "fit", "--config", "run.yaml")
         assert metrics(version).keys() == {"0", "1", "2", "3"}
     first, second = ({step: float(value) for step, value in metrics(version).items()} for version in (0, 1))

@@ -5,6 +5,7 @@ from freeflow_lightning.callbacks.ema import StudentEMA
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
 from freeflow_lightning.callbacks.progress import DistillationProgress, NetworkSummary
+from freeflow_lightning.callbacks.requeue import Requeue
 from freeflow_lightning.callbacks.samples import SampleGrid
 from freeflow_lightning.callbacks.save_teacher import SaveTeacher
 from freeflow_lightning.callbacks.trajectory import TrajectoryError
@@ -17,6 +18,7 @@ __all__ = [
     "HealthMonitor",
     "NetworkSummary",
     "PeriodicFID",
+    "Requeue",
     "SampleGrid",
     "SaveTeacher",
     "StudentEMA",

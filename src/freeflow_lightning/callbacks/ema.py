@@ -43,7 +43,8 @@ class StudentEMA(Callback):
             raise ValueError(f"expected one or more different decays in [0, 1), got {list(decays)}")
         self.decays = tuple(decays)
         self._updated_at = 0
-        self._weights: dict[float, tuple[list[Tensor], list[Tensor]]] = {}
+        self._fresh: list[Tensor] = []
+        self._averages: dict[float, list[Tensor]] = {}
         self._buffers: list[tuple[Tensor, Tensor]] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -51,15 +52,13 @@ class StudentEMA(Callback):
             raise ValueError(f"StudentEMA serves a Recipe (FreeFlowModule, FlowMatchingModule), got {type(pl_module).__name__}")
         for decay in self.decays:
             if (name := average_name(decay)) not in pl_module.averages:
-                pl_module.averages[name] = pl_module.twin(name).requires_grad_(False).eval()
+                pl_module.averages[name] = pl_module.twin(name).float().requires_grad_(False).eval()
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step
         averages = {decay: pl_module.averages[average_name(decay)] for decay in self.decays}
-        fresh: list[Tensor] = list(
-            pl_module.trained.parameters()
-        )  # once: walking small networks takes longer than averaging them
-        self._weights = {decay: (list(average.parameters()), fresh) for decay, average in averages.items()}
+        self._fresh = pl_module.weights()  # once: walking small networks takes longer than averaging them
+        self._averages = {decay: list(average.parameters()) for decay, average in averages.items()}
         self._buffers = [pair for x in averages.values() for pair in zip(x.buffers(), pl_module.trained.buffers(), strict=True)]
 
     @torch.no_grad()
@@ -67,7 +66,8 @@ class StudentEMA(Callback):
         if trainer.global_step == self._updated_at:  # gradients are still being accumulated
             return
         self._updated_at = trainer.global_step
-        for decay, (average, fresh) in self._weights.items():
+        fresh = [weight.to(torch.float32) for weight in self._fresh]
+        for decay, average in self._averages.items():
             torch._foreach_lerp_(average, fresh, 1 - decay_at(trainer.global_step, decay))
         for old, new in self._buffers:
             old.copy_(new)

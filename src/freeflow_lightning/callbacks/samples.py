@@ -51,6 +51,7 @@ class SampleGrid(Callback):
             sampler = Sampler(self.method, self.steps, pl_module.evaluation_guidance)
             self._teacher_samples = pictures(teacher, sampler(teacher, z, condition)).cpu()
         drawn = pictures(teacher, pl_module.generate(z, condition)).cpu()
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
         if not trainer.is_global_zero:
             return
         show = plots.rows if drawn.ndim == 4 else plots.points
@@ -58,5 +59,4 @@ class SampleGrid(Callback):
         for logger in trainer.loggers:
             if isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("samples", plots.pixels(figure), trainer.global_step, dataformats="HWC")
-        folder = Path(trainer.log_dir or trainer.default_root_dir)
         plots.save(figure, folder / "samples" / f"step_{trainer.global_step:07d}.png")

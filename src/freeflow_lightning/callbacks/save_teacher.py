@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from freeflow_lightning.parallel import whole
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.teachers import SiTVelocity, save_sit
 
@@ -18,5 +19,7 @@ class SaveTeacher(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         network = pl_module.evaluated
         assert isinstance(network, SiTVelocity)  # `setup` has seen to it, and an average is a copy
+        weights = {key: whole(value) for key, value in network.net.state_dict().items()}  # every process adds its shards
+        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
         if trainer.is_global_zero:
-            save_sit(Path(trainer.log_dir or trainer.default_root_dir) / "teacher.safetensors", network)
+            save_sit(folder / "teacher.safetensors", network, weights)

@@ -103,6 +103,7 @@ class Report(NamedTuple):
     peak_flops: float | None
     clock: str
     seconds: float
+    compiled: bool
 
     @property
     def rounds(self) -> list[Round]:
@@ -159,7 +160,7 @@ def bench(
     subject = subject._replace(batch_size=batch_size or subject.batch_size, precision=precision or subject.precision)
     report = measure(subject, pick_device(device), rounds=steps, compiled=compile)
     facts = {"command": " ".join(["freeflow", *sys.argv[1:]]), "machine": machine(pick_device(device))}
-    figures = facts | as_figures(report) | {"compiled": compile}
+    figures = facts | as_figures(report) | {"compiled": report.compiled}
     show(Console(highlight=False), report, figures)
     if output is not None:
         Path(output).write_text(json.dumps(figures, indent=1) + "\n")
@@ -230,7 +231,9 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
     start = time.perf_counter()
     costs = estimated(subject)
     module, clock = subject.make(subject.teacher), Clock(device)
-    module.skip_idle_rows &= not compiled
+    if compiled and module.compile_backend is None:
+        module.compile_backend, module.skip_idle_rows = "inductor", False
+    compiled = module.compile_backend is not None
     side = SideBySide(clock, rounds, warmup=4 if compiled else 2)
     steady = [callback for callback in subject.callbacks if not isinstance(callback, ONLY_AT_TIMES)]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
@@ -248,9 +251,6 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        if compiled:
-            for network in [*module.networks().values(), module.teacher]:
-                network.compile(dynamic=False)
         trainer.fit(module, PriorDataModule(subject.batch_size, length=side.steps, seed=subject.seed))
         module.to(device)  # a Trainer leaves it on the CPU
         options: dict[str, Any] = {"rounds": max(3, rounds // 2), "context": trainer.precision_plugin.forward_context}
@@ -260,7 +260,7 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
         }
         fid = fid_seconds(subject, module, clock)
     peak = peak_flops(machine(device)["device"], subject.precision)
-    return Report(subject, costs, side, drawn, fid, peak, clock.name, time.perf_counter() - start)
+    return Report(subject, costs, side, drawn, fid, peak, clock.name, time.perf_counter() - start, compiled)
 
 
 def estimated(subject: Subject) -> Costs | None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO
+from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
@@ -17,8 +18,9 @@ from freeflow_lightning.checkpoint import AtomicCheckpointIO
 from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.data import PriorDataModule
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.parallel import refusal
 from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.run_folder import ROOT, MetricsCSV, last_checkpoint, next_version, version_of
+from freeflow_lightning.run_folder import ROOT, MetricsCSV, checkpoint_of_job, last_checkpoint, next_version, version_of
 
 
 class Parser(BriefErrors, LightningArgumentParser):
@@ -50,6 +52,12 @@ class FreeFlowCLI(LightningCLI):
         self.folder = Path(ROOT) / self.run_name
         if config.get("ckpt_path") == "last":
             config.ckpt_path = str(last_checkpoint(self.folder))
+        if self.subcommand == "fit" and (earlier := checkpoint_of_job(self.folder)) is not None:
+            config.ckpt_path = str(earlier)  # a requeued job goes on, whatever it was first started from
+        strategy = config.trainer.strategy
+        name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2]
+        if name.lower().startswith(("fsdp_", "fsdpstrategy", "deepspeed")) or name == "fsdp":
+            raise ValueError(refusal("deepspeed" if name.lower().startswith("deepspeed") else "fsdp"))
         path = str(config.get("ckpt_path") or "")
         elsewhere = path in ("", "best", "hpc", "registry") or "://" in path  # Lightning finds these
         self.start_step = 0 if elsewhere else resume_step(path)
@@ -69,6 +77,8 @@ class FreeFlowCLI(LightningCLI):
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
         if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
             own.append(callbacks.DistillationProgress())
+        if SLURMEnvironment.detect() and not any(isinstance(c, callbacks.Requeue) for c in given):
+            own.append(callbacks.Requeue())  # the last: after the averages' update
         if config.logger in (None, True):
             kwargs["logger"] = self._loggers()
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []

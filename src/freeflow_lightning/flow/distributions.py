@@ -31,7 +31,7 @@ class LogitNormal(TimeDistribution):
             raise ValueError(f"expected a standard deviation of at least 0, got {self.std}")
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        normal = torch.randn(n, generator=generator, device=generator.device)
+        normal = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float32)
         return torch.sigmoid(self.mean + self.std * normal)
 
 
@@ -47,7 +47,9 @@ class Uniform(TimeDistribution):
             raise ValueError(f"expected 0 <= low <= high <= 1, got [{self.low}, {self.high}]")
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        return self.low + (self.high - self.low) * torch.rand(n, generator=generator, device=generator.device)
+        return self.low + (self.high - self.low) * torch.rand(
+            n, generator=generator, device=generator.device, dtype=torch.float32
+        )
 
 
 @dataclass(frozen=True)
@@ -67,7 +69,7 @@ class WithAtom(TimeDistribution):
             raise ValueError(f"expected a probability and a place in [0, 1], got {self.probability} and {self.at}")
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        hit = torch.rand(n, generator=generator, device=generator.device) < self.probability
+        hit = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32) < self.probability
         return torch.where(hit, self.at, self.base.sample(n, generator))
 
 

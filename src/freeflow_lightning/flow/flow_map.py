@@ -49,7 +49,15 @@ class ExactJVP(Derivative):
     def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
         with forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
             dual = forward_ad.make_dual(delta, torch.ones_like(delta))
-            tangent = forward_ad.unpack_dual(F(z, dual)).tangent
+            try:
+                tangent = forward_ad.unpack_dual(F(z, dual)).tangent
+            except (NotImplementedError, RuntimeError) as error:
+                if "forward AD" not in str(error) and "jvp" not in str(error):
+                    raise
+                raise RuntimeError(
+                    f"the exact derivative meets an operation without a forward-mode rule ({str(error).splitlines()[0]}): use "
+                    "CentralDifference or DiscretePrediction, or a network whose attention is scaled_dot_product_attention"
+                ) from error
         if tangent is None:
             raise RuntimeError(
                 "the exact derivative got no tangent: the network ignores delta or detaches it; "
@@ -80,7 +88,7 @@ class CentralDifference(Derivative):
     def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
         lower, upper = (delta - self.h).clamp(min=0), (delta + self.h).clamp(max=1)
         with _full_precision(z):
-            return (F(z, upper) - F(z, lower)) / expand(upper - lower, z)
+            return _quotient(F(z, upper), F(z, lower), upper - lower)
 
 
 @dataclass(frozen=True)
@@ -104,7 +112,7 @@ class ForwardDifference(Derivative):
         known = output is not None and not torch.is_autocast_enabled(z.device.type)
         with _full_precision(z):
             here = output if known and output is not None else F(z, delta)
-            return (F(z, other) - here) / expand(other - delta, z)
+            return _quotient(F(z, other), here, other - delta)
 
 
 def _check_width(h: float) -> None:
@@ -114,3 +122,12 @@ def _check_width(h: float) -> None:
 
 def _full_precision(z: Tensor) -> torch.autocast:
     return torch.autocast(z.device.type, enabled=False)
+
+
+def _quotient(one: Tensor, other: Tensor, distance: Tensor) -> Tensor:
+    if one.element_size() < 4:
+        raise ValueError(
+            f"a difference quotient of {str(one.dtype).removeprefix('torch.')} outputs is noise several times its size: use "
+            "ExactJVP or DiscretePrediction, or a precision with float32 weights (32-true, bf16-mixed)"
+        )
+    return (one - other) / expand(distance, one)

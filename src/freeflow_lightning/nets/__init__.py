@@ -1,5 +1,6 @@
 """Networks: SiT and an MLP, their embeddings, and extra scalar inputs for any backbone."""
 
+from freeflow_lightning.nets.blocks import blocks, compile_blocks, recompute
 from freeflow_lightning.nets.conditioning import Backbone, ScalarConditioned, time_embeddings
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table, sinusoid
 from freeflow_lightning.nets.lora import Adapter, LoRA, merge
@@ -16,8 +17,11 @@ __all__ = [
     "ScalarConditioned",
     "ScalarEmbedder",
     "SiT",
+    "blocks",
+    "compile_blocks",
     "merge",
     "position_table",
+    "recompute",
     "sinusoid",
     "time_embeddings",
 ]

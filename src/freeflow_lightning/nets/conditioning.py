@@ -81,6 +81,7 @@ class ScalarConditioned(nn.Module):
         hooked: nn.Module | None = None,
     ) -> None:
         super().__init__()
+        self.hooked: nn.Module
         seen = backbone if hooked is None else hooked
         leaves = time_embeddings(seen, time_module)
         name, leaf = next(iter(leaves.items()))
@@ -89,6 +90,7 @@ class ScalarConditioned(nn.Module):
             raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
         width = len(layers[-1])
         self.backbone, self.scalars, self.time_module, self.scale = backbone, scalars, time_module, scale
+        object.__setattr__(self, "hooked", seen)  # not registered
         self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
         factors = scale if isinstance(scale, Mapping) else dict.fromkeys(scalars, scale)
         self.embedders = nn.ModuleDict(

@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Generator, Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from freeflow_lightning.flow import interval_guidance
-from freeflow_lightning.nets import Backbone, time_embeddings
+from freeflow_lightning.nets import Backbone
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
 from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
@@ -101,7 +100,6 @@ class DiffusersTeacher(Teacher):
         family: convention of a class that this package does not know, or instead of the one that it knows.
         guidance: linear for u_gamma of the paper; pipeline to follow it by what the family's pipeline does to a guided
             velocity (Qwen-Image, Lumina2: the conditional velocity's norm).
-        gradient_checkpointing: let student and auxiliary recompute the activations of a block in the backward pass.
         revision: of the repository.
         variant: of the weight files, for example fp16.
 
@@ -119,7 +117,6 @@ class DiffusersTeacher(Teacher):
         subfolder: str | None = None,
         family: Family | None = None,
         guidance: Literal["linear", "pipeline"] = "linear",
-        gradient_checkpointing: bool = False,
         revision: str | None = None,
         variant: str | None = None,
     ) -> None:
@@ -142,12 +139,6 @@ class DiffusersTeacher(Teacher):
         if guidance == "pipeline" and row.rescale is None:
             raise ValueError(f"the guidance of {pipeline.class_name}'s pipeline is linear: leave guidance: pipeline out")
         self.rescale = row.rescale if guidance == "pipeline" else None
-        if gradient_checkpointing:
-            if len(time_embeddings(self.function)) > 1:
-                raise ValueError(
-                    f"the blocks of {pipeline.class_name} embed the time themselves: leave gradient_checkpointing out"
-                )
-            net.enable_gradient_checkpointing(recomputed)
         self.decoder = PipelineDecoder(pipeline, row, self.latent_size)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -260,24 +251,3 @@ def keep_labels(net: Any) -> Any:
         if type(module).__name__ == "LabelEmbedding":
             module.dropout_prob = 0.0
     return net
-
-
-def recomputed(block: nn.Module, *inputs: Any) -> Any:
-    """A block whose activations the backward pass computes again, with the adapters that were on in the forward pass."""
-    layers = [module for module in block.modules() if "_disable_adapters" in vars(module)]  # peft's
-    forward = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
-
-    def run(*again: Any) -> Any:
-        now = [(layer._active_adapter, layer._disable_adapters) for layer in layers]
-        _switch(layers, forward)
-        try:
-            return block(*again)
-        finally:
-            _switch(layers, now)
-
-    return checkpoint(run, *inputs, use_reentrant=False)
-
-
-def _switch(layers: list[Any], states: list[tuple[Any, Any]]) -> None:
-    for layer, (active, disabled) in zip(layers, states, strict=True):
-        layer._active_adapter, layer._disable_adapters = active, disabled

@@ -218,10 +218,10 @@ class _Reading(Teacher):
         return self.function(x, t, condition)
 
 
-def save_sit(path: str | Path, network: SiTVelocity) -> None:
-    """Write a SiT's weights with its architecture (SiT's arguments) and convention into one safetensors file."""
+def save_sit(path: str | Path, network: SiTVelocity, weights: dict[str, Tensor] | None = None) -> None:
+    """Write a SiT's weights, or the given ones, with its architecture and convention into one safetensors file."""
     about = {"architecture": json.dumps(network.net.architecture), "convention": network.convention}
-    save_file({key: value.contiguous().cpu() for key, value in network.net.state_dict().items()}, str(path), about)
+    save_file({key: value.contiguous().cpu() for key, value in (weights or network.net.state_dict()).items()}, str(path), about)
 
 
 def load_sit(path: str | Path) -> SiTVelocity:

@@ -1,0 +1,99 @@
+"""Runs of a tiny SiT, one after the other: torchrun --nproc_per_node 2 parallel_run.py '[{"name": "a", "strategy": ...}]'."""
+
+import json
+import os
+import sys
+
+import torch
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed.tensor import DTensor
+
+from freeflow_lightning import FreeFlowModule
+from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
+from freeflow_lightning.checkpoint import AtomicCheckpointIO
+from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
+from freeflow_lightning.parallel import FSDP2, whole
+from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
+from nets.random_weights import tiny_sit
+from tiny import data, shaken, trainer
+
+PREDICTIONS = {"discrete": DiscretePrediction(4), "continuous": ContinuousPrediction()}
+
+
+def teacher() -> VelocityTeacher:
+    net = tiny_sit(3)
+    return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
+
+
+def module(prediction: str = "discrete", shake: bool = True, **settings) -> FreeFlowModule:
+    """Adam's eps is large, or gradients that are 0 but for rounding (those of key biases) would become steps."""
+    torch.manual_seed(0)
+    fixed = {"student_lr": 1e-3, "auxiliary_lr": 2e-3, "check_teacher": False, "eps": 1e-3}
+    made = FreeFlowModule(teacher(), prediction=PREDICTIONS[prediction], **fixed, **settings)
+    for seed, network in enumerate(made.networks().values()):
+        if shake:
+            shaken(network.embedders, seed, 0.1)  # or delta and gamma would have no effect yet
+    return made
+
+
+class Seen(Callback):
+    """What a step logged."""
+
+    def __init__(self) -> None:
+        self.figures: list[dict[str, float]] = []
+
+    def on_train_batch_end(self, trainer, pl_module, *_):
+        names = ("correction/lambda", "gradient/student", "gradient/auxiliary")
+        self.figures.append({name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics})
+
+
+def run(
+    name: str,
+    strategy: str = "auto",
+    steps: int = 4,
+    size: int = 8,
+    accumulate: int = 1,
+    clip: float | None = None,
+    resume: str | None = None,
+    validate: bool = False,
+    sharded: bool = False,
+    precision: str = "32-true",
+    settings: dict | None = None,
+) -> None:
+    m, seen = module(**(settings or {})), Seen()
+    watchers = [
+        SampleGrid(3, steps=2),
+        TrajectoryError(8, 2, 4),
+        HealthMonitor(count=8, steps=2),
+        PeriodicFID(FrechetDistance(FlatFeatures(48)), reference_samples=101, steps=2, cache=f"cache_{name}"),
+    ]
+    keep = ModelCheckpoint("checkpoints", name, every_n_train_steps=steps, enable_version_counter=False)
+    made = trainer(
+        devices=int(os.environ.get("WORLD_SIZE", "1")),
+        strategy=FSDP2(save_distributed_checkpoint=True) if sharded else strategy,
+        max_steps=steps,
+        accumulate_grad_batches=accumulate,
+        gradient_clip_val=clip,
+        precision=precision,
+        enable_checkpointing=True,
+        callbacks=[StudentEMA([0.9]), seen, *(watchers if validate else []), keep],
+        plugins=[AtomicCheckpointIO()],
+        default_root_dir=name,
+    )
+    prior = data(batch_size=size, length=steps * accumulate, val_samples=51 if validate else 0, val_batch_size=8)
+    figures = made.validate(m, prior, verbose=False)[0] if validate else {}
+    made.fit(m, prior, ckpt_path=resume)
+    weights = {key: whole(value.detach()) for key, value in m.state_dict().items()}
+    held = {label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.inventory()}
+    torch.save({"weights": weights, "seen": seen.figures, "figures": figures, "held": held}, f"{name}_{made.global_rank}.pt")
+
+
+def local(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
+
+
+if __name__ == "__main__":
+    for options in json.loads(sys.argv[1]):
+        run(**options)

@@ -1,0 +1,180 @@
+"""DDP and FSDP2 over gloo are one process with everybody's rows, and each reads what the others wrote."""
+
+import contextlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from freeflow_lightning import FlowMap
+from freeflow_lightning.callbacks.ema import average_name, decay_at
+from freeflow_lightning.checkpoint import read_sharded
+from parallel_run import module, run, teacher
+from tiny import drawn_together, same
+
+SIZE, ACCUMULATE, CLIP = 8, 2, 0.05
+COMMON = {"size": SIZE, "accumulate": ACCUMULATE, "clip": CLIP}
+HERE = Path(__file__).parent
+
+
+def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:
+    """What each process of each run holds in the end, by torchrun in the current folder."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(port)]
+    paths = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
+    with Path("said.txt").open("w+") as said:
+        group = subprocess.Popen(
+            [*torchrun, str(HERE / "parallel_run.py"), json.dumps(runs)],
+            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+            stdout=said,
+            stderr=said,
+            start_new_session=True,
+        )
+        try:
+            code = group.wait(timeout=300)
+        finally:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(group.pid, signal.SIGKILL)  # torchrun's own processes too
+            group.wait()
+    assert code == 0, Path("said.txt").read_text()[-6000:]
+    return {r["name"]: [torch.load(f"{r['name']}_{rank}.pt", weights_only=True) for rank in range(processes)] for r in runs}
+
+
+def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
+    """Weights and figures of plain PyTorch in one process with the rows of all ranks, average and clipping included."""
+    m = module(**settings)
+    m.averages[average_name(0.9)] = average = m.twin("average")
+    optimizer, figures = m.configure_optimizers(), []
+    for step in range(steps):
+        optimizer.zero_grad()
+        for micro in range(ACCUMULATE):
+            p, c = drawn_together(m, SIZE, step * ACCUMULATE + micro, ranks)
+            done = m.step(p, c)
+            (done.loss / ACCUMULATE).backward()
+        norms = {
+            f"gradient/{n}": float(torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)) for n, net in m.networks().items()
+        }
+        figures.append({"correction/lambda": float(done.lam)} | norms)
+        optimizer.step()
+        with torch.no_grad():
+            for old, new in zip(average.parameters(), m.student.parameters(), strict=True):
+                old.lerp_(new, 1 - decay_at(step + 1, 0.9))
+    return m.state_dict(), figures
+
+
+def assert_close(found: dict, expected: dict, start: dict, share: float = 1e-2) -> None:
+    """Within a share of what each weight has moved."""
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        moved = (value - start[name]).abs().max() if name in start else value.abs().max()
+        assert (found[name] - value).abs().max() <= share * moved + 1e-6, name
+
+
+def start() -> dict:
+    m = module()
+    return m.state_dict() | {f"averages.ema_0_9.{k}": v for k, v in m.student.state_dict().items()}
+
+
+@pytest.mark.slow
+def test_two_processes_under_every_strategy(tmp_path):
+    """Accumulation, clipping, averages, validation and checkpoints; then on from one another's checkpoints."""
+    more = COMMON | {"steps": 6}
+    runs = [
+        {"name": "ddp", "strategy": "ddp", "validate": True, **COMMON},
+        {"name": "file", "strategy": "fsdp2", "validate": True, **COMMON},
+        {"name": "folder", "sharded": True, **COMMON},
+        {"name": "ddp_from_folder", "strategy": "ddp", "resume": "checkpoints/folder.ckpt", **more},
+        {"name": "file_from_ddp", "strategy": "fsdp2", "resume": "checkpoints/ddp.ckpt", **more},
+        {"name": "folder_from_file", "sharded": True, "resume": "checkpoints/file.ckpt", **more},
+        {"name": "file_from_folder", "strategy": "fsdp2", "resume": "checkpoints/folder.ckpt", **more},
+    ]
+    found = launch(2, runs)
+    for both in found.values():
+        assert same(both[0]["weights"], both[1]["weights"])
+    first = {name: both[0] for name, both in found.items()}
+
+    begin, (weights, figures) = start(), reference(2, 4)
+    for name in ("ddp", "file", "folder"):
+        assert_close(first[name]["weights"], weights, begin)
+        last_of_each_step = first[name]["seen"][ACCUMULATE - 1 :: ACCUMULATE]
+        for seen, expected in zip(last_of_each_step, figures, strict=True):
+            assert seen == pytest.approx(expected, rel=1e-3)
+    assert all(figure["gradient/student"] > CLIP for figure in figures)
+    further, _ = reference(2, 6)
+    for name in ("ddp_from_folder", "file_from_ddp", "folder_from_file", "file_from_folder"):
+        assert_close(first[name]["weights"], further, begin)
+
+    whole, halves = first["ddp"]["held"], [rank["held"] for rank in found["file"]]
+    assert halves[0].keys() == {"teacher", "student", "auxiliary", "ema_0_9"}
+    for name, count in whole.items():  # padded to whole rows
+        assert count <= halves[0][name] + halves[1][name] <= 1.01 * count
+        assert halves[0][name] < 0.6 * count, name
+    one = validated_alone()
+    shared = [name for name in one if name.startswith(("fid/", "error/"))]  # diversity is each process's own
+    assert {"fid/student", "fid/floor", "error/endpoint"} < set(shared)
+    for name in ("ddp", "file"):
+        assert [first[name]["figures"][figure] for figure in shared] == pytest.approx(
+            [one[figure] for figure in shared], rel=1e-3
+        )
+    assert first["file"]["figures"] == pytest.approx(first["ddp"]["figures"], rel=1e-3)
+    assert len(list(Path("file/samples").glob("*.png"))) == len(list(Path("ddp/samples").glob("*.png"))) >= 2
+
+    by_path = {
+        kind: FlowMap.from_checkpoint(f"checkpoints/{kind}.ckpt", teacher=teacher()) for kind in ("ddp", "file", "folder")
+    }
+    for name, value in by_path["folder"].network.state_dict().items():
+        assert torch.equal(value, first["folder"]["weights"][f"averages.ema_0_9.{name}"])
+    samples = {kind: student.sample(4) for kind, student in by_path.items()}
+    for kind in ("file", "folder"):
+        assert torch.allclose(samples[kind], samples["ddp"], atol=1e-3)
+
+    held = read_sharded(Path("checkpoints/folder.ckpt"))
+    plain = torch.load("checkpoints/ddp.ckpt", weights_only=True)
+    assert held.keys() == plain.keys()
+    for k, state in plain["optimizer_states"][0]["state"].items():
+        assert torch.allclose(held["optimizer_states"][0]["state"][k]["exp_avg"], state["exp_avg"], atol=1e-6), k
+    run("alone", resume="checkpoints/folder.ckpt", **more)  # and in one process, where other rows are drawn
+    assert torch.load("checkpoints/alone.ckpt", weights_only=True)["global_step"] == 6
+
+
+def validated_alone() -> dict:
+    run("one", validate=True, steps=1)
+    return torch.load("one_0.pt", weights_only=True)["figures"]
+
+
+@pytest.mark.slow
+def test_fsdp2_with_what_can_be_combined_with_it():
+    settings = {
+        "exact": {"prediction": "continuous"},
+        "filled": {"meta_init": True, "shake": False},
+        "recomputed": {"activation_checkpointing": True, "compile": "aot_eager"},
+    }
+    runs = [{"name": name, "strategy": "fsdp2", **COMMON, "steps": 2, "settings": s} for name, s in settings.items()]
+    found = launch(2, runs)
+    for name, setting in settings.items():
+        weights, _ = reference(2, 2, **{key: value for key, value in setting.items() if key in ("prediction", "shake")})
+        assert_close(found[name][0]["weights"], weights, start())
+
+
+@pytest.mark.slow
+def test_four_processes_and_another_number_of_them():
+    launch(2, [{"name": "two", "sharded": True, **COMMON}])
+    runs = [
+        {"name": "ddp4", "strategy": "ddp", **COMMON},
+        {"name": "fsdp4", "strategy": "fsdp2", **COMMON},
+        {"name": "resumed", "sharded": True, "resume": "checkpoints/two.ckpt", **COMMON, "steps": 5},
+    ]
+    found = launch(4, runs)
+    weights, _ = reference(4, 4)
+    for name in ("ddp4", "fsdp4"):
+        assert same(found[name][0]["weights"], found[name][3]["weights"])
+        assert_close(found[name][0]["weights"], weights, start())
+    assert torch.load("checkpoints/resumed.ckpt/meta.pt", weights_only=True)["global_step"] == 5
