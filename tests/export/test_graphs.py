@@ -42,6 +42,7 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
     inputs = {entry.name for entry in session.get_inputs()}
     assert inputs <= {"z", "gamma", "labels"}
     assert {"z", "gamma"} <= inputs
+    assert {entry.shape[0] for entry in session.get_inputs()} == {"batch"}
     for n in (1, 7, 32):
         part = example(made, n)
         x = torch.from_numpy(session.run(None, {k: v.numpy() for k, v in part.inputs().items() if k in inputs})[0])
@@ -96,6 +97,16 @@ def test_other_samples_are_refused(tmp_path):
     ):
         with pytest.raises(ValueError, match=r"x.onnx gives other samples than the student"):
             agreement(map_, part, wrong, tmp_path / "x.onnx")
+
+
+def test_samples_that_are_no_pictures_are_compared_by_their_values(tmp_path):
+    made = students.mlp()
+    part = example(made)
+    right = lambda rows: made(rows.z, rows.condition, rows.gamma)
+    found = agreement(OneStep(made.network), part, lambda rows: right(rows) + 1e-5, tmp_path / "x.onnx")
+    assert found.words().startswith("largest difference 1.0e-05")
+    with pytest.raises(ValueError, match=r"x.onnx gives other samples than the student"):
+        agreement(OneStep(made.network), part, lambda rows: 1.02 * right(rows), tmp_path / "x.onnx")
 
 
 def test_the_first_rows_of_an_example():

@@ -3,7 +3,6 @@
 import json
 import shutil
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,6 +13,7 @@ from freeflow_lightning.export import foreign
 from freeflow_lightning.nets import ScalarConditioned, merge
 from freeflow_lightning.teachers import GaussianPath, LatentDecoder, LatentSpace, PathTeacher, SiTVelocity, VelocityTeacher
 from nets.random_weights import tiny_sit
+from test_own_network import EXAMPLE
 
 from . import students
 from .students import STUDENTS
@@ -152,7 +152,7 @@ def test_arguments_are_those_of_the_training_config(tmp_path):
 
 def test_the_documented_example_of_ones_own_network(tmp_path, monkeypatch):
     """A network inside a network: its arguments name the inner one by class path."""
-    monkeypatch.syspath_prepend(str(Path(__file__).parents[2] / "examples" / "own_network"))
+    monkeypatch.syspath_prepend(str(EXAMPLE))
     import my_unet
 
     torch.save(my_unet.UNet().state_dict(), tmp_path / "unet.pt")

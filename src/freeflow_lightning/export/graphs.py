@@ -127,7 +127,14 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
     try:
         with _quiet():
             torch.onnx.export(
-                program, (), path, input_names=names, output_names=["sample"], dynamo=True, external_data=_large(map_)
+                program,
+                (),
+                path,
+                input_names=names,
+                output_names=["sample"],
+                dynamo=True,
+                dynamic_shapes=tuple(shape for shape in _shapes(example, "batch") if shape is not None),
+                external_data=_large(map_),
             )
     except Exception as error:
         raise ValueError(f"this student cannot be written as ONNX ({_reason(error)})") from error
@@ -176,18 +183,22 @@ def _exported(map_: OneStep, example: Example) -> tuple[torch.export.ExportedPro
     first: Exception | None = None
     for most in LARGEST_BATCH:
         batch = torch.export.Dim("batch", min=1, max=most)
-        named = isinstance(example.condition, dict)
-        rows: Any = {name: {0: batch} for name in example.condition} if named else {0: batch}
-        shapes = ({0: batch}, {0: batch}, None if example.condition is None else rows)
         try:
             with torch.no_grad(), _quiet():
-                return torch.export.export(map_, tuple(example), dynamic_shapes=shapes), most
+                return torch.export.export(map_, tuple(example), dynamic_shapes=_shapes(example, batch)), most
         except Exception as error:  # whatever tracing meets: its errors have no common class
             first = first or error
     assert first is not None
     raise ValueError(
         f"torch.export cannot follow this student's network ({_reason(first)}): leave --onnx and --pt2 out"
     ) from first
+
+
+def _shapes(example: Example, batch: Any) -> tuple[Any, ...]:
+    """The first axis of every input is the batch."""
+    named = isinstance(example.condition, dict)
+    rows: Any = {name: {0: batch} for name in example.condition} if named else {0: batch}
+    return {0: batch}, {0: batch}, None if example.condition is None else rows
 
 
 def _large(map_: OneStep) -> bool:
