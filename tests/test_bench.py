@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from freeflow_lightning.benchmark import Clock, SideBySide, mean_rows, networks_of, one_step_sampling, teacher_sampling
-from freeflow_lightning.breakdown import ADAM, EMA, LOGGING, PARTS
+from freeflow_lightning.breakdown import ADAM, CHECKS, EMA, LOGGING, PARTS
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.evaluations import counted, recorded
 from freeflow_lightning.flow import training_generator
@@ -55,7 +55,8 @@ def test_the_breakdown_holds_the_whole_step(measured):
     assert all(seconds[part] > 0 for part in ("student", "auxiliary", "teacher", "noise", "loss terms", ADAM, EMA, LOGGING))
     assert side.breakdown.rest > 0
     assert seconds["student"] > seconds["auxiliary"]  # 16 rows and backward against 4
-    assert side.breakdown.log_every == 7
+    assert side.log_every == 7
+    assert all(0 < side.parts[part] < 10 for part in (EMA, CHECKS, LOGGING))
     standing = sum(p.nbytes for p in m.parameters())
     assert side.breakdown.peak > 3 * standing  # weights, gradients, two moments
     assert side.flops > 0
@@ -114,7 +115,10 @@ def test_a_config_from_the_command_line(freeflow, monkeypatch):
     assert found["evaluations_per_sample"]["student"]["backward"] == 1
     assert found["evaluations_per_sample"]["teacher"] == {"forward": 2 * 5 / 8 + 3 / 8}  # unguided
     assert found["memory"]["measured"] == pytest.approx(found["memory"]["estimated"], rel=0.1)
-    assert found["overhead"]["FID, per step"] > 0
+    overhead = found["overhead_seconds_per_step"]
+    assert all(overhead[name] > 0 for name in ("checks", "ema", "logging", "fid"))
+    beside = sum(overhead[name] for name in ("method", "lightning", "checks", "ema"))
+    assert beside == pytest.approx(step["seconds"] - step["floor_seconds"])
     whole = found["whole_run"]
     assert (whole["steps"], whole["batch"]) == (7000, 8)
     assert whole["device_days"] == pytest.approx(7000 * 8 / step["samples_per_second"] / 86400)
