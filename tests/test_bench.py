@@ -167,3 +167,23 @@ def test_peaks_of_devices():
     assert peak_flops("NVIDIA GeForce RTX 4090", "bf16-mixed") == PEAKS["RTX 4090"][0]
     assert peak_flops("AMD EPYC", "bf16-mixed") is None
     assert machine(torch.device("cpu"))["threads"] == 1
+
+
+@pytest.mark.slow
+def test_compiled_networks_see_one_shape_each(freeflow, monkeypatch):
+    graphs, compile_ = [], torch.nn.Module.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: compile_(net, backend=backend, **options))
+    arguments = ("--config", ROOT / "configs" / "digits.yaml", "--batch_size", 8, "--steps", 1)
+    code, _, err = freeflow("bench", *arguments, "--compile", "--output", "bench.json")
+    assert code == 0, err
+    found = json.loads(Path("bench.json").read_text())
+    assert found["compiled"]
+    rows = found["evaluations_per_sample"]
+    assert rows["student"] == {"backward": 1, "forward": 5 / 8}  # every row
+    # student with and without gradient, auxiliary, teacher for 5 and 3 rows; sampling: student and teacher for 8
+    assert 5 <= len(graphs) <= 7
