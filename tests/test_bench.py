@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from freeflow_lightning.benchmark import Clock, SideBySide, mean_rows, networks_of, one_step_sampling, teacher_sampling
-from freeflow_lightning.breakdown import ADAM, EMA, LOGGING, PARTS
+from freeflow_lightning.breakdown import ADAM, CHECKS, EMA, LOGGING, PARTS
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.evaluations import counted, recorded
 from freeflow_lightning.flow import training_generator
@@ -55,7 +55,8 @@ def test_the_breakdown_holds_the_whole_step(measured):
     assert all(seconds[part] > 0 for part in ("student", "auxiliary", "teacher", "noise", "loss terms", ADAM, EMA, LOGGING))
     assert side.breakdown.rest > 0
     assert seconds["student"] > seconds["auxiliary"]  # 16 rows and backward against 4
-    assert side.breakdown.log_every == 7
+    assert side.log_every == 7
+    assert all(0 < side.parts[part] < 10 for part in (EMA, CHECKS, LOGGING))
     standing = sum(p.nbytes for p in m.parameters())
     assert side.breakdown.peak > 3 * standing  # weights, gradients, two moments
     assert side.flops > 0
@@ -114,7 +115,10 @@ def test_a_config_from_the_command_line(freeflow, monkeypatch):
     assert found["evaluations_per_sample"]["student"]["backward"] == 1
     assert found["evaluations_per_sample"]["teacher"] == {"forward": 2 * 5 / 8 + 3 / 8}  # unguided
     assert found["memory"]["measured"] == pytest.approx(found["memory"]["estimated"], rel=0.1)
-    assert found["overhead"]["FID, per step"] > 0
+    overhead = found["overhead_seconds_per_step"]
+    assert all(overhead[name] > 0 for name in ("checks", "ema", "logging", "fid"))
+    beside = sum(overhead[name] for name in ("method", "lightning", "checks", "ema"))
+    assert beside == pytest.approx(step["seconds"] - step["floor_seconds"])
     whole = found["whole_run"]
     assert (whole["steps"], whole["batch"]) == (7000, 8)
     assert whole["device_days"] == pytest.approx(7000 * 8 / step["samples_per_second"] / 86400)
@@ -163,3 +167,23 @@ def test_peaks_of_devices():
     assert peak_flops("NVIDIA GeForce RTX 4090", "bf16-mixed") == PEAKS["RTX 4090"][0]
     assert peak_flops("AMD EPYC", "bf16-mixed") is None
     assert machine(torch.device("cpu"))["threads"] == 1
+
+
+@pytest.mark.slow
+def test_compiled_networks_see_one_shape_each(freeflow, monkeypatch):
+    graphs, compile_ = [], torch.nn.Module.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: compile_(net, backend=backend, **options))
+    arguments = ("--config", ROOT / "configs" / "digits.yaml", "--batch_size", 8, "--steps", 1)
+    code, _, err = freeflow("bench", *arguments, "--compile", "--output", "bench.json")
+    assert code == 0, err
+    found = json.loads(Path("bench.json").read_text())
+    assert found["compiled"]
+    rows = found["evaluations_per_sample"]
+    assert rows["student"] == {"backward": 1, "forward": 5 / 8}  # every row
+    # student with and without gradient, auxiliary, teacher for 5 and 3 rows; sampling: student and teacher for 8
+    assert 5 <= len(graphs) <= 7

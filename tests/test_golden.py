@@ -38,7 +38,7 @@ def test_the_trace_is_the_golden_one():
     golden, found = json.loads(FILE.read_text()), trace()
     assert golden.keys() == found.keys()
     for name, values in golden.items():
-        assert found[name] == pytest.approx(values, rel=1e-3, abs=5e-5), name
+        assert found[name] == pytest.approx(values, rel=1e-3, abs=2e-5), name  # the loss crosses 0
 
 
 if __name__ == "__main__":

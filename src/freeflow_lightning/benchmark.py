@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from freeflow_lightning.breakdown import Breakdown, Profile
+from freeflow_lightning.breakdown import Breakdown, Profile, Stopwatch, wrapped
 from freeflow_lightning.data import PriorBatch
 from freeflow_lightning.evaluations import Evaluation, counted, recorded
 from freeflow_lightning.flow import training_generator
@@ -23,6 +23,10 @@ from freeflow_lightning.sampling import ROWS, Draw, evaluate_rows
 
 Rows = dict[str, dict[str, int]]
 """Samples evaluated in one step, by network and kind (forward, backward, derivative)."""
+
+
+TAKEN_APART = 3
+"""Logged steps under a stopwatch."""
 
 
 class Clock:
@@ -65,7 +69,7 @@ class Round(NamedTuple):
 
 
 class SideBySide(Callback):
-    """Rounds of (a step of the Trainer, the method in a plain loop, the bare evaluations), then a profile of one logged step.
+    """Rounds of (a step of the Trainer, the method in a plain loop, the bare evaluations), then logged steps taken apart.
 
     A step is everything from one batch to the next: drawing, training_step, backward, checks, optimizer, all callbacks and
     Lightning. The learning rates are 0 meanwhile, so that all three find the same weights.
@@ -81,18 +85,28 @@ class SideBySide(Callback):
             raise ValueError(f"expected at least one round and one step of warmup, got {rounds} and {warmup}")
         self.clock, self.count, self.warmup = clock, rounds, warmup
         self.rounds: list[Round] = []
-        self.flops, self.peak_memory = 0, 0
+        self.peak_memory = 0
+        self.log_every = 0
+        self.parts: dict[str, float] = {}
         self.breakdown: Breakdown | None = None
+        self._flops_per_row: dict[tuple[str, str], float] = {}
+        self._stopwatch = Stopwatch(clock.now)
         self._open: AbstractContextManager | None = None
         self._profile: Profile | None = None
 
     @property
     def steps(self) -> int:
-        """Steps for the Trainer to make: warmup, rounds, a logged step that opens the loggers' files, and the profiled one."""
-        return self.warmup + self.count + 3
+        """For the Trainer to make: warmup, rounds, one that opens the loggers' files, those under a stopwatch, one profiled."""
+        return self.warmup + self.count + 1 + TAKEN_APART + 2
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the average step's evaluations, backward included; a multiply-add counts two."""
+        rows = mean_rows(self.rounds)
+        return sum(self._flops_per_row[name, kind] * n for name, kinds in rows.items() for kind, n in kinds.items())
 
     def on_train_start(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
-        self._log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # as in recipe.is_logged
+        self.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # as in recipe.is_logged
         trainer.log_every_n_steps = 0  # type: ignore[attr-defined]
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = 0.0
@@ -107,19 +121,24 @@ class SideBySide(Callback):
         self, trainer: Trainer, pl_module: FreeFlowModule, outputs: Any, batch: PriorBatch, batch_idx: int
     ) -> None:
         seconds = self.clock.now() - self._start
-        made = self._end()
-        place = batch_idx - self.warmup
+        made, place = self._made, batch_idx - self.warmup
+        if place <= self.count:
+            self._close()
         if batch_idx == 0:
-            self._count_flops(trainer, pl_module, made)
+            self._count_flops(trainer, made)
         if 0 <= place < self.count:
             self._note_memory(pl_module)
             self.rounds.append(self._round(trainer, pl_module, batch, seconds, made, method_first=place % 2 == 0))
         if place == self.count - 1:
             trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
         if place == self.count:
-            self._profile = Profile(trainer, pl_module, self._log_every)
+            self._open = wrapped(trainer, pl_module, self._stopwatch.wrap)
+            self._open.__enter__()
+        if place == self.count + TAKEN_APART:
+            self._close()
+            self.parts = {part: seconds / TAKEN_APART for part, seconds in self._stopwatch.seconds.items()}
+            self._profile = Profile(trainer, pl_module)
             self._profile.start()
-            return
         if place < self.count:
             self._begin(pl_module)
 
@@ -130,12 +149,10 @@ class SideBySide(Callback):
             torch.cuda.reset_peak_memory_stats(self.clock.device)
         self._start = self.clock.now()
 
-    def _end(self) -> list[Evaluation]:
-        if self._open is None:
-            return []
-        self._open.__exit__(None, None, None)
-        self._open = None
-        return self._made
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = None
 
     def _round(
         self,
@@ -168,12 +185,14 @@ class SideBySide(Callback):
         alone = alone if method_first else self.clock(method)
         return Round(seconds, alone, evaluations, adam, counted(made))
 
-    def _count_flops(self, trainer: Trainer, module: FreeFlowModule, made: list[Evaluation]) -> None:
-        with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
-            with trainer.precision_plugin.forward_context():
-                outputs = [evaluation.again() for evaluation in made]
-            backward([x for x, evaluation in zip(outputs, made, strict=True) if evaluation.kind == "backward"])
-        self.flops = counter.get_total_flops()
+    def _count_flops(self, trainer: Trainer, made: list[Evaluation]) -> None:
+        for evaluation in made:
+            with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+                with trainer.precision_plugin.forward_context():
+                    output = evaluation.again()
+                if evaluation.kind == "backward":
+                    backward([output])
+            self._flops_per_row[evaluation.network, evaluation.kind] = counter.get_total_flops() / evaluation.rows
 
     def _note_memory(self, module: FreeFlowModule) -> None:
         if self.clock.device.type == "cuda":

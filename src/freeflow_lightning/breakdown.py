@@ -19,6 +19,10 @@ LOSS, CHECKS, LOGGING, EMA, ADAM = "loss terms", "gradient norms, checks", "logg
 PARTS = ("student", "auxiliary", "teacher", LOSS, "noise", CHECKS, ADAM, EMA, LOGGING)
 
 
+Wrap = Callable[[str, Callable[..., Any]], Callable[..., Any]]
+"""(part, function) to the function with something around it."""
+
+
 class Breakdown(NamedTuple):
     """One profiled and logged step.
 
@@ -26,13 +30,11 @@ class Breakdown(NamedTuple):
         seconds: part of the step: what it took, its children's parts not counted; forward and backward of a network together.
         rest: seconds of the step in no part: Lightning, other callbacks, the profiler itself.
         peak: most bytes alive at once: weights, averages, optimizer, gradients, and what the step allocated; on a CPU.
-        log_every: steps between two logged ones in the run.
     """
 
     seconds: dict[str, float]
     rest: float
     peak: int | None
-    log_every: int
 
 
 class Profile:
@@ -41,16 +43,15 @@ class Profile:
     Args:
         trainer: with its callbacks and loggers.
         module: what it trains.
-        log_every: steps between two logged ones in the run itself.
     """
 
-    def __init__(self, trainer: Trainer, module: FreeFlowModule, log_every: int) -> None:
-        self.trainer, self.module, self.log_every = trainer, module, log_every
+    def __init__(self, trainer: Trainer, module: FreeFlowModule) -> None:
+        self.trainer, self.module = trainer, module
         self._context = ExitStack()
 
     def start(self) -> None:
         """Begin."""
-        self._context.enter_context(marked(self.trainer, self.module))
+        self._context.enter_context(wrapped(self.trainer, self.module, _named))
         cuda = [ProfilerActivity.CUDA] if self.module.device.type == "cuda" else []
         self.device_time = bool(cuda)
         self._profile = profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=not cuda, acc_events=True)
@@ -70,7 +71,6 @@ class Profile:
             {part: seconds.get(part, 0.0) for part in PARTS},
             rest,
             None if self.device_time else self._standing + self._peak(),
-            self.log_every,
         )
 
     def _peak(self) -> int:
@@ -90,19 +90,52 @@ def standing_memory(trainer: Trainer, module: FreeFlowModule) -> int:
     return sum(tensor.nbytes for tensor in [*weights, *gradients, *states])
 
 
-@contextmanager
-def marked(trainer: Trainer, module: FreeFlowModule) -> Iterator[None]:
-    """Let the parts of a step name themselves to the profiler."""
+class Stopwatch:
+    """Seconds by part of a step, without the profiler; those of inner parts are not counted twice.
 
-    def ranged(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    >>> ticks = iter(range(10))
+    >>> watch = Stopwatch(lambda: next(ticks))
+    >>> inner = watch.wrap("inner", lambda: None)
+    >>> watch.wrap("outer", inner)(), watch.seconds
+    (None, {'inner': 1, 'outer': 2})
+    """
+
+    def __init__(self, now: Callable[[], float]) -> None:
+        self.now, self.seconds = now, dict[str, float]()
+        self._inner = [0.0]
+
+    def wrap(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, timed."""
+
         def run(*arguments: Any, **keywords: Any) -> Any:
-            with record_function(MARK + part):
+            start = self.now()
+            self._inner.append(0)
+            try:
                 return function(*arguments, **keywords)
+            finally:
+                spent = self.now() - start
+                self.seconds[part] = self.seconds.get(part, 0) + spent - self._inner.pop()
+                self._inner[-1] += spent
 
         return run
 
+
+def _named(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The function, named to the profiler."""
+
+    def run(*arguments: Any, **keywords: Any) -> Any:
+        with record_function(MARK + part):
+            return function(*arguments, **keywords)
+
+    return run
+
+
+@contextmanager
+def wrapped(trainer: Trainer, module: FreeFlowModule, wrap: Wrap) -> Iterator[None]:
+    """Let the parts of a step pass through `wrap`."""
+
     def around(name: str, network: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:
-        return ranged(name, call)(*arguments, **keywords)
+        return wrap(name, call)(*arguments, **keywords)
 
     averaging = [callback for callback in trainer.callbacks if type(callback).__name__ == "StudentEMA"]  # type: ignore[attr-defined]
     parts = [
@@ -118,7 +151,7 @@ def marked(trainer: Trainer, module: FreeFlowModule) -> Iterator[None]:
     ]
     with ExitStack() as patches:
         for owner, name, part in parts:
-            patches.enter_context(patch.object(owner, name, ranged(part, getattr(owner, name))))
+            patches.enter_context(patch.object(owner, name, wrap(part, getattr(owner, name))))
         patches.enter_context(intercepted({**module.networks(), "teacher": module.teacher}, around))
         yield
 

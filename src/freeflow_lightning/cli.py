@@ -13,7 +13,6 @@ VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
     "inspect": ("freeflow_lightning.commands.inspect", "check a teacher, and what distilling it costs"),
-    "bench": ("freeflow_lightning.commands.bench", "measure a training step against the evaluations it needs"),
     "sample": ("freeflow_lightning.commands.sample", "draw any number of samples from a checkpoint"),
     "evaluate": ("freeflow_lightning.commands.evaluate", "measure a student against its teacher or given statistics"),
     "diagnose": ("freeflow_lightning.commands.diagnose", "see where a student goes wrong, in one HTML page"),
@@ -23,6 +22,7 @@ VERBS = {
     ),
     "embed": ("freeflow_lightning.commands.embed", "encode prompts once, for text-to-image and video teachers"),
     "export": ("freeflow_lightning.commands.export", "a student as a folder, a diffusers pipeline, ONNX; to the hub"),
+    "bench": ("freeflow_lightning.commands.bench", "measure a training step against the evaluations it needs"),
     "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
 }
 """Verb: (module with a `main`, what it does). Modules are imported only when their verb is called."""

@@ -92,19 +92,27 @@ def intercepted(networks: Mapping[str, nn.Module], around: Around) -> Iterator[N
 
 @contextmanager
 def recorded(networks: Mapping[str, nn.Module]) -> Iterator[list[Evaluation]]:
-    """The evaluations made in the context, in their order."""
+    """The evaluations made in the context, in their order; to be used after it.
+
+    Inside, a call costs little more than without: what can be done later is done at the end.
+    """
     found: list[Evaluation] = []
 
     def note(name: str, module: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:
-        tangent = _tangent((arguments, keywords))
-        kind: Kind = "derivative" if tangent is not None else "backward" if torch.is_grad_enabled() else "forward"
-        given, named = tree_map(_plain, (arguments, keywords))
-        autocast = torch.is_autocast_enabled(arguments[0].device.type)
-        found.append(Evaluation(name, module, given, named, kind, autocast, tangent))
+        kind: Kind = "backward" if torch.is_grad_enabled() else "forward"
+        autocast, tangent, given = torch.is_autocast_enabled(arguments[0].device.type), None, (arguments, keywords)
+        if any(_is_dual(x) for x in (*arguments, *keywords.values())):
+            kind, tangent, given = "derivative", _tangent(given), tree_map(_plain, given)
+        found.append(Evaluation(name, module, *given, kind, autocast, tangent))
         return call(*arguments, **keywords)
 
-    with intercepted(networks, note):
-        yield found
+    try:
+        with intercepted(networks, note):
+            yield found
+    finally:
+        for i, evaluation in enumerate(found):
+            arguments, keywords = tree_map(_plain, (evaluation.arguments, evaluation.keywords))
+            found[i] = evaluation._replace(arguments=arguments, keywords=keywords)
 
 
 def counted(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, int]]:
@@ -120,6 +128,10 @@ def counted(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, int]]:
     for evaluation in evaluations:
         rows.setdefault(evaluation.network, Counter())[evaluation.kind] += evaluation.rows
     return {name: dict(kinds) for name, kinds in rows.items()}
+
+
+def _is_dual(x: Any) -> bool:
+    return isinstance(x, Tensor) and forward_ad.unpack_dual(x).tangent is not None
 
 
 def _plain(x: Any) -> Any:

@@ -220,8 +220,10 @@ class Recipe(LightningModule, ABC):
         self._raise_if_broken(wait=True)
 
     def _last_checkpoint(self) -> str:
-        folders = {Path(c.dirpath) for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint) and c.dirpath}
-        paths = [path for folder in folders for path in folder.glob("*.ckpt")]  # a callback names files before it writes them
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        named = {Path(path) for c in callbacks for path in (c.last_model_path, c.best_model_path) if path}
+        beside = {path for c in callbacks if c.dirpath for path in Path(c.dirpath).glob("*.ckpt")}  # named before it is written
+        paths = [path for path in named | beside if path.exists()]
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
 
 
