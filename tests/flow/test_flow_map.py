@@ -107,3 +107,13 @@ def test_exact_derivative_passes_through_attention():
 
     z, delta = batch()
     torch.testing.assert_close(ExactJVP()(attend, z, delta), CentralDifference(1e-4)(attend, z, delta), atol=1e-6, rtol=1e-6)
+
+
+def test_an_operation_without_a_forward_mode_rule_is_named_with_the_alternative():
+    class Opaque(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+    with pytest.raises(RuntimeError, match=r"without a forward-mode rule .*use CentralDifference or DiscretePrediction"):
+        ExactJVP()(lambda z, delta: z * Opaque.apply(delta)[:, None], torch.ones(1, 1), torch.ones(1))
