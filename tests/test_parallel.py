@@ -223,6 +223,13 @@ def test_adapters_are_not_sharded():
         shard(m.sharded(), None, {})
 
 
+def test_narrow_weights_are_not_sharded():
+    m = module()
+    m.student.bfloat16()
+    with pytest.raises(ValueError, match=r"fsdp2 trains float32 weights .* bf16-mixed"):
+        shard(m.sharded(), None, {})
+
+
 def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
     torch.manual_seed(0)
     empty = FreeFlowModule(teacher(), meta_init=True)
