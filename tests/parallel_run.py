@@ -27,14 +27,13 @@ def teacher() -> VelocityTeacher:
     return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
 
 
-def module(prediction: str = "discrete", shake: bool = True, **settings) -> FreeFlowModule:
+def module(prediction: str = "discrete", **settings) -> FreeFlowModule:
     """Adam's eps is large, or gradients that are 0 but for rounding (those of key biases) would become steps."""
     torch.manual_seed(0)
     fixed = {"student_lr": 1e-3, "auxiliary_lr": 2e-3, "check_teacher": False, "eps": 1e-3}
     made = FreeFlowModule(teacher(), prediction=PREDICTIONS[prediction], **fixed, **settings)
     for seed, network in enumerate(made.networks().values()):
-        if shake:
-            shaken(network.embedders, seed, 0.1)  # or delta and gamma would have no effect yet
+        shaken(network.embedders, seed, 0.1)  # or delta and gamma would have no effect yet
     return made
 
 

@@ -3,18 +3,23 @@
 import contextlib
 import json
 import os
+import pickle
 import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 
-from freeflow_lightning import FlowMap
+from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
-from freeflow_lightning.checkpoint import read_sharded
+from freeflow_lightning.checkpoint import by_index, by_name, check_keys, parameter_names, read_sharded, written_whole
+from freeflow_lightning.nets import LoRA
+from freeflow_lightning.parallel import check_strategy, fill, shard
 from parallel_run import module, run, teacher
 from tiny import drawn_together, same
 
@@ -154,27 +159,139 @@ def validated_alone() -> dict:
 def test_fsdp2_with_what_can_be_combined_with_it():
     settings = {
         "exact": {"prediction": "continuous"},
-        "filled": {"meta_init": True, "shake": False},
+        "filled": {"meta_init": True},
         "recomputed": {"activation_checkpointing": True, "compile": "aot_eager"},
     }
     runs = [{"name": name, "strategy": "fsdp2", **COMMON, "steps": 2, "settings": s} for name, s in settings.items()]
-    found = launch(2, runs)
+    mixed = {"name": "mixed", "strategy": "fsdp2", **COMMON, "steps": 2, "precision": "bf16-mixed"}
+    found = launch(2, [*runs, mixed])
+    _, figures = reference(2, 2)
+    for seen, expected in zip(found["mixed"][0]["seen"][ACCUMULATE - 1 :: ACCUMULATE], figures, strict=True):
+        assert seen == pytest.approx(expected, rel=0.05)
     for name, setting in settings.items():
-        weights, _ = reference(2, 2, **{key: value for key, value in setting.items() if key in ("prediction", "shake")})
+        weights, _ = reference(2, 2, **{key: value for key, value in setting.items() if key == "prediction"})
         assert_close(found[name][0]["weights"], weights, start())
 
 
 @pytest.mark.slow
 def test_four_processes_and_another_number_of_them():
-    launch(2, [{"name": "two", "sharded": True, **COMMON}])
-    runs = [
-        {"name": "ddp4", "strategy": "ddp", **COMMON},
-        {"name": "fsdp4", "strategy": "fsdp2", **COMMON},
-        {"name": "resumed", "sharded": True, "resume": "checkpoints/two.ckpt", **COMMON, "steps": 5},
-    ]
+    runs = [{"name": "ddp4", "strategy": "ddp", **COMMON, "steps": 2}, {"name": "fsdp4", "sharded": True, **COMMON, "steps": 2}]
     found = launch(4, runs)
-    weights, _ = reference(4, 4)
+    weights, _ = reference(4, 2)
     for name in ("ddp4", "fsdp4"):
         assert same(found[name][0]["weights"], found[name][3]["weights"])
         assert_close(found[name][0]["weights"], weights, start())
-    assert torch.load("checkpoints/resumed.ckpt/meta.pt", weights_only=True)["global_step"] == 5
+    run("alone", resume="checkpoints/fsdp4.ckpt", **COMMON | {"steps": 3})
+    assert torch.load("checkpoints/alone.ckpt", weights_only=True)["global_step"] == 3
+
+
+def test_what_would_train_wrongly_is_refused():
+    mesh = ModelParallelStrategy()
+    for size, precision, cause in (
+        (2, "32-true", "tensor_parallel_size 2: .* use --trainer.strategy fsdp2"),
+        (1, "bf16-true", "bf16-mixed"),
+    ):
+        mesh._device_mesh = {"tensor_parallel": SimpleNamespace(size=lambda size=size: size)}
+        with pytest.raises(ValueError, match=cause):
+            check_strategy(mesh, precision)
+    with pytest.raises(ValueError, match=r"fsdp is not supported: .* use --trainer.strategy fsdp2"):
+        check_strategy(FSDPStrategy(), "32-true")
+
+
+@pytest.mark.parametrize("strategy", ["fsdp", "fsdp_cpu_offload", "deepspeed_stage_2"])
+def test_the_command_names_the_alternative(freeflow, strategy):
+    config = "--model.teacher", "SiTTeacher", "--model.teacher.checkpoint", "embedded:digits"
+    code, _, err = freeflow("fit", *config, "--trainer.strategy", strategy)
+    assert code == 1
+    assert f"--trainer.strategy {strategy.split('_')[0]} is not supported" in err
+    assert "use --trainer.strategy fsdp2" in err
+
+
+def test_adapters_are_not_sharded():
+    pytest.importorskip("peft")
+    m = FreeFlowModule(teacher(), lora=LoRA(rank=2), check_teacher=False)
+    with pytest.raises(ValueError, match=r"lora under fsdp2: .* use --trainer.strategy ddp"):
+        shard(m.sharded(), None, {})
+
+
+def test_narrow_weights_are_not_sharded():
+    m = module()
+    m.student.bfloat16()
+    with pytest.raises(ValueError, match=r"fsdp2 trains float32 weights .* bf16-mixed"):
+        shard(m.sharded(), None, {})
+
+
+def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
+    torch.manual_seed(0)
+    empty = FreeFlowModule(teacher(), meta_init=True)
+    assert all(p.is_meta for net in (empty.student, empty.auxiliary) for p in net.backbone.parameters())
+    torch.manual_seed(0)
+    assert same(FreeFlowModule(teacher()).state_dict(), filled(empty).state_dict())
+    for settings in ({"network": teacher().network()}, {"lora": LoRA()}):
+        with pytest.raises(ValueError, match="meta_init copies the teacher's own network"):
+            FreeFlowModule(teacher(), meta_init=True, **settings)
+    model = "--model.teacher SiTTeacher --model.teacher.checkpoint embedded:digits --model.meta_init true"
+    run = "--trainer.max_steps 2 --trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.callbacks+ StudentEMA"
+    code, _, err = freeflow("fit", *model.split(), "--data.batch_size", 4, "--data.length", 2, *run.split())
+    assert code == 0, err
+    (path,) = Path("runs/default/version_0/checkpoints").iterdir()
+    student, held = FlowMap.from_checkpoint(path), torch.load(path, weights_only=True)["state_dict"]
+    assert same(
+        dict(student.network.state_dict()), {k.split(".", 2)[2]: v for k, v in held.items() if k.startswith("averages.")}
+    )
+
+
+def filled(m: FreeFlowModule) -> FreeFlowModule:
+    fill(m, m.missing())
+    return m
+
+
+def write(folder: Path, content: str) -> None:
+    with written_whole(folder, lambda: None, first=True) as temporary:
+        temporary.mkdir()
+        (temporary / "meta.pt").write_text(content)
+        if content == "broken":
+            raise KeyboardInterrupt
+
+
+def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
+    folder = tmp_path / "last.ckpt"
+    write(folder, "one")
+    write(folder, "two")
+    with pytest.raises(KeyboardInterrupt):
+        write(folder, "broken")
+    assert (folder / "meta.pt").read_text() == "two"
+    assert list(tmp_path.glob("*.ckpt")) == [folder]
+
+
+def test_nothing_in_a_folder_is_executed(tmp_path):
+    class Harm:
+        def __reduce__(self):
+            return os.mkdir, (str(tmp_path / "harm"),)
+
+    folder = tmp_path / "a.ckpt"
+    folder.mkdir()
+    torch.save({}, folder / "meta.pt")
+    (folder / ".metadata").write_bytes(pickle.dumps(Harm()))
+    with pytest.raises(ValueError, match="loading it would run code"):
+        FlowMap.from_checkpoint(folder, teacher=teacher())
+    assert not (tmp_path / "harm").exists()
+
+
+def test_a_checkpoint_of_another_module_is_refused():
+    net = torch.nn.Linear(2, 2)
+    check_keys(net, ["weight", "bias"], Path("x.ckpt"))
+    with pytest.raises(RuntimeError, match=r"missing \['bias'\] \(1 in all\), unexpected \['scale'\]"):
+        check_keys(net, ["weight", "scale"], Path("x.ckpt"))
+
+
+def test_an_optimizers_state_by_name_and_by_place():
+    m = module()
+    optimizer = m.configure_optimizers()
+    m.step(*m.draw(8, torch.Generator().manual_seed(0))).loss.backward()
+    optimizer.step()
+    names, state = parameter_names(optimizer, m), optimizer.state_dict()
+    assert names[0].startswith("student.")
+    named = by_name(state, names)
+    assert torch.equal(named["state"][names[-1]]["exp_avg"], optimizer.state[dict(m.named_parameters())[names[-1]]]["exp_avg"])
+    assert same(by_index(named, names), state)

@@ -14,6 +14,7 @@ from lightning.fabric.plugins import TorchCheckpointIO
 from torch import nn
 from torch.distributed.checkpoint import FileSystemReader, Metadata
 from torch.distributed.checkpoint._nested_dict import set_element
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.planner import ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
@@ -82,7 +83,10 @@ def read_checkpoint_file(path: Path) -> dict[str, Any]:
 def read_sharded(folder: Path) -> dict[str, Any]:
     """A sharded run's checkpoint as the one-process checkpoint that it stands for."""
     content: dict[str, Any] = {}
-    _load_state_dict(content, storage_reader=_Reader(folder), planner=_Planner(), no_dist=True)
+    try:
+        _load_state_dict(content, storage_reader=_Reader(folder), planner=_Planner(), no_dist=True)
+    except CheckpointException as error:  # not an Exception
+        raise ValueError(f"{folder} is not a whole checkpoint: {str(error).splitlines()[-1]}") from error
     found: dict[str, Any] = torch.load(folder / META, map_location="cpu", weights_only=True)
     found["state_dict"] = content.pop("state_dict")
     states = [content[f"optimizer_{k}"] for k in range(len(content))]

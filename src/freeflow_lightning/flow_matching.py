@@ -8,6 +8,7 @@ from torch import Generator, Tensor, nn
 
 from freeflow_lightning.flow import LogitNormal, TimeDistribution, conditional_velocity, interpolate, solve, training_generator
 from freeflow_lightning.objectives import residual
+from freeflow_lightning.optimizer import adam
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.teachers import Teacher, VelocityTeacher
 
@@ -66,7 +67,8 @@ class FlowMatchingModule(Recipe):
         return {"network": self.network}
 
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.Adam([p for p in self.network.parameters() if p.requires_grad], self.lr, self.betas)
+        trained = [p for p in self.network.parameters() if p.requires_grad]
+        optimizer = adam([{"params": trained}], lr=self.lr, betas=self.betas)
         total = self.trainer.estimated_stepping_batches
 
         def factor(step: int) -> float:

@@ -183,9 +183,8 @@ class FreeFlowModule(Recipe):
         full = [name for name in names if name not in adapted]
         with copies_without_data() if self.meta_init else nullcontext():
             start = (self.teacher.network() if network is None else network) if full else nn.Identity()
-            found = {
-                name: start if name == full[0] else deepcopy(start) for name in full
-            }  # before hooks and adapters are on it
+            # before hooks and adapters are on it
+            found = {name: start if name == full[0] else deepcopy(start) for name in full}
         return found | {name: self._adapter(name) for name in adapted}
 
     def _adapter(self, name: str) -> Adapter:

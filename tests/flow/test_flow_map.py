@@ -127,3 +127,13 @@ def test_a_forward_difference_uses_the_value_that_is_known():
     with torch.autocast("cpu"):
         ForwardDifference()(F, z, delta, output)
     assert len(calls) == 5
+
+
+def test_an_operation_without_a_forward_mode_rule_is_named_with_the_alternative():
+    class Opaque(torch.autograd.Function):
+        @staticmethod
+        def forward(ctx, x):
+            return x.clone()
+
+    with pytest.raises(RuntimeError, match=r"without a forward-mode rule .*use CentralDifference or DiscretePrediction"):
+        ExactJVP()(lambda z, delta: z * Opaque.apply(delta)[:, None], torch.ones(1, 1), torch.ones(1))

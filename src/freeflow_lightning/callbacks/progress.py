@@ -73,5 +73,5 @@ class NetworkSummary(Callback):
         owned = pl_module.owned()
         for name, network, state in pl_module.inventory():
             count = sum(tensor.numel() for tensor in owned[name] if isinstance(tensor, Parameter))
-            table.add_row(name, type(network).__name__, f"{count:,}", state)
+            table.add_row(name, type(network).__name__.removeprefix("FSDP"), f"{count:,}", state)
         Console().print(table)
