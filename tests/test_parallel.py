@@ -217,7 +217,7 @@ def test_adapters_are_not_sharded():
 def test_narrow_weights_are_not_sharded():
     m = module()
     m.student.bfloat16()
-    with pytest.raises(ValueError, match=r"fsdp2 trains float32 weights .* bf16-mixed"):
+    with pytest.raises(ValueError, match=r"fsdp2 trains float32 weights, .* bf16-mixed"):
         shard(m.sharded(), None, {})
 
 

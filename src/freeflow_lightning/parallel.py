@@ -138,8 +138,8 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh, missing: dict[Tensor,
     for network in networks:
         if any(p.requires_grad and p.element_size() < 4 for p in network.parameters()):
             raise ValueError(
-                f"fsdp2 trains float32 weights, which it shards, and the {type(network).__name__} in training has narrower ones: "
-                "give the teacher dtype float32 and use --trainer.precision bf16-mixed"
+                f"fsdp2 trains float32 weights, and the {type(network).__name__} in training has narrower ones: give the "
+                "teacher dtype float32 and use --trainer.precision bf16-mixed"
             )
         backbone = network.get_submodule("backbone") if "backbone" in dict(network.named_children()) else network
         if isinstance(backbone, Adapter):
