@@ -73,7 +73,7 @@ class CentralDifference(Derivative):
     The network runs in float32 outside autocast: the difference of two bfloat16 outputs is noise.
 
     Args:
-        h: half width, in (0, 0.5].
+        h: half width, in (0, 0.5]; the default's error is 4e-4 of the derivative (tools/precision_table.py).
 
     >>> CentralDifference(0.25)(lambda z, delta: z * delta[:, None] ** 2, torch.ones(1, 1), torch.tensor([0.5]))
     tensor([[1.]])
@@ -98,7 +98,7 @@ class ForwardDifference(Derivative):
     One evaluation where F(z, delta) is known and no autocast has rounded it, two otherwise.
 
     Args:
-        h: width, in (0, 0.5].
+        h: width, in (0, 0.5]; the default's error is 2e-3 of the derivative, the least of all h (tools/precision_table.py).
     """
 
     h: float = 5e-3
