@@ -264,6 +264,7 @@ class FreeFlowModule(Recipe):
         ]
         return adam(groups, betas=self.betas, eps=self.eps)
 
+    @torch.compiler.set_stance("force_eager")  # for a few samples nothing is compiled
     def setup(self, stage: str) -> None:
         """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
         self.teacher.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
@@ -287,6 +288,7 @@ class FreeFlowModule(Recipe):
                 f"shape of its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
             )
 
+    @torch.compiler.set_stance("force_eager")
     def on_fit_start(self) -> None:
         """Measure the teacher's sign and direction of time, now that it is where it will run."""
         if not self.check_teacher:

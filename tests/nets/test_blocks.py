@@ -82,7 +82,7 @@ def test_a_network_without_blocks_cannot_be_recomputed():
 def test_a_compiled_run_is_the_run_and_compiles_nothing_after_its_first_steps(prediction):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    m, plain = sit_module(compile=counter, **prediction), sit_module(**prediction)
+    m, plain = sit_module(compile=counter, **prediction), sit_module(skip_idle_rows=False, **prediction)
     keys = list(m.state_dict())
     counts = []
     step = m.step

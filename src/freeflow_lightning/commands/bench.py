@@ -103,14 +103,6 @@ class Subject(NamedTuple):
     seed: int = 0
 
 
-class Compiled(Callback):
-    """Compiles the networks once the module has been looked over: the shapes of those looks are none of the step's."""
-
-    def on_train_start(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:  # type: ignore[override]
-        for network in [*pl_module.networks().values(), pl_module.teacher]:
-            network.compile(dynamic=False)
-
-
 class Report(NamedTuple):
     """Everything that was measured."""
 
@@ -261,7 +253,7 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision=PRECISION_OF_TRAINER[subject.precision],
-            callbacks=[*steady, *([Compiled()] if compiled else []), side],
+            callbacks=[*steady, side],
             logger=[MetricsCSV(folder, "bench", 0), TensorBoardLogger(folder, "bench", 0, default_hp_metric=False)],
             log_every_n_steps=subject.log_every,
             gradient_clip_val=subject.clip,
