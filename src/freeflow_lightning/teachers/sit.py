@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
@@ -255,7 +255,7 @@ def is_own(path: Path) -> bool:
     try:
         with safe_open(path, "pt") as file:
             return "architecture" in (file.metadata() or {})
-    except Exception:
+    except SafetensorError:  # another format
         return False
 
 
