@@ -37,7 +37,7 @@ TITLES = {
     "diversity": ("diversity", "mean distance within a class over the reference's; below 1, modes are lost"),
     "recognised": ("recognised", "share that a classifier sees as the class asked for"),
     "endpoint_error": ("endpoint error", "distance to the teacher's sample x of the same noise, over the norm of x"),
-    "displacement_error": ("displacement error", "the same over the norm of x - z: 1 is as far off as noise is from its sample"),
+    "displacement_error": ("displacement error", "that over the norm of x - z: 1 is as far off as noise from its sample"),
 }
 SHOWN_CLASSES = 20
 INTERVALS = (
