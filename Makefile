@@ -32,7 +32,7 @@ format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-digits-teacher: $(VENV)/.installed ## train the embedded teacher again (about 12 minutes)
+digits-teacher: $(VENV)/.installed ## train the embedded teacher again (up to an hour)
 	$(BIN)/freeflow fit --config configs/digits_teacher.yaml
 
 notebooks: $(VENV)/.installed ## run the notebooks
