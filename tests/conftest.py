@@ -5,6 +5,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
 
 import io
+import logging
 import sys
 
 import lightning.pytorch  # noqa: F401 (its log handler keeps the stream that it finds: not one that a test captures)
@@ -12,6 +13,7 @@ import pytest
 import torch
 
 torch.set_num_threads(1)
+LIGHTNING = logging.getLogger("lightning.pytorch")
 
 
 @pytest.fixture(autouse=True)
@@ -29,11 +31,13 @@ def freeflow(monkeypatch, capsys):
         monkeypatch.setattr("sys.argv", ["freeflow", *map(str, arguments)])
         monkeypatch.setattr("sys.path", list(__import__("sys").path))
         capsys.readouterr()
-        code = 0
+        code, level = 0, LIGHTNING.level
         try:
             cli.main()
         except SystemExit as stop:
             code = stop.code or 0
+        finally:
+            LIGHTNING.setLevel(level)  # a command that quiets it ends with its process
         out, err = capsys.readouterr()
         return code, out, err
 
