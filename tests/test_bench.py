@@ -93,6 +93,7 @@ def test_the_clock_of_one_thread_is_its_own_work():
     assert clock(lambda: time.sleep(0.2)) < 0.1
 
 
+@pytest.mark.slow
 def test_a_config_from_the_command_line(freeflow, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     config = ROOT / "configs" / "digits.yaml"

@@ -65,6 +65,7 @@ def run_of(name: str) -> Path:
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_it_trains_two_steps_and_its_saved_config_starts_it_again(config, freeflow):
     code, _, err = freeflow("fit", "--config", config, *shrink(config))
     assert code == 0, err

@@ -257,6 +257,7 @@ def test_evaluate_says_what_is_wrong(freeflow, checkpoint, options, words, monke
 
 
 @pytest.mark.parametrize("steps", [2, 0])
+@pytest.mark.slow
 def test_the_page_holds_its_pictures(freeflow, checkpoint, tmp_path, steps):
     options = ["--num_samples", 20, "--fine_steps", 16, "--auxiliary_steps", steps, "--batch_size", 16]
     code, out, err = freeflow("diagnose", "--checkpoint", checkpoint, *options)
@@ -271,6 +272,7 @@ def test_the_page_holds_its_pictures(freeflow, checkpoint, tmp_path, steps):
     assert "endpoint: relative error" in out
 
 
+@pytest.mark.slow
 def test_points_are_diagnosed_too(freeflow, tmp_path):
     from lightning.pytorch.callbacks import ModelCheckpoint
 

@@ -100,6 +100,7 @@ def test_points_are_drawn_as_points_and_costs_without_a_network_say_why(inspect)
     assert Image.open("points.png").size[0] > 100
 
 
+@pytest.mark.slow
 def test_costs_without_weights(inspect):
     code, out, err = inspect("--size", "S/2", "--batch_size", 4)
     assert code == 0, err
@@ -155,6 +156,7 @@ def test_help(inspect):
     assert "overrides" not in out
 
 
+@pytest.mark.slow
 def test_adapters_are_counted_as_such(freeflow):
     size = ["inspect", "--size", "S/2", "--batch_size", 2]
     rows = {}

@@ -141,6 +141,7 @@ def test_every_tensor_has_one_owner(capsys):
 
 
 @pytest.mark.parametrize("lora", [None, LoRA(rank=2, networks=["auxiliary"]), SHARED], ids=["full", "auxiliary", "both"])
+@pytest.mark.slow
 def test_a_run_holds_what_the_costs_say(lora):
     """Every tensor that is alive after a run, against the estimate made without data."""
 

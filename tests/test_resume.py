@@ -98,6 +98,7 @@ def assert_same_run(a: Path, b: Path, step: int = 20, *, killed_after: Collectio
 
 
 @pytest.mark.parametrize(("stop", "accumulate"), [(10, 1), (8, 1), (5, 2), (6, 2)])
+@pytest.mark.slow
 def test_a_resumed_run_is_the_run(freeflow, tmp_path, monkeypatch, stop, accumulate):
     """Interrupted in the middle of an epoch, at its end, and with accumulated batches (8 batches are an epoch)."""
     for name, steps in (("straight", [20]), ("resumed", [stop, 20])):
@@ -111,6 +112,7 @@ def test_a_resumed_run_is_the_run(freeflow, tmp_path, monkeypatch, stop, accumul
     assert_same_run(tmp_path / "straight", tmp_path / "resumed")
 
 
+@pytest.mark.slow
 def test_a_run_resumed_from_its_validation_is_the_run(freeflow, tmp_path, monkeypatch):
     """The best checkpoint is written inside the validation at the end of an epoch."""
     config = configure(tmp_path / "straight", BEST + LAST % 20)

@@ -79,6 +79,7 @@ def test_every_algorithm_runs_and_its_result_does_not_depend_on_the_batch(freefl
     assert a["nfe"]["per sample"] == b["nfe"]["per sample"]
 
 
+@pytest.mark.slow
 def test_an_interrupted_search_goes_on_and_another_one_is_not_mixed_in(freeflow, checkpoint, mine):
     options = ["search", "--checkpoint", checkpoint, *QUICK, "--num_samples", 70, "--candidates", 2]
     for name in ("whole", "broken"):

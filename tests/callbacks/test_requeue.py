@@ -49,6 +49,7 @@ def slurm(tmp_path, monkeypatch):
     return tmp_path / "asked"
 
 
+@pytest.mark.slow
 def test_a_requeued_job_is_the_uninterrupted_one(freeflow, tmp_path, monkeypatch, slurm):
     for name in ("straight", "requeued"):
         (tmp_path / name).mkdir()

@@ -79,6 +79,7 @@ def test_a_network_without_blocks_cannot_be_recomputed():
 
 
 @pytest.mark.parametrize("prediction", [{}, {"prediction": ContinuousPrediction(ExactJVP())}], ids=["discrete", "exact"])
+@pytest.mark.slow
 def test_a_compiled_run_is_the_run_and_compiles_nothing_after_its_first_steps(prediction):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
