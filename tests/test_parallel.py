@@ -19,7 +19,7 @@ from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.checkpoint import by_index, by_name, check_keys, parameter_names, read_sharded, written_whole
 from freeflow_lightning.nets import LoRA
-from freeflow_lightning.parallel import check_strategy, fill, shard
+from freeflow_lightning.parallel import check_strategy, fill, optimizer_states, shard
 from parallel_run import module, run, teacher
 from tiny import drawn_together, same
 
@@ -295,3 +295,10 @@ def test_an_optimizers_state_by_name_and_by_place():
     named = by_name(state, names)
     assert torch.equal(named["state"][names[-1]]["exp_avg"], optimizer.state[dict(m.named_parameters())[names[-1]]]["exp_avg"])
     assert same(by_index(named, names), state)
+
+
+@pytest.mark.parametrize("content", [{}, {"optimizer_states": []}])
+def test_training_does_not_go_on_from_weights_alone(content):
+    with pytest.raises(ValueError, match=r"a\.ckpt holds weights without the optimizer's state"):
+        optimizer_states(content, Path("a.ckpt"))
+    assert optimizer_states({"optimizer_states": [{"state": {}}]}, Path("a.ckpt")) == [{"state": {}}]

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from lightning.fabric.plugins.collectives.torch_collective import default_pg_timeout
 from lightning.pytorch.strategies import DeepSpeedStrategy, FSDPStrategy, ModelParallelStrategy, Strategy, StrategyRegistry
+from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
@@ -75,7 +76,9 @@ class FSDP2(ModelParallelStrategy):
         check_keys(self.model, weights.keys(), path)
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, weights, options=options)
-        for optimizer, state in zip(self.optimizers, checkpoint.get("optimizer_states", []), strict=False):
+        assert self.lightning_module is not None
+        trains = self.lightning_module.trainer.state.fn == TrainerFn.FITTING
+        for optimizer, state in zip(self.optimizers, optimizer_states(checkpoint, path), strict=True) if trains else ():
             named = by_name(state, parameter_names(optimizer, self.model))
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=options)
         return checkpoint
@@ -92,6 +95,17 @@ class FSDP2(ModelParallelStrategy):
 
 
 StrategyRegistry.register("fsdp2", FSDP2, "Fully sharded data parallelism (FSDP2) of student, auxiliary network and teacher")
+
+
+def optimizer_states(checkpoint: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+    """What training goes on from (Raises: ValueError for weights alone, from which it would begin anew)."""
+    if not checkpoint.get("optimizer_states"):
+        raise ValueError(
+            f"{path} holds weights without the optimizer's state, so that training cannot go on from it: give a checkpoint "
+            "that was saved with save_weights_only: false"
+        )
+    states: list[dict[str, Any]] = checkpoint["optimizer_states"]
+    return states
 
 
 def check_strategy(strategy: Strategy, precision: str) -> None:

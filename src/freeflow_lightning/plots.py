@@ -28,7 +28,7 @@ def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     for line, (name, group) in zip(axes, groups.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
-        for axis, picture in zip(line, group, strict=False):
+        for axis, picture in zip(line, group, strict=False):  # a row may be shorter than another
             axis.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         line[0].text(-0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
     figure.suptitle(title, fontsize=10)
@@ -54,8 +54,9 @@ def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     if len(states) > 1:
         pairs = torch.stack([states[0], states[1]], dim=1)
         axis.plot(pairs[..., 0].T, pairs[..., 1].T, color="#bbbbbb", linewidth=0.6, zorder=1)
-    for (name, group), color in zip(groups.items(), [TEACHER, STUDENT, "#edae49"], strict=False):
-        axis.scatter(group[:, 0], group[:, 1], s=8, label=name, color=color, zorder=2)
+    colors = [TEACHER, STUDENT, "#edae49"]
+    for k, (name, group) in enumerate(groups.items()):
+        axis.scatter(group[:, 0], group[:, 1], s=8, label=name, color=colors[k % len(colors)], zorder=2)
     axis.set_aspect("equal")
     axis.legend(loc="upper right", fontsize=8)
     axis.set_title(title, fontsize=10)
