@@ -1,0 +1,125 @@
+"""Files and folders that are written whole or not at all: a temporary name beside the target, fsync, rename."""
+
+import errno
+import json
+import os
+import re
+import shutil
+import socket
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+
+@contextmanager
+def write_file(target: str | Path) -> Iterator[Path]:
+    """A temporary path to write to, which becomes `target` when the block ends, and vanishes if the block fails.
+
+    A reader, or a process that starts after a kill, sees the old file or the new one, never half of one.
+
+    Args:
+        target: the file; its folder is made if it does not exist.
+
+    Raises:
+        OSError: the disk is full or cannot be written to; the message names the target and, for a full disk, its free space.
+
+    >>> with write_file("figures.txt") as path:
+    ...     _ = path.write_text("1.5")
+    >>> Path("figures.txt").read_text()
+    '1.5'
+    """
+    target = Path(target)
+    temporary = temporary_name(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        sync(temporary)
+        temporary.replace(target)
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            free = shutil.disk_usage(target.parent).free
+            raise OSError(errno.ENOSPC, f"No space left on device: {free / 2**20:.1f} MiB are free", str(target)) from error
+        raise
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def write_folder(target: str | Path) -> Iterator[Path]:
+    """An empty temporary folder, which becomes `target` when the block ends, and vanishes if the block fails.
+
+    An older folder (or file) of that name is replaced: whether it may be is for the caller to know.
+    """
+    target = Path(target)
+    temporary, old = temporary_name(target), temporary_name(target, "old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    temporary.mkdir()
+    try:
+        yield temporary
+        for path in temporary.rglob("*"):
+            if path.is_file():
+                sync(path)
+        if target.exists():
+            target.rename(old)
+        temporary.rename(target)
+    finally:
+        remove(temporary)
+        if target.exists():
+            remove(old)
+
+
+def write_text(target: str | Path, text: str) -> None:
+    """Write a text file whole, in UTF-8."""
+    with write_file(target) as path:
+        path.write_text(text, encoding="utf-8")
+
+
+def write_json(target: str | Path, content: Any) -> None:
+    """Write plain values as JSON, whole; numbers that are not finite are refused (ValueError)."""
+    write_text(target, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def temporary_name(target: Path, suffix: str = "tmp") -> Path:
+    """The hidden name beside a target that this process writes under: it says which process of which machine left it."""
+    return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.{suffix}")
+
+
+def sweep(folder: str | Path, names: Iterable[str]) -> None:
+    """Remove what killed processes of this machine have left of files or folders of these names, and nothing else.
+
+    What a living process, or one of another machine, is writing stays.
+    """
+    if not Path(folder).is_dir():
+        return
+    known = set(names)
+    pattern = re.compile(rf"\.(.+)\.{re.escape(socket.gethostname())}\.(\d+)\.(?:tmp|old)")
+    for path in Path(folder).iterdir():
+        match = pattern.fullmatch(path.name)
+        if match and match[1] in known and not is_alive(int(match[2])):
+            remove(path)
+
+
+def is_alive(pid: int) -> bool:
+    """Whether a process of this number runs on this machine."""
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold a file's bytes before its name is changed."""
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def remove(path: Path) -> None:
+    """Remove a file, a link or a folder, if it is there."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        path.unlink(missing_ok=True)
