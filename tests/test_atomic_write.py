@@ -58,3 +58,13 @@ def test_only_leftovers_of_dead_processes_and_of_the_given_names_are_swept():
         Path(name).write_text("x")
     sweep(".", ["a.json"])
     assert sorted(os.listdir()) == sorted([kept, mine, elsewhere, ".draft.tmp", "a.json"])
+
+
+def test_an_older_folder_comes_back_where_the_process_died_between_two_renames():
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    old = Path(f".made.{socket.gethostname()}.{dead.stdout.strip()}.old")
+    old.mkdir()
+    (old / "a").write_text("1")
+    sweep(".", ["made"])
+    assert Path("made/a").read_text() == "1"
+    assert os.listdir() == ["made"]

@@ -65,8 +65,9 @@ def write_folder(target: str | Path) -> Iterator[Path]:
         temporary.rename(target)
     finally:
         remove(temporary)
-        if target.exists():
-            remove(old)
+        if old.exists() and not target.exists():
+            old.rename(target)
+        remove(old)
 
 
 def write_text(target: str | Path, text: str) -> None:
@@ -96,7 +97,12 @@ def sweep(folder: str | Path, names: Iterable[str]) -> None:
     pattern = re.compile(rf"\.(.+)\.{re.escape(socket.gethostname())}\.(\d+)\.(?:tmp|old)")
     for path in Path(folder).iterdir():
         match = pattern.fullmatch(path.name)
-        if match and match[1] in known and not is_alive(int(match[2])):
+        if not match or match[1] not in known or is_alive(int(match[2])):
+            continue
+        target = path.with_name(match[1])
+        if path.name.endswith(".old") and not target.exists():
+            path.rename(target)  # the process died between the two renames of `write_folder`
+        else:
             remove(path)
 
 
