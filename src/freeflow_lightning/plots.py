@@ -63,6 +63,16 @@ def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     return figure
 
 
+def plane(states: Tensor) -> Tensor:
+    """The first two numbers of states [N, ...] as points [N, 2]; states of one number lie on the line y = 0.
+
+    >>> plane(torch.ones(1, 1))
+    tensor([[1., 0.]])
+    """
+    flat = states.flatten(1)[:, :2]
+    return torch.nn.functional.pad(flat, (0, 2 - flat.shape[1]))
+
+
 def curves(
     lines: Mapping[str, tuple[Any, Any]],
     *,
@@ -173,5 +183,9 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def _hwc(picture: Tensor) -> np.ndarray:
+    """A picture [C, H, W] as matplotlib takes it: of latents with 2, or more than 4, channels the first one or three."""
+    channels = len(picture)
+    if channels not in (1, 3, 4):
+        picture = picture[: 1 if channels < 3 else 3]
     array = picture.permute(1, 2, 0).cpu().numpy()
     return array[..., 0] if array.shape[-1] == 1 else array

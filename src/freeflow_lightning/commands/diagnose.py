@@ -28,7 +28,7 @@ from freeflow_lightning.diagnosis import (
     recommended_steps,
     solver_errors,
 )
-from freeflow_lightning.flow import EVALUATIONS
+from freeflow_lightning.flow import EVALUATIONS, take
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.metrics.scores import spread
@@ -97,7 +97,7 @@ def diagnose(
     which = Draw(seed, stream="diagnosis")
     z, condition = which.noise(student.teacher, torch.arange(num_samples), student.device)
     few, some = slice(SOLVER_SAMPLES), slice(256)
-    c_few, c_some = (None if condition is None else condition[rows] for rows in (few, some))
+    c_few, c_some = take(condition, few), take(condition, some)
     with progress_bar(True) as bar:
         task = bar.add_task("error along the trajectory", total=4 + auxiliary_steps)
         path = along_delta(student, z, condition, guidance, batch_size=batch_size)
@@ -406,7 +406,7 @@ def _side_by_side(sides: dict[str, Tensor], title: str) -> Figure:
     drawn = next(iter(sides.values()))
     if drawn.ndim == 4:
         return plots.rows(sides, title)
-    return plots.points({name: x.flatten(1)[:, :2] for name, x in sides.items()}, title)
+    return plots.points({name: plots.plane(x) for name, x in sides.items()}, title)
 
 
 def main() -> None:

@@ -12,14 +12,16 @@ from torch import Tensor
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks.trajectory import relative_error
 from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning.commands.features import MOST_FLAT, Name, pick_features
 from freeflow_lightning.commands.source import open_student, pick_device
 from freeflow_lightning.diagnosis import along_delta
 from freeflow_lightning.digits import load_digits
+from freeflow_lightning.flow import take
 from freeflow_lightning.flow_map import FlowMap
-from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, to_uint8
+from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.run_folder import read_metrics, versions
-from freeflow_lightning.sampling import pictures
+from freeflow_lightning.sampling import labels_of, pictures
 
 STEPS = (1, 2, 4, 8, 64)
 BATCH = 512
@@ -40,7 +42,7 @@ class Line(NamedTuple):
 class Judge:
     """Frechet distance to fixed reference samples, and the share of recognised classes."""
 
-    def __init__(self, reference: Tensor, features: DigitsFeatures | FlatFeatures) -> None:
+    def __init__(self, reference: Tensor, features: FeatureNetwork) -> None:
         self.features, self.metric = features, FrechetDistance(features)
         self.metric.update(reference, real=True)
 
@@ -50,11 +52,12 @@ class Judge:
         self.metric.update(drawn, real=False)
         return float(self.metric.compute())
 
-    def accuracy(self, drawn: Tensor, labels: Any) -> float | None:
+    def accuracy(self, drawn: Tensor, labels: Tensor | None) -> float | None:
         """Share of samples that the classifier sees as the class they were drawn for."""
-        if not isinstance(self.features, DigitsFeatures):
+        if labels is None or not isinstance(self.features, DigitsFeatures):
             return None
-        return float((self.features.logits(drawn).argmax(1) == labels).float().mean())
+        seen = self.features.logits(drawn).argmax(1).cpu()
+        return float((seen == labels).float().mean())
 
 
 def report(
@@ -62,6 +65,8 @@ def report(
     reference: Literal["teacher", "digits"] = "teacher",
     num_samples: int = 1797,
     guidance: list[float] | None = None,
+    features: Name | FeatureNetwork | None = None,
+    weights: str | None = None,
     seed: int = 3,
     device: str = "auto",
 ) -> None:
@@ -72,6 +77,9 @@ def report(
         reference: what FID compares with: samples of the teacher (64 Heun steps, other noise) or scikit-learn's real digits.
         num_samples: samples per sampler; the same noise for all.
         guidance: guidance scales to compare; the lowest of the student's range and the middle if not given.
+        features: network that FID sees samples with, as in `freeflow evaluate`; if not given, the digits' own with reference
+            digits, the plain numbers of samples of up to 8192 numbers, and Inception's above.
+        weights: the file of Inception's or DINOv2's weights.
         seed: seed of the noise.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
     """
@@ -80,23 +88,25 @@ def report(
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
     z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
-    judge = Judge(reference_samples(student, reference, num_samples, low, seed), features_for(student, reference))
+    labels = labels_of(student.teacher, condition)
+    network = features_for(student, reference, features, weights)
+    judge = Judge(reference_samples(student, reference, num_samples, low, seed), network)
 
     lines, shown, paths = [], {}, {}
     for gamma in scales:
         truth, spent = timed(lambda z, c, g=gamma: Sampler("heun", 64, g)(student.teacher, z, c), z, condition)
-        many = judged("teacher", 64, gamma, truth, truth, spent, judge, student, condition)
+        many = judged("teacher", 64, gamma, truth, truth, spent, judge, student, labels)
         for k in STEPS[:-1] if gamma == scales[0] else ():
             x, t = timed(lambda z, c, g=gamma, k=k: Sampler("heun", k, g)(student.teacher, z, c), z, condition)
-            lines.append(judged("teacher", k, gamma, x, truth, t, judge, student, condition))
+            lines.append(judged("teacher", k, gamma, x, truth, t, judge, student, labels))
             shown[f"teacher, {k} step{'s' * (k > 1)}"] = x
         x, t = timed(lambda z, c, g=gamma: student(z, c, g), z, condition)
-        lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, condition)]
+        lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, labels)]
         if gamma == scales[0]:
             shown |= {"teacher, 64 steps": truth, "student, 1 step": x}
-            paths = along_delta(student, z[:256], head(condition, 256), gamma)._asdict()
+            paths = along_delta(student, z[:256], take(condition, slice(256)), gamma)._asdict()
             paths["error"] = paths.pop("errors").mean(1)
-    draw_pictures(folder, student, shown, condition, paths)
+    draw_pictures(folder, student, shown, labels, paths)
     floor = halves(judge) if reference == "digits" else None
     (folder / "report.md").write_text(text(folder, lines, paths, reference, floor, num_samples))
     print(f"{folder / 'report.md'}\n" + "\n".join(table(lines)))
@@ -121,11 +131,17 @@ def checkpoint_of(folder: Path) -> Path:
     return found[-1]
 
 
-def features_for(student: FlowMap, reference: str) -> DigitsFeatures | FlatFeatures:
-    """The digits' own features for the digits, plain coordinates otherwise."""
-    if reference == "digits":
-        return DigitsFeatures().to(student.device)
-    return FlatFeatures(int(torch.tensor(student.teacher.sample_shape).prod()))
+def features_for(
+    student: FlowMap, reference: str, features: Name | FeatureNetwork | None, weights: str | None
+) -> FeatureNetwork:
+    """The given network; else the digits' own for the digits, and by the size of decoded samples otherwise."""
+    if features is None and reference == "digits":
+        features = "digits"
+    elif features is None:
+        teacher = student.teacher
+        origin = torch.zeros(1, *teacher.sample_shape, device=student.device)
+        features = "flat" if teacher.decode(origin).numel() <= MOST_FLAT else "auto"
+    return pick_features(features, weights, student.teacher, student.device)
 
 
 def reference_samples(student: FlowMap, reference: str, n: int, gamma: float, seed: int) -> Tensor:
@@ -140,13 +156,21 @@ def timed(sampler: Any, z: Tensor, condition: Any) -> tuple[Tensor, float]:
     """All samples in batches, and milliseconds per sample."""
     parts, start = [], time.perf_counter()
     for rows in torch.arange(len(z), device=z.device).split(BATCH):
-        parts.append(sampler(z[rows], None if condition is None else condition[rows]))
+        parts.append(sampler(z[rows], take(condition, rows)))
     x = torch.cat(parts).cpu().to(z.device)
     return x, (time.perf_counter() - start) * 1000 / len(z)
 
 
 def judged(
-    who: str, k: int, gamma: float, x: Tensor, truth: Tensor, spent: float, judge: Judge, student: FlowMap, labels: Any
+    who: str,
+    k: int,
+    gamma: float,
+    x: Tensor,
+    truth: Tensor,
+    spent: float,
+    judge: Judge,
+    student: FlowMap,
+    labels: Tensor | None,
 ) -> Line:
     """One line of the table."""
     drawn = pictures(student.teacher, x)
@@ -155,11 +179,6 @@ def judged(
     error = float(relative_error(x[None], truth[None])[0])
     name = f"{who}, {k} step{'s' * (k > 1)}"
     return Line(name, gamma, evaluations, judge.fid(drawn), error, judge.accuracy(drawn, labels), spent)
-
-
-def head(condition: Any, n: int) -> Any:
-    """The first n conditions."""
-    return None if condition is None else condition[:n]
 
 
 def halves(judge: Judge) -> float:
@@ -172,14 +191,17 @@ def halves(judge: Judge) -> float:
     return float(half.compute())
 
 
-def draw_pictures(folder: Path, student: FlowMap, shown: dict[str, Tensor], condition: Any, paths: dict[str, Tensor]) -> None:
+def draw_pictures(
+    folder: Path, student: FlowMap, shown: dict[str, Tensor], labels: Tensor | None, paths: dict[str, Tensor]
+) -> None:
     """Every picture that report.md shows."""
-    first = {name: pictures(student.teacher, x) for name, x in shown.items()}
+    first = {name: pictures(student.teacher, x).cpu() for name, x in shown.items()}
     if next(iter(first.values())).ndim == 4:
-        columns = one_per_class(condition, student.teacher.num_classes) if student.teacher.num_classes else torch.arange(12)
-        figure = plots.rows({name: x[columns].cpu() for name, x in first.items()}, "the same noise, column by column")
+        columns = slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
+        figure = plots.rows({name: x[columns] for name, x in first.items()}, "the same noise, column by column")
     else:
-        figure = plots.densities({name: first[name].cpu() for name in ("teacher, 64 steps", "student, 1 step")})
+        figure = plots.densities({name: plots.plane(first[name]) for name in ("teacher, 64 steps", "student, 1 step")})
+    if student.teacher.sample_shape == (2,):
         plots.save(plots.trajectories(paths["teacher"], paths["student"]), folder / "trajectories.png")
     plots.save(figure, folder / "comparison.png", dpi=130)
     plots.save(

@@ -1,0 +1,98 @@
+"""freeflow report and diagnose for every kind of teacher: prompts, labels in trees, decoders, states that are no pictures."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from freeflow_lightning import FlowMap
+from freeflow_lightning.commands import diagnose as diagnosing
+from freeflow_lightning.commands import report as reporting
+from freeflow_lightning.teachers import GaussianMixtureTeacher, Teacher
+from tiny import mixture, module
+from trees import TextTeacher
+
+
+class Decoded(Teacher):
+    """Latents [16, 2, 2] whose pictures are [3, 8, 8]."""
+
+    sample_shape = (16, 2, 2)
+
+    def velocity(self, x, t, condition):
+        return -x
+
+    def decode(self, x):
+        return nn.functional.interpolate(x[:, :3], scale_factor=4).clamp(-1, 1)
+
+
+class Undecoded(Decoded):
+    """Latents of two channels, and no decoder."""
+
+    sample_shape = (2, 2, 2)
+
+    def decode(self, x):
+        return x
+
+
+class Pull(nn.Module):
+    """u = -x, as a student."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))  # tells the device
+
+    def forward(self, x, t, condition=None, *, delta, gamma):
+        return -x
+
+
+KINDS = {
+    "prompts": TextTeacher,
+    "a decoder that changes the shape": Decoded,
+    "latents without a decoder": Undecoded,
+    "states of one number": lambda: GaussianMixtureTeacher([[2.0], [-2.0]], 0.5),
+    "labelled points": mixture,
+}
+
+
+def student(kind):
+    teacher = KINDS[kind]().eval().requires_grad_(False)
+    network = module(teacher).student if kind == "labelled points" else Pull()
+    return FlowMap(network, teacher, (1.0, 1.0))
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A run's folder with a checkpoint in name only."""
+    folder = tmp_path / "run"
+    (folder / "checkpoints").mkdir(parents=True)
+    (folder / "checkpoints" / "last.ckpt").touch()
+    monkeypatch.setattr(reporting, "STEPS", (1, 2, 64))
+    return folder
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_report_is_made_for_every_kind_of_teacher(kind, run, monkeypatch):
+    monkeypatch.setattr(reporting, "open_student", lambda path: student(kind))
+    reporting.report(str(run), num_samples=12, device="cpu")
+    text = (run / "report.md").read_text()
+    assert "| student, 1 step | 1 | 1 |" in text
+    assert (run / "comparison.png").is_file()
+    assert (run / "trajectories.png").is_file() == (kind == "labelled points")
+
+
+def test_large_pictures_are_seen_by_a_network_and_not_number_by_number(run, monkeypatch):
+    large = student("a decoder that changes the shape")
+    large.teacher.decode = lambda x: torch.zeros(len(x), 3, 64, 64)
+    monkeypatch.setattr(reporting, "open_student", lambda path: large)
+    with pytest.raises(FileNotFoundError, match=r"no Inception weights at gone\.pth"):
+        reporting.report(str(run), num_samples=12, weights="gone.pth", device="cpu")
+
+
+@pytest.mark.parametrize("kind", ["prompts", "states of one number"])
+def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, monkeypatch):
+    monkeypatch.setattr(diagnosing, "open_student", lambda path, average: student(kind))
+    monkeypatch.setattr(diagnosing, "open_auxiliary", lambda path, student: None)
+    monkeypatch.setattr(diagnosing, "SOLVER_SAMPLES", 8)
+    diagnosing.diagnose("a.ckpt", guidance=1.0, num_samples=16, features="flat", fine_steps=4, auxiliary_steps=0, device="cpu")
+    assert Path("diagnosis/diagnosis.html").is_file()
