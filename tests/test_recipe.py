@@ -138,7 +138,7 @@ def test_flow_matching_learning_rate_rises_and_falls_along_a_cosine():
 
 @pytest.mark.parametrize("wrong", [{"label_dropout": 1.5}, {"num_classes": 0}])
 def test_flow_matching_arguments(wrong):
-    with pytest.raises(ValueError, match=r"label_dropout in .*0 without classes"):
+    with pytest.raises(ValueError, match="expected label_dropout"):
         matching(**wrong)
 
 

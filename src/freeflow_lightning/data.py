@@ -8,6 +8,8 @@ import torch
 from lightning.pytorch import LightningDataModule, Trainer
 from torch import Tensor
 
+from freeflow_lightning.flow import check_counts
+
 
 class PriorBatch(NamedTuple):
     """One training batch: its size and the run's seed. The recipe draws its noise from (seed, rank, batch counter)."""
@@ -72,6 +74,13 @@ def validation_range(trainer: Trainer) -> IndexRange:
     return loader
 
 
+def validated_samples(trainer: Trainer) -> int:
+    """How many samples a validation measures over all processes: limit_val_batches may leave some of them out."""
+    indices = validation_range(trainer)
+    seen = sum(trainer.num_val_batches) * indices.batch_size * indices.world_size
+    return int(min(indices.count, seen))
+
+
 class PriorDataModule(LightningDataModule):
     """Counters instead of data: nothing is opened, nothing is downloaded.
 
@@ -95,16 +104,27 @@ class PriorDataModule(LightningDataModule):
         val_batch_size: int = 256,
     ) -> None:
         super().__init__()
-        if min(batch_size, length, val_batch_size) < 1 or val_samples < 0:
-            raise ValueError(
-                f"expected batch_size, length and val_batch_size of at least 1 and val_samples of at least 0, "
-                f"got {batch_size}, {length}, {val_batch_size} and {val_samples}"
-            )
+        check_counts(1, batch_size=batch_size, length=length, val_batch_size=val_batch_size)
+        check_counts(0, val_samples=val_samples)
+        check_counts(-math.inf, seed=seed)
         self.batch_size, self.length, self.seed = batch_size, length, seed
         self.val_samples, self.val_batch_size = val_samples, val_batch_size
 
     def train_dataloader(self) -> PriorStream:
+        self._check_accumulation()
         return PriorStream(PriorBatch(self.batch_size, self.seed), self.length)
+
+    def _check_accumulation(self) -> None:
+        """Refuse gradients of fewer batches than they are divided by: Lightning steps at the end of an epoch anyway."""
+        if self.trainer is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
+            return
+        limit, several = self.trainer.limit_train_batches, self.trainer.accumulate_grad_batches
+        length = min(limit, self.length) if isinstance(limit, int) else int(limit * self.length)
+        if length % several:
+            raise ValueError(
+                f"expected trainer.accumulate_grad_batches to divide the {length} batches of an epoch, "
+                f"got {several}: set data.length (or trainer.limit_train_batches) to a multiple of it"
+            )
 
     def val_dataloader(self) -> IndexRange | list:
         if not self.val_samples:

@@ -6,7 +6,18 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import LogitNormal, TimeDistribution, conditional_velocity, interpolate, solve, training_generator
+from freeflow_lightning.flow import (
+    LogitNormal,
+    TimeDistribution,
+    check_counts,
+    check_numbers,
+    check_pairs,
+    check_shapes,
+    conditional_velocity,
+    interpolate,
+    solve,
+    training_generator,
+)
 from freeflow_lightning.objectives import residual
 from freeflow_lightning.optimizer import adam
 from freeflow_lightning.recipe import Recipe
@@ -45,8 +56,19 @@ class FlowMatchingModule(Recipe):
         evaluation_steps: int = 16,
     ) -> None:
         super().__init__()
-        if not 0 <= label_dropout <= 1 or (label_dropout and not num_classes):
-            raise ValueError(f"expected label_dropout in [0, 1], and 0 without classes, got {label_dropout}")
+        check_shapes(sample_shape=sample_shape)
+        check_counts(0, num_classes=num_classes, warmup_steps=warmup_steps)
+        check_counts(1, evaluation_steps=evaluation_steps)
+        check_counts(-math.inf, seed=seed)
+        check_numbers(0, 1, label_dropout=label_dropout)
+        check_numbers(0, without_low=True, lr=lr)
+        check_numbers(0, evaluation_guidance=evaluation_guidance)
+        check_pairs(0, 1, without_high=True, betas=betas)
+        if label_dropout and not num_classes:
+            raise ValueError(
+                f"expected label_dropout 0 without classes, got {label_dropout}: "
+                "set it to 0, or num_classes to the number of classes"
+            )
         self.network, self.sample_shape, self.num_classes = network, sample_shape, num_classes
         self.label_dropout, self.time, self.lr, self.warmup_steps, self.betas = label_dropout, time, lr, warmup_steps, betas
         self.seed, self.evaluation_guidance, self.evaluation_steps = seed, evaluation_guidance, evaluation_steps

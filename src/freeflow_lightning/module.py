@@ -1,5 +1,6 @@
 """FreeFlowModule: the paper's recipe. `training_step` reads like its algorithm."""
 
+import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
@@ -19,6 +20,8 @@ from freeflow_lightning.flow import (
     TimeDistribution,
     Velocity,
     WithAtom,
+    check_numbers,
+    check_pairs,
     flow_map,
     guided_rows,
     host_generator,
@@ -135,13 +138,15 @@ class FreeFlowModule(Recipe):
         meta_init: bool = False,
     ) -> None:
         super().__init__()
+        check_pairs(0, math.inf, guidance_range=guidance_range)
+        check_pairs(0, 1, guidance_interval=guidance_interval)
+        check_pairs(0, 1, without_high=True, betas=betas)
         low, high = guidance_range
-        if not 0 <= low <= high or not low <= evaluation_guidance <= high:
-            raise ValueError(
-                f"expected 0 <= low <= high in guidance_range and evaluation_guidance inside it, "
-                f"got {list(guidance_range)} and {evaluation_guidance}"
-            )
-        objectives.split(2, correction_fraction)  # a fraction outside [0, 1] is refused here
+        check_numbers(low, high, evaluation_guidance=evaluation_guidance)
+        check_numbers(0, 1, correction_fraction=correction_fraction)
+        check_numbers(0, alpha_ref=alpha_ref, residual_decay=residual_decay)
+        check_numbers(0, without_low=True, student_lr=student_lr, auxiliary_lr=auxiliary_lr, eps=eps)
+        check_numbers(0, without_low=True, scalar_scale=scalar_scale)
         self.frozen = Frozen(teacher)
         self._from_teacher = network is None  # and so in the teacher's own parameterisation
         self.lora, self.time_module, self.scalar_scale = lora, time_module, scalar_scale

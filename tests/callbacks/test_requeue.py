@@ -87,7 +87,7 @@ def test_another_job_starts_anew(freeflow, tmp_path, monkeypatch, slurm):
 
 
 def test_it_looks_now_and_then():
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="every_n_steps to be an integer of at least 1, got 0"):
         Requeue(0)
 
 

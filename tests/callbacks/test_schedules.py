@@ -94,16 +94,19 @@ def test_callbacks_without_effect_are_refused(callback, build, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: ConfidentRegionWarmup(0), "at least one warmup step, got 0"),
-        (lambda: AlphaSchedule(delay_steps=-1), "got -1, 10000 and inf"),
-        (lambda: AlphaSchedule(decay_steps=0), "positive decay_steps"),
-        (lambda: StudentEMA([]), "one or more different decays"),
-        (lambda: StudentEMA([0.9, 0.9]), "one or more different decays"),
-        (lambda: StudentEMA([1.0]), r"in \[0, 1\), got \[1.0\]"),
-        (lambda: PeriodicFID(FrechetDistance(FlatFeatures(2)), reference_samples=1), "at least 2 reference samples"),
-        (lambda: SampleGrid(count=0), "at least one sample"),
+        (lambda: ConfidentRegionWarmup(0), "steps to be an integer of at least 1, got 0"),
+        (lambda: AlphaSchedule(delay_steps=-1), "delay_steps to be an integer of at least 0, got -1"),
+        (lambda: AlphaSchedule(decay_steps=0), "decay_steps to be a finite number above 0, got 0"),
+        (lambda: StudentEMA([]), "one or more different numbers"),
+        (lambda: StudentEMA([0.9, 0.9]), "one or more different numbers"),
+        (lambda: StudentEMA([1.0]), "decay to be a finite number of at least 0 and below 1, got 1.0"),
+        (
+            lambda: PeriodicFID(FrechetDistance(FlatFeatures(2)), reference_samples=1),
+            "reference_samples to be an integer of at least 2",
+        ),
+        (lambda: SampleGrid(count=0), "count to be an integer of at least 1"),
         (lambda: TrajectoryError(points=3, steps=64), "steps to be a multiple of points"),
-        (lambda: HealthMonitor(factor=1.0), "factor > 1"),
+        (lambda: HealthMonitor(factor=1.0), "factor to be a finite number above 1"),
     ],
 )
 def test_wrong_arguments(build, message):

@@ -140,11 +140,12 @@ def test_solving_keeps_the_precision_and_carries_no_gradient():
     ("arguments", "message"),
     [
         ({"method": "adams"}, "unknown solver 'adams'.*euler.*heun.*midpoint.*rk4"),
-        ({"steps": 0}, "at least one step, got 0"),
+        ({"steps": 0}, "steps to be an integer of at least 1, got 0"),
         ({"grid": torch.tensor([0.0, 1.0])}, "strictly decreasing"),
         ({"grid": torch.tensor([1.0, 0.5, 0.5])}, "strictly decreasing"),
         ({"grid": torch.tensor([1.0])}, "at least two"),
         ({"grid": torch.tensor([1.0, math.nan])}, "strictly decreasing"),
+        ({"grid": torch.tensor([math.inf, 0.0])}, "strictly decreasing finite"),
     ],
 )
 def test_impossible_settings_are_refused(arguments, message):

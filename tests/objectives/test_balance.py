@@ -62,7 +62,7 @@ def test_split_uses_every_row_and_starves_no_objective():
 
 @pytest.mark.parametrize(("n", "fraction"), [(8, -0.1), (8, 1.1), (8, float("nan")), (1, 0.25)])
 def test_impossible_splits_are_refused(n, fraction):
-    with pytest.raises(ValueError, match=r"expected a correction fraction|cannot hold both"):
+    with pytest.raises(ValueError, match=r"expected correction_fraction|cannot hold both"):
         split(n, fraction)
 
 

@@ -206,7 +206,7 @@ def test_teacher_evaluations_are_the_rules(method):
 def test_impossible_grids_are_refused():
     with pytest.raises(ValueError, match="unknown solver 'adams'"):
         DiscretePrediction(8, "adams")
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="steps to be an integer of at least 1"):
         DiscretePrediction(0)
 
 

@@ -124,9 +124,9 @@ def test_more_branches_come_nearer():
 @pytest.mark.parametrize(
     ("make", "words"),
     [
-        (lambda: RandomSearch(0), "expected candidates of at least 1, got 0"),
-        (lambda: ZeroOrderSearch(4, radius=0.0), "expected a radius in"),
-        (lambda: ZeroOrderSearch(4, neighbours=0), "expected neighbours of at least 1"),
+        (lambda: RandomSearch(0), "candidates to be an integer of at least 1, got 0"),
+        (lambda: ZeroOrderSearch(4, radius=0.0), "radius to be a finite number above 0 and at most 1"),
+        (lambda: ZeroOrderSearch(4, neighbours=0), "neighbours to be an integer of at least 1"),
         (lambda: PathSearch(2, paths=3), "at most as many paths as candidates, got 3 of 2"),
         (lambda: PathSearch(start=0.5, forward=0.5), r"start \+ forward below 1"),
         (lambda: PathSearch(start=0.5, forward=0.3, backward=0.3), "forward < backward"),

@@ -4,6 +4,7 @@ import math
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
 from freeflow_lightning.flow import alpha
 from freeflow_lightning.module import FreeFlowModule
 
@@ -23,11 +24,7 @@ class AlphaSchedule(Callback):
         warmup_steps: int = 10_000,  # Table 6
         decay_steps: float = math.inf,  # Table 6
     ) -> None:
-        if delay_steps < 0 or warmup_steps < 0 or not decay_steps > 0:
-            raise ValueError(
-                f"expected delay_steps and warmup_steps of at least 0 and a positive decay_steps, "
-                f"got {delay_steps}, {warmup_steps} and {decay_steps}"
-            )
+        alpha(0, delay_steps=delay_steps, warmup_steps=warmup_steps, decay_steps=decay_steps)  # refuses
         self.delay_steps, self.warmup_steps, self.decay_steps = delay_steps, warmup_steps, decay_steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -36,6 +33,10 @@ class AlphaSchedule(Callback):
                 "AlphaSchedule has no effect here: it balances prediction against correction, and only one of them is on; "
                 "remove it, or set correction_fraction between 0 and 1"
             )
+        refuse_second(trainer, self)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        warn_beyond_end(trainer, self, self.delay_steps + self.warmup_steps)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: object, batch_idx: int) -> None:
         pl_module.alpha = alpha(

@@ -7,6 +7,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from freeflow_lightning.flow import check_numbers
 from freeflow_lightning.recipe import Recipe
 
 
@@ -39,8 +40,10 @@ class StudentEMA(Callback):
     """
 
     def __init__(self, decays: Sequence[float] = (0.9999,)) -> None:  # Table 6
-        if not decays or not all(0 <= decay < 1 for decay in decays) or len(set(decays)) < len(decays):
-            raise ValueError(f"expected one or more different decays in [0, 1), got {list(decays)}")
+        if not isinstance(decays, Sequence) or not decays or len(set(decays)) < len(decays):
+            raise ValueError(f"expected decays to be one or more different numbers, got {decays!r}")
+        for decay in decays:
+            check_numbers(0, 1, without_high=True, decay=decay)
         self.decays = tuple(decays)
         self._updated_at = 0
         self._fresh: list[Tensor] = []
@@ -50,9 +53,20 @@ class StudentEMA(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe):
             raise ValueError(f"StudentEMA serves a Recipe (FreeFlowModule, FlowMatchingModule), got {type(pl_module).__name__}")
+        self._refuse_shared_decays(trainer)
         for decay in self.decays:
             if (name := average_name(decay)) not in pl_module.averages:
                 pl_module.averages[name] = pl_module.twin(name).float().requires_grad_(False).eval()
+
+    def _refuse_shared_decays(self, trainer: Trainer) -> None:
+        callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+        others = [c for c in callbacks if isinstance(c, StudentEMA) and c is not self]
+        shared = {decay for other in others for decay in other.decays} & set(self.decays)
+        if shared:
+            raise ValueError(
+                f"expected StudentEMA callbacks of different decays, got {sorted(shared)} in two of "
+                "them, which would update one average twice a step: leave it out of one"
+            )
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step

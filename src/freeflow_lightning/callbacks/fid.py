@@ -1,13 +1,16 @@
 """PeriodicFID: at each validation, the Frechet distance of the student's samples to the teacher's, and its floor."""
 
 import logging
+import math
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 
-from freeflow_lightning.data import validation_range
+from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.data import validated_samples
+from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.metrics import FeatureTable, FrechetDistance, frechet_distance
 from freeflow_lightning.processes import Processes
 from freeflow_lightning.recipe import Evaluation, Recipe
@@ -42,11 +45,17 @@ class PeriodicFID(Callback):
         seed: int = 1,
         cache: str | None = None,
     ) -> None:
-        if reference_samples < 2 or steps < 1:
-            raise ValueError(f"expected at least 2 reference samples and 1 step, got {reference_samples} and {steps}")
+        check_counts(2, reference_samples=reference_samples)
+        check_counts(1, steps=steps)
+        check_counts(-math.inf, seed=seed)
+        one_step_rule(method)
         self.metric, self.reference_samples, self.method, self.steps, self.seed = metric, reference_samples, method, steps, seed
         self.cache = Path(cache) if cache else None
         self._floor: float | None = None
+        self._floor_samples = 0
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        refuse_second(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         if not sum(trainer.num_val_batches):
@@ -55,16 +64,25 @@ class PeriodicFID(Callback):
     @torch.inference_mode(False)  # its sums outlive Trainer.validate, and inference tensors cannot be added to later
     @torch.no_grad()
     def on_validation_start(self, trainer: Trainer, pl_module: Recipe) -> None:
-        if trainer.sanity_checking or self._floor is not None:
+        if trainer.sanity_checking:
             return
+        count = validated_samples(trainer)
+        if self._floor is not None and self._floor_samples == count:
+            return
+        if count < 2:
+            raise ValueError(
+                f"PeriodicFID compares at least 2 validation samples, got {count}: "
+                "raise data.val_samples or trainer.limit_val_batches, or remove the callback"
+            )
         self.metric.to(pl_module.device)
         reference = self._table(trainer, pl_module, "reference", self.reference_samples)
-        floor = self._table(trainer, pl_module, "floor", validation_range(trainer).count)
+        floor = self._table(trainer, pl_module, "floor", count)
         self.metric.reset()
         if reference is not None and floor is not None:  # on the first rank: states are summed over the ranks
             self.metric.set_reference(reference.moments["features"], reference.n)
             self._floor = float(frechet_distance(*reference.moments["features"], *floor.moments["features"]))
         self._floor = _processes(trainer).share(self._floor)
+        self._floor_samples = count
 
     def _table(self, trainer: Trainer, pl_module: Recipe, stream: str, count: int) -> FeatureTable | None:
         return teacher_table(

@@ -6,7 +6,9 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.data import validation_range
+from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.recipe import Evaluation, is_logged
 from freeflow_lightning.reference import Sampler
@@ -51,8 +53,10 @@ class HealthMonitor(Callback):
     def __init__(
         self, factor: float = 3.0, window: int = 10, least_diversity: float = 0.8, count: int = 256, steps: int = 16
     ) -> None:
-        if factor <= 1 or window < 1 or count < 2:
-            raise ValueError(f"expected factor > 1, window >= 1 and count >= 2, got {factor}, {window} and {count}")
+        check_numbers(1, without_low=True, factor=factor)
+        check_numbers(0, least_diversity=least_diversity)
+        check_counts(1, window=window, steps=steps)
+        check_counts(2, count=count)
         self.factor, self.window, self.least_diversity, self.count, self.steps = factor, window, least_diversity, count, steps
         self._history: dict[str, list[float]] = {name: [] for name in ADVICE}
         self._warned: set[str] = set()
@@ -63,6 +67,7 @@ class HealthMonitor(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, FreeFlowModule):
             raise ValueError("HealthMonitor watches a distillation: it belongs to FreeFlowModule; remove it")
+        refuse_second(trainer, self)
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: FreeFlowModule, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self._seen or not is_logged(trainer, trainer.global_step):
@@ -94,6 +99,11 @@ class HealthMonitor(Callback):
         samples, self._samples = torch.cat(self._samples)[: self.count], []
         if trainer.sanity_checking:
             return
+        if len(samples) < 2:
+            raise ValueError(
+                "HealthMonitor compares at least 2 validation samples of each process, "
+                f"got {len(samples)}: raise data.val_samples, or remove the callback"
+            )
         if self._spread is None:
             place = torch.arange(len(samples)) * trainer.world_size + trainer.global_rank
             seed, device = validation_range(trainer).seed, pl_module.device

@@ -8,6 +8,7 @@ from rich.console import Console
 from rich.table import Table
 from torch.nn import Parameter
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipe import Recipe, is_logged
 
 SHOWN = {
@@ -28,6 +29,7 @@ class DistillationProgress(RichProgressBar):
     """
 
     def __init__(self, refresh_rate: int = 10) -> None:
+        check_counts(0, refresh_rate=refresh_rate)
         super().__init__(refresh_rate=refresh_rate)
         self._shown: dict[str, str] = {}
 

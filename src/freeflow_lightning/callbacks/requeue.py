@@ -10,6 +10,7 @@ from typing import Any
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.run_folder import job_file
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,7 @@ class Requeue(Callback):
     """
 
     def __init__(self, every_n_steps: int = 10) -> None:
-        if every_n_steps < 1:
-            raise ValueError(f"expected at least one step between two looks, got {every_n_steps}")
+        check_counts(1, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
         self._signalled = self._done = False
         self._seen = -1

@@ -1,13 +1,16 @@
 """SampleGrid: teacher and student for the same noise and fixed classes, as PNG and in TensorBoard."""
 
+import math
 from pathlib import Path
 
 import torch
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 
 from freeflow_lightning import plots
+from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.sampling import pictures
@@ -27,10 +30,14 @@ class SampleGrid(Callback):
     """
 
     def __init__(self, count: int = 10, method: str = "heun", steps: int = 64, seed: int = 0) -> None:
-        if count < 1:
-            raise ValueError(f"expected at least one sample to show, got {count}")
+        check_counts(1, count=count, steps=steps)
+        check_counts(-math.inf, seed=seed)
+        one_step_rule(method)
         self.count, self.method, self.steps, self.seed = count, method, steps, seed
         self._teacher_samples: Tensor | None = None
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        refuse_second(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self.draw(trainer, pl_module)

@@ -4,6 +4,7 @@ from pathlib import Path
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
+from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.parallel import whole
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.teachers import SiTVelocity, save_sit
@@ -15,6 +16,7 @@ class SaveTeacher(Callback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe) or not isinstance(pl_module.trained, SiTVelocity):
             raise ValueError("SaveTeacher writes a SiTVelocity network that FlowMatchingModule trains; remove it")
+        refuse_second(trainer, self)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         network = pl_module.evaluated

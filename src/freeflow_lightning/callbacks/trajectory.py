@@ -1,9 +1,13 @@
 """TrajectoryError: the student against the teacher's ODE for the same noise, at the end and along delta (Fig. 4)."""
 
+import math
+
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
+from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.reference import Sampler
 
@@ -28,14 +32,17 @@ class TrajectoryError(Callback):
     """
 
     def __init__(self, count: int = 256, points: int = 8, steps: int = 64, seed: int = 2) -> None:
-        if steps % points or min(count, points) < 1:
-            raise ValueError(f"expected steps to be a multiple of points, and at least one sample, got {steps} and {points}")
+        check_counts(1, count=count, points=points, steps=steps)
+        check_counts(-math.inf, seed=seed)
+        if steps % points:
+            raise ValueError(f"expected steps to be a multiple of points, got {steps} and {points}")
         self.count, self.points, self.steps, self.seed = count, points, steps, seed
         self._path: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, FreeFlowModule):
             raise ValueError("TrajectoryError compares a student to its teacher: it belongs to FreeFlowModule; remove it")
+        refuse_second(trainer, self)
 
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:

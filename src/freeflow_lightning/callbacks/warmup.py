@@ -2,7 +2,8 @@
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from freeflow_lightning.flow import confident_time
+from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
+from freeflow_lightning.flow import check_counts, confident_time
 from freeflow_lightning.module import FreeFlowModule
 
 
@@ -14,8 +15,7 @@ class ConfidentRegionWarmup(Callback):
     """
 
     def __init__(self, steps: int = 10_000) -> None:  # Table 6
-        if steps < 1:
-            raise ValueError(f"expected at least one warmup step, got {steps}; leave the callback out for no warmup")
+        check_counts(1, steps=steps)
         self.steps = steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -23,6 +23,10 @@ class ConfidentRegionWarmup(Callback):
             raise ValueError(
                 "ConfidentRegionWarmup has no effect here: it belongs to the prediction objective of FreeFlowModule; remove it"
             )
+        refuse_second(trainer, self)
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        warn_beyond_end(trainer, self, self.steps)
 
     def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: object, batch_idx: int) -> None:
         pl_module.t_c = confident_time(trainer.global_step, warmup_steps=self.steps)

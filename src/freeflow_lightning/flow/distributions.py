@@ -1,10 +1,13 @@
 """Distributions of delta and r on [0, 1], and the floor onto the discrete grid."""
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
 from torch import Generator, Tensor
+
+from freeflow_lightning.flow.checks import check_counts, check_numbers
 
 
 class TimeDistribution(ABC):
@@ -27,8 +30,8 @@ class LogitNormal(TimeDistribution):
     std: float
 
     def __post_init__(self) -> None:
-        if not self.std >= 0:
-            raise ValueError(f"expected a standard deviation of at least 0, got {self.std}")
+        check_numbers(-math.inf, mean=self.mean)
+        check_numbers(0, std=self.std)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         normal = torch.randn(n, generator=generator, device=generator.device, dtype=torch.float32)
@@ -43,8 +46,8 @@ class Uniform(TimeDistribution):
     high: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.low <= self.high <= 1:
-            raise ValueError(f"expected 0 <= low <= high <= 1, got [{self.low}, {self.high}]")
+        check_numbers(0, 1, low=self.low)
+        check_numbers(self.low, 1, high=self.high)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         return self.low + (self.high - self.low) * torch.rand(
@@ -65,8 +68,7 @@ class WithAtom(TimeDistribution):
     at: float = 0.0
 
     def __post_init__(self) -> None:
-        if not (0 <= self.probability <= 1 and 0 <= self.at <= 1):
-            raise ValueError(f"expected a probability and a place in [0, 1], got {self.probability} and {self.at}")
+        check_numbers(0, 1, probability=self.probability, at=self.at)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
         hit = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32) < self.probability
@@ -79,5 +81,6 @@ def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
     >>> floor_to_grid(torch.tensor([0.0, 0.124, 0.125, 1.0]), 8)
     tensor([0, 0, 1, 7])
     """
+    check_counts(1, steps=steps)
     inner = torch.arange(1, steps, device=delta.device).to(delta.dtype) / steps  # delta * steps would round some nodes down
     return torch.bucketize(delta, inner, right=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from freeflow_lightning.flow.checks import check_numbers
 from freeflow_lightning.flow.interpolant import expand
 
 AverageVelocity = Callable[[Tensor, Tensor], Tensor]
@@ -82,7 +83,7 @@ class CentralDifference(Derivative):
     h: float = 5e-3
 
     def __post_init__(self) -> None:
-        _check_width(self.h)
+        check_numbers(0, 0.5, without_low=True, h=self.h)
 
     @torch.no_grad()
     def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
@@ -104,7 +105,7 @@ class ForwardDifference(Derivative):
     h: float = 5e-3
 
     def __post_init__(self) -> None:
-        _check_width(self.h)
+        check_numbers(0, 0.5, without_low=True, h=self.h)
 
     @torch.no_grad()
     def __call__(self, F: AverageVelocity, z: Tensor, delta: Tensor, output: Tensor | None = None) -> Tensor:
@@ -113,11 +114,6 @@ class ForwardDifference(Derivative):
         with _full_precision(z):
             here = output if known and output is not None else F(z, delta)
             return _quotient(F(z, other), here, other - delta)
-
-
-def _check_width(h: float) -> None:
-    if not 0 < h <= 0.5:
-        raise ValueError(f"expected a difference width h in (0, 0.5], got {h}")
 
 
 def _full_precision(z: Tensor) -> torch.autocast:

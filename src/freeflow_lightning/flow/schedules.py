@@ -2,6 +2,8 @@
 
 import math
 
+from freeflow_lightning.flow.checks import check_counts, check_numbers
+
 
 def confident_time(step: int, *, warmup_steps: int = 10_000) -> float:
     """t_c(n): linear from 1 to 0 over the warmup (App. A.1, Table 6 "confident region warmup duration").
@@ -9,6 +11,7 @@ def confident_time(step: int, *, warmup_steps: int = 10_000) -> float:
     >>> confident_time(2500), confident_time(20_000)
     (0.75, 0.0)
     """
+    check_counts(0, warmup_steps=warmup_steps)
     return max(0.0, 1.0 - step / warmup_steps) if warmup_steps > 0 else 0.0
 
 
@@ -27,5 +30,9 @@ def alpha(
     >>> alpha(15_000), alpha(100_000, reference=0.6, decay_steps=25_000)
     (0.15, 0.3)
     """
+    check_numbers(0, alpha_ref=reference)
+    check_counts(0, delay_steps=delay_steps, warmup_steps=warmup_steps)
+    if decay_steps != math.inf:
+        check_numbers(0, without_low=True, decay_steps=decay_steps)
     ramp = (step - delay_steps) / warmup_steps if warmup_steps > 0 else float(step >= delay_steps)
     return reference * min(max(ramp, 0.0), 1.0) / math.sqrt(max(step / decay_steps, 1.0))

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.interpolant import expand
 
 Velocity = Callable[[Tensor, Tensor], Tensor]
@@ -62,8 +63,7 @@ def uniform_grid(steps: int) -> Tensor:
     >>> uniform_grid(2)
     tensor([1.0000, 0.5000, 0.0000], dtype=torch.float64)
     """
-    if steps < 1:
-        raise ValueError(f"expected at least one step, got {steps}")
+    check_counts(1, steps=steps)
     return torch.arange(steps, -1, -1, dtype=torch.float64) / steps
 
 
@@ -100,8 +100,9 @@ def solve(
     """
     rule = one_step_rule(method)
     grid = uniform_grid(steps) if grid is None else grid
-    if grid.ndim != 1 or len(grid) < 2 or not bool((grid.diff() < 0).all()):
-        raise ValueError(f"expected a grid of at least two strictly decreasing times, got {grid.tolist()}")
+    is_grid = grid.ndim == 1 and len(grid) > 1 and bool((grid.diff() < 0).all())
+    if not is_grid or not bool(torch.isfinite(grid).all()):
+        raise ValueError(f"expected a grid of at least two strictly decreasing finite times, got {grid.tolist()}")
     times = grid.to(device=z.device, dtype=torch.promote_types(z.dtype, torch.float32))
     x, states = z, [z]
     for i in range(len(times) - 1):

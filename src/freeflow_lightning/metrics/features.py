@@ -6,6 +6,7 @@ from importlib.resources import files
 from safetensors.torch import load
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.images import from_uint8
 
 
@@ -39,6 +40,7 @@ class FlatFeatures(FeatureNetwork):
 
     def __init__(self, num_features: int) -> None:
         super().__init__()
+        check_counts(1, num_features=num_features)
         self.num_features = num_features
 
     def forward(self, samples: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
+from freeflow_lightning.flow import check_counts
+
 _ROUND_OFF = 1e-6
 """Negative eigenvalues up to this fraction of the matrix's size are round-off and count as 0."""
 
@@ -63,6 +65,7 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor, *
     tensor(27., dtype=torch.float64)
     """
     mu1, sigma1, mu2, sigma2 = (a.double() for a in (mu1, sigma1, mu2, sigma2))
+    _finite(torch.stack([mu1, mu2]), "mean")
     root1 = square_root(sigma1) if root1 is None else root1
     size = torch.linalg.matrix_norm(sigma1) * torch.maximum(
         torch.linalg.matrix_norm(sigma1), torch.linalg.matrix_norm(sigma2)
@@ -71,11 +74,11 @@ def frechet_distance(mu1: Tensor, sigma1: Tensor, mu2: Tensor, sigma2: Tensor, *
     return ((mu1 - mu2).square().sum() + sigma1.trace() + sigma2.trace() - 2 * cross).clamp(min=0)
 
 
-def _finite(matrix: Tensor) -> Tensor:
-    """The matrix; NaN and infinite entries are refused (LAPACK's answer to them ranges from NaN to a crash)."""
-    if not bool(torch.isfinite(matrix).all()):
-        raise ValueError("expected a finite covariance, got NaN or infinite entries: look at the features it was made of")
-    return matrix
+def _finite(moment: Tensor, name: str = "covariance") -> Tensor:
+    """The tensor; NaN and infinite entries are refused (LAPACK's answer to them ranges from NaN to a crash)."""
+    if not bool(torch.isfinite(moment).all()):
+        raise ValueError(f"expected a finite {name}, got NaN or infinite entries: look at the features it was made of")
+    return moment
 
 
 def _without_round_off(values: Tensor, size: Tensor) -> Tensor:
@@ -123,6 +126,7 @@ class FrechetDistance(Metric):
         d = getattr(features, "num_features", None)
         if not isinstance(d, int):
             raise ValueError(f"expected a feature network with an integer `num_features`, its output's width, got {d!r}")
+        check_counts(1, num_features=d)
         self.features, self.num_features, self.reset_real_features = features, d, reset_real_features
         for kind in ("real", "fake"):
             self.add_state(f"{kind}_features_sum", torch.zeros(d, dtype=torch.float64), dist_reduce_fx="sum")
@@ -148,6 +152,9 @@ class FrechetDistance(Metric):
         mean, covariance = (x.to(self.real_features_sum) for x in moments)
         if mean.shape != (self.num_features,):
             raise ValueError(f"expected moments of {self.num_features} features, got {tuple(mean.shape)}: another network's")
+        check_counts(2, count=count)
+        _finite(mean, "mean")
+        _finite(covariance)
         self.reset()
         self.real_features_sum = mean * count
         self.real_features_cov_sum = covariance * (count - 1) + count * torch.outer(mean, mean)

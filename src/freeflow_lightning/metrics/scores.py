@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.frechet import frechet_distance, mean_and_covariance, square_root
 from freeflow_lightning.metrics.kernel import kernel_distance
 from freeflow_lightning.metrics.support import coverage
@@ -89,6 +90,7 @@ def inception_score(logits: Tensor, *, split_samples: int = 5000) -> Score:
     >>> round(inception_score(100 * torch.eye(10)).value, 6)
     10.0
     """
+    check_counts(1, split_samples=split_samples)
     values = []
     for part in logits.double().split(split_samples):
         p = part.softmax(1)

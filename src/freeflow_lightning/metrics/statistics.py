@@ -64,6 +64,12 @@ def _moments(content: dict[str, Any], keys: tuple[str, str], path: str | Path) -
         raise ValueError(
             f"expected {keys[0]} [d] and {keys[1]} [d, d] in {path}, got {list(mean.shape)} and {list(covariance.shape)}"
         )
+    if not bool(torch.isfinite(mean).all()):
+        broken = int((~torch.isfinite(mean)).sum())
+        raise ValueError(
+            f"{keys[0]} of {path} is no mean: {broken} of its {len(mean)} numbers are NaN or infinite; "
+            "compute the statistics again"
+        )
     if not bool(torch.isfinite(covariance).all()) or not torch.allclose(covariance, covariance.mT, rtol=1e-3, atol=1e-6):
         raise ValueError(f"{keys[1]} of {path} is no covariance: it is not symmetric and finite")
     return Moments(mean, covariance)

@@ -6,6 +6,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow import check_counts
+
 BLOCK = 1024
 
 
@@ -33,6 +35,7 @@ def coverage(samples: Tensor, reference: Tensor, *, k: int = 3) -> Coverage:
     >>> coverage(line, line, k=1)
     Coverage(precision=1.0, recall=1.0, density=2.6, coverage=1.0)
     """
+    check_counts(1, k=k)
     if min(len(samples), len(reference)) <= k:
         raise ValueError(f"expected more than k = {k} samples on either side, got {len(samples)} and {len(reference)}")
     center = reference.double().mean(0)

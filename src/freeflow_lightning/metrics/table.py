@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.features import FeatureNetwork
 from freeflow_lightning.metrics.frechet import Moments, mean_and_covariance
 
@@ -65,6 +66,7 @@ class TableBuilder:
     """
 
     def __init__(self, network: nn.Module, kept: int) -> None:
+        check_counts(0, kept=kept)
         self.network, self.kept = network, kept
         self._count = 0
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}

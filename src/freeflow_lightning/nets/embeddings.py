@@ -5,6 +5,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts, check_numbers
+
 
 def sinusoid(s: Tensor, size: int, max_period: float = 10_000.0) -> Tensor:
     """cos and sin of s at `size / 2` frequencies from 1 down to 1 / max_period, [B] to [B, size] (DiT's frequency embedding).
@@ -31,6 +33,10 @@ class ScalarEmbedder(nn.Module):
 
     def __init__(self, hidden_size: int, frequencies: int = 256, scale: float = 1.0) -> None:
         super().__init__()
+        check_counts(1, hidden_size=hidden_size, frequencies=frequencies)
+        check_numbers(0, without_low=True, scale=scale)
+        if frequencies % 2:
+            raise ValueError(f"expected an even number of frequencies (cos and sin), got {frequencies}")
         self.frequencies, self.scale = frequencies, scale
         first, last = nn.Linear(frequencies, hidden_size), nn.Linear(hidden_size, hidden_size)
         for layer in (first, last):
@@ -54,6 +60,7 @@ class LabelEmbedder(nn.Module):
 
     def __init__(self, num_classes: int, hidden_size: int) -> None:
         super().__init__()
+        check_counts(1, num_classes=num_classes, hidden_size=hidden_size)
         self.num_classes = num_classes
         self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
         nn.init.normal_(self.embedding_table.weight, std=0.02)

@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.nets.conditioning import ScalarConditioned
 
 
@@ -36,11 +37,16 @@ class LoRA:
     networks: Sequence[Literal["student", "auxiliary"]] = ("student", "auxiliary")
 
     def __post_init__(self) -> None:
+        check_counts(1, rank=self.rank)
+        check_numbers(0, 1, without_high=True, dropout=self.dropout)
+        if self.alpha is not None:
+            check_numbers(0, without_low=True, alpha=self.alpha)
         unknown = set(self.networks) - {"student", "auxiliary"}
-        if self.rank < 1 or not 0 <= self.dropout < 1 or not self.networks or unknown:
+        if not self.networks or unknown or len(set(self.networks)) < len(self.networks):
+            raise ValueError(f"expected lora.networks to be 'student', 'auxiliary' or both, got {list(self.networks)}")
+        if self.target_modules is not None and not self.target_modules:
             raise ValueError(
-                f"expected a LoRA rank of at least 1, a dropout in [0, 1) and networks among 'student' and 'auxiliary', "
-                f"got {self.rank}, {self.dropout} and {list(self.networks)}"
+                "expected lora.target_modules to name one or more layers, got none: leave it out for every linear layer"
             )
 
 

@@ -5,6 +5,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts, check_numbers, check_shapes
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder
 
 
@@ -31,6 +32,10 @@ class MLP(nn.Module):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_shapes(sample_shape=sample_shape)
+        check_counts(1, hidden_size=hidden_size, depth=depth)
+        check_counts(0, num_classes=num_classes)
+        check_numbers(0, without_low=True, time_scale=time_scale)
         self.architecture = {
             "sample_shape": list(sample_shape),
             "hidden_size": hidden_size,

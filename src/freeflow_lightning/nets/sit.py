@@ -5,6 +5,7 @@ from timm.layers import GELUTanh, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table
 
 SIZES: dict[str, dict[str, int]] = {
@@ -82,6 +83,10 @@ class SiT(nn.Module):
         time_scale: float = 1.0,
     ) -> None:
         super().__init__()
+        check_counts(1, input_size=input_size, patch_size=patch_size, in_channels=in_channels)
+        check_counts(1, hidden_size=hidden_size, depth=depth, num_heads=num_heads)
+        check_counts(0, num_classes=num_classes)
+        check_numbers(0, without_low=True, mlp_ratio=mlp_ratio, time_scale=time_scale)
         self.architecture = {
             "input_size": input_size,
             "patch_size": patch_size,

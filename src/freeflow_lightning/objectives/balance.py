@@ -5,6 +5,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_numbers
 from freeflow_lightning.flow.interpolant import expand
 from freeflow_lightning.objectives.residual import Residual
 
@@ -44,8 +45,7 @@ def split(n: int, fraction: float) -> tuple[int, int]:
     >>> split(256, 0.25), split(8, 0.0), split(8, 1.0)
     ((192, 64), (8, 0), (0, 8))
     """
-    if not 0 <= fraction <= 1:
-        raise ValueError(f"expected a correction fraction in [0, 1], got {fraction}")
+    check_numbers(0, 1, correction_fraction=fraction)
     if 0 < fraction < 1 and n < 2:
         raise ValueError(f"a batch of {n} cannot hold both objectives: use at least 2 samples per process")
     correction = round(n * fraction) if fraction in (0.0, 1.0) else min(max(round(n * fraction), 1), n - 1)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.distributions import floor_to_grid
 from freeflow_lightning.flow.flow_map import AverageVelocity, Derivative, ExactJVP, flow_map
 from freeflow_lightning.flow.interpolant import expand, to_noisier
@@ -93,8 +94,7 @@ class DiscretePrediction(Prediction):
 
     def __post_init__(self) -> None:
         one_step_rule(self.method)
-        if self.steps < 1:
-            raise ValueError(f"expected at least one step of the delta grid, got {self.steps}")
+        check_counts(1, steps=self.steps)
 
     def output_delta(self, delta: Tensor) -> Tensor:
         return (floor_to_grid(delta, self.steps) + 1).to(delta.dtype) / self.steps

@@ -12,7 +12,7 @@ from typing import NamedTuple, Protocol, final
 import torch
 from torch import Tensor
 
-from freeflow_lightning.flow import to_noisier
+from freeflow_lightning.flow import check_counts, check_numbers, to_noisier
 
 
 class Ground(Protocol):
@@ -78,7 +78,7 @@ class RandomSearch:
     """
 
     def __init__(self, candidates: int = 64) -> None:
-        _at_least_one(candidates=candidates)
+        check_counts(1, candidates=candidates)
         self.candidates = candidates
 
     def __call__(self, ground: Ground) -> Found:
@@ -99,9 +99,8 @@ class ZeroOrderSearch:
     """
 
     def __init__(self, candidates: int = 64, neighbours: int = 4, radius: float = 0.4) -> None:
-        _at_least_one(candidates=candidates, neighbours=neighbours)
-        if not 0 < radius <= 1:
-            raise ValueError(f"expected a radius in (0, 1], got {radius}: 1 forgets the pivot")
+        check_counts(1, candidates=candidates, neighbours=neighbours)
+        check_numbers(0, 1, without_low=True, radius=radius)
         self.candidates, self.neighbours, self.radius = candidates, neighbours, radius
 
     def __call__(self, ground: Ground) -> Found:
@@ -140,7 +139,8 @@ class PathSearch:
         forward: float = 0.25,
         backward: float = 0.5,
     ) -> None:
-        _at_least_one(candidates=candidates, paths=paths, branches=branches)
+        check_counts(1, candidates=candidates, paths=paths, branches=branches)
+        check_numbers(0, 1, start=start, forward=forward, backward=backward)
         if paths > candidates:
             raise ValueError(f"expected at most as many paths as candidates, got {paths} of {candidates}")
         if not 0 < start < 1 or not 0 <= forward < min(backward, 1 - start):
@@ -208,9 +208,3 @@ def chunks(numbers: range, size: int) -> Iterator[range]:
 def repeated(x: Tensor, count: int) -> Tensor:
     """Rows [C * G, ...] `count` times over, [count * C * G, ...]."""
     return x.repeat(count, *[1] * (x.ndim - 1))
-
-
-def _at_least_one(**counts: int) -> None:
-    for name, count in counts.items():
-        if count < 1:
-            raise ValueError(f"expected {name} of at least 1, got {count}")

@@ -5,6 +5,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics import Moments
 
 _NOTHING = 1e-10
@@ -36,8 +37,9 @@ class FrechetOracle:
     """
 
     def __init__(self, reference: Moments, weight: int = 256, refresh: int = 16) -> None:
-        if weight < 1 or refresh < 1:
-            raise ValueError(f"expected weight and refresh of at least 1, got {weight} and {refresh}")
+        check_counts(1, weight=weight, refresh=refresh)
+        if not all(bool(torch.isfinite(part).all()) for part in reference):
+            raise ValueError("expected a reference of finite moments, got NaN or infinite entries")
         self.reference, self.weight, self.refresh = Moments(*(part.double() for part in reference)), weight, refresh
 
     def pick(self, features: Tensor) -> Tensor:

@@ -79,6 +79,8 @@ class TargetDistance(nn.Module):
         self.features = features
         self.target: Tensor
         self.register_buffer("target", torch.tensor(target) if isinstance(target, list) else _picture(Path(target)))
+        if not self.target.numel() or not bool(torch.isfinite(self.target).all()):
+            raise ValueError(f"expected a target of one or more finite numbers, got {target}")
 
     def forward(self, samples: Tensor, condition: Any) -> Tensor:
         """Scores [B], at most 0.

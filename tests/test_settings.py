@@ -1,0 +1,390 @@
+"""Settings that cannot be meant are refused by every constructor, in one style; see flow/checks.py."""
+
+import inspect
+import math
+import re
+
+import pytest
+import torch
+
+from freeflow_lightning import PriorDataModule
+from freeflow_lightning.callbacks import (
+    AlphaSchedule,
+    ConfidentRegionWarmup,
+    DistillationProgress,
+    HealthMonitor,
+    PeriodicFID,
+    Requeue,
+    SampleGrid,
+    StudentEMA,
+    TrajectoryError,
+)
+from freeflow_lightning.flow import (
+    CentralDifference,
+    ForwardDifference,
+    LogitNormal,
+    Uniform,
+    WithAtom,
+    alpha,
+    check_counts,
+    check_numbers,
+    check_pairs,
+    check_shapes,
+    confident_time,
+    solve,
+)
+from freeflow_lightning.flow_matching import FlowMatchingModule
+from freeflow_lightning.metrics import (
+    FlatFeatures,
+    FrechetDistance,
+    Moments,
+    coverage,
+    frechet_distance,
+    inception_score,
+)
+from freeflow_lightning.nets import MLP, LoRA, ScalarEmbedder, SiT
+from freeflow_lightning.nets.embeddings import LabelEmbedder
+from freeflow_lightning.objectives import DiscretePrediction
+from freeflow_lightning.search import PathSearch, RandomSearch, TargetDistance, ZeroOrderSearch
+from freeflow_lightning.search.oracle import FrechetOracle
+from tiny import data, fit, mlp, module
+
+NAN, INF = math.nan, math.inf
+NO_COUNTS = (0, -1, 2.5, NAN, INF, True, "3", None)
+NO_SIZES = (-1, 2.5, NAN, INF, True, "3", None)
+NO_FACTORS = (0, -1, -0.5, NAN, INF, -INF, True, "0.1", None)
+NO_AMOUNTS = (-1, -0.5, NAN, INF, -INF, True, "0.1", None)
+NO_SHARES = (*NO_AMOUNTS, 1.5)
+NO_SEEDS = (0.5, NAN, True, "3", None)
+NO_PAIRS = ((2.0, 1.0), (1.0,), (1.0, 1.5, 2.0), (), (NAN, 1.0), (1.0, INF), (-1.0, 1.0), 1.0, "12")
+NO_INTERVALS = ((0.4, 0.0), (0.4,), (0.0, 0.2, 0.4), (), (NAN, 0.4), (0.0, 1.5), (True, 0.4), 0.4)
+NO_BETAS = ((0.99, 0.9), (0.9,), (0.9, 0.99, 0.999), (0.9, 1.0), (-0.1, 0.9), (NAN, 0.9), 0.9)
+NO_SHAPES = ((), (0,), (2, -1), (2.0,), (True,), 2, None)
+
+
+def prior(**setting):
+    return PriorDataModule(**setting)
+
+
+def matching(**setting):
+    return FlowMatchingModule(**{"network": mlp(), "sample_shape": (2,), "num_classes": 2} | setting)
+
+
+def frechet(**setting):
+    return PeriodicFID(FrechetDistance(FlatFeatures(2)), **setting)
+
+
+def network(**setting):
+    return MLP(**{"sample_shape": (2,), "hidden_size": 8, "depth": 1} | setting)
+
+
+def transformer(**setting):
+    small = {"input_size": 4, "in_channels": 1, "hidden_size": 8, "depth": 1, "num_heads": 2}
+    return SiT(**small | {"num_classes": 3} | setting)
+
+
+def atom(**setting):
+    return WithAtom(LogitNormal(0.0, 1.0), **setting)
+
+
+def normal(**setting):
+    return LogitNormal(**{"mean": 0.0, "std": 1.0} | setting)
+
+
+def rates(**setting):
+    return alpha(1, **setting)
+
+
+def warm(**setting):
+    return confident_time(1, **setting)
+
+
+def solved(**setting):
+    return solve(lambda x, t, c: x, torch.zeros(1, 1), **setting)
+
+
+def scored(**setting):
+    return inception_score(torch.eye(4), **setting)
+
+
+def covered(**setting):
+    return coverage(torch.rand(9, 2), torch.rand(9, 2), **setting)
+
+
+def oracle(**setting):
+    return FrechetOracle(Moments(torch.zeros(1), torch.ones(1, 1)), **setting)
+
+
+def labels(**setting):
+    return LabelEmbedder(**{"num_classes": 2, "hidden_size": 4} | setting)
+
+
+def scalars(**setting):
+    return ScalarEmbedder(**{"hidden_size": 4} | setting)
+
+
+REFUSED = [
+    (module, "guidance_range", NO_PAIRS),
+    (module, "guidance_interval", NO_INTERVALS),
+    (module, "betas", NO_BETAS),
+    (module, "correction_fraction", NO_SHARES),
+    (module, "alpha_ref", NO_AMOUNTS),
+    (module, "residual_decay", NO_AMOUNTS),
+    (module, "student_lr", NO_FACTORS),
+    (module, "auxiliary_lr", NO_FACTORS),
+    (module, "eps", NO_FACTORS),
+    (module, "scalar_scale", NO_FACTORS),
+    (module, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
+    (matching, "sample_shape", NO_SHAPES),
+    (matching, "num_classes", NO_SIZES),
+    (matching, "label_dropout", NO_SHARES),
+    (matching, "lr", NO_FACTORS),
+    (matching, "warmup_steps", NO_SIZES),
+    (matching, "betas", NO_BETAS),
+    (matching, "seed", NO_SEEDS),
+    (matching, "evaluation_guidance", NO_AMOUNTS),
+    (matching, "evaluation_steps", NO_COUNTS),
+    (prior, "batch_size", NO_COUNTS),
+    (prior, "length", NO_COUNTS),
+    (prior, "seed", NO_SEEDS),
+    (prior, "val_samples", NO_SIZES),
+    (prior, "val_batch_size", NO_COUNTS),
+    (AlphaSchedule, "delay_steps", NO_SIZES),
+    (AlphaSchedule, "warmup_steps", NO_SIZES),
+    (AlphaSchedule, "decay_steps", (0, -1, NAN, -INF, True, "3", None)),
+    (ConfidentRegionWarmup, "steps", NO_COUNTS),
+    (StudentEMA, "decays", ((), (1.0,), (-0.1,), (NAN,), (0.9, 0.9), (True,), ("0.9",), 0.9, None)),
+    (frechet, "reference_samples", (*NO_COUNTS, 1)),
+    (frechet, "steps", NO_COUNTS),
+    (frechet, "seed", NO_SEEDS),
+    (frechet, "method", ("adams",)),
+    (SampleGrid, "count", NO_COUNTS),
+    (SampleGrid, "steps", NO_COUNTS),
+    (SampleGrid, "seed", NO_SEEDS),
+    (SampleGrid, "method", ("adams",)),
+    (HealthMonitor, "factor", (*NO_FACTORS, 1.0)),
+    (HealthMonitor, "window", NO_COUNTS),
+    (HealthMonitor, "least_diversity", NO_AMOUNTS),
+    (HealthMonitor, "count", (*NO_COUNTS, 1)),
+    (HealthMonitor, "steps", NO_COUNTS),
+    (TrajectoryError, "count", NO_COUNTS),
+    (TrajectoryError, "points", (*NO_COUNTS, 5)),
+    (TrajectoryError, "steps", NO_COUNTS),
+    (TrajectoryError, "seed", NO_SEEDS),
+    (DistillationProgress, "refresh_rate", NO_SIZES),
+    (Requeue, "every_n_steps", NO_COUNTS),
+    (normal, "mean", (NAN, INF, True, "0", None)),
+    (normal, "std", NO_AMOUNTS),
+    (Uniform, "low", NO_SHARES),
+    (Uniform, "high", NO_SHARES),
+    (atom, "probability", NO_SHARES),
+    (atom, "at", NO_SHARES),
+    (rates, "reference", NO_AMOUNTS),
+    (rates, "delay_steps", NO_SIZES),
+    (rates, "warmup_steps", NO_SIZES),
+    (rates, "decay_steps", (0, -1, NAN, True, "3", None)),
+    (warm, "warmup_steps", NO_SIZES),
+    (solved, "steps", NO_COUNTS),
+    (solved, "method", ("adams",)),
+    (CentralDifference, "h", (*NO_FACTORS, 0.6)),
+    (ForwardDifference, "h", (*NO_FACTORS, 0.6)),
+    (DiscretePrediction, "steps", NO_COUNTS),
+    (DiscretePrediction, "method", ("adams",)),
+    (LoRA, "rank", NO_COUNTS),
+    (LoRA, "alpha", (0, -1, NAN, INF, True, "3")),
+    (LoRA, "dropout", (*NO_SHARES, 1.0)),
+    (LoRA, "networks", ((), ("teacher",), ("student", "student"))),
+    (LoRA, "target_modules", ([], "")),
+    (network, "sample_shape", NO_SHAPES),
+    (network, "hidden_size", NO_COUNTS),
+    (network, "depth", NO_COUNTS),
+    (network, "num_classes", NO_SIZES),
+    (network, "time_scale", NO_FACTORS),
+    (transformer, "input_size", (*NO_COUNTS, 5)),
+    (transformer, "patch_size", (*NO_COUNTS, 3)),
+    (transformer, "in_channels", NO_COUNTS),
+    (transformer, "hidden_size", (*NO_COUNTS, 9)),
+    (transformer, "depth", NO_COUNTS),
+    (transformer, "num_heads", (*NO_COUNTS, 3)),
+    (transformer, "mlp_ratio", NO_FACTORS),
+    (transformer, "num_classes", NO_SIZES),
+    (transformer, "time_scale", NO_FACTORS),
+    (scalars, "hidden_size", NO_COUNTS),
+    (scalars, "frequencies", (*NO_COUNTS, 3)),
+    (scalars, "scale", NO_FACTORS),
+    (labels, "num_classes", NO_COUNTS),
+    (labels, "hidden_size", NO_COUNTS),
+    (FlatFeatures, "num_features", NO_COUNTS),
+    (scored, "split_samples", NO_COUNTS),
+    (covered, "k", NO_COUNTS),
+    (RandomSearch, "candidates", NO_COUNTS),
+    (ZeroOrderSearch, "candidates", NO_COUNTS),
+    (ZeroOrderSearch, "neighbours", NO_COUNTS),
+    (ZeroOrderSearch, "radius", (*NO_FACTORS, 1.5)),
+    (PathSearch, "candidates", NO_COUNTS),
+    (PathSearch, "paths", (*NO_COUNTS, 17)),
+    (PathSearch, "branches", NO_COUNTS),
+    (PathSearch, "start", (*NO_FACTORS, 1.0)),
+    (PathSearch, "forward", (*NO_AMOUNTS, 0.6)),
+    (PathSearch, "backward", (*NO_FACTORS, 0.25)),
+    (oracle, "weight", NO_COUNTS),
+    (oracle, "refresh", NO_COUNTS),
+    (TargetDistance, "target", ([], [NAN, 1.0])),
+]
+
+
+@pytest.mark.parametrize(
+    ("build", "setting", "values"), REFUSED, ids=lambda x: x if isinstance(x, str) else getattr(x, "__name__", "")
+)
+def test_what_cannot_be_meant_is_refused(build, setting, values):
+    for value in values:
+        with pytest.raises(ValueError, match=r"expected|unknown solver") as caught:
+            build(**{setting: value})
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        AlphaSchedule,
+        ConfidentRegionWarmup,
+        DiscretePrediction,
+        DistillationProgress,
+        HealthMonitor,
+        LogitNormal,
+        LoRA,
+        MLP,
+        PathSearch,
+        PriorDataModule,
+        RandomSearch,
+        Requeue,
+        SiT,
+        StudentEMA,
+        TrajectoryError,
+        Uniform,
+        ZeroOrderSearch,
+    ],
+)
+def test_no_setting_is_forgotten(kind):
+    """Every argument of these classes is in the table above."""
+    builders = {MLP: network, SiT: transformer, PriorDataModule: prior, LogitNormal: normal}
+    tried = {setting for build, setting, _ in REFUSED if build is builders.get(kind, kind)}
+    assert set(inspect.signature(kind).parameters) == tried
+
+
+@pytest.mark.parametrize(
+    ("check", "message"),
+    [
+        (lambda: check_counts(1, steps=0), "expected steps to be an integer of at least 1, got 0"),
+        (lambda: check_counts(-INF, seed=0.5), "expected seed to be an integer, got 0.5"),
+        (lambda: check_numbers(-INF, mean=NAN), "expected mean to be a finite number, got nan"),
+        (lambda: check_numbers(0, lr=-1), "expected lr to be a finite number of at least 0, got -1"),
+        (lambda: check_numbers(0, 1, share=2), "expected share to be a finite number from 0 to 1, got 2"),
+        (
+            lambda: check_numbers(0, 1, without_high=True, decay=1.0),
+            "expected decay to be a finite number of at least 0 and below 1, got 1.0",
+        ),
+        (
+            lambda: check_pairs(0, INF, guidance_range=[2, 1]),
+            "expected guidance_range to be two finite numbers of at least 0, the smaller one first, got [2, 1]",
+        ),
+        (lambda: check_shapes(sample_shape=()), "expected sample_shape to be one or more integers of at least 1, got []"),
+    ],
+)
+def test_the_words(check, message):
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
+        check()
+
+
+def test_what_can_be_meant_is_accepted():
+    module(guidance_range=(1, 1), evaluation_guidance=1, guidance_interval=(0, 0), betas=[0.0, 0.0])
+    module(alpha_ref=0, residual_decay=0.5, correction_fraction=1)
+    assert AlphaSchedule(0, 0, INF).decay_steps == INF
+    assert ZeroOrderSearch(radius=1).radius == 1
+    assert PathSearch(forward=0).forward == 0
+    assert Uniform(0.5, 0.5).low == 0.5
+    assert PriorDataModule(seed=-1).seed == -1
+
+
+# Statistics
+
+
+def test_a_mean_of_nan_is_no_reference():
+    good, eye = torch.zeros(2), torch.eye(2)
+    for bad in (torch.tensor([0.0, NAN]), torch.tensor([INF, 0.0])):
+        for pair in ((bad, good), (good, bad)):
+            with pytest.raises(ValueError, match="expected a finite mean"):
+                frechet_distance(pair[0], eye, pair[1], eye)
+        with pytest.raises(ValueError, match="expected a finite mean"):
+            FrechetDistance(FlatFeatures(2)).set_reference(Moments(bad, eye))
+
+
+# Callbacks of one kind
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        lambda: AlphaSchedule(0, 2),
+        lambda: ConfidentRegionWarmup(2),
+        lambda: SampleGrid(2, steps=1),
+        lambda: TrajectoryError(2, 1, 1),
+        HealthMonitor,
+        frechet,
+    ],
+)
+def test_two_callbacks_of_one_kind_are_refused(build):
+    with pytest.raises(ValueError, match=r"expected one \w+, got two: .*; remove one"):
+        fit(module(), build(), build())
+
+
+def test_two_averages_of_one_decay_are_refused():
+    with pytest.raises(ValueError, match=r"got \[0.5\] in two of them"):
+        fit(module(), StudentEMA([0.9, 0.5]), StudentEMA([0.5]))
+    fit(module(), StudentEMA([0.9]), StudentEMA([0.5]), max_steps=1)
+
+
+@pytest.mark.parametrize("build", [lambda: AlphaSchedule(3, 2), lambda: ConfidentRegionWarmup(5)])
+def test_a_warmup_longer_than_the_run_is_said_at_its_start(build, caplog):
+    fit(module(), build(), max_steps=4)
+    assert f"{type(build()).__name__} takes 5 steps and this run ends at step 4" in caplog.text
+    caplog.clear()
+    fit(module(), build(), max_steps=5)
+    assert "steps and this run ends" not in caplog.text
+
+
+# Batches and epochs
+
+
+@pytest.mark.parametrize(
+    ("length", "several", "limit", "refused"),
+    [(2, 4, 1.0, True), (4, 3, 1.0, True), (4, 2, 1.0, False), (8, 4, 6, True), (9, 4, 8, False), (8, 4, 0.25, True)],
+)
+def test_accumulation_divides_the_epoch(length, several, limit, refused):
+    settings = {"accumulate_grad_batches": several, "limit_train_batches": limit, "max_steps": 1}
+    if not refused:
+        fit(module(), prior=data(length=length), **settings)
+        return
+    with pytest.raises(ValueError, match=rf"accumulate_grad_batches to divide the \d+ batches of an epoch, got {several}"):
+        fit(module(), prior=data(length=length), **settings)
+
+
+def test_the_floor_is_of_the_samples_that_were_measured():
+    def floor(samples, **settings):
+        metric = FrechetDistance(FlatFeatures(2))
+        callback = PeriodicFID(metric, reference_samples=16, steps=2)
+        prior = data(val_samples=samples, val_batch_size=4)
+        return fit(module(), callback, prior=prior, max_steps=4, **settings).callback_metrics["fid/floor"]
+
+    eight = floor(8)
+    assert floor(16, limit_val_batches=2) == eight
+    assert floor(16, limit_val_batches=0.5) == eight
+    assert floor(16) != eight
+
+
+def test_one_sample_is_no_validation():
+    one = data(val_samples=1, val_batch_size=4)
+    with pytest.raises(ValueError, match="PeriodicFID compares at least 2 validation samples, got 1"):
+        fit(module(), frechet(reference_samples=4, steps=1), prior=one)
+    with pytest.raises(ValueError, match="HealthMonitor compares at least 2 validation samples"):
+        fit(module(), HealthMonitor(steps=1), prior=one)
