@@ -23,6 +23,15 @@ def own_folder(tmp_path, monkeypatch):
 
 
 @pytest.fixture
+def said(caplog):
+    """What Lightning's loggers have been told, line by line, so far: said() -> [line, ...]."""
+    LIGHTNING.addHandler(caplog.handler)
+    with caplog.at_level(logging.INFO, LIGHTNING.name):
+        yield lambda: [record.getMessage() for record in caplog.records]
+    LIGHTNING.removeHandler(caplog.handler)
+
+
+@pytest.fixture
 def freeflow(monkeypatch, capsys):
     """Run the command in this process: freeflow("fit", "--config", ...) -> (exit code, stdout, stderr)."""
     from freeflow_lightning import cli

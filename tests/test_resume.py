@@ -11,10 +11,14 @@ from pathlib import Path
 
 import pytest
 import torch
+import yaml
+from lightning.pytorch import Callback
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from freeflow_lightning.commands.fit import resume_step
+from freeflow_lightning.optimizer import adam, apply_changes, settings_of
 from freeflow_lightning.run_folder import read_metrics
-from tiny import same
+from tiny import fit, module, same
 
 CONFIG = """
 seed_everything: 0
@@ -136,6 +140,95 @@ def test_the_config_decides_on_resuming_not_the_checkpoint(freeflow, tmp_path):
     options = ["--trainer.max_steps", 3, "--model.alpha_ref", 0.7, "--ckpt_path", path]
     assert freeflow("fit", "--config", config.name, *options)[0] == 0
     assert last(tmp_path)["hyper_parameters"]["init_args"]["alpha_ref"] == 0.7
+
+
+def test_changed_rates_and_betas_are_the_restored_optimizers(tmp_path, said):
+    keep = ModelCheckpoint(tmp_path, "two", enable_version_counter=False)
+    fit(module(), keep, max_steps=2, enable_checkpointing=True)
+    changed = {"student_lr": 3e-4, "betas": (0.5, 0.8), "eps": 1e-5}
+    made = fit(module(**changed), max_steps=3, ckpt_path=tmp_path / "two.ckpt")
+    student, auxiliary = made.optimizers[0].param_groups
+    assert (student["lr"], student["betas"], student["eps"]) == (3e-4, (0.5, 0.8), 1e-5)
+    assert (auxiliary["lr"], auxiliary["betas"], auxiliary["eps"]) == (1e-2, (0.5, 0.8), 1e-5)
+    assert float(made.optimizers[0].state[student["params"][0]]["step"]) == 3
+    assert "going on with lr 0.0003 (it was 0.01) of student" in said()
+    assert len([line for line in said() if line.startswith("going on with")]) == 5
+
+
+def test_a_checkpoint_that_does_not_say_its_rates_gives_way_too(tmp_path):
+    keep = ModelCheckpoint(tmp_path, "two", enable_version_counter=False)
+    fit(module(), keep, max_steps=2, enable_checkpointing=True)
+    older = torch.load(tmp_path / "two.ckpt", weights_only=True)
+    del older["optimizer_settings"]
+    torch.save(older, tmp_path / "older.ckpt")
+    made = fit(module(auxiliary_lr=5e-3), max_steps=3, ckpt_path=tmp_path / "older.ckpt")
+    assert [group["lr"] for group in made.optimizers[0].param_groups] == [1e-2, 5e-3]
+
+
+class Halve(Callback):
+    """Moves a rate by hand, once."""
+
+    def on_train_batch_start(self, trainer, pl_module, *_):
+        if trainer.global_step == 1:
+            trainer.optimizers[0].param_groups[0]["lr"] /= 2
+
+
+def test_a_rate_that_a_callback_has_moved_is_restored(tmp_path):
+    keep = ModelCheckpoint(tmp_path, "two", enable_version_counter=False)
+    fit(module(), Halve(), keep, max_steps=2, enable_checkpointing=True)
+    rates = [
+        fit(module(student_lr=rate), max_steps=3, ckpt_path=tmp_path / "two.ckpt").optimizers[0].param_groups[0]["lr"]
+        for rate in (1e-2, 2e-2)
+    ]
+    assert rates == [5e-3, 1e-2]  # as it was, and in proportion to the changed one
+
+
+def test_a_schedule_goes_on_from_a_changed_rate():
+    def run(rate, steps, state=None):
+        optimizer = adam([{"params": [torch.nn.Parameter(torch.zeros(1))]}], lr=rate)
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 / (1 + step))
+        now = settings_of(optimizer)
+        if state:
+            optimizer.load_state_dict(state[0])
+            schedule.load_state_dict(state[1])
+            apply_changes(optimizer, state[2], now, [schedule])
+        for _ in range(steps):
+            optimizer.step()
+            schedule.step()
+        return optimizer.param_groups[0]["lr"], (optimizer.state_dict(), schedule.state_dict(), now)
+
+    _, state = run(0.6, 2)
+    assert run(0.3, 0, state)[0] == pytest.approx(0.1)
+    assert run(0.3, 1, state)[0] == pytest.approx(0.3 / 4)
+    assert run(0.6, 1, state)[0] == run(0.6, 3)[0]
+
+
+def test_the_first_config_is_kept_and_changes_are_said(freeflow, tmp_path, said):
+    config = configure(tmp_path, LAST % 1)
+    assert freeflow("fit", "--config", config.name, "--trainer.max_steps", 2)[0] == 0
+    first = (run_of(tmp_path) / "config.yaml").read_text()
+    options = ["--trainer.max_steps", 3, "--model.student_lr", 0.5, "--model.alpha_ref", 0.7]
+    assert freeflow("fit", "--config", config.name, *options, "--ckpt_path", "last")[0] == 0
+    assert (run_of(tmp_path) / "config.yaml").read_text() == first
+    again = yaml.safe_load((run_of(tmp_path) / "config_from_step_2.yaml").read_text())
+    assert again["model"]["init_args"]["student_lr"] == 0.5
+    changed = {line for line in said() if line.startswith("changed: ")}
+    assert changed == {
+        "changed: trainer.max_steps: 2 -> 3",
+        "changed: model.student_lr: 0.01 -> 0.5",
+        "changed: model.alpha_ref: 0.3 -> 0.7",
+    }
+    assert last(tmp_path)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
+    assert any(line.startswith("going on from step 2 of runs/mixture/version_0/checkpoints/last.ckpt") for line in said())
+
+
+def test_weights_alone_are_refused_in_two_lines(freeflow, tmp_path):
+    config = configure(tmp_path, LAST % 1)
+    torch.save({"global_step": 2, "state_dict": {}, "loops": {}}, tmp_path / "weights.ckpt")
+    code, _, err = freeflow("fit", "--config", config.name, "--ckpt_path", "weights.ckpt")
+    assert code == 1
+    assert "training cannot go on from weights.ckpt (weights without optimizer_states" in err
+    assert len(err.strip().splitlines()) == 2
 
 
 def test_a_checkpoint_from_elsewhere_starts_a_new_run(freeflow, tmp_path):

@@ -173,3 +173,40 @@ class _Planner(_EmptyStateDictLoadPlanner):
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         place = self.mappings[read_item.dest_index.fqn]
         set_element(self.original_state_dict, place, torch.load(value, weights_only=True))
+
+
+def defect(path: Path, *, trains: bool = True) -> str:
+    """Why nothing can go on from a checkpoint, a file or a sharded run's folder; empty where it can.
+
+    Only its table of contents is read.
+
+    Args:
+        path: the checkpoint.
+        trains: whether it is training that is to go on, which takes the optimizer's state and the loops' beside the weights.
+    """
+    try:
+        content = contents(path)
+    except Exception as error:  # whatever a damaged file makes of its reader
+        return f"unreadable, {type(error).__name__}"
+    needed = ("optimizer_states", "lr_schedulers", "loops") if trains else ()
+    if missing := [part for part in needed if part not in content]:
+        return f"weights without {', '.join(missing)}"
+    return ""
+
+
+def contents(path: Path) -> set[str]:
+    """The parts of a checkpoint.
+
+    Raises:
+        Exception: whatever a file that is none makes of its reader.
+        ValueError: a sharded run's folder from which a share is missing.
+    """
+    if not path.is_dir():
+        return set(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    metadata = _Reader(path).read_metadata()
+    for share in (metadata.storage_data or {}).values():
+        if (path / share.relative_path).stat().st_size < share.offset + share.length:
+            raise ValueError(f"{share.relative_path} is cut")
+    parts = {key.partition(".")[0] for key in metadata.state_dict_metadata}
+    optimizers = {"optimizer_states"} if any(part.startswith("optimizer_") for part in parts) else set()
+    return parts | optimizers | set(torch.load(path / META, map_location="cpu", weights_only=True))

@@ -87,7 +87,7 @@ class PriorDataModule(LightningDataModule):
     Args:
         batch_size: samples per process and (micro-)batch; the paper's global batch is 256.
         length: batches per epoch; the paper's epoch is 5000 (1.5M iterations are 300 epochs, Table 6).
-        seed: seed of all training and validation noise.
+        seed: seed of all training and validation noise; that of --seed_everything if not given, 0 in Python.
         val_samples: samples that each validation draws, over all processes; 0 switches validation off.
         val_batch_size: samples per process and validation batch.
 
@@ -99,11 +99,12 @@ class PriorDataModule(LightningDataModule):
         self,
         batch_size: int = 256,  # Table 6
         length: int = 5000,  # Table 6: 1.5M iterations are 300 epochs
-        seed: int = 0,
+        seed: int | None = None,
         val_samples: int = 0,
         val_batch_size: int = 256,
     ) -> None:
         super().__init__()
+        seed = 0 if seed is None else seed
         check_counts(1, batch_size=batch_size, length=length, val_batch_size=val_batch_size)
         check_counts(0, val_samples=val_samples)
         check_counts(-math.inf, seed=seed)

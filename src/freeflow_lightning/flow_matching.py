@@ -36,7 +36,7 @@ class FlowMatchingModule(Recipe):
         lr: learning rate at its highest.
         warmup_steps: steps of its linear rise; it then falls along a cosine to a hundredth at the trainer's max_steps.
         betas: Adam's.
-        seed: seed of noise, times and dropped labels.
+        seed: seed of noise, times and dropped labels; that of --seed_everything if not given, 0 in Python.
         evaluation_guidance: gamma of validation samples.
         evaluation_steps: Heun steps of validation samples.
     """
@@ -51,7 +51,7 @@ class FlowMatchingModule(Recipe):
         lr: float = 1e-3,
         warmup_steps: int = 200,
         betas: tuple[float, float] = (0.9, 0.99),
-        seed: int = 0,
+        seed: int | None = None,
         evaluation_guidance: float = 1.0,
         evaluation_steps: int = 16,
     ) -> None:
@@ -59,6 +59,7 @@ class FlowMatchingModule(Recipe):
         check_shapes(sample_shape=sample_shape)
         check_counts(0, num_classes=num_classes, warmup_steps=warmup_steps)
         check_counts(1, evaluation_steps=evaluation_steps)
+        seed = 0 if seed is None else seed
         check_counts(-math.inf, seed=seed)
         check_numbers(0, 1, label_dropout=label_dropout)
         check_numbers(0, without_low=True, lr=lr)

@@ -296,6 +296,7 @@ class FreeFlowModule(Recipe):
     @torch.compiler.set_stance("force_eager")
     def on_fit_start(self) -> None:
         """Measure the teacher's sign and direction of time, now that it is where it will run."""
+        super().on_fit_start()
         if not self.check_teacher:
             return
         with self.teacher.whole(), self.trainer.precision_plugin.forward_context():  # sharded networks: all ask the same

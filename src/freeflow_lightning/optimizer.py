@@ -1,11 +1,12 @@
 """Adam, with float32 weights of its own for networks whose weights are narrower."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Adam
+from torch.optim.lr_scheduler import LRScheduler
 
 
 def adam(groups: list[dict[str, Any]], **settings: Any) -> Adam:
@@ -19,6 +20,70 @@ def trained_by(optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
     if isinstance(optimizer, MasterAdam):
         return optimizer.narrow
     return [group["params"] for group in optimizer.param_groups]
+
+
+SETTINGS = ("lr", "betas", "eps", "weight_decay")
+"""Of an optimizer, as a user gives them: numbers that may be changed while the run goes on."""
+
+
+def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
+    """The settings of each group of parameters, the learning rate before any schedule.
+
+    >>> settings_of(torch.optim.SGD([torch.zeros(1)], lr=0.5))
+    [{'lr': 0.5, 'weight_decay': 0}]
+    """
+    configured = [group | {"lr": group.get("initial_lr", group["lr"])} for group in optimizer.param_groups]
+    return [{name: group[name] for name in SETTINGS if name in group} for group in configured]
+
+
+def apply_changes(
+    optimizer: torch.optim.Optimizer,
+    then: list[dict[str, Any]],
+    now: list[dict[str, Any]],
+    schedules: Iterable[LRScheduler] = (),
+) -> list[str]:
+    """Give a restored optimizer those settings that differ from its checkpoint's; what has not changed stays as it is.
+
+    A learning rate that a schedule has moved is moved in proportion, and so is what the schedule starts from.
+
+    Args:
+        optimizer: with the state and the settings of the checkpoint.
+        then: what was configured when the checkpoint was written, by group.
+        now: what is configured.
+        schedules: of learning rates, restored too.
+
+    Returns:
+        A line for each change.
+    """
+    lines: list[str] = []
+    for k, (group, old, new) in enumerate(zip(optimizer.param_groups, then, now, strict=True)):
+        changed = {name: value for name, value in new.items() if name in old and not _equal(old[name], value)}
+        for name, value in changed.items():
+            lines.append(f"{name} {value} (it was {old[name]}) of {group.get('name', f'group {k}')}")
+            group[name] = _moved(group["lr"], old["lr"], value) if name == "lr" else value
+        if "lr" in changed and "initial_lr" in group:
+            group["initial_lr"] = new["lr"]
+            _restart(schedules, optimizer, k, new["lr"])
+    return lines
+
+
+def _equal(a: Any, b: Any) -> bool:
+    """Whether two settings are the same, pairs read from a file or not."""
+    return list(a) == list(b) if isinstance(a, tuple | list) and isinstance(b, tuple | list) else bool(a == b)
+
+
+def _moved(rate: float, old: float, new: float) -> float:
+    """A learning rate where a schedule has brought it from `old`, had it started from `new`."""
+    return new if old in (rate, 0) else rate * (new / old)
+
+
+def _restart(schedules: Iterable[LRScheduler], optimizer: torch.optim.Optimizer, group: int, rate: float) -> None:
+    """Let the schedules of an optimizer, and those that they are made of, start from another rate for a group."""
+    for schedule in schedules:
+        parts = vars(schedule)
+        if parts.get("optimizer") is optimizer and "base_lrs" in parts:
+            parts["base_lrs"] = [rate if k == group else base for k, base in enumerate(parts["base_lrs"])]
+        _restart(parts.get("_schedulers", ()), optimizer, group, rate)
 
 
 class MasterAdam(Adam):

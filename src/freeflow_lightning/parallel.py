@@ -1,6 +1,7 @@
 """Strategies: FSDP2 with every process on rows of its own, the sharding of networks, and what is refused."""
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from torch.overrides import TorchFunctionMode
 
 from freeflow_lightning.checkpoint import by_index, by_name, check_keys, parameter_names, sharded_keys, written_whole
 from freeflow_lightning.nets import Adapter, blocks
+from freeflow_lightning.resumed_averages import Averaged, match_averages, only_saved_averages
 
 PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
 
@@ -69,10 +71,13 @@ class FSDP2(ModelParallelStrategy):
         path = Path(self.broadcast(str(checkpoint_path)))
         assert self.model is not None
         if path.is_dir():
-            check_keys(self.model, sharded_keys(path), path)
-            return super().load_checkpoint(path, weights_only)
+            with self._averages_of(sharded_keys(path)) as keys:
+                check_keys(self.model, keys, path)
+                return super().load_checkpoint(path, weights_only)
         checkpoint = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
         weights = checkpoint.pop("state_dict")
+        if isinstance(self.lightning_module, Averaged):
+            match_averages(self.lightning_module, weights)
         check_keys(self.model, weights.keys(), path)
         options = StateDictOptions(full_state_dict=True)
         set_model_state_dict(self.model, weights, options=options)
@@ -82,6 +87,11 @@ class FSDP2(ModelParallelStrategy):
             named = by_name(state, parameter_names(optimizer, self.model))
             set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=options)
         return checkpoint
+
+    def _averages_of(self, keys: set[str]) -> AbstractContextManager[set[str]]:
+        """While a sharded checkpoint with these keys is read: the module has the averages that it holds."""
+        module = self.lightning_module
+        return only_saved_averages(module, keys) if isinstance(module, Averaged) else nullcontext(keys)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """By name for a folder; as torch's optimizers write it, on the first process, for a file."""

@@ -10,13 +10,15 @@ import torch
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
 from freeflow_lightning.data import IndexBatch
 from freeflow_lightning.finite import FiniteWatch, largest
-from freeflow_lightning.optimizer import MasterAdam, trained_by
+from freeflow_lightning.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.parallel import check_strategy, fill, shard, whole
+from freeflow_lightning.resumed_averages import match_averages
 from freeflow_lightning.teachers import Teacher
 
 
@@ -71,6 +73,8 @@ class Recipe(LightningModule, ABC):
         super().__init__()
         self.averages = Averages()
         self._finite = FiniteWatch()
+        self._settings: list[list[dict[str, Any]]] = []
+        self._settings_of_checkpoint: list[list[dict[str, Any]]] | None = None  # of the one that was loaded
 
     @property
     @abstractmethod
@@ -206,8 +210,28 @@ class Recipe(LightningModule, ABC):
             "gradient clipping (--trainer.gradient_clip_val) or a higher precision."
         )
 
+    def on_fit_start(self) -> None:
+        """Note the optimizers' settings as they are configured: a checkpoint's state will be loaded over them."""
+        self._settings = [settings_of(optimizer) for optimizer in self.trainer.optimizers]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fit the averages of a checkpoint to this module's, and note its optimizers' settings."""
+        if "state_dict" in checkpoint:
+            match_averages(self, checkpoint["state_dict"])
+        self._settings_of_checkpoint = checkpoint.get("optimizer_settings", [])
+
     def on_train_start(self) -> None:
+        """Apply the settings that have been changed since the checkpoint, which the restored optimizers do not know."""
         self._finite = FiniteWatch()
+        saved, self._settings_of_checkpoint = self._settings_of_checkpoint, None
+        if saved is None:
+            return
+        optimizers = self.trainer.optimizers
+        then = saved or [settings_of(optimizer) for optimizer in optimizers]  # older checkpoints do not say
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        for optimizer, before, now in zip(optimizers, then, self._settings, strict=True):
+            for change in apply_changes(optimizer, before, now, schedules):
+                rank_zero_info(f"going on with {change}")
 
     def on_validation_start(self) -> None:
         self._raise_if_broken(wait=True)
@@ -215,6 +239,7 @@ class Recipe(LightningModule, ABC):
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """No checkpoint is written of steps whose numbers the host has not seen."""
         self._raise_if_broken(wait=True)
+        checkpoint["optimizer_settings"] = self._settings
 
     def on_train_end(self) -> None:
         self._raise_if_broken(wait=True)

@@ -3,15 +3,21 @@
 import csv
 import os
 import re
+import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lightning.fabric.loggers.csv_logs import _ExperimentWriter as FabricWriter
 from lightning.fabric.loggers.logger import rank_zero_experiment
-from lightning.pytorch.loggers import CSVLogger
+from lightning.pytorch import Trainer
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from lightning.pytorch.loggers.csv_logs import ExperimentWriter
+from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
+
+from freeflow_lightning.atomic_write import write_file
 
 ROOT = "runs"
+CHECKPOINTS = "checkpoints"
 
 
 def versions(folder: Path) -> list[int]:
@@ -25,17 +31,32 @@ def next_version(folder: Path) -> int:
     return max(versions(folder), default=-1) + 1
 
 
-def last_checkpoint(folder: Path) -> Path:
-    """The most recently written checkpoint of the newest run that has any.
+def claim_version(folder: Path) -> int:
+    """Make the folder of a new run and return its N: of processes that claim at once, each has one of its own."""
+    folder.mkdir(parents=True, exist_ok=True)
+    n = next_version(folder)
+    while True:
+        try:
+            (folder / f"version_{n}").mkdir(exist_ok=False)
+        except FileExistsError:
+            n += 1
+        else:
+            return n
 
-    Raises:
-        FileNotFoundError: no run in the folder has written one.
+
+def folder_of(trainer: Trainer) -> Path | None:
+    """A run's folder, in which ModelCheckpoint writes checkpoints/; None where nothing is to be written (fast_dev_run).
+
+    Every process has to ask: the first one answers for all.
     """
-    for n in reversed(versions(folder)):
-        written = newest(list((folder / f"version_{n}" / "checkpoints").glob("*.ckpt")))
-        if written is not None:
-            return written
-    raise FileNotFoundError(f"--ckpt_path last: no run in {folder} has written a checkpoint; leave it out to start anew")
+    if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning, undeclared
+        return None
+    folder = Path(trainer.default_root_dir)
+    if trainer.loggers:
+        first = trainer.loggers[0]
+        version = first.version if isinstance(first.version, str) else f"version_{first.version}"
+        folder = Path(first.save_dir or trainer.default_root_dir) / str(first.name) / version
+    return Path(trainer.strategy.broadcast(str(folder)))
 
 
 def job_file() -> str:
@@ -45,24 +66,22 @@ def job_file() -> str:
     return f"slurm_{job}" + (f"_{task}" if task else "") if job else ""
 
 
-def checkpoint_of_job(folder: Path) -> Path | None:
-    """The newest checkpoint of this SLURM job's earlier start, where the job was requeued and had written one."""
-    if not int(os.environ.get("SLURM_RESTART_COUNT", "0")) or not job_file():
-        return None
-    runs = [marker.parent for marker in folder.glob(f"version_*/{job_file()}")]
-    return newest([path for run in runs for path in (run / "checkpoints").glob("*.ckpt")])
+def checkpoints_of(run: Path) -> list[Path]:
+    """All checkpoints of a run."""
+    return list((run / CHECKPOINTS).rglob("*.ckpt"))
 
 
-def newest(paths: list[Path]) -> Path | None:
-    """The one written last."""
-    return max(paths, key=lambda path: path.stat().st_mtime_ns, default=None)
+def run_of(checkpoint: Path) -> Path | None:
+    """The run's folder that a checkpoint lies in; None for one from elsewhere."""
+    homes = (parent.parent for parent in checkpoint.resolve().parents if parent.name == CHECKPOINTS)
+    return next(homes, None)
 
 
 def version_of(checkpoint: Path, folder: Path) -> int | None:
     """The N of the run in `folder` that a checkpoint belongs to; None for one from elsewhere."""
-    home = checkpoint.resolve().parent.parent
-    match = re.fullmatch(r"version_(\d+)", home.name)
-    return int(match[1]) if match and home.parent == folder.resolve() else None
+    home = run_of(checkpoint)
+    match = re.fullmatch(r"version_(\d+)", home.name) if home else None
+    return int(match[1]) if home and match and home.parent == folder.resolve() else None
 
 
 class MetricsWriter(ExperimentWriter):
@@ -82,45 +101,110 @@ class MetricsWriter(ExperimentWriter):
         """A resumed run's folder is not empty."""
 
     def _rewrite_with_new_header(self, fieldnames: list[str]) -> None:
-        with Path(self.metrics_file_path).open(newline="") as file:
-            self._replace(list(csv.DictReader(file)))
+        self._replace(read_table(Path(self.metrics_file_path)).rows)
 
     def _replace(self, rows: list[dict[str, Any]]) -> None:
-        written = Path(self.metrics_file_path).with_suffix(".tmp")
-        with written.open("w", newline="") as file:
+        with write_file(self.metrics_file_path) as path, path.open("w", newline="") as file:
             table = csv.DictWriter(file, self.metrics_keys)
             table.writeheader()
             table.writerows(rows)
-        os.replace(written, self.metrics_file_path)
 
 
 class MetricsCSV(CSVLogger):
-    """Lightning's CSVLogger, written through at each row, that continues the metrics.csv of a resumed run.
+    """Lightning's CSVLogger, written through at each row: its folder is the run's, which it claims or continues.
+
+    The first of a Trainer's loggers, so that checkpoints and samples land beside metrics.csv whatever the others are.
 
     Args:
         save_dir: folder of all runs.
         name: the config's name.
-        version: N.
+        version: N; the next one that is free if not given, claimed by the first process when the folder is first asked for.
         keep_below: rows of an earlier process are kept up to this step (that of the checkpoint); later ones are repeated.
     """
 
-    def __init__(self, save_dir: str, name: str, version: int, keep_below: int = 0) -> None:
+    def __init__(self, save_dir: str | Path, name: str, version: int | None = None, keep_below: int = 0) -> None:
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=1)
         self.keep_below = keep_below
+
+    @property
+    def version(self) -> int | str:
+        if self._version is None:
+            if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # set by Lightning
+                return "unclaimed"  # Lightning takes the first process's answer, see `share_version`
+            self._version = claim_version(Path(self.root_dir))
+        return self._version
+
+    def share_version(self, trainer: Trainer) -> None:
+        """Let every process know what the first one has claimed. Every process has to call."""
+        self._version = trainer.strategy.broadcast(self.version)
 
     @property
     @rank_zero_experiment
     def experiment(self) -> FabricWriter:
         if self._experiment is None:
-            earlier = read_metrics(Path(self.log_dir) / "metrics.csv")
-            self._experiment = MetricsWriter(self.log_dir, [row for row in earlier if row["step"] < self.keep_below])
+            path = Path(self.log_dir) / "metrics.csv"
+            if read_table(path).unreadable:
+                shutil.copy2(path, path.with_name("metrics_damaged.csv"))
+            kept = [row for row in read_metrics(path) if row["step"] < self.keep_below]
+            self._experiment = MetricsWriter(self.log_dir, kept)
         return self._experiment
 
 
-def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, empty cells and NaN (a bin without samples) left out; no rows where there is no file."""
+class Events(TensorBoardLogger):
+    """Lightning's TensorBoardLogger, writing into the folder that a MetricsCSV has claimed."""
+
+    def __init__(self, table: MetricsCSV) -> None:
+        super().__init__(table.save_dir, table.name, default_hp_metric=False)
+        self._table = table
+
+    @property
+    def version(self) -> int | str:
+        return self._table.version
+
+
+class Table(NamedTuple):
+    """The readable rows of a metrics.csv as text, and how many are not readable."""
+
+    rows: list[dict[str, str]]
+    unreadable: int
+
+
+def read_table(path: Path) -> Table:
+    """Read what can be read of a metrics.csv; no rows where there is no file.
+
+    A row with too few or too many cells, without a step or with something else than numbers is unreadable, and so is a last
+    row without its end: its last number may be cut.
+    """
     if not path.is_file():
-        return []
-    with path.open(newline="") as file:
-        rows = [{name: float(cell) for name, cell in row.items() if cell not in ("", "nan")} for row in csv.DictReader(file)]
-    return [row | {"step": int(row["step"])} for row in rows if "step" in row]
+        return Table([], 0)
+    head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")
+    last = lines.pop() if lines else ""
+    names = next(csv.reader([head.rstrip("\r")]), []) if "\0" not in head else []
+    rows: list[dict[str, str]] = []
+    for line in lines:
+        cells = next(csv.reader([line.rstrip("\r")]), []) if "\0" not in line else []
+        if "step" in names and len(cells) == len(names) and _is_row(row := dict(zip(names, cells, strict=True))):
+            rows.append(row)
+    return Table(rows, sum(bool(line.strip()) for line in lines) - len(rows) + bool(last.strip()))
+
+
+def _is_row(cells: dict[str, str]) -> bool:
+    try:
+        int(cells["step"])
+        for cell in cells.values():
+            float(cell or 0)
+    except ValueError:
+        return False
+    return True
+
+
+def read_metrics(path: Path) -> list[dict[str, float]]:
+    """The rows of a metrics.csv, empty cells and NaN (a bin without samples) left out; no rows where there is no file.
+
+    Rows that cannot be read are left out, and a warning says how many they are.
+    """
+    table = read_table(path)
+    if table.unreadable:
+        rank_zero_warn(f"{path}: {table.unreadable} damaged rows cannot be read and are left out, {len(table.rows)} are kept")
+    numbers = [{name: float(cell) for name, cell in row.items() if cell not in ("", "nan")} for row in table.rows]
+    return [row | {"step": int(row["step"])} for row in numbers]

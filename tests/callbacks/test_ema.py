@@ -1,3 +1,4 @@
+import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
@@ -90,3 +91,37 @@ def test_the_average_runs_with_weights_of_its_own():
     assert torch.equal(average(z, one, y, delta=one, gamma=one), before)  # also its delta and gamma embedders
     assert not torch.equal(average(z, one, y, delta=one / 2, gamma=one), before)
     assert not torch.equal(average(z, one, y, delta=one, gamma=one / 2), before)
+
+
+def saved(tmp_path, *decays):
+    """A checkpoint after two steps, and the module that wrote it."""
+    m = module()
+    averages = [StudentEMA(decays)] if decays else []
+    fit(m, *averages, ModelCheckpoint(tmp_path, "two"), max_steps=2, enable_checkpointing=True)
+    return tmp_path / "two.ckpt", m
+
+
+@pytest.mark.parametrize("before", [(), (0.9,)])
+def test_an_average_that_is_added_at_resuming_starts_from_the_current_weights_and_says_so(tmp_path, said, before):
+    path, m = saved(tmp_path, *before)
+    restored, seen = module(), Students()
+    fit(restored, seen, StudentEMA([0.5, *before]), max_steps=3, ckpt_path=path)
+    assert list(restored.averages) == ["ema_0_5", *(["ema_0_9"] if before else [])]  # the first serves validation
+    assert same(seen.after[0], weights(m.student))
+    d = min(0.5, 4 / 13)
+    for name, value in weights(restored.averages["ema_0_5"]).items():
+        expected = d * seen.after[0][name].double() + (1 - d) * weights(restored.student)[name].double()
+        torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
+    told = [line for line in said() if "ema_" in line]
+    assert told == ["ema_0_5 is not in the checkpoint: this average starts from the checkpoint's current weights"]
+
+
+def test_an_average_that_is_removed_at_resuming_is_left_out_and_said(tmp_path, said):
+    path, m = saved(tmp_path, 0.9, 0.5)
+    restored = module()
+    fit(restored, StudentEMA([0.5]), max_steps=2, ckpt_path=path)
+    assert same(weights(restored.averages["ema_0_5"]), weights(m.averages["ema_0_5"]))
+    assert "ema_0_9 of the checkpoint is no average of this run any more: it is left out" in said()
+    alone = module()
+    fit(alone, max_steps=2, ckpt_path=path)
+    assert same(weights(alone.student), weights(m.student))

@@ -1,11 +1,12 @@
-"""SampleGrid: teacher and student for the same noise and fixed classes, as PNG and in TensorBoard."""
+"""SampleGrid: teacher and student for the same noise and fixed classes, as PNG and in every logger that takes pictures."""
 
 import math
-from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorBoardLogger
 from torch import Tensor
 
 from freeflow_lightning import plots
@@ -13,6 +14,7 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import Sampler
+from freeflow_lightning.run_folder import folder_of
 from freeflow_lightning.sampling import pictures
 
 
@@ -58,12 +60,32 @@ class SampleGrid(Callback):
             sampler = Sampler(self.method, self.steps, pl_module.evaluation_guidance)
             self._teacher_samples = pictures(teacher, sampler(teacher, z, condition)).cpu()
         drawn = pictures(teacher, pl_module.generate(z, condition)).cpu()
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
-        if not trainer.is_global_zero:
+        folder = folder_of(trainer)
+        if not trainer.is_global_zero or folder is None:
             return
         show = plots.rows if drawn.ndim == 4 else plots.points
         figure = show({name: self._teacher_samples, pl_module.sampling: drawn}, f"step {trainer.global_step}")
         for logger in trainer.loggers:
-            if isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("samples", plots.pixels(figure), trainer.global_step, dataformats="HWC")
+            log_picture(logger, "samples", plots.pixels(figure), trainer.global_step)
         plots.save(figure, folder / "samples" / f"step_{trainer.global_step:07d}.png")
+
+
+@runtime_checkable
+class TakesImages(Protocol):
+    """A logger with Lightning's method for pictures, which WandbLogger and others have."""
+
+    def log_image(self, key: str, images: list[Any], step: int | None = None) -> None:
+        """Log pictures [height, width, 3] under a name."""
+
+
+def log_picture(logger: Logger, name: str, picture: np.ndarray, step: int) -> None:
+    """Give a picture, uint8 [height, width, 3], to a logger in the way that it takes one; others take none."""
+    match logger:
+        case TensorBoardLogger():
+            logger.experiment.add_image(name, picture, step, dataformats="HWC")
+        case MLFlowLogger():
+            logger.experiment.log_image(logger.run_id, picture, artifact_file=f"{name}/step_{step:07d}.png")
+        case CometLogger():
+            logger.experiment.log_image(picture, name=name, step=step)
+        case TakesImages():
+            logger.log_image(name, [picture], step)

@@ -1,12 +1,11 @@
 """SaveTeacher: the averaged network of a flow-matching run as a file that SiTTeacher reads."""
 
-from pathlib import Path
-
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.parallel import whole
 from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.run_folder import folder_of
 from freeflow_lightning.teachers import SiTVelocity, save_sit
 
 
@@ -22,6 +21,6 @@ class SaveTeacher(Callback):
         network = pl_module.evaluated
         assert isinstance(network, SiTVelocity)  # `setup` has seen to it, and an average is a copy
         weights = {key: whole(value) for key, value in network.net.state_dict().items()}  # every process adds its shards
-        folder = Path(trainer.log_dir or trainer.default_root_dir)  # asks the first process
-        if trainer.is_global_zero:
+        folder = folder_of(trainer)
+        if trainer.is_global_zero and folder is not None:
             save_sit(folder / "teacher.safetensors", network, weights)

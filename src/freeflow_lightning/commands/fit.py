@@ -6,21 +6,26 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import Logger
+from lightning.pytorch.utilities import rank_zero_info
 
 from freeflow_lightning import callbacks, digits, flow_matching, metrics, module, nets, teachers  # noqa: F401 (short names)
-from freeflow_lightning.checkpoint import AtomicCheckpointIO
+from freeflow_lightning.checkpoint import AtomicCheckpointIO, defect
+from freeflow_lightning.commands.changes import changes, settings_at
 from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.data import PriorDataModule
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.parallel import refusal
 from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.run_folder import ROOT, MetricsCSV, checkpoint_of_job, last_checkpoint, next_version, version_of
+from freeflow_lightning.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
+from freeflow_lightning.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
 
 
 class Parser(BriefErrors, LightningArgumentParser):
@@ -48,19 +53,57 @@ class FreeFlowCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
-        self.run_name = Path(str(config.config[0])).stem if config.get("config") else "default"
-        self.folder = Path(ROOT) / self.run_name
-        if config.get("ckpt_path") == "last":
-            config.ckpt_path = str(last_checkpoint(self.folder))
-        if self.subcommand == "fit" and (earlier := checkpoint_of_job(self.folder)) is not None:
-            config.ckpt_path = str(earlier)  # a requeued job goes on, whatever it was first started from
+        self._place_run()
+        found = self._find_checkpoint()
+        if found is not None:
+            config.ckpt_path = str(found.path)
+        fill_seeds(config)
         strategy = config.trainer.strategy
         name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2]
         if name.lower().startswith(("fsdp_", "fsdpstrategy", "deepspeed")) or name == "fsdp":
             raise ValueError(refusal("deepspeed" if name.lower().startswith("deepspeed") else "fsdp"))
         path = str(config.get("ckpt_path") or "")
         elsewhere = path in ("", "best", "hpc", "registry") or "://" in path  # Lightning finds these
-        self.start_step = 0 if elsewhere else resume_step(path)
+        self.start_step = 0 if elsewhere else resume_step(path, trains=self.subcommand == "fit")
+        self.resumed = version_of(Path(path), self.folder) if not elsewhere and self.subcommand == "fit" else None
+        self._dump_config()
+        if not elsewhere:
+            self._say_what_changed(Path(path))
+        self.save_config_kwargs = {
+            "settings": self.config_dump,
+            "origin": self.origin,
+            "resumed_at": None if self.resumed is None else self.start_step,
+        }
+
+    def _place_run(self) -> None:
+        """Find where the runs of this config are: below --trainer.default_root_dir, or the current folder."""
+        config = self.config[self.subcommand]
+        root = str(config.trainer.default_root_dir or ".")
+        if "://" in root:
+            raise ValueError(f"expected a local folder for --trainer.default_root_dir, which holds the runs, got {root}")
+        given = Path(str(config.config[0])) if config.get("config") else None
+        self.run_name = given.stem if given else "default"
+        self.root = Path(root) / ROOT
+        self.folder = self.root / self.run_name
+        self.origin = Origin.of_file(given, Path(root)) if given and given.is_file() else None
+
+    def _find_checkpoint(self) -> Found | None:
+        """What a requeued job, or --ckpt_path last, goes on from; None where the user names a checkpoint or none."""
+        trains = self.subcommand == "fit"
+        found = checkpoint_of_job(self.folder) if trains else None  # whatever it was first started from
+        if found is None and self._get(self.config, "ckpt_path") == "last":
+            found = last_checkpoint(self.folder, self.origin, trains=trains)
+        if found is not None and found.passed_over:
+            rank_zero_info(f"taking {found.path}; passed over: {', '.join(found.passed_over)}")
+        return found
+
+    def _say_what_changed(self, checkpoint: Path) -> None:
+        """Name the checkpoint, and in one line each the settings that are not those that it was written with."""
+        rank_zero_info(f"going on from step {self.start_step} of {checkpoint}")
+        run = run_of(checkpoint)
+        before = settings_at(run, self.start_step) if run else None
+        for line in changes(before, self.config_dump) if before else ():
+            rank_zero_info(f"changed: {line}")
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
@@ -79,29 +122,37 @@ class FreeFlowCLI(LightningCLI):
             own.append(callbacks.DistillationProgress())
         if SLURMEnvironment.detect() and not any(isinstance(c, callbacks.Requeue) for c in given):
             own.append(callbacks.Requeue())  # the last: after the averages' update
-        if config.logger in (None, True):
-            kwargs["logger"] = self._loggers()
+        if not config.barebones:
+            kwargs["logger"] = self._loggers(config.logger)
         plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
         extra = [self._get(self.config_init, c) for c in self._parser(self.subcommand).callback_keys]
         return self._instantiate_trainer({**config, **kwargs}, [*extra, *own])
 
-    def _loggers(self) -> list:
-        """metrics.csv and TensorBoard events in one folder: the resumed run's own, or a new one."""
-        path = self._get(self.config, "ckpt_path")
-        resumed = version_of(Path(path), self.folder) if path and self.subcommand == "fit" else None
-        n = next_version(self.folder) if resumed is None else resumed
-        csv = MetricsCSV(ROOT, self.run_name, n, self.start_step if resumed is not None else 0)
-        return [csv, TensorBoardLogger(ROOT, self.run_name, n, default_hp_metric=False)]
+    def _loggers(self, given: Any) -> list[Logger]:
+        """The run's own metrics.csv and the loggers that are asked for; TensorBoard's events beside it if none are named."""
+        kept = 0 if self.resumed is None else self.start_step
+        table = MetricsCSV(self.root, self.run_name, self.resumed, kept)
+        if given in (None, True):
+            return [table, Events(table)]
+        return [table, *(given if isinstance(given, list) else [given] if given else [])]
 
 
-def resume_step(path: str) -> int:
+def fill_seeds(config: Namespace) -> None:
+    """Make --seed_everything the seed of everything that is drawn, where no other seed is given."""
+    for section in (config.get("model"), config.get("data")):
+        arguments = section.get("init_args") if section else None
+        if arguments and "seed" in arguments and arguments.seed is None and config.seed_everything is not False:
+            arguments.seed = int(config.seed_everything)
+
+
+def resume_step(path: str, *, trains: bool = False) -> int:
     """The optimizer step a checkpoint, a file or the folder of a sharded one, was written at.
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: a file that is no checkpoint.
+        ValueError: a file that is no checkpoint, or, where training is to go on, that holds weights alone.
     """
     if not Path(path).exists():
         raise FileNotFoundError(
@@ -109,9 +160,15 @@ def resume_step(path: str) -> int:
         )
     file = Path(path) / "meta.pt" if Path(path).is_dir() else Path(path)
     try:
-        return int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        step = int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
     except Exception as error:
         raise ValueError(f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})") from error
+    if trains and (reason := defect(Path(path))):
+        raise ValueError(
+            f"--ckpt_path: training cannot go on from {path} ({reason}): give a checkpoint that was saved with "
+            "save_weights_only: false, or 'last' for the newest such one of this config"
+        )
+    return step
 
 
 NOISE = (
@@ -136,7 +193,7 @@ SETTINGS: dict[str, Any] = {
     "subclass_mode_data": True,
     "seed_everything_default": 0,
     "auto_configure_optimizers": False,
-    "save_config_kwargs": {"overwrite": True},
+    "save_config_callback": RunRecord,
     "trainer_defaults": {
         "max_epochs": -1,
         "num_sanity_val_steps": 0,
