@@ -41,7 +41,7 @@ def test_lists_and_switches_are_written_as_one_says_them(freeflow, checkpoint, t
     options = ["sample", "--checkpoint", checkpoint, "--num_samples", 3, "--output", "a", "--npz", "--classes", 1, 3]
     options += ["--teacher", "--steps", 1]  # the student's guidance has no effect yet
     assert freeflow(*options, "--guidance", 1.0, 2.0)[:2] == (0, "3 samples at each of 2 guidance scales in a\n")
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["guidance_1", "guidance_2", "sweep.png"]
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["guidance_1", "guidance_2", "sweep.json", "sweep.png"]
     assert np.load("a/guidance_1/samples.npz")["arr_1"].tolist() == [1, 3, 1]
     one, two = (np.load(f"a/guidance_{g}/samples.npz")["arr_0"] for g in (1, 2))
     assert not np.array_equal(one, two)
@@ -85,7 +85,7 @@ def test_an_interrupted_run_is_continued_and_another_one_not_mixed_in(freeflow, 
     whole = files(tmp_path / "whole")
     kept = (tmp_path / "broken/000003.png").stat().st_mtime_ns
     (tmp_path / "broken/000100.png").unlink()
-    (tmp_path / "broken/.000100.png.9.tmp").write_bytes(b"half")
+    (tmp_path / "broken/000101.png").write_bytes(b"half")
     assert freeflow(*options, "--output", "broken", "--batch_size", 7)[0] == 0
     assert files(tmp_path / "broken") == whole
     assert (tmp_path / "broken/000003.png").stat().st_mtime_ns == kept  # not drawn again

@@ -1,4 +1,9 @@
+import errno
 import logging
+import socket
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -209,6 +214,42 @@ def test_a_reader_never_sees_half_a_cache(tmp_path):
     assert torch.equal(content["x"], torch.ones(2))
     assert [p.name for p in (tmp_path / "new").iterdir()] == ["a.safetensors"]
     assert read_cache(tmp_path / "none") is None
+
+
+def test_a_cache_that_cannot_be_written_or_read_is_a_warning(caplog, tmp_path, monkeypatch):
+    expected = load(mixture())
+    monkeypatch.setenv("FREEFLOW_CACHE", str(tmp_path / "file" / "cache"))
+    (tmp_path / "file").write_text("mine")
+    drawn = load(mixture())
+    assert torch.equal(drawn.rows["features"], expected.rows["features"])
+    assert "could not be kept in" in caplog.text
+    assert "FREEFLOW_CACHE" in caplog.text
+    teacher_endpoints(mixture(), Draw(0), torch.arange(2), sampler=Sampler("euler", 1))
+
+
+def test_a_full_disk_costs_the_cache_and_not_what_was_drawn(caplog, monkeypatch):
+    def full(path, data):
+        Path(path).touch()
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "write_bytes", full)
+        drawn = load(mixture())
+    assert torch.equal(drawn.rows["features"], load(mixture()).rows["features"])
+    assert "No space left on device" in caplog.text
+    assert len(list(cache_folder().iterdir())) == 1  # the second one: nothing half is left of the first
+
+
+def test_what_killed_processes_have_left_in_the_cache_is_swept(tmp_path):
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    place = tmp_path / "cache"
+    place.mkdir()
+    left = f".{'0' * 32}.safetensors.{socket.gethostname()}.{gone.stdout.strip()}.tmp"
+    mine = f".thesis.safetensors.{socket.gethostname()}.{gone.stdout.strip()}.tmp"
+    for name in (left, mine):
+        (place / name).write_text("half")
+    write_cache(place / f"{'1' * 32}.safetensors", {"x": torch.ones(2)}, {})
+    assert sorted(path.name for path in place.iterdir()) == sorted([mine, f"{'1' * 32}.safetensors"])
 
 
 def test_a_users_feature_network_needs_no_more_than_its_width_and_forward():

@@ -2,6 +2,10 @@
 
 import io
 import json
+import os
+import socket
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -9,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from freeflow_lightning.sample_folder import PART, SampleFolder, clear
+from freeflow_lightning.sample_folder import PART, SampleFolder
 
 N = 2 * PART + 5
 
@@ -77,9 +81,12 @@ def test_png_files_hold_the_pixels(tmp_path, channels):
 def test_half_a_file_is_missing_and_swept_up(tmp_path):
     folder = made(tmp_path, npz=True)
     fill(folder, [0, 2])
-    (tmp_path / "parts" / ".00000064-00000127.npz.77.tmp").write_bytes(b"half")
+    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    leftover = f".00000064-00000127.npz.{socket.gethostname()}.{gone.stdout.strip()}.tmp"
+    (tmp_path / "parts" / leftover).write_bytes(b"half")
     assert folder.missing() == [1]
     fill(folder, [1])
+    folder.open()
     folder.finish()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["grid.png", "samples.json", "samples.npz"]
 
@@ -94,13 +101,140 @@ def test_more_png_files_are_added_and_other_samples_refused(tmp_path):
     with pytest.raises(ValueError, match="another count, format"):
         made(tmp_path, npz=True)
     (tmp_path / "samples.json").write_text("{")
-    with pytest.raises(ValueError, match="holds samples of another"):
-        made(tmp_path, npz=False)
-    (tmp_path / "mine.png").write_bytes(b"")
-    (tmp_path / "2024.png").write_bytes(b"")
-    clear(tmp_path)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["2024.png", "mine.png"]
-    assert json.loads((made(tmp_path, npz=False).path / "samples.json").read_text()) == {"seed": 0, "format": "png"}
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match=r"holds .*, which this version of freeflow sample has not written"):
+            SampleFolder(tmp_path, N, {"seed": 0}, npz=False).open(overwrite=overwrite)
+
+
+def test_overwriting_removes_what_the_note_lists_and_nothing_else(tmp_path):
+    fill(made(tmp_path, npz=False), range(2))  # interrupted: records list these files
+    others = ["mine.png", "2024.png", "123456.png", ".draft.tmp", "parts/chapter1.txt", "parts/00000000-00000063.npz"]
+    for name in others:
+        (tmp_path / name).write_text("mine")
+    folder = SampleFolder(tmp_path, 5, {"seed": 1}, npz=False)
+    folder.open(overwrite=True)
+    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(
+        [*others, "samples.json"]
+    )
+    note = json.loads((tmp_path / "samples.json").read_text())
+    assert note == {"seed": 1, "format": "png", "freeflow": {"verb": "sample", "files": {}}}
+    fill(folder, [0])
+    folder.finish()
+    assert json.loads((tmp_path / "samples.json").read_text())["freeflow"]["files"].keys() == {
+        *(f"{i:06d}.png" for i in range(5)), "grid.png"
+    }  # fmt: skip
+    assert all((tmp_path / name).read_text() == "mine" for name in others)
+
+
+FOREIGN = ["grid.png", "000002.png", "parts/00000000-00000004.json", "samples.json"]
+
+
+@pytest.mark.parametrize("npz", [True, False])
+@pytest.mark.parametrize("name", [*FOREIGN, "samples.npz"])
+def test_a_foreign_file_of_a_name_that_would_be_written_is_refused(tmp_path, name, npz):
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text('{"mine": 1}')
+    written = name != ("000002.png" if npz else "samples.npz")
+    for overwrite in (False, True):
+        folder = SampleFolder(tmp_path, 5, {"seed": 0}, npz=npz)
+        if written:
+            with pytest.raises(ValueError, match=f"holds {name}, which this version of freeflow sample has not written"):
+                folder.open(overwrite=overwrite)
+        else:
+            folder.open(overwrite=overwrite)
+            assert folder.missing() == [0]
+            fill(folder, [0])
+            folder.finish()
+        assert (tmp_path / name).read_text() == '{"mine": 1}'
+
+
+@pytest.mark.parametrize("name", ["000001.png", "grid.png", "samples.json"])
+def test_a_link_is_not_written_through_nor_removed(tmp_path, name):
+    folder = made(tmp_path / "out", npz=False, count=5)
+    fill(folder, [0])
+    folder.finish()
+    kept = (tmp_path / "out" / name).rename(tmp_path / f"kept_{name}")
+    (tmp_path / "out" / name).symlink_to(kept)
+    before = kept.read_bytes()
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="has not written"):
+            SampleFolder(tmp_path / "out", 5, {"seed": 0}, npz=False).open(overwrite=overwrite)
+    assert kept.read_bytes() == before
+    assert os.path.islink(tmp_path / "out" / name)
+
+
+def test_a_folder_of_parts_behind_a_link_is_refused(tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out/parts").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ValueError, match="holds parts, which"):
+        made(tmp_path / "out", npz=True)
+
+
+def test_a_note_that_lists_names_outside_its_folder_is_nobodys(tmp_path):
+    (tmp_path / "thesis.txt").write_text("mine")
+    made(tmp_path / "out", npz=False, count=5)
+    note = json.loads((tmp_path / "out/samples.json").read_text())
+    note["freeflow"]["files"] = {"../thesis.txt": "0"}
+    (tmp_path / "out/samples.json").write_text(json.dumps(note))
+    with pytest.raises(ValueError, match="has not written"):
+        SampleFolder(tmp_path / "out", 5, {"seed": 0}, npz=False).open(overwrite=True)
+    assert (tmp_path / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("damage", [lambda x: x[:20], lambda x: x[:-1] + bytes([x[-1] ^ 1]), lambda x: b""])
+@pytest.mark.parametrize("npz", [True, False])
+@pytest.mark.parametrize("finished", [True, False])
+def test_what_is_cut_or_replaced_is_drawn_again(tmp_path, npz, finished, damage):
+    folder = made(tmp_path, npz)
+    fill(folder, range(3))
+    if finished:
+        folder.finish()
+    name = ("samples.npz" if finished else "parts/00000064-00000127.npz") if npz else "000070.png"
+    (tmp_path / name).write_bytes(damage((tmp_path / name).read_bytes()))
+    again = made(tmp_path, npz)
+    lost = again.missing()
+    assert lost == ([0, 1, 2] if npz and finished else [1])
+    fill(again, lost)
+    again.finish()
+    assert again.missing() == []
+    assert torch.equal(again.first(N), torch.cat([drawn(folder, part) for part in range(3)]))
+    assert not (tmp_path / "parts").exists()
+
+
+def test_a_kill_between_the_note_and_the_file_is_made_up(tmp_path, monkeypatch):
+    """Whatever is written last before a kill, the next run goes on: every write of a run is cut off once."""
+    replace, writes = type(tmp_path).replace, {"left": 10**6}
+
+    def counted(path, target):
+        if writes["left"] == 0:
+            raise KeyboardInterrupt
+        writes["left"] -= 1
+        return replace(path, target)
+
+    monkeypatch.setattr(type(tmp_path), "replace", counted)
+    for npz in (True, False):
+        for allowed in range(7):  # as many files are written
+            place = tmp_path / f"{npz}{allowed}"
+            writes["left"] = allowed
+            with pytest.raises(KeyboardInterrupt):
+                complete(place, npz)
+            writes["left"] = 10**6
+            complete(place, npz)
+            files = {path.name: path.read_bytes() for path in place.rglob("*")}
+            assert files == complete_files(tmp_path / f"whole{npz}", npz)
+
+
+def complete(place, npz):
+    folder = made(place, npz, count=3)
+    fill(folder, folder.missing())
+    folder.finish()
+    assert not (place / "parts").exists()
+
+
+def complete_files(place, npz):
+    complete(place, npz)
+    return {path.name: path.read_bytes() for path in place.rglob("*")}
 
 
 def test_no_samples_are_refused(tmp_path):

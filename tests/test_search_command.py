@@ -87,7 +87,6 @@ def test_an_interrupted_search_goes_on_and_another_one_is_not_mixed_in(freeflow,
     whole, kept = files(mine / "whole"), (mine / "broken/searched/000003.png").stat().st_mtime_ns
     (mine / "broken/student/000069.png").unlink()
     (mine / "broken/scores/00000064-00000069.json").unlink()
-    (mine / "broken/search.json").unlink()
     assert freeflow(*options, "--output", "broken")[0] == 0
     assert files(mine / "broken") == whole
     assert (mine / "broken/searched/000003.png").stat().st_mtime_ns == kept  # not drawn again

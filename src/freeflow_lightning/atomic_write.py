@@ -86,10 +86,15 @@ def temporary_name(target: Path, suffix: str = "tmp") -> Path:
     return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.{suffix}")
 
 
-def sweep(folder: str | Path, names: Iterable[str]) -> None:
+def sweep(folder: str | Path, names: Iterable[str], also: re.Pattern[str] | None = None) -> None:
     """Remove what killed processes of this machine have left of files or folders of these names, and nothing else.
 
     What a living process, or one of another machine, is writing stays.
+
+    Args:
+        folder: to look in; it need not exist.
+        names: of the targets, not of the leftovers.
+        also: a pattern of further names of targets.
     """
     if not Path(folder).is_dir():
         return
@@ -97,7 +102,9 @@ def sweep(folder: str | Path, names: Iterable[str]) -> None:
     pattern = re.compile(rf"\.(.+)\.{re.escape(socket.gethostname())}\.(\d+)\.(?:tmp|old)")
     for path in Path(folder).iterdir():
         match = pattern.fullmatch(path.name)
-        if not match or match[1] not in known or is_alive(int(match[2])):
+        if not match or is_alive(int(match[2])):
+            continue
+        if match[1] not in known and not (also and also.fullmatch(match[1])):
             continue
         target = path.with_name(match[1])
         if path.name.endswith(".old") and not target.exists():

@@ -1,6 +1,5 @@
 """How good a student is: its samples against a reference, its endpoints against the teacher's, class by class."""
 
-from math import isnan
 from typing import Any, NamedTuple
 
 import torch
@@ -8,6 +7,7 @@ from torch import Tensor
 
 from freeflow_lightning.metrics import FeatureTable, Score, compare, inception_score
 from freeflow_lightning.metrics.scores import class_distance, spread_within_classes
+from freeflow_lightning.output_folder import finite_or_none
 from freeflow_lightning.reference import Sampler, teacher_endpoints
 from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of
 from freeflow_lightning.teachers import Teacher
@@ -46,17 +46,9 @@ class Result(NamedTuple):
 
     def as_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
-
-        def plain(x: Any) -> Any:
-            if isinstance(x, dict):
-                return {key: plain(value) for key, value in x.items()}
-            if isinstance(x, list):
-                return [plain(value) for value in x]
-            return None if isinstance(x, float) and isnan(x) else x
-
         scores = {"scores": self.scores, "floor": self.floor}
         tables = {name: {key: score._asdict() for key, score in table.items()} for name, table in scores.items()}
-        return plain(tables | {"classes": [row._asdict() for row in self.classes], "about": self.about})
+        return finite_or_none(tables | {"classes": [row._asdict() for row in self.classes], "about": self.about})
 
 
 def endpoint_errors(

@@ -1,5 +1,6 @@
 """Pictures that people look at: sample grids with named rows, scatter plots of points, curves."""
 
+import io
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,8 @@ import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
+
+from freeflow_lightning.atomic_write import write_file
 
 STUDENT, TEACHER = "#d1495b", "#30638e"
 
@@ -169,10 +172,17 @@ def training(rows_: list[dict[str, float]]) -> Figure:
     return figure
 
 
+def png(figure: Figure, dpi: int = 110, maker: str = "freeflow") -> bytes:
+    """A figure as the bytes of a PNG that names the command that made it."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=dpi, facecolor="white", metadata={"Software": maker})
+    return written.getvalue()
+
+
 def save(figure: Figure, path: Path, dpi: int = 110) -> None:
-    """Write a PNG, making its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=dpi, facecolor="white")
+    """Write a PNG, whole or not at all, making its folder."""
+    with write_file(path) as temporary:
+        temporary.write_bytes(png(figure, dpi))
 
 
 def pixels(figure: Figure) -> np.ndarray:

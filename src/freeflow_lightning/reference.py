@@ -4,18 +4,21 @@ import hashlib
 import json
 import logging
 import os
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load, save_file
+from safetensors.torch import load, save
 from torch import Tensor, nn
 
+from freeflow_lightning.atomic_write import sweep, write_file
 from freeflow_lightning.data import IndexRange
 from freeflow_lightning.flow import solve, take
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
+from freeflow_lightning.output_folder import key_of
 from freeflow_lightning.parallel import whole
 from freeflow_lightning.processes import Processes
 from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
@@ -23,6 +26,8 @@ from freeflow_lightning.teachers import Teacher
 
 log = logging.getLogger(__name__)
 SCHEMA = 2
+CACHED = re.compile(r"[0-9a-f]{32}\.safetensors")
+"""Name of a file of the cache."""
 KEPT = 10_000
 """Samples of a reference that are kept one by one, as in ADM's reference files; the moments are of all."""
 
@@ -199,16 +204,11 @@ def cache_folder() -> Path:
     return Path(os.environ.get("FREEFLOW_CACHE") or Path.home() / ".cache" / "freeflow-lightning")
 
 
-def key_of(facts: dict[str, Any]) -> str:
-    """A name that changes when anything in the facts does."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
-
-
 def read_cache(path: Path) -> dict[str, Tensor] | None:
     """Cached tensors; None where there are none or they are damaged (then they are made again, and the log says so)."""
-    if not path.is_file():
-        return None
     try:
+        if not path.is_file():
+            return None
         content = load(path.read_bytes())
         digest = content.pop("digest")
         if not torch.equal(digest, _digest(content)):
@@ -220,11 +220,21 @@ def read_cache(path: Path) -> dict[str, Tensor] | None:
 
 
 def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write with a checksum to a temporary name, then rename: a reader never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    save_file(content | {"digest": _digest(content)}, str(temporary), {"facts": json.dumps(facts)})
-    temporary.replace(path)
+    """Write with a checksum, whole or not at all, and sweep what killed processes have left in the cache.
+
+    What cannot be written is said in the log, and nothing else is lost by it.
+    """
+    try:
+        sweep(path.parent, (), CACHED)
+        with write_file(path) as temporary:
+            temporary.write_bytes(save(content | {"digest": _digest(content)}, {"facts": json.dumps(facts)}))
+    except OSError as error:
+        log.warning(
+            "what was drawn of the teacher could not be kept in %s (%s), and is drawn again the next time: "
+            "make room there, or name another folder in FREEFLOW_CACHE",
+            path.parent,
+            error,
+        )
 
 
 @torch.no_grad()

@@ -1,10 +1,10 @@
 """A folder of samples that survives an interruption: whole files only, and a note of what they are."""
 
-import json
-import os
+import io
+import re
 import zipfile
 from pathlib import Path
-from typing import Any, BinaryIO, final
+from typing import Any, final
 
 import numpy as np
 import torch
@@ -12,18 +12,36 @@ from PIL import Image
 from torch import Tensor
 
 from freeflow_lightning import plots
+from freeflow_lightning.atomic_write import sweep, write_file, write_json
+from freeflow_lightning.output_folder import (
+    MARK,
+    digest_of,
+    file_digest,
+    key_of,
+    marked,
+    read_listed,
+    read_note,
+    refuse_others,
+    remove_listed,
+    write_bytes,
+)
 
 PART = 64
 """Samples that are written, or missing, together."""
 GRID = 256
+VERB, NOTE, JOINED, SHEET = "sample", "samples.json", "samples.npz", "grid.png"
+RECORD = re.compile(r"\d{8,}-\d{8,}\.json")
+"""Name of what is noted about a part until the folder is finished."""
 
 
 @final
 class SampleFolder:
     """PNG files, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and arr_1 the classes.
 
-    Samples are written in parts of 64, each file under a temporary name first: what is there is whole, and a second run
-    draws what is missing. The file samples.json says what the samples are; others are not mixed in.
+    Samples are written in parts of 64, each file under a temporary name first. What is written is noted with its SHA-256
+    beforehand, in a record of the part and at the end in samples.json: a second run draws what is missing or damaged, and
+    nothing that is not noted is taken for a sample, overwritten or removed. The file samples.json also says what the
+    samples are; others are not mixed in.
 
     Args:
         path: the folder; made if it does not exist.
@@ -40,32 +58,43 @@ class SampleFolder:
             raise ValueError(f"expected at least one sample, got {count}")
         self.path, self.count, self.npz = path, count, npz
         self.about = about | {"format": "npz" if npz else "png"} | ({"count": count} if npz else {})
+        self.parts = range(-(-count // PART))
 
-    def open(self) -> None:
-        """Make the folder with its note, or see that the note there says the same (one process does)."""
-        note = self.path / "samples.json"
-        if note.is_file():
-            try:
-                held = json.loads(note.read_text())
-            except json.JSONDecodeError:
-                held = {}
-            other = sorted(key for key in held.keys() | self.about.keys() if held.get(key) != self.about.get(key))
-            if other:
-                raise ValueError(
-                    f"{self.path} holds samples of another {', '.join(other)}: choose another --output, or --overwrite"
-                )
+    def check(self, *, overwrite: bool = False) -> None:
+        """See that the folder is free, or holds these samples, or samples of ours that may be removed.
+
+        Raises:
+            ValueError: it holds other samples, or files of these names that are not ours.
+        """
+        listed = read_listed(self.path / NOTE, VERB)
+        refuse_others(self.path, self._names(), set() if listed is None else self._ours(), VERB)
+        if listed is None or overwrite:
             return
-        self.path.mkdir(parents=True, exist_ok=True)
-        _write_whole(note, lambda file: file.write(json.dumps(self.about, indent=1).encode()))
+        held = read_note(self.path / NOTE) or {}
+        keys = (held.keys() | self.about.keys()) - {MARK}
+        other = sorted(key for key in keys if held.get(key) != self.about.get(key))
+        if other:
+            raise ValueError(
+                f"{self.path} holds samples of another {', '.join(other)}: choose another --output, or --overwrite"
+            )
+
+    def open(self, *, overwrite: bool = False) -> None:
+        """Make the folder with its note, or see that the note there says the same (one process does)."""
+        self.check(overwrite=overwrite)
+        sweep(self.path, self._names())
+        sweep(self.path / "parts", [name.removeprefix("parts/") for name in self._names()])
+        if overwrite and read_listed(self.path / NOTE, VERB) is not None:
+            remove_listed(self.path, [name for name in self._ours() if name != NOTE])
+            (self.path / NOTE).unlink()
+        if not (self.path / NOTE).is_file():
+            self._write_note({})
 
     def missing(self) -> list[int]:
-        """The parts that are not there yet, rising."""
-        if (self.path / "samples.npz").is_file():
+        """The parts that are not there yet, or not as they were written, ascending (one process looks)."""
+        listed = self._listed()
+        if self.npz and JOINED in listed and file_digest(self.path / JOINED) == listed[JOINED]:
             return []
-        there = {entry.name for entry in os.scandir(self.path)}
-        if (self.path / "parts").is_dir():
-            there |= {entry.name for entry in os.scandir(self.path / "parts")}
-        return [part for part in range(-(-self.count // PART)) if not all(name in there for name in self._names(part))]
+        return [part for part in self.parts if not self._is_there(part, listed)]
 
     def indices(self, part: int) -> Tensor:
         """The samples of a part, [at most 64]."""
@@ -73,81 +102,168 @@ class SampleFolder:
 
     def write(self, part: int, drawn: Tensor, labels: Tensor | None) -> None:
         """Write a part: pictures uint8 [n, C, H, W], or other samples [n, ...], and their classes [n]."""
-        if not self.npz:
-            for name, picture in zip(self._names(part), drawn, strict=True):
-                image = Image.fromarray(plots.grid(picture[None]))
-                _write_whole(self.path / name, lambda file, image=image: image.save(file, "PNG"))
-            return
-        arrays: dict[str, Any] = {"arr_0": _channels_last(drawn)} | ({} if labels is None else {"arr_1": labels.numpy()})
-        (name,) = self._names(part)
-        _write_whole(self.path / "parts" / name, lambda file: np.savez(file, **arrays))
+        if self.npz:
+            arrays: dict[str, Any] = {"arr_0": _channels_last(drawn)}
+            if labels is not None:
+                arrays["arr_1"] = labels.numpy()
+            files = {self._files(part)[0]: _npz(arrays)}
+        else:
+            images = [Image.fromarray(plots.grid(picture[None])) for picture in drawn]
+            files = {name: _png(image) for name, image in zip(self._files(part), images, strict=True)}
+        digests = {name: digest_of(data) for name, data in files.items()}
+        write_json(self.path / self._record(part), marked({"of": key_of(self.about)}, VERB, digests))
+        for name, data in files.items():
+            write_bytes(self.path / name, data)
 
     def finish(self) -> None:
-        """Join the parts, draw grid.png, and sweep up what an interrupted run has left (one process does)."""
-        if self.npz and not (self.path / "samples.npz").is_file():
-            self._join()
-        for left in (*self.path.glob(".*.tmp"), *self.path.glob("parts/*")):
-            left.unlink()
-        if (self.path / "parts").is_dir():
-            (self.path / "parts").rmdir()
-        self._draw_grid()
+        """Join the parts, draw grid.png, and note every file in samples.json (one process does)."""
+        listed, records = self._listed(), self._records()
+        if self.npz and file_digest(self.path / JOINED) != listed.get(JOINED, ""):
+            with write_file(self.path / JOINED) as temporary:
+                self._join(temporary)
+                listed[JOINED] = file_digest(temporary) or ""
+                self._write_note(listed)
+        if not self.npz:
+            listed |= self._noted(records)
+        sheet = self._sheet()
+        if sheet is not None:
+            listed[SHEET] = digest_of(sheet)
+        self._write_note(listed)
+        if sheet is not None:
+            write_bytes(self.path / SHEET, sheet)
+        done = [name for files in records.values() for name in files if name not in listed]
+        remove_listed(self.path, done)
+        remove_listed(self.path, records)
 
     def first(self, n: int) -> Tensor:
         """The first samples of a finished folder, as they were written."""
         n = min(n, self.count)
         if self.npz:
-            stored = torch.from_numpy(_head(self.path / "samples.npz", n))
+            stored = torch.from_numpy(_head(self.path / JOINED, n))
             return stored.permute(0, 3, 1, 2) if stored.dtype == torch.uint8 else stored
         arrays = [np.asarray(Image.open(self.path / f"{i:06d}.png")) for i in range(n)]
         stacked = torch.from_numpy(np.stack(arrays))
         return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
 
-    def _names(self, part: int) -> list[str]:
-        index = self.indices(part).tolist()
-        return [f"{index[0]:08d}-{index[-1]:08d}.npz"] if self.npz else [f"{i:06d}.png" for i in index]
+    # Names
 
-    def _join(self) -> None:
+    def _range(self, part: int) -> str:
+        index = self.indices(part)
+        return f"{int(index[0]):08d}-{int(index[-1]):08d}"
+
+    def _record(self, part: int) -> str:
+        return f"parts/{self._range(part)}.json"
+
+    def _files(self, part: int) -> list[str]:
+        """The files that hold a part until the folder is finished."""
+        if self.npz:
+            return [f"parts/{self._range(part)}.npz"]
+        return [f"{i:06d}.png" for i in self.indices(part).tolist()]
+
+    def _names(self) -> list[str]:
+        """Every name that this folder may come to hold."""
+        names = [NOTE, SHEET, *([JOINED] if self.npz else [])]
+        for part in self.parts:
+            names += [self._record(part), *self._files(part)]
+        return names
+
+    # Notes
+
+    def _listed(self) -> dict[str, str]:
+        """Names and digests of samples.json."""
+        return read_listed(self.path / NOTE, VERB) or {}
+
+    def _records(self) -> dict[str, dict[str, str]]:
+        """The records of parts by name, and the files with digests that each lists: of any samples of ours."""
+        place = self.path / "parts"
+        if place.is_symlink() or not place.is_dir():
+            return {}
+        found = {}
+        for path in sorted(place.iterdir()):
+            files = read_listed(path, VERB) if RECORD.fullmatch(path.name) else None
+            if files is not None:
+                found[f"parts/{path.name}"] = files
+        return found
+
+    def _noted(self, records: dict[str, dict[str, str]]) -> dict[str, str]:
+        """What records note, those of the parts as they are now last: they are the newest."""
+        now = {self._record(part) for part in self.parts}
+        noted: dict[str, str] = {}
+        for name in sorted(records, key=lambda name: name in now):
+            noted |= records[name]
+        return noted
+
+    def _ours(self) -> set[str]:
+        """Every name that a note in the folder lists, and the notes."""
+        records = self._records()
+        return {NOTE, *self._listed(), *records, *self._noted(records)}
+
+    def _is_there(self, part: int, listed: dict[str, str]) -> bool:
+        """Whether every file of a part is what was noted when it was written."""
+        path = self.path / self._record(part)
+        record = read_listed(path, VERB)
+        if record is not None and (read_note(path) or {}).get("of") == key_of(self.about):
+            listed = listed | record
+        return all(name in listed and file_digest(self.path / name) == listed[name] for name in self._files(part))
+
+    def _write_note(self, files: dict[str, str]) -> None:
+        write_json(self.path / NOTE, marked(self.about, VERB, files))
+
+    # Content
+
+    def _join(self, target: Path) -> None:
         """samples.npz from the parts, one part in memory at a time; its bytes depend on the samples alone."""
-        paths = [self.path / "parts" / self._names(part)[0] for part in range(-(-self.count // PART))]
+        paths = [self.path / self._files(part)[0] for part in self.parts]
         with np.load(paths[0]) as part:
             shapes = {name: (part[name].dtype, part[name].shape[1:]) for name in part.files}
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for name, (dtype, shape) in shapes.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                    self._write_array(entry, name, paths, dtype, shape)
 
-        def write(file: BinaryIO) -> None:
-            with zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
-                for name, (dtype, shape) in shapes.items():
-                    with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                        header = {
-                            "descr": np.lib.format.dtype_to_descr(dtype),
-                            "fortran_order": False,
-                            "shape": (self.count, *shape),
-                        }
-                        np.lib.format.write_array_header_1_0(entry, header)
-                        for path in paths:
-                            with np.load(path) as part:
-                                entry.write(np.ascontiguousarray(part[name]).tobytes())
+    def _write_array(self, entry: Any, name: str, paths: list[Path], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": (self.count, *shape),
+        }
+        np.lib.format.write_array_header_1_0(entry, header)
+        for path in paths:
+            with np.load(path) as part:
+                entry.write(np.ascontiguousarray(part[name]).tobytes())
 
-        _write_whole(self.path / "samples.npz", write)
-
-    def _draw_grid(self) -> None:
+    def _sheet(self) -> bytes | None:
+        """grid.png, of pictures and of points in the plane."""
         drawn = self.first(GRID)
         if drawn.ndim == 4:
-            save_sheet(drawn, self.path / "grid.png")
-        elif drawn.shape[1:] == (2,):
-            plots.save(plots.points({"samples": drawn}), self.path / "grid.png")
+            return _png(sheet_of(drawn))
+        if drawn.shape[1:] == (2,):
+            return plots.png(plots.points({"samples": drawn}))
+        return None
 
 
-def save_sheet(drawn: Tensor, path: Path) -> None:
+def sheet_of(drawn: Tensor) -> Image.Image:
     """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
     sheet = Image.fromarray(plots.grid(drawn))
     zoom = max(1, 512 // sheet.height)
-    sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST).save(path)
+    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
 
 
-def clear(path: Path) -> None:
-    """Remove the samples of a folder, and nothing that a SampleFolder did not write."""
-    names = ("samples.json", "samples.npz", "grid.png", ".*.tmp", "parts/*", "[0-9][0-9][0-9][0-9][0-9][0-9]*.png")
-    for found in [found for name in names for found in path.glob(name)]:
-        found.unlink()
+def save_sheet(drawn: Tensor, path: Path) -> None:
+    """Write the sheet of pictures, uint8 [N, C, H, W]."""
+    write_bytes(path, _png(sheet_of(drawn)))
+
+
+def _png(image: Image.Image) -> bytes:
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
 
 
 def _channels_last(drawn: Tensor) -> np.ndarray:
@@ -161,12 +277,3 @@ def _head(path: Path, n: int) -> np.ndarray:
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         shape = (min(n, shape[0]), *shape[1:])
         return np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape).copy()
-
-
-def _write_whole(path: Path, write: Any) -> None:
-    """Write under a temporary name, then rename: a reader, or a second run, never sees half a file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
-        write(file)
-    temporary.replace(path)

@@ -1,6 +1,5 @@
 """freeflow bench: a training step, measured against the bare network evaluations that it needs."""
 
-import json
 import logging
 import sys
 import tempfile
@@ -38,6 +37,7 @@ from freeflow_lightning.costs import Costs, PrecisionName, SizeName, estimate, s
 from freeflow_lightning.data import PriorDataModule
 from freeflow_lightning.hardware import machine, peak_flops
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.run_folder import MetricsCSV
 from freeflow_lightning.sampling import pictures
@@ -167,6 +167,8 @@ def bench(
         raise ValueError(f"{overrides[0]} changes a config: give one with --config, or leave it out")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError(f"expected at least one step and a batch of at least one, got {steps} and {batch_size}")
+    if output is not None:
+        claim_names(Path(output).parent, Path(output).name, "bench", [])
     subject = from_config(config, overrides or []) if config else from_size(size or "S/2", image_size)
     subject = subject._replace(batch_size=batch_size or subject.batch_size, precision=precision or subject.precision)
     report = measure(subject, pick_device(device), rounds=steps, compiled=compile)
@@ -174,7 +176,7 @@ def bench(
     figures = facts | as_figures(report) | {"compiled": report.compiled}
     show(Console(highlight=False), report, figures)
     if output is not None:
-        Path(output).write_text(json.dumps(figures, indent=1) + "\n")
+        publish(Path(output).parent, Path(output).name, "bench", figures, {})
         print(f"all figures in {output}")
 
 

@@ -1,6 +1,5 @@
 """freeflow diagnose: where a student goes wrong and what its teacher allows, in one HTML page with pictures."""
 
-import json
 import sys
 from pathlib import Path as FilePath
 from typing import Any, NamedTuple
@@ -33,9 +32,11 @@ from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.metrics.scores import spread
 from freeflow_lightning.metrics.support import nearest
+from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.sampling import Draw, evaluate_rows, labels_of, pictures
 
+NOTE, PAGE = "diagnosis.json", "diagnosis.html"
 COLUMNS = 12
 SOLVER_SAMPLES = 128
 STEEP = 4.0
@@ -90,6 +91,7 @@ def diagnose(
             f"expected at least 16 samples, batches of 1 and 2 fine steps, got {num_samples}, {batch_size} and {fine_steps} "
             f"(auxiliary steps {auxiliary_steps})"
         )
+    claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
     student = open_student(checkpoint, average).to(pick_device(device))
     student.check_guidance(guidance)
     network = pick_features(features, weights, student.teacher, student.device)
@@ -138,9 +140,8 @@ def diagnose(
         *([lag_section(lag, auxiliary_steps)] if lag is not None else []),
     ]
     folder = FilePath(output)
-    folder.mkdir(parents=True, exist_ok=True)
     made_of = f"{checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, features {type(network).__name__}"
-    (folder / "diagnosis.html").write_text(page("Diagnosis of a one-step student", made_of, findings, sections))
+    html = page("Diagnosis of a one-step student", made_of, findings, sections)
     numbers = {
         "about": made_of,
         "error_along_delta": dict(zip(path.delta.tolist(), path.errors.mean(1).tolist(), strict=True)),
@@ -151,7 +152,7 @@ def diagnose(
         "diversity": pairs.diversity,
         "findings": [found._asdict() for found in findings],
     }
-    (folder / "diagnosis.json").write_text(json.dumps(numbers, indent=1) + "\n")
+    publish(folder, NOTE, "diagnose", numbers, {PAGE: html.encode()})
     for found in findings:
         print(f"{found.mark:>6}  {found.title}: {found.text}")
     print(f"written: {folder / 'diagnosis.html'}")

@@ -1,6 +1,5 @@
 """freeflow evaluate: a student's samples against its teacher's, or against given statistics: table, JSON, Markdown."""
 
-import json
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
@@ -21,6 +20,7 @@ from freeflow_lightning.commands.source import Source, draw_of_options, open_stu
 from freeflow_lightning.evaluation import ClassRow, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
 from freeflow_lightning.official import OfficialConvention
+from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.processes import joined, start, starts_others
 from freeflow_lightning.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
 from freeflow_lightning.teachers import LatentSpace
@@ -45,6 +45,7 @@ INTERVALS = (
     "the reference is held fixed"
 )
 WIDE = 120
+NOTE, PAGE = "evaluation.json", "evaluation.md"
 
 
 def evaluate(
@@ -124,6 +125,8 @@ def evaluate(
         start(devices)
         return
     with joined() as processes:
+        if processes.first:
+            claim_names(Path(output), NOTE, "evaluate", [PAGE])
         student = open_student(checkpoint, average, vae=vae, official=official, prompts=prompts, trust=trust).to(
             pick_device(device, processes)
         )
@@ -211,9 +214,6 @@ def _reference_facts(reference: str, source: Source, truth: Sampler, count: int,
 
 def write(result: Result, name: str, folder: Path) -> None:
     """The result on screen, as evaluation.json and as evaluation.md."""
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "evaluation.json").write_text(json.dumps(result.as_json(), indent=1) + "\n")
-    (folder / "evaluation.md").write_text(markdown(result, name))
     console = Console()
     explained = console.width >= WIDE  # elsewhere the meanings are in evaluation.md alone
     header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), *[""] * explained]
@@ -226,7 +226,8 @@ def write(result: Result, name: str, folder: Path) -> None:
         for row in class_rows(result):
             classes.add_row(*row)
         console.print(classes)
-    print(f"written: {folder / 'evaluation.md'}, {folder / 'evaluation.json'}")
+    publish(folder, NOTE, "evaluate", result.as_json(), {PAGE: markdown(result, name).encode()})
+    print(f"written: {folder / PAGE}, {folder / NOTE}")
 
 
 def score_rows(result: Result) -> list[list[str]]:

@@ -19,6 +19,7 @@ from freeflow_lightning.commands.source import pick_device
 from freeflow_lightning.costs import NOT_COUNTED, Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.nets import LoRA
+from freeflow_lightning.output_folder import claim_picture, write_bytes
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.reference import Sampler, pictures
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
@@ -120,6 +121,7 @@ def inspect(
     _check(console, subject, subject.teacher, where, seed)
     _show_costs(console, subject, stand_in, batch_size, precision, averages)
     if not no_samples:
+        claim_picture(Path(output), "inspect")
         sampler = Sampler("heun", steps, guidance if subject.guided else 1.0)
         _draw(console, subject.teacher, Path(output), num_samples, sampler, seed, where)
 
@@ -291,9 +293,9 @@ def _draw(
     guided = f", guidance {sampler.guidance:g}" if sampler.guidance != 1 else ""
     name = f"teacher, {sampler.steps} {sampler.method} steps{guided}"
     if drawn.ndim == 4 and drawn.shape[1] in (1, 3):
-        plots.save(plots.rows({name: drawn}), path, dpi=200)
+        write_bytes(path, plots.png(plots.rows({name: drawn}), 200, "freeflow inspect"))
     elif drawn.shape[1:] == (2,):
-        plots.save(plots.points({name: drawn}), path)
+        write_bytes(path, plots.png(plots.points({name: drawn}), maker="freeflow inspect"))
     else:
         hint = "; if they are latents, give their VAE: --teacher SiTTeacher --teacher.vae stabilityai/sd-vae-ft-ema ..."
         console.print(f"No picture: samples of shape {list(drawn.shape[1:])}, all finite{hint}", markup=False)

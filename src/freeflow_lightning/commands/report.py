@@ -19,10 +19,14 @@ from freeflow_lightning.digits import load_digits
 from freeflow_lightning.flow import take
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
+from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.run_folder import read_metrics, versions
 from freeflow_lightning.sampling import labels_of, pictures
 
+NOTE, PAGE = "report.json", "report.md"
+PATHS = "trajectories.png"
+PICTURES = ("comparison.png", "error_along_delta.png", "training.png", PATHS)
 STEPS = (1, 2, 4, 8, 64)
 BATCH = 512
 
@@ -70,7 +74,7 @@ def report(
     seed: int = 3,
     device: str = "auto",
 ) -> None:
-    """Write report.md and its pictures into a run's folder.
+    """Write report.md, its pictures and report.json, which lists them, into a run's folder.
 
     Args:
         run: folder of a run, runs/NAME/version_N, or runs/NAME for its newest.
@@ -84,6 +88,7 @@ def report(
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
     """
     folder = newest(Path(run))
+    claim_names(folder, NOTE, "report", [PAGE, *PICTURES])
     student = open_student(checkpoint_of(folder)).to(pick_device(device))
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
@@ -106,10 +111,14 @@ def report(
             shown |= {"teacher, 64 steps": truth, "student, 1 step": x}
             paths = along_delta(student, z[:256], take(condition, slice(256)), gamma)._asdict()
             paths["error"] = paths.pop("errors").mean(1)
-    draw_pictures(folder, student, shown, labels, paths)
+    drawn = draw_pictures(folder, student, shown, labels, paths)
     floor = halves(judge) if reference == "digits" else None
-    (folder / "report.md").write_text(text(folder, lines, paths, reference, floor, num_samples))
-    print(f"{folder / 'report.md'}\n" + "\n".join(table(lines)))
+    page = text(folder, lines, list(drawn), reference, floor, num_samples)
+    numbers: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed, "floor": floor}
+    numbers["samplers"] = [line._asdict() for line in lines]
+    print("\n".join(table(lines)))
+    publish(folder, NOTE, "report", numbers, drawn | {PAGE: page.encode()})
+    print(f"written: {folder / PAGE}")
 
 
 def newest(folder: Path) -> Path:
@@ -193,8 +202,9 @@ def halves(judge: Judge) -> float:
 
 def draw_pictures(
     folder: Path, student: FlowMap, shown: dict[str, Tensor], labels: Tensor | None, paths: dict[str, Tensor]
-) -> None:
-    """Every picture that report.md shows."""
+) -> dict[str, bytes]:
+    """Every picture that report.md shows, as the bytes of a PNG by its name."""
+    drawn = {}
     first = {name: pictures(student.teacher, x).cpu() for name, x in shown.items()}
     if next(iter(first.values())).ndim == 4:
         columns = slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
@@ -202,18 +212,17 @@ def draw_pictures(
     else:
         figure = plots.densities({name: plots.plane(first[name]) for name in ("teacher, 64 steps", "student, 1 step")})
     if student.teacher.sample_shape == (2,):
-        plots.save(plots.trajectories(paths["teacher"], paths["student"]), folder / "trajectories.png")
-    plots.save(figure, folder / "comparison.png", dpi=130)
-    plots.save(
-        plots.curves(
-            {"student": (paths["delta"], paths["error"])},
-            xlabel="delta",
-            ylabel="relative error",
-            title="error along delta (Fig. 4)",
-        ),
-        folder / "error_along_delta.png",
+        drawn[PATHS] = plots.png(plots.trajectories(paths["teacher"], paths["student"]))
+    curve = plots.curves(
+        {"student": (paths["delta"], paths["error"])},
+        xlabel="delta",
+        ylabel="relative error",
+        title="error along delta (Fig. 4)",
     )
-    plots.save(plots.training(read_metrics(folder / "metrics.csv")), folder / "training.png")
+    drawn["comparison.png"] = plots.png(figure, 130)
+    drawn["error_along_delta.png"] = plots.png(curve)
+    drawn["training.png"] = plots.png(plots.training(read_metrics(folder / "metrics.csv")))
+    return drawn
 
 
 def one_per_class(labels: Tensor, classes: int) -> Tensor:
@@ -242,7 +251,7 @@ def table(lines: list[Line]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def text(folder: Path, lines: list[Line], paths: dict[str, Tensor], reference: str, floor: float | None, count: int) -> str:
+def text(folder: Path, lines: list[Line], shown: list[str], reference: str, floor: float | None, count: int) -> str:
     """report.md."""
     student = next(x for x in lines if x.name.startswith("student"))
     many, two = (next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance) for k in (64, 2))
@@ -265,7 +274,7 @@ def text(folder: Path, lines: list[Line], paths: dict[str, Tensor], reference: s
             "",
             *table(lines),
             "",
-            *(["![paths](trajectories.png)", ""] if (folder / "trajectories.png").exists() else []),
+            *(["![paths](trajectories.png)", ""] if PATHS in shown else []),
             "![error along delta](error_along_delta.png)",
             "",
             "![training](training.png)",

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
 
@@ -14,10 +15,14 @@ from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.progress import progress_bar
 from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.official import OfficialConvention
+from freeflow_lightning.output_folder import claim_names, lock_folder, publish
 from freeflow_lightning.processes import Processes, joined, start, starts_others
-from freeflow_lightning.sample_folder import PART, SampleFolder, clear
+from freeflow_lightning.sample_folder import PART, SampleFolder
 from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
 from freeflow_lightning.teachers import Teacher
+
+SWEEP = "sweep.json"
+"""Lists sweep.png, and says which guidance scales it shows."""
 
 
 def sample(
@@ -47,8 +52,9 @@ def sample(
     """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes or device.
 
     Writes one 000000.png per sample, or with --npz one samples.npz that ADM's evaluator reads (arr_0, uint8, NHWC; arr_1,
-    the classes), and grid.png with the first 256. Run it again after an interruption: it draws what is missing. Under
-    torchrun, or with --devices, the processes share the work.
+    the classes), and grid.png with the first 256. Run it again after an interruption: it draws what is missing or damaged.
+    A file that samples.json does not list is never overwritten. Under torchrun, or with --devices, the processes share the
+    work.
 
     Args:
         checkpoint: a .ckpt file that `freeflow fit` wrote, a folder or hub repository that `freeflow export` wrote, or the
@@ -69,7 +75,7 @@ def sample(
         average: which moving average, for example ema_0_9999, or raw; the first one if not given.
         device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
         devices: processes to start, one per accelerator (or on the CPU's cores).
-        overwrite: remove the samples that the folder holds.
+        overwrite: remove the samples that the folder holds, as its samples.json lists them, and nothing else.
         image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
@@ -94,32 +100,35 @@ def sample(
             raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
         flat = len(source.teacher.decode(torch.zeros(1, *source.teacher.sample_shape, device=student.device)).shape) != 4
         made = []
+        sweep = len(scales) > 1 and not flat
+        if processes.first and sweep:
+            claim_names(Path(output), SWEEP, "sample", ["sweep.png"])
         with progress_bar(processes.first) as bar:
             for gamma in scales:
                 path = Path(output) / f"guidance_{gamma:g}" if len(scales) > 1 else Path(output)
                 facts = source.facts(gamma) | {"seed": seed, "classes": list(which.classes) if which.classes else "drawn"}
                 folder = SampleFolder(path, num_samples, facts, npz=npz or flat)
                 draw = source.drawer(gamma)
-                prepare(folder, processes, overwrite)
-                fill(folder, source.teacher, draw, which, student.device, batch_size, decode_batch_size, processes, bar)
                 made.append(folder)
-                processes.barrier()
-                if processes.first:
-                    folder.finish()
+                with lock_folder(path, "sample") if processes.first else nullcontext():
+                    prepare(folder, processes, overwrite)
+                    fill(folder, source.teacher, draw, which, student.device, batch_size, decode_batch_size, processes, bar)
+                    processes.barrier()
+                    if processes.first:
+                        folder.finish()
         if processes.first:
-            if len(scales) > 1 and not flat:
+            if sweep:
                 rows = {f"guidance {g:g}": folder.first(12) for g, folder in zip(scales, made, strict=True)}
-                plots.save(plots.rows(rows, f"{source.name}: the same noise, column by column"), Path(output) / "sweep.png")
+                figure = plots.rows(rows, f"{source.name}: the same noise, column by column")
+                publish(Path(output), SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
             several = f" at each of {len(scales)} guidance scales" * (len(scales) > 1)
             print(f"{num_samples} samples{several} in {output}")
 
 
 def prepare(folder: SampleFolder, processes: Processes, overwrite: bool) -> None:
     """Open the folder once for all processes."""
-    if processes.first and overwrite:
-        clear(folder.path)
     if processes.first:
-        folder.open()
+        folder.open(overwrite=overwrite)
     processes.barrier()
 
 
@@ -135,7 +144,7 @@ def fill(
     bar: Progress,
 ) -> None:
     """Draw this process's share of the parts that are missing."""
-    missing = processes.share(folder.missing())
+    missing = processes.share(folder.missing() if processes.first else None)
     mine = missing[processes.rank :: processes.size]
     task = bar.add_task("sampling", total=sum(len(folder.indices(part)) for part in mine))
     together = max(1, batch_size // PART)

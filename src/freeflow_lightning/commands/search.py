@@ -3,6 +3,7 @@
 import inspect
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +20,7 @@ from freeflow_lightning.commands.source import draw_of_options, open_student, pi
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.noise_search import Evaluations, NoiseSearch, frozen
 from freeflow_lightning.official import OfficialConvention
+from freeflow_lightning.output_folder import lock_folder
 from freeflow_lightning.processes import joined, start, starts_others
 from freeflow_lightning.reference import Sampler, weights_hash
 from freeflow_lightning.sampling import Draw, labels_of, pictures
@@ -100,7 +102,7 @@ def search(
         average: which moving average, for example ema_0_9999, or raw; the first one if not given.
         device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
         devices: processes to start, one per accelerator (or on the CPU's cores).
-        overwrite: remove the samples that the folder holds.
+        overwrite: remove the samples and scores that the folder's notes list, and nothing else.
         image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
@@ -132,19 +134,21 @@ def search(
         folder = SearchFolder(
             Path(output), num_samples, facts, rows_of(candidates, algorithm, teacher_steps, compare), npz=npz or flat
         )
+        with lock_folder(folder.path, "search") if processes.first else nullcontext():
+            if processes.first:
+                folder.open(overwrite=overwrite)
+            missing = processes.share(folder.missing() if processes.first else None)
+            mine = missing[processes.rank :: processes.size]
+            with progress_bar(processes.first) as bar:
+                task = bar.add_task("searching", total=sum(len(folder.indices(part)) for part in mine))
+                for part in mine:
+                    search_part(folder, part, setting, which, compare)
+                    bar.advance(task, len(folder.indices(part)))
+            processes.barrier()
+            if processes.first:
+                report = report_of(folder.records(), num_samples)
+                folder.finish(report)
         if processes.first:
-            folder.open(overwrite=overwrite)
-        processes.barrier()
-        mine = processes.share(folder.missing())[processes.rank :: processes.size]
-        with progress_bar(processes.first) as bar:
-            task = bar.add_task("searching", total=sum(len(folder.indices(part)) for part in mine))
-            for part in mine:
-                search_part(folder, part, setting, which, compare)
-                bar.advance(task, len(folder.indices(part)))
-        processes.barrier()
-        if processes.first:
-            report = report_of(folder.records(), num_samples)
-            folder.finish(report)
             show(report, folder.titles, num_samples)
             print(f"written: {folder.path / 'search.json'}, search.png and the samples beside it")
 
