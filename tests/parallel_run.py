@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Sequence
 
 import torch
 from lightning.pytorch import Callback
@@ -59,6 +60,7 @@ def run(
     validate: bool = False,
     sharded: bool = False,
     precision: str = "32-true",
+    decays: Sequence[float] = (0.9,),
     settings: dict | None = None,
 ) -> None:
     m, seen = module(**(settings or {})), Seen()
@@ -77,7 +79,7 @@ def run(
         gradient_clip_val=clip,
         precision=precision,
         enable_checkpointing=True,
-        callbacks=[StudentEMA([0.9]), seen, *(watchers if validate else []), keep],
+        callbacks=[StudentEMA(decays), seen, *(watchers if validate else []), keep],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=name,
     )

@@ -89,6 +89,32 @@ def start() -> dict:
 
 
 @pytest.mark.slow
+def test_averages_come_and_go_between_sharded_runs(tmp_path):
+    """From a folder and from a file, read share by share: a new average starts from the student as it was saved."""
+    more = COMMON | {"steps": 3, "decays": [0.5]}
+    runs = [
+        {"name": "folder", "sharded": True, **COMMON | {"steps": 2}},
+        {"name": "file", "strategy": "fsdp2", **COMMON | {"steps": 2}},
+        {"name": "folder_from_folder", "sharded": True, "resume": "checkpoints/folder.ckpt", **more},
+        {"name": "file_from_folder", "strategy": "fsdp2", "resume": "checkpoints/folder.ckpt", **more},
+        {"name": "file_from_file", "strategy": "fsdp2", "resume": "checkpoints/file.ckpt", **more},
+        {"name": "both", "sharded": True, "resume": "checkpoints/folder.ckpt", **more | {"decays": [0.5, 0.9]}},
+    ]
+    found = {name: both[0]["weights"] for name, both in launch(2, runs).items()}
+    for name in ("folder_from_folder", "file_from_folder", "file_from_file", "both"):
+        names = {key.split(".")[1] for key in found[name] if key.startswith("averages.")}
+        assert names == ({"ema_0_5", "ema_0_9"} if name == "both" else {"ema_0_5"})
+        before = found["file" if name == "file_from_file" else "folder"]
+        for key, new in found[name].items():
+            if key.startswith("averages.") and new.is_floating_point():
+                _, average, rest = key.split(".", 2)
+                old = before[f"student.{rest}" if average == "ema_0_5" else key]
+                decay = decay_at(3, 0.5 if average == "ema_0_5" else 0.9)
+                expected = torch.lerp(old, found[name][f"student.{rest}"], 1 - decay)
+                torch.testing.assert_close(new, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.slow
 def test_two_processes_under_every_strategy(tmp_path):
     """Accumulation, clipping, averages, validation and checkpoints; then on from one another's checkpoints."""
     more = COMMON | {"steps": 6}

@@ -231,11 +231,13 @@ def test_weights_alone_are_refused_in_two_lines(freeflow, tmp_path):
     assert len(err.strip().splitlines()) == 2
 
 
-def test_a_checkpoint_from_elsewhere_starts_a_new_run(freeflow, tmp_path):
+def test_a_checkpoint_from_elsewhere_starts_a_new_run(freeflow, tmp_path, said):
     config = configure(tmp_path, LAST % 1)
     assert freeflow("fit", "--config", config.name, "--trainer.max_steps", 2)[0] == 0
     moved = (run_of(tmp_path) / "checkpoints/last.ckpt").rename(tmp_path / "moved.ckpt")
-    assert freeflow("fit", "--config", config.name, "--trainer.max_steps", 3, "--ckpt_path", moved)[0] == 0
+    options = ["--trainer.max_steps", 3, "--model.alpha_ref", 0.7, "--ckpt_path", moved]
+    assert freeflow("fit", "--config", config.name, *options)[0] == 0
+    assert [line for line in said() if line.startswith("changed")] == ["changed: model.alpha_ref: 0.3 -> 0.7"]
     assert sorted(path.name for path in (tmp_path / "runs/mixture").iterdir()) == ["version_0", "version_1"]
 
 

@@ -75,7 +75,7 @@ def test_runs_of_another_config_of_the_same_name_are_no_candidates(tmp_path):
         last_checkpoint(runs, a)
     mine = save(runs / "version_0/checkpoints/last.ckpt", 100)
     a.write(runs / "version_0")
-    assert last_checkpoint(runs, a) == Found(mine, ("1 newer run of b/config.yaml",))
+    assert last_checkpoint(runs, a) == Found(mine, ("a newer run of b/config.yaml",))
 
 
 def test_an_edited_or_a_moved_config_is_the_same_experiment(tmp_path):

@@ -120,7 +120,10 @@ def test_a_students_samples_alone_as_npz(freeflow, checkpoint, mine):
         (["--verifier", "my_verifier.brightness", "--radius", 0.3], "--radius has no effect on --algorithm random"),
         (["--verifier", "my_verifier.brightness", "--start_time", 0.3], "--start_time has no effect on --algorithm random"),
         (["--verifier", "my_verifier.brightness", "--path_steps", 3], "--path_steps has no effect on --algorithm random"),
-        (["--verifier", "my_verifier.brightness", "--candidates", 0], "expected candidates to be an integer of at least 1, got 0"),
+        (
+            ["--verifier", "my_verifier.brightness", "--candidates", 0],
+            "expected candidates to be an integer of at least 1, got 0",
+        ),
         (["--verifier", "my_verifier.brightness", "--classes", 9], "expected classes in 0 .. 4"),
         (["--verifier", "my_verifier.brightness", "--algorithm", "genetic"], "algorithm: Expected"),
         (["--verifier", "my_verifier.brightness", "--teacher_steps", -1], "no negative steps"),

@@ -176,13 +176,13 @@ class _Planner(_EmptyStateDictLoadPlanner):
 
 
 def defect(path: Path, *, trains: bool = True) -> str:
-    """Why nothing can go on from a checkpoint, a file or a sharded run's folder; empty where it can.
+    """Say why nothing can go on from a checkpoint, a file or a folder; empty where it can.
 
     Only its table of contents is read.
 
     Args:
         path: the checkpoint.
-        trains: whether it is training that is to go on, which takes the optimizer's state and the loops' beside the weights.
+        trains: whether it is training that is to go on, which takes more than weights.
     """
     try:
         content = contents(path)
@@ -208,5 +208,6 @@ def contents(path: Path) -> set[str]:
         if (path / share.relative_path).stat().st_size < share.offset + share.length:
             raise ValueError(f"{share.relative_path} is cut")
     parts = {key.partition(".")[0] for key in metadata.state_dict_metadata}
-    optimizers = {"optimizer_states"} if any(part.startswith("optimizer_") for part in parts) else set()
-    return parts | optimizers | set(torch.load(path / META, map_location="cpu", weights_only=True))
+    if any(part.startswith("optimizer_") for part in parts):
+        parts.add("optimizer_states")
+    return parts | set(torch.load(path / META, map_location="cpu", weights_only=True))

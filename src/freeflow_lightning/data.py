@@ -87,7 +87,7 @@ class PriorDataModule(LightningDataModule):
     Args:
         batch_size: samples per process and (micro-)batch; the paper's global batch is 256.
         length: batches per epoch; the paper's epoch is 5000 (1.5M iterations are 300 epochs, Table 6).
-        seed: seed of all training and validation noise; that of --seed_everything if not given, 0 in Python.
+        seed: seed of all noise; that of --seed_everything if not given, 0 in Python.
         val_samples: samples that each validation draws, over all processes; 0 switches validation off.
         val_batch_size: samples per process and validation batch.
 

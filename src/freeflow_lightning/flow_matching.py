@@ -36,7 +36,7 @@ class FlowMatchingModule(Recipe):
         lr: learning rate at its highest.
         warmup_steps: steps of its linear rise; it then falls along a cosine to a hundredth at the trainer's max_steps.
         betas: Adam's.
-        seed: seed of noise, times and dropped labels; that of --seed_everything if not given, 0 in Python.
+        seed: seed of all draws; that of --seed_everything if not given, 0 in Python.
         evaluation_guidance: gamma of validation samples.
         evaluation_steps: Heun steps of validation samples.
     """

@@ -32,8 +32,11 @@ def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     >>> settings_of(torch.optim.SGD([torch.zeros(1)], lr=0.5))
     [{'lr': 0.5, 'weight_decay': 0}]
     """
-    configured = [group | {"lr": group.get("initial_lr", group["lr"])} for group in optimizer.param_groups]
-    return [{name: group[name] for name in SETTINGS if name in group} for group in configured]
+    found = []
+    for group in optimizer.param_groups:
+        configured = group | {"lr": group.get("initial_lr", group["lr"])}
+        found.append({name: configured[name] for name in SETTINGS if name in configured})
+    return found
 
 
 def apply_changes(
@@ -42,9 +45,10 @@ def apply_changes(
     now: list[dict[str, Any]],
     schedules: Iterable[LRScheduler] = (),
 ) -> list[str]:
-    """Give a restored optimizer those settings that differ from its checkpoint's; what has not changed stays as it is.
+    """Give a restored optimizer those settings that differ from its checkpoint's, and no others.
 
-    A learning rate that a schedule has moved is moved in proportion, and so is what the schedule starts from.
+    A learning rate that a schedule has moved is moved in proportion, and the schedule goes on from
+    the new one.
 
     Args:
         optimizer: with the state and the settings of the checkpoint.
@@ -57,19 +61,26 @@ def apply_changes(
     """
     lines: list[str] = []
     for k, (group, old, new) in enumerate(zip(optimizer.param_groups, then, now, strict=True)):
-        changed = {name: value for name, value in new.items() if name in old and not _equal(old[name], value)}
-        for name, value in changed.items():
-            lines.append(f"{name} {value} (it was {old[name]}) of {group.get('name', f'group {k}')}")
-            group[name] = _moved(group["lr"], old["lr"], value) if name == "lr" else value
-        if "lr" in changed and "initial_lr" in group:
-            group["initial_lr"] = new["lr"]
-            _restart(schedules, optimizer, k, new["lr"])
+        owner = group.get("name", f"group {k}")
+        for name, value in new.items():
+            if name not in old or _is_same(old[name], value):
+                continue
+            lines.append(f"{name} {value} (it was {old[name]}) of {owner}")
+            if name != "lr":
+                group[name] = value
+                continue
+            group["lr"] = _moved(group["lr"], old["lr"], value)
+            if "initial_lr" in group:
+                group["initial_lr"] = value
+                _restart(schedules, optimizer, k, value)
     return lines
 
 
-def _equal(a: Any, b: Any) -> bool:
-    """Whether two settings are the same, pairs read from a file or not."""
-    return list(a) == list(b) if isinstance(a, tuple | list) and isinstance(b, tuple | list) else bool(a == b)
+def _is_same(a: Any, b: Any) -> bool:
+    """Whether two settings are the same: a pair is, whether a list or a tuple holds it."""
+    if isinstance(a, tuple | list) and isinstance(b, tuple | list):
+        return list(a) == list(b)
+    return bool(a == b)
 
 
 def _moved(rate: float, old: float, new: float) -> float:
@@ -77,12 +88,18 @@ def _moved(rate: float, old: float, new: float) -> float:
     return new if old in (rate, 0) else rate * (new / old)
 
 
-def _restart(schedules: Iterable[LRScheduler], optimizer: torch.optim.Optimizer, group: int, rate: float) -> None:
-    """Let the schedules of an optimizer, and those that they are made of, start from another rate for a group."""
+def _restart(
+    schedules: Iterable[LRScheduler],
+    optimizer: torch.optim.Optimizer,
+    group: int,
+    rate: float,
+) -> None:
+    """Let an optimizer's schedules, and those that they are made of, start from another rate."""
     for schedule in schedules:
         parts = vars(schedule)
         if parts.get("optimizer") is optimizer and "base_lrs" in parts:
-            parts["base_lrs"] = [rate if k == group else base for k, base in enumerate(parts["base_lrs"])]
+            parts["base_lrs"] = list(parts["base_lrs"])  # a checkpoint's, which is not ours to edit
+            parts["base_lrs"][group] = rate
         _restart(parts.get("_schedulers", ()), optimizer, group, rate)
 
 

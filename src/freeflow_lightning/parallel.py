@@ -89,9 +89,11 @@ class FSDP2(ModelParallelStrategy):
         return checkpoint
 
     def _averages_of(self, keys: set[str]) -> AbstractContextManager[set[str]]:
-        """While a sharded checkpoint with these keys is read: the module has the averages that it holds."""
+        """While a sharded checkpoint with these keys is read, the module has the averages in it."""
         module = self.lightning_module
-        return only_saved_averages(module, keys) if isinstance(module, Averaged) else nullcontext(keys)
+        if not isinstance(module, Averaged):
+            return nullcontext(keys)
+        return only_saved_averages(module, keys)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """By name for a folder; as torch's optimizers write it, on the first process, for a file."""

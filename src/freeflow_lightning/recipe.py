@@ -74,7 +74,7 @@ class Recipe(LightningModule, ABC):
         self.averages = Averages()
         self._finite = FiniteWatch()
         self._settings: list[list[dict[str, Any]]] = []
-        self._settings_of_checkpoint: list[list[dict[str, Any]]] | None = None  # of the one that was loaded
+        self._loaded_settings: list[list[dict[str, Any]]] | None = None
 
     @property
     @abstractmethod
@@ -211,23 +211,23 @@ class Recipe(LightningModule, ABC):
         )
 
     def on_fit_start(self) -> None:
-        """Note the optimizers' settings as they are configured: a checkpoint's state will be loaded over them."""
+        """Note how the optimizers are configured: a checkpoint's state will be loaded over it."""
         self._settings = [settings_of(optimizer) for optimizer in self.trainer.optimizers]
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fit the averages of a checkpoint to this module's, and note its optimizers' settings."""
         if "state_dict" in checkpoint:
             match_averages(self, checkpoint["state_dict"])
-        self._settings_of_checkpoint = checkpoint.get("optimizer_settings", [])
+        self._loaded_settings = checkpoint.get("optimizer_settings", [])
 
     def on_train_start(self) -> None:
-        """Apply the settings that have been changed since the checkpoint, which the restored optimizers do not know."""
+        """Give the restored optimizers the settings that have been changed since the checkpoint."""
         self._finite = FiniteWatch()
-        saved, self._settings_of_checkpoint = self._settings_of_checkpoint, None
-        if saved is None:
+        saved, self._loaded_settings = self._loaded_settings, None
+        if saved is None or not self._settings:
             return
         optimizers = self.trainer.optimizers
-        then = saved or [settings_of(optimizer) for optimizer in optimizers]  # older checkpoints do not say
+        then = saved or [settings_of(optimizer) for optimizer in optimizers]  # 0.1.0 saved none
         schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
         for optimizer, before, now in zip(optimizers, then, self._settings, strict=True):
             for change in apply_changes(optimizer, before, now, schedules):

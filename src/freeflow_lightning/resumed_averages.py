@@ -23,7 +23,7 @@ class Averaged(Protocol):
 
 
 def match_averages(module: Averaged, weights: dict[str, Tensor]) -> None:
-    """Edit a checkpoint's weights until they hold the module's averages and no others, and say what was done.
+    """Edit a checkpoint's weights until they hold the module's averages, and say what was done.
 
     An average that the checkpoint does not hold starts from the trained network's weights.
     """
@@ -32,17 +32,19 @@ def match_averages(module: Averaged, weights: dict[str, Tensor]) -> None:
         for key in [key for key in weights if key.startswith(_prefix(name))]:
             del weights[key]
     trained = f"{_path_of_trained(module)}."
+    fresh = {key: value for key, value in weights.items() if key.startswith(trained)}
     for name in _added(module, saved):
-        fresh = {key.removeprefix(trained): value for key, value in weights.items() if key.startswith(trained)}
-        weights.update({_prefix(name) + key: value for key, value in fresh.items()})
+        for key, value in fresh.items():
+            weights[_prefix(name) + key.removeprefix(trained)] = value
 
 
 @contextmanager
 def only_saved_averages(module: Averaged, keys: Collection[str]) -> Iterator[set[str]]:
     """Inside, the module has only those of its averages that a checkpoint with these keys holds.
 
-    Yields the keys without those of averages that the module has not. At the end the other averages are back, with the
-    trained network's weights: for checkpoints that are read straight into the module, share by share.
+    Yields the keys without those of averages that the module does not have. At the end the other
+    averages are back, with the trained network's weights: for checkpoints that are read straight
+    into the module, share by share.
     """
     saved = saved_averages(keys)
     removed = tuple(_prefix(name) for name in _removed(module, saved))
@@ -61,9 +63,10 @@ def only_saved_averages(module: Averaged, keys: Collection[str]) -> Iterator[set
 @torch.no_grad()
 def copy_weights(source: nn.Module, target: nn.Module) -> None:
     """Copy weights and buffers between two networks of the same shape, whatever their precision."""
-    pairs = zip([*source.parameters(), *source.buffers()], [*target.parameters(), *target.buffers()], strict=True)
-    for fresh, average in pairs:
-        average.copy_(fresh)
+    fresh = [*source.parameters(), *source.buffers()]
+    copies = [*target.parameters(), *target.buffers()]
+    for copy, value in zip(copies, fresh, strict=True):
+        copy.copy_(value)
 
 
 def saved_averages(keys: Collection[str]) -> set[str]:
@@ -87,12 +90,12 @@ def _path_of_trained(module: Averaged) -> str:
 def _added(module: Averaged, saved: set[str]) -> list[str]:
     added = [name for name in module.averages if name not in saved]
     for name in added:
-        rank_zero_info(f"{name} is not in the checkpoint: this average starts from the checkpoint's current weights")
+        rank_zero_info(f"{name} is not in the checkpoint: it starts from the current weights")
     return added
 
 
 def _removed(module: Averaged, saved: set[str]) -> list[str]:
     removed = sorted(saved - set(module.averages))
     for name in removed:
-        rank_zero_info(f"{name} of the checkpoint is no average of this run any more: it is left out")
+        rank_zero_info(f"{name} of the checkpoint is no average of this run: it is left out")
     return removed

@@ -1,4 +1,4 @@
-"""What a run is gone on from: the checkpoint that `last` means, and the config that it was started with."""
+"""What a run goes on from: the checkpoint that `last` means, and the config that it belongs to."""
 
 import hashlib
 import json
@@ -16,7 +16,12 @@ ORIGIN = "origin.json"
 
 
 class Origin(NamedTuple):
-    """The config file that a run was started from: its path, seen from the folder that holds runs/, and its SHA-256."""
+    """The config file that a run was started from.
+
+    Args:
+        config: its path, seen from the folder that holds runs/.
+        sha256: of its text.
+    """
 
     config: str
     sha256: str
@@ -41,7 +46,7 @@ class Origin(NamedTuple):
         write_json(run / ORIGIN, self._asdict())
 
     def is_other_than(self, mine: "Origin") -> bool:
-        """Whether this is another experiment: a file that was edited or moved is the same one, another file is not."""
+        """Whether this is another experiment: a file that was edited, or moved, is the same one."""
         return self.config != mine.config and self.sha256 != mine.sha256
 
 
@@ -53,7 +58,7 @@ class Found(NamedTuple):
 
 
 def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool = True) -> Found:
-    """The most recently written good checkpoint of the newest run of this config that has written any.
+    """Find the newest good checkpoint of the newest run of this config that has written any.
 
     Args:
         folder: of all runs of configs of this name.
@@ -72,18 +77,20 @@ def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool 
             others.append(theirs.config)
         elif paths:
             found = newest_good(paths, trains=trains)
-            newer = [f"{len(others)} newer run{'s' * (len(others) > 1)} of {', '.join(sorted(set(others)))}"] if others else []
+            newer = [f"a newer run of {config}" for config in others]
             return found._replace(passed_over=(*newer, *found.passed_over))
     if others and origin:
         raise FileNotFoundError(
-            f"--ckpt_path last: the runs in {folder} are of {', '.join(sorted(set(others)))}, another experiment than "
-            f"{origin.config}: give the path of a checkpoint to go on from it, or leave --ckpt_path out to start anew"
+            f"--ckpt_path last: the runs in {folder} are of {', '.join(sorted(set(others)))}, "
+            f"another experiment than {origin.config}: give the path of a checkpoint to go on from "
+            "it, or leave --ckpt_path out to start anew"
         )
-    raise FileNotFoundError(f"--ckpt_path last: no run in {folder} has written a checkpoint; leave it out to start anew")
+    what = f"no run in {folder} has written a checkpoint"
+    raise FileNotFoundError(f"--ckpt_path last: {what}; leave it out to start anew")
 
 
 def checkpoint_of_job(folder: Path) -> Found | None:
-    """The newest good checkpoint of this SLURM job's earlier start, where the job was requeued and had written one."""
+    """Find the newest good checkpoint of a SLURM job that was requeued; None where it has none."""
     if not int(os.environ.get("SLURM_RESTART_COUNT", "0")) or not job_file():
         return None
     runs = [marker.parent for marker in folder.glob(f"version_*/{job_file()}")]
@@ -92,11 +99,18 @@ def checkpoint_of_job(folder: Path) -> Found | None:
 
 
 def newest_good(paths: Iterable[Path], *, trains: bool = True) -> Found:
-    """The one written last of those that can be gone on from (Raises: ValueError where there is none)."""
+    """Find the one written last of those that can be gone on from.
+
+    Raises:
+        ValueError: there is none.
+    """
     bad: list[str] = []
     for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
         if reason := defect(path, trains=trains):
             bad.append(f"{path.name} ({reason})")
         else:
             return Found(path, tuple(bad))
-    raise ValueError(f"no checkpoint to go on from: expected one with weights and optimizer, found {', '.join(bad)}")
+    raise ValueError(
+        "no checkpoint to go on from: expected one with weights and optimizer, "
+        f"found {', '.join(bad)}; leave --ckpt_path out to start anew"
+    )

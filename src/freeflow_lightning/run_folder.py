@@ -32,7 +32,7 @@ def next_version(folder: Path) -> int:
 
 
 def claim_version(folder: Path) -> int:
-    """Make the folder of a new run and return its N: of processes that claim at once, each has one of its own."""
+    """Make the folder of a new run and return its N: processes that claim at once have one each."""
     folder.mkdir(parents=True, exist_ok=True)
     n = next_version(folder)
     while True:
@@ -45,9 +45,10 @@ def claim_version(folder: Path) -> int:
 
 
 def folder_of(trainer: Trainer) -> Path | None:
-    """A run's folder, in which ModelCheckpoint writes checkpoints/; None where nothing is to be written (fast_dev_run).
+    """Find a run's folder, in which ModelCheckpoint writes checkpoints/.
 
-    Every process has to ask: the first one answers for all.
+    None where nothing is to be written (fast_dev_run). Every process has to ask: the first one
+    answers for all.
     """
     if trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by Lightning, undeclared
         return None
@@ -111,18 +112,25 @@ class MetricsWriter(ExperimentWriter):
 
 
 class MetricsCSV(CSVLogger):
-    """Lightning's CSVLogger, written through at each row: its folder is the run's, which it claims or continues.
+    """Lightning's CSVLogger, written through at each row: it claims or continues a run's folder.
 
-    The first of a Trainer's loggers, so that checkpoints and samples land beside metrics.csv whatever the others are.
+    It is the first of a Trainer's loggers, so that checkpoints and samples land beside metrics.csv
+    whatever the others are.
 
     Args:
         save_dir: folder of all runs.
         name: the config's name.
-        version: N; the next one that is free if not given, claimed by the first process when the folder is first asked for.
+        version: N; if not given, the next free one, claimed by the first process when asked for.
         keep_below: rows of an earlier process are kept up to this step (that of the checkpoint); later ones are repeated.
     """
 
-    def __init__(self, save_dir: str | Path, name: str, version: int | None = None, keep_below: int = 0) -> None:
+    def __init__(
+        self,
+        save_dir: str | Path,
+        name: str,
+        version: int | None = None,
+        keep_below: int = 0,
+    ) -> None:
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=1)
         self.keep_below = keep_below
 
@@ -130,7 +138,7 @@ class MetricsCSV(CSVLogger):
     def version(self) -> int | str:
         if self._version is None:
             if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # set by Lightning
-                return "unclaimed"  # Lightning takes the first process's answer, see `share_version`
+                return "unclaimed"  # Lightning takes the first process's answer
             self._version = claim_version(Path(self.root_dir))
         return self._version
 
@@ -172,39 +180,50 @@ class Table(NamedTuple):
 def read_table(path: Path) -> Table:
     """Read what can be read of a metrics.csv; no rows where there is no file.
 
-    A row with too few or too many cells, without a step or with something else than numbers is unreadable, and so is a last
-    row without its end: its last number may be cut.
+    A row is unreadable with too few or too many cells, without a step, or with something else than
+    numbers; and so is a last row without its end, for its last number may be cut.
     """
     if not path.is_file():
         return Table([], 0)
     head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")
     last = lines.pop() if lines else ""
-    names = next(csv.reader([head.rstrip("\r")]), []) if "\0" not in head else []
-    rows: list[dict[str, str]] = []
-    for line in lines:
-        cells = next(csv.reader([line.rstrip("\r")]), []) if "\0" not in line else []
-        if "step" in names and len(cells) == len(names) and _is_row(row := dict(zip(names, cells, strict=True))):
-            rows.append(row)
-    return Table(rows, sum(bool(line.strip()) for line in lines) - len(rows) + bool(last.strip()))
+    names = _cells(head)
+    rows = [row for line in lines if (row := _row(names, _cells(line))) is not None]
+    written = [line for line in [*lines, last] if line.strip()]
+    return Table(rows, len(written) - len(rows))
 
 
-def _is_row(cells: dict[str, str]) -> bool:
+def _cells(line: str) -> list[str]:
+    """The cells of a line; none where a power cut has left NUL bytes."""
+    return [] if "\0" in line else next(csv.reader([line.rstrip("\r")]), [])
+
+
+def _row(names: list[str], cells: list[str]) -> dict[str, str] | None:
+    """The cells by name; None if one is missing, or is no number."""
+    if len(cells) != len(names):
+        return None
+    row = dict(zip(names, cells, strict=True))
     try:
-        int(cells["step"])
-        for cell in cells.values():
+        int(row["step"])
+        for cell in cells:
             float(cell or 0)
-    except ValueError:
-        return False
-    return True
+    except (KeyError, ValueError):
+        return None
+    return row
 
 
 def read_metrics(path: Path) -> list[dict[str, float]]:
-    """The rows of a metrics.csv, empty cells and NaN (a bin without samples) left out; no rows where there is no file.
+    """Read a metrics.csv, without its empty cells and NaN (a bin without samples).
 
     Rows that cannot be read are left out, and a warning says how many they are.
     """
     table = read_table(path)
     if table.unreadable:
-        rank_zero_warn(f"{path}: {table.unreadable} damaged rows cannot be read and are left out, {len(table.rows)} are kept")
-    numbers = [{name: float(cell) for name, cell in row.items() if cell not in ("", "nan")} for row in table.rows]
-    return [row | {"step": int(row["step"])} for row in numbers]
+        left_out = f"{table.unreadable} damaged rows cannot be read and are left out"
+        rank_zero_warn(f"{path}: {left_out}, {len(table.rows)} are kept")
+    return [_numbers(row) for row in table.rows]
+
+
+def _numbers(row: dict[str, str]) -> dict[str, float]:
+    known = {name: float(cell) for name, cell in row.items() if cell not in ("", "nan")}
+    return known | {"step": int(row["step"])}

@@ -1,4 +1,4 @@
-"""SampleGrid: teacher and student for the same noise and fixed classes, as PNG and in every logger that takes pictures."""
+"""SampleGrid: teacher and student for the same noise and classes, as PNG and in the loggers."""
 
 import math
 from typing import Any, Protocol, runtime_checkable
@@ -79,12 +79,13 @@ class TakesImages(Protocol):
 
 
 def log_picture(logger: Logger, name: str, picture: np.ndarray, step: int) -> None:
-    """Give a picture, uint8 [height, width, 3], to a logger in the way that it takes one; others take none."""
+    """Give a picture, uint8 [height, width, 3], to a logger, where it can take one."""
     match logger:
         case TensorBoardLogger():
             logger.experiment.add_image(name, picture, step, dataformats="HWC")
         case MLFlowLogger():
-            logger.experiment.log_image(logger.run_id, picture, artifact_file=f"{name}/step_{step:07d}.png")
+            file = f"{name}/step_{step:07d}.png"
+            logger.experiment.log_image(logger.run_id, picture, artifact_file=file)
         case CometLogger():
             logger.experiment.log_image(picture, name=name, step=step)
         case TakesImages():

@@ -54,22 +54,28 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
 
 
 def _named(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
-    """Settings by dotted name: an object's class under the object's name, its arguments below that."""
+    """Settings by dotted name: an object's class under its own name, its arguments below that."""
     inner = f"{name}." if name else ""
-    if isinstance(value, dict) and isinstance(value.get("class_path"), str):
+    if _is_object(value):
         yield name, value["class_path"]
-        yield from _named({**(value.get("init_args") or {}), **(value.get("dict_kwargs") or {})}, name)
+        yield from _named(value.get("init_args") or {}, name)
+        yield from _named(value.get("dict_kwargs") or {}, name)
     elif isinstance(value, dict):
         for key, part in value.items():
             yield from _named(part, f"{inner}{key}")
-    elif isinstance(value, list) and value and all(isinstance(part, dict) and "class_path" in part for part in value):
+    elif isinstance(value, list) and value and all(map(_is_object, value)):
         seen: Counter[str] = Counter()
         for part in value:
-            kind = str(part["class_path"]).rpartition(".")[2]
+            kind = part["class_path"].rpartition(".")[2]
             seen[kind] += 1
-            yield from _named(part, f"{inner}{kind}" if seen[kind] == 1 else f"{inner}{kind} {seen[kind]}")
+            number = "" if seen[kind] == 1 else f" {seen[kind]}"
+            yield from _named(part, f"{inner}{kind}{number}")
     elif value is not None:
         yield name, value
+
+
+def _is_object(value: Any) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("class_path"), str)
 
 
 def _shown(settings: dict[str, Any], name: str) -> str:

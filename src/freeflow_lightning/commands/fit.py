@@ -16,7 +16,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info
 
 from freeflow_lightning import callbacks, digits, flow_matching, metrics, module, nets, teachers  # noqa: F401 (short names)
-from freeflow_lightning.checkpoint import AtomicCheckpointIO, defect
+from freeflow_lightning.checkpoint import META, AtomicCheckpointIO, defect
 from freeflow_lightning.commands.changes import changes, settings_at
 from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.run_record import RunRecord
@@ -64,10 +64,12 @@ class FreeFlowCLI(LightningCLI):
             raise ValueError(refusal("deepspeed" if name.lower().startswith("deepspeed") else "fsdp"))
         path = str(config.get("ckpt_path") or "")
         elsewhere = path in ("", "best", "hpc", "registry") or "://" in path  # Lightning finds these
-        self.start_step = 0 if elsewhere else resume_step(path, trains=self.subcommand == "fit")
-        self.resumed = version_of(Path(path), self.folder) if not elsewhere and self.subcommand == "fit" else None
+        self.start_step, self.resumed = 0, None
         self._dump_config()
         if not elsewhere:
+            trains = self.subcommand == "fit"
+            self.start_step = resume_step(path, trains=trains)
+            self.resumed = version_of(Path(path), self.folder) if trains else None
             self._say_what_changed(Path(path))
         self.save_config_kwargs = {
             "settings": self.config_dump,
@@ -76,11 +78,11 @@ class FreeFlowCLI(LightningCLI):
         }
 
     def _place_run(self) -> None:
-        """Find where the runs of this config are: below --trainer.default_root_dir, or the current folder."""
+        """Find where the runs of this config are: here, or below --trainer.default_root_dir."""
         config = self.config[self.subcommand]
         root = str(config.trainer.default_root_dir or ".")
         if "://" in root:
-            raise ValueError(f"expected a local folder for --trainer.default_root_dir, which holds the runs, got {root}")
+            raise ValueError(f"expected a local folder in --trainer.default_root_dir, got {root}")
         given = Path(str(config.config[0])) if config.get("config") else None
         self.run_name = given.stem if given else "default"
         self.root = Path(root) / ROOT
@@ -88,9 +90,9 @@ class FreeFlowCLI(LightningCLI):
         self.origin = Origin.of_file(given, Path(root)) if given and given.is_file() else None
 
     def _find_checkpoint(self) -> Found | None:
-        """What a requeued job, or --ckpt_path last, goes on from; None where the user names a checkpoint or none."""
+        """Find what a requeued job, or --ckpt_path last, goes on from; None for neither of them."""
         trains = self.subcommand == "fit"
-        found = checkpoint_of_job(self.folder) if trains else None  # whatever it was first started from
+        found = checkpoint_of_job(self.folder) if trains else None  # whatever its first start was
         if found is None and self._get(self.config, "ckpt_path") == "last":
             found = last_checkpoint(self.folder, self.origin, trains=trains)
         if found is not None and found.passed_over:
@@ -98,11 +100,14 @@ class FreeFlowCLI(LightningCLI):
         return found
 
     def _say_what_changed(self, checkpoint: Path) -> None:
-        """Name the checkpoint, and in one line each the settings that are not those that it was written with."""
+        """Name the checkpoint, and in one line each the settings that it was not written with."""
         rank_zero_info(f"going on from step {self.start_step} of {checkpoint}")
         run = run_of(checkpoint)
         before = settings_at(run, self.start_step) if run else None
-        for line in changes(before, self.config_dump) if before else ():
+        if before is None:  # a file that was moved out of its run knows the model's settings
+            before = settings_in(checkpoint)
+        after = {name: value for name, value in self.config_dump.items() if name in before}
+        for line in changes(before, after):
             rank_zero_info(f"changed: {line}")
 
     def instantiate_classes(self) -> None:
@@ -131,7 +136,7 @@ class FreeFlowCLI(LightningCLI):
         return self._instantiate_trainer({**config, **kwargs}, [*extra, *own])
 
     def _loggers(self, given: Any) -> list[Logger]:
-        """The run's own metrics.csv and the loggers that are asked for; TensorBoard's events beside it if none are named."""
+        """The run's own metrics.csv, and the loggers that are named; TensorBoard's if none are."""
         kept = 0 if self.resumed is None else self.start_step
         table = MetricsCSV(self.root, self.run_name, self.resumed, kept)
         if given in (None, True):
@@ -143,7 +148,9 @@ def fill_seeds(config: Namespace) -> None:
     """Make --seed_everything the seed of everything that is drawn, where no other seed is given."""
     for section in (config.get("model"), config.get("data")):
         arguments = section.get("init_args") if section else None
-        if arguments and "seed" in arguments and arguments.seed is None and config.seed_everything is not False:
+        if not arguments or config.seed_everything is False:
+            continue
+        if "seed" in arguments and arguments.seed is None:
             arguments.seed = int(config.seed_everything)
 
 
@@ -152,23 +159,35 @@ def resume_step(path: str, *, trains: bool = False) -> int:
 
     Raises:
         FileNotFoundError: neither is there.
-        ValueError: a file that is no checkpoint, or, where training is to go on, that holds weights alone.
+        ValueError: a file that is no checkpoint, or, for training, that holds weights alone.
     """
     if not Path(path).exists():
         raise FileNotFoundError(
             f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest one of this config"
         )
-    file = Path(path) / "meta.pt" if Path(path).is_dir() else Path(path)
     try:
-        step = int(torch.load(file, map_location="cpu", weights_only=True, mmap=True)["global_step"])
+        step = int(plain_part(Path(path))["global_step"])
     except Exception as error:
         raise ValueError(f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})") from error
     if trains and (reason := defect(Path(path))):
         raise ValueError(
-            f"--ckpt_path: training cannot go on from {path} ({reason}): give a checkpoint that was saved with "
-            "save_weights_only: false, or 'last' for the newest such one of this config"
+            f"--ckpt_path: training cannot go on from {path} ({reason}): give a checkpoint "
+            "that was saved with save_weights_only: false, or 'last' for the newest such one of this config"
         )
     return step
+
+
+def plain_part(checkpoint: Path) -> dict[str, Any]:
+    """What a checkpoint says beside its tensors, which stay on the disk."""
+    file = checkpoint / META if checkpoint.is_dir() else checkpoint
+    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
+    return content
+
+
+def settings_in(checkpoint: Path) -> dict[str, Any]:
+    """The model's section of the config, as a checkpoint of `freeflow fit` carries it."""
+    model = plain_part(checkpoint).get("hyper_parameters", {})
+    return {"model": model} if "class_path" in model else {}
 
 
 NOISE = (

@@ -43,8 +43,8 @@ class RunRecord(SaveConfigCallback):
         self.resumed_at = resumed_at
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        first = trainer.loggers[0] if trainer.loggers else None
-        if self.already_saved or not isinstance(first, MetricsCSV):  # a barebones Trainer takes no logger
+        first = trainer.loggers[0] if trainer.loggers else None  # a barebones Trainer has none
+        if self.already_saved or not isinstance(first, MetricsCSV):
             return
         self.already_saved = True
         first.share_version(trainer)
@@ -63,8 +63,9 @@ class RunRecord(SaveConfigCallback):
 
 
 def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
-    """Give a logger the run's settings; one that takes none, or not these, is said and does not stop the run."""
+    """Give a logger the run's settings; one that refuses them is said and does not stop the run."""
     try:
         logger.log_hyperparams(settings)
-    except Exception as error:  # whatever a service refuses, such as other settings for a run that it knows
-        rank_zero_warn(f"{type(logger).__name__} took no hyperparameters ({type(error).__name__}: {error})")
+    except Exception as error:  # a service may refuse, say, other settings for a run that it knows
+        why = f"{type(error).__name__}: {error}"
+        rank_zero_warn(f"{type(logger).__name__} took no hyperparameters ({why})")
