@@ -3,21 +3,28 @@
 import io
 import os
 import pickle
+import re
 import shutil
+import zipfile
 from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from lightning.fabric.plugins import TorchCheckpointIO
+from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
+from lightning.fabric.utilities.cloud_io import _load
+from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
+from lightning.pytorch.strategies import Strategy
 from torch import nn
 from torch.distributed.checkpoint import FileSystemReader, Metadata
 from torch.distributed.checkpoint._nested_dict import set_element
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import _EmptyStateDictLoadPlanner
-from torch.distributed.checkpoint.planner import ReadItem
+from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
+from torch.distributed.checkpoint.utils import _create_file_view
+from torch.futures import Future
 from torch.optim import Optimizer
 
 META = "meta.pt"
@@ -29,7 +36,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
     Lightning itself collects the file in the system's temporary folder: where that is another disk, moving it is a copy,
     and a process that is killed meanwhile leaves half a checkpoint under the right name. Other than local paths are left to
-    Lightning.
+    Lightning. Whatever the place, what is read is tensors and plain values: nothing in it is executed.
     """
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
@@ -50,9 +57,18 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
     ) -> dict[str, Any]:
-        if "://" in str(path) or not Path(path).is_dir():
-            return super().load_checkpoint(path, map_location, weights_only)
-        return read_sharded(Path(path))
+        return read_checkpoint_file(path, map_location)
+
+
+def read_plain_values(strategy: Strategy) -> None:
+    """Put this package's reader in the place of Lightning's, which unpickles what an address leads to and tears files."""
+    io: CheckpointIO | None = strategy.checkpoint_io
+    if type(io) is TorchCheckpointIO:
+        strategy.checkpoint_io = AtomicCheckpointIO()
+    while isinstance(io, _WrappingCheckpointIO):
+        if type(io.checkpoint_io) is TorchCheckpointIO:
+            io._checkpoint_io = AtomicCheckpointIO()  # its setter sets it once
+        io = io.checkpoint_io
 
 
 @contextmanager
@@ -75,23 +91,135 @@ def written_whole(folder: Path, barrier: Callable[[], None], *, first: bool) -> 
     barrier()
 
 
-def read_checkpoint_file(path: Path) -> dict[str, Any]:
-    """A checkpoint on the CPU, one file or a sharded run's folder: tensors and plain values, nothing is executed."""
-    return read_sharded(path) if path.is_dir() else torch.load(path, map_location="cpu", weights_only=True)
+def read_checkpoint_file(path: str | Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
+    """Read a checkpoint from any place: one file, a sharded run's folder, or an address with a scheme (http, s3, hf, ...).
+
+    Tensors and plain values alone are read; nothing is executed, whatever the scheme. With `mmap` the tensors of a file
+    stay on the disk until they are used.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: a damaged checkpoint, or one that holds more than tensors and plain values.
+    """
+    if not is_remote(path) and not Path(path).exists():
+        raise FileNotFoundError(
+            f"no checkpoint at {path}: expected a .ckpt file, for example runs/NAME/version_0/checkpoints/last.ckpt"
+        )
+    try:
+        if is_remote(path):
+            return _load(str(path), map_location, weights_only=True)
+        return read_sharded(Path(path)) if Path(path).is_dir() else read_whole(Path(path), map_location, mmap=mmap)
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+
+def is_remote(path: str | Path) -> bool:
+    """Whether a path names a scheme; pathlib leaves one slash of its two.
+
+    >>> is_remote("https://a.org/last.ckpt"), is_remote(Path("s3://a/last.ckpt")), is_remote("runs/last.ckpt")
+    (True, True, False)
+    """
+    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None
+
+
+def check_whole(path: Path) -> None:
+    """Compare every record of a checkpoint file with the CRC32 that torch.save wrote beside it.
+
+    Raises:
+        ValueError: a record that has changed.
+    """
+    if not zipfile.is_zipfile(path):
+        return  # torch's older format, or no checkpoint at all: torch.load tells
+    with zipfile.ZipFile(path) as archive:
+        if (changed := archive.testzip()) is not None:
+            raise ValueError(f"{changed} has changed since it was written")
+
+
+def unreadable(path: str | Path, error: Exception) -> ValueError:
+    """What is said of a checkpoint that cannot be read, with the way out."""
+    why = str(error) if isinstance(error, ValueError) else type(error).__name__
+    if isinstance(error, zipfile.BadZipFile):
+        why = str(error)
+    if isinstance(error, pickle.UnpicklingError):
+        return ValueError(
+            f"{path} is not a readable checkpoint: it holds more than tensors and plain values, and loading it would run code, "
+            "which is refused"
+        )
+    older = older_checkpoint(Path(path))
+    way_out = f"the newest good one before it is {older}" if older else "no older good one lies beside it"
+    return ValueError(f"{path} is not a readable checkpoint ({why}): it is damaged; {way_out}")
+
+
+def older_checkpoint(path: Path) -> Path | None:
+    """The newest whole checkpoint that was written before this one and lies beside it."""
+    if not path.exists():
+        return None
+    beside = [other for other in path.parent.glob("*.ckpt") if other != path and written_at(other) <= written_at(path)]
+    return next((other for other in sorted(beside, key=written_at, reverse=True) if is_whole(other)), None)
+
+
+def written_at(path: Path) -> int:
+    """When a file or folder was written, in nanoseconds."""
+    return path.stat().st_mtime_ns
+
+
+def is_whole(path: Path) -> bool:
+    """Whether all of a checkpoint, a file or a sharded run's folder, can be read as it was written."""
+    try:
+        found = read_sharded(path) if path.is_dir() else read_whole(path, mmap=True)
+    except Exception:  # damaged files fail in many ways
+        return False
+    return "state_dict" in found
+
+
+def read_whole(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
+    """A checkpoint file, after each of its records has been checked."""
+    check_whole(path)
+    in_place = mmap and zipfile.is_zipfile(path)
+    content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True, mmap=in_place)
+    return content
 
 
 def read_sharded(folder: Path) -> dict[str, Any]:
     """A sharded run's checkpoint as the one-process checkpoint that it stands for."""
-    content: dict[str, Any] = {}
-    try:
-        _load_state_dict(content, storage_reader=_Reader(folder), planner=_Planner(), no_dist=True)
-    except CheckpointException as error:  # not an Exception
-        raise ValueError(f"{folder} is not a whole checkpoint: {str(error).splitlines()[-1]}") from error
-    found: dict[str, Any] = torch.load(folder / META, map_location="cpu", weights_only=True)
+    found = read_meta(folder)
+    content = read_parts(folder)
     found["state_dict"] = content.pop("state_dict")
     states = [content[f"optimizer_{k}"] for k in range(len(content))]
     named = [[name for group in state["param_groups"] for name in group["params"]] for state in states]
     return found | {"optimizer_states": [by_index(state, names) for state, names in zip(states, named, strict=True)]}
+
+
+def read_meta(folder: Path) -> dict[str, Any]:
+    """The part of a sharded run's checkpoint that is no tensor."""
+    check_whole(folder / META)
+    content: dict[str, Any] = torch.load(folder / META, map_location="cpu", weights_only=True)
+    return content
+
+
+def read_parts(folder: Path, keys: set[str] | None = None) -> dict[str, Any]:
+    """The tensors of a sharded run's checkpoint, all of them or those of the given keys ("state_dict.student...")."""
+    content: dict[str, Any] = {}
+    reader = _Reader(folder)
+    reader.read_metadata()  # torch would tell of a refusal in a page
+    with described():
+        _load_state_dict(content, storage_reader=reader, planner=_Planner(keys), no_dist=True)
+    return content
+
+
+def fill_from_parts(state: dict[str, Any], folder: Path) -> None:
+    """Read a sharded run's checkpoint into the tensors of `state`, of which each process holds shards."""
+    with described():
+        torch.distributed.checkpoint.load(state, storage_reader=_Reader(folder), planner=_InPlacePlanner())
+
+
+@contextmanager
+def described() -> Iterator[None]:
+    """Turns torch's CheckpointException, which is no Exception, into a ValueError of one line."""
+    try:
+        yield
+    except CheckpointException as error:
+        raise ValueError(str(error).splitlines()[-1]) from error
 
 
 def sharded_keys(folder: Path) -> set[str]:
@@ -101,7 +229,7 @@ def sharded_keys(folder: Path) -> set[str]:
     return {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
 
 
-def check_keys(module: nn.Module, keys: Collection[str], path: Path) -> None:
+def check_keys(module: nn.Module, keys: Collection[str], path: str | Path) -> None:
     """Refuse a checkpoint whose keys are not the module's (Raises: RuntimeError, as nn.Module.load_state_dict does)."""
     own = module.state_dict().keys()
     missing, unexpected = sorted(own - set(keys)), sorted(set(keys) - own)
@@ -160,19 +288,37 @@ DESCRIPTIONS = {
 
 
 class _Reader(FileSystemReader):
-    """Reads the description of a folder as data."""
+    """Reads the description of a folder as data, and checks each part against its CRC32."""
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> Metadata:
         with (Path(self.path) / ".metadata").open("rb") as file:
             return _Unpickler(file).load()
 
+    def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
+        places = (self.storage_data[item.storage_index] for item in plan.items)
+        for place in sorted(set(places), key=lambda place: (place.relative_path, place.offset)):
+            with (Path(self.path) / place.relative_path).open("rb") as file:
+                part = io.BytesIO(_create_file_view(file, place.offset, place.length).read())
+            with zipfile.ZipFile(part) as archive:
+                if archive.testzip() is not None:
+                    raise ValueError(f"{place.relative_path} has changed since it was written")
+        return super().read_data(plan, planner)
 
-class _Planner(_EmptyStateDictLoadPlanner):
-    """Asks for everything, and reads what is no tensor as plain values."""
+
+class _PlainValues(DefaultLoadPlanner):
+    """Reads what is no tensor as plain values, where torch would unpickle it."""
 
     def load_bytes(self, read_item: ReadItem, value: io.BytesIO) -> None:
         place = self.mappings[read_item.dest_index.fqn]
         set_element(self.original_state_dict, place, torch.load(value, weights_only=True))
+
+
+class _Planner(_PlainValues, _EmptyStateDictLoadPlanner):
+    """Asks for everything, or for the given keys."""
+
+
+class _InPlacePlanner(_PlainValues):
+    """Asks for what the given tensors are shards of."""
 
 
 def defect(path: Path, *, trains: bool = True) -> str:

@@ -1,18 +1,17 @@
 """FlowMap: a trained student for inference: noise to a sample in one network evaluation."""
 
+import inspect
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
 from huggingface_hub import HfApi
-from jsonargparse import ArgumentParser
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
-from freeflow_lightning.checkpoint import read_checkpoint_file
 from freeflow_lightning.export import (
     PICTURE,
     UNKNOWN,
@@ -30,16 +29,17 @@ from freeflow_lightning.export import (
     write_student,
 )
 from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, SiT, merge
-from freeflow_lightning.objectives import ContinuousPrediction
+from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, merge
 from freeflow_lightning.official import OfficialConvention, read_official
 from freeflow_lightning.parallel import fill
 from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.record import unknown_parts
 from freeflow_lightning.reference import weights_hash
 from freeflow_lightning.sample_folder import save_sheet
 from freeflow_lightning.sampling import Draw, evaluate_rows, pictures
 from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
 from freeflow_lightning.teachers.checkpoints import read_file
+from freeflow_lightning.training_checkpoint import TrainingCheckpoint, build_recipe, load_weights, open_checkpoint
 
 ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
 """What a student's `about` says, where it is known: which average, of which, after how many steps, gamma, training config."""
@@ -66,36 +66,45 @@ class FlowMap(nn.Module):
         self.network, self.teacher, self.guidance_range, self.about = network.eval(), teacher, guidance_range, dict(about or {})
 
     @classmethod
-    def from_checkpoint(cls, path: str | Path, *, average: str | None = None, teacher: Teacher | None = None) -> "FlowMap":
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        average: str | None = None,
+        teacher: Teacher | None = None,
+        network: nn.Module | None = None,
+        trust: str | Sequence[str] | None = None,
+    ) -> "FlowMap":
         """The student of a training checkpoint, from its first average (or the one named) if it has any.
 
+        A checkpoint says what its student was made of. Only the student's own weights are read, not the optimizer's state.
+
         Args:
-            path: a checkpoint that `freeflow fit` or a Trainer wrote, a file or a folder. Nothing in it is executed.
+            path: a checkpoint that `freeflow fit` or a Trainer wrote, a file or a folder, or a run's folder, for its last
+                one. Nothing in it is executed.
             average: name of the average, for example "ema_0_9999", or "raw" for the trained weights themselves.
-            teacher: the teacher, for a checkpoint of a module that was built in Python rather than from a config.
+            teacher: takes the place of the recorded one; needed where the checkpoint cannot say it.
+            network: the same for the network that the student started from, with any weights.
+            trust: class paths outside this package that the checkpoint may import.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint of FreeFlowModule, an unknown average, or a teacher that is missing.
+            ValueError: not a checkpoint of FreeFlowModule, an unknown average, or something that it cannot say.
         """
-        checkpoint = read_checkpoint(path)
-        module = build_module(checkpoint, path, teacher)
-        names = averages(checkpoint)
+        checkpoint = open_checkpoint(path)
+        module = build_module(checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False)
+        names = checkpoint.averages
         chosen = average or (names[0] if names else "raw")
         if chosen != "raw" and chosen not in names:
             raise ValueError(f"{path} has no average {chosen!r}: expected one of {[*names, 'raw']}")
-        prefix = "student." if chosen == "raw" else f"averages.{chosen}."
-        weights = {k.removeprefix(prefix): v for k, v in checkpoint["state_dict"].items() if k.startswith(prefix)}
-        try:
-            module.student.load_state_dict(weights)
-        except RuntimeError as error:
-            raise ValueError(f"the weights of {path} do not fit its config: {error}") from error
+        weights = checkpoint.weights("student." if chosen == "raw" else f"averages.{chosen}.")
+        load_weights(module.student, weights, f"the weights of {checkpoint.path}")
         about = {
             "average": chosen,
             "averages": names,
-            "steps": checkpoint.get("global_step"),
+            "steps": checkpoint.content.get("global_step"),
             "evaluation_guidance": module.evaluation_guidance,
-            "config": checkpoint.get("hyper_parameters") or None,
+            "config": checkpoint.config,
         }
         return cls(module.student, module.teacher, module.guidance_range, about)
 
@@ -295,11 +304,6 @@ class FlowMap(nn.Module):
             warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
 
 
-def averages(checkpoint: Mapping[str, Any]) -> list[str]:
-    """The names of a checkpoint's averages, in the order of the config."""
-    return list(dict.fromkeys(key.split(".")[1] for key in checkpoint["state_dict"] if key.startswith("averages.")))
-
-
 def is_foreign(path: str | Path) -> bool:
     """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
     try:
@@ -309,56 +313,49 @@ def is_foreign(path: str | Path) -> bool:
     return not (isinstance(content, dict) and "pytorch-lightning_version" in content)
 
 
-def read_checkpoint(path: str | Path) -> dict[str, Any]:
-    """A Lightning checkpoint, a file or a sharded run's folder, as tensors and plain values only (nothing is executed)."""
-    if not Path(path).exists():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}: expected a .ckpt file, for example runs/NAME/version_0/checkpoints/last.ckpt"
-        )
-    try:
-        checkpoint = read_checkpoint_file(Path(path))
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not a readable checkpoint ({type(error).__name__}): it is damaged, or holds more than tensors and "
-            "plain values, which is refused because loading it would run code"
-        ) from error
-    if not isinstance(checkpoint, dict) or "state_dict" not in checkpoint:
-        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
-    return checkpoint
+def build_module(
+    checkpoint: TrainingCheckpoint,
+    *,
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: str | Sequence[str] | None = None,
+    auxiliary: bool = True,
+) -> FreeFlowModule:
+    """The module that a checkpoint belongs to, without its weights, and without an auxiliary network if none is wanted.
 
-
-def build_module(checkpoint: dict[str, Any], path: str | Path, teacher: Teacher | None) -> FreeFlowModule:
-    """The module that a checkpoint belongs to, built from the config it carries."""
-    config = checkpoint.get("hyper_parameters")
-    if not config:
-        if teacher is None:
-            raise ValueError(f"{path} carries no config: it was not written by `freeflow fit`; pass teacher=...")
-        lora = LoRA(**checkpoint["lora"]) if "lora" in checkpoint else None
-        return FreeFlowModule(teacher, lora=lora, prediction=ContinuousPrediction())  # the form is not used; it allows dropout
-    parser = ArgumentParser(exit_on_error=False)
-    parser.add_subclass_arguments(Recipe, "model")
-    module = parser.instantiate_classes(parser.parse_object({"model": config})).model
+    Raises:
+        ValueError: as `build_recipe`, or a recipe that has no flow map.
+    """
+    given: dict[str, Any] = {"teacher": teacher, "network": network}
+    given = {name: value for name, value in given.items() if value is not None}
+    arguments = (checkpoint.config or {}).get("init_args") or {}
+    defaults = inspect.signature(FreeFlowModule).parameters
+    unused = {name: defaults[name].default for name in ("prediction", "delta", "r") if unknown_parts(arguments.get(name))}
+    if not auxiliary and not arguments.get("lora") and 0 < arguments.get("correction_fraction", 0) < 1:
+        unused["correction_fraction"] = 0.0
+    module = build_recipe(checkpoint, Recipe, given, trust, unused=unused)
     if not isinstance(module, FreeFlowModule):
-        raise ValueError(f"{path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule")
+        raise ValueError(
+            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule"
+        )
     fill(module, module.missing())
     return module
 
 
-def read_auxiliary(path: str | Path, teacher: Teacher) -> tuple[FreeFlowModule, nn.Module] | None:
+def read_auxiliary(
+    path: str | Path, teacher: Teacher, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
+) -> tuple[FreeFlowModule, nn.Module] | None:
     """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
 
     Raises:
         ValueError: weights that do not fit the checkpoint's config.
     """
-    checkpoint = read_checkpoint(path)
-    weights = {k.removeprefix("auxiliary."): v for k, v in checkpoint["state_dict"].items() if k.startswith("auxiliary.")}
+    checkpoint = open_checkpoint(path)
+    weights = checkpoint.weights("auxiliary.")
     if not weights:
         return None
-    module = build_module(checkpoint, path, teacher)
+    module = build_module(checkpoint, teacher=teacher, network=network, trust=trust)
     if module.auxiliary is None:
         raise ValueError(f"{path} holds an auxiliary network that its config does not have (correction_fraction 0)")
-    try:
-        module.auxiliary.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the auxiliary network of {path} does not fit its config: {error}") from error
+    load_weights(module.auxiliary, weights, f"the weights of the auxiliary network in {path}")
     return module, module.auxiliary.eval()

@@ -4,7 +4,6 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
-from dataclasses import asdict
 from typing import Any, NamedTuple
 
 import torch
@@ -254,12 +253,6 @@ class FreeFlowModule(Recipe):
 
     def networks(self) -> Mapping[str, ScalarConditioned]:
         return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Keep the adapters' settings for FlowMap.from_checkpoint, where no config does."""
-        super().on_save_checkpoint(checkpoint)
-        if self.lora is not None:
-            checkpoint["lora"] = asdict(self.lora)
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rates = {"student": self.student_lr, "auxiliary": self.auxiliary_lr}

@@ -13,6 +13,7 @@ from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import (
     StateDictOptions,
+    get_model_state_dict,
     get_optimizer_state_dict,
     set_model_state_dict,
     set_optimizer_state_dict,
@@ -23,7 +24,17 @@ from torch.distributed.tensor import DTensor
 from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
-from freeflow_lightning.checkpoint import by_index, by_name, check_keys, parameter_names, sharded_keys, written_whole
+from freeflow_lightning.checkpoint import (
+    by_index,
+    by_name,
+    check_keys,
+    fill_from_parts,
+    parameter_names,
+    read_checkpoint_file,
+    read_meta,
+    sharded_keys,
+    written_whole,
+)
 from freeflow_lightning.nets import Adapter, blocks
 from freeflow_lightning.resumed_averages import Averaged, match_averages, only_saved_averages
 
@@ -68,13 +79,11 @@ class FSDP2(ModelParallelStrategy):
             super().save_checkpoint(checkpoint, temporary, storage_options)
 
     def load_checkpoint(self, checkpoint_path: str | Path, weights_only: bool | None = None) -> dict[str, Any]:
-        path = Path(self.broadcast(str(checkpoint_path)))
+        path = self.broadcast(str(checkpoint_path))
         assert self.model is not None
-        if path.is_dir():
-            with self._averages_of(sharded_keys(path)) as keys:
-                check_keys(self.model, keys, path)
-                return super().load_checkpoint(path, weights_only)
-        checkpoint = torch.load(path, mmap=True, map_location="cpu", weights_only=True)
+        if Path(path).is_dir():
+            return self._load_folder(Path(path))
+        checkpoint = read_checkpoint_file(path, mmap=True)
         weights = checkpoint.pop("state_dict")
         if isinstance(self.lightning_module, Averaged):
             match_averages(self.lightning_module, weights)
@@ -95,6 +104,21 @@ class FSDP2(ModelParallelStrategy):
             return nullcontext(keys)
         return only_saved_averages(module, keys)
 
+    def _load_folder(self, folder: Path) -> dict[str, Any]:
+        """Each process's shards from the folder of a sharded run; Lightning's own reader would unpickle parts of it."""
+        assert self.model is not None
+        with self._averages_of(sharded_keys(folder)) as keys:
+            check_keys(self.model, keys, folder)
+            weights = {"state_dict": get_model_state_dict(self.model)}
+            fill_from_parts(weights, folder)
+            self.model.load_state_dict(weights["state_dict"])
+        for k, optimizer in enumerate(self.optimizers):
+            state = {f"optimizer_{k}": get_optimizer_state_dict(self.model, optimizer)}
+            fill_from_parts(state, folder)
+            named = state[f"optimizer_{k}"]
+            set_optimizer_state_dict(self.model, optimizer, optim_state_dict=named, options=StateDictOptions(cpu_offload=True))
+        return read_meta(folder)
+
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
         """By name for a folder; as torch's optimizers write it, on the first process, for a file."""
         assert self.model is not None
@@ -109,7 +133,7 @@ class FSDP2(ModelParallelStrategy):
 StrategyRegistry.register("fsdp2", FSDP2, "Fully sharded data parallelism (FSDP2) of student, auxiliary network and teacher")
 
 
-def optimizer_states(checkpoint: dict[str, Any], path: Path) -> list[dict[str, Any]]:
+def optimizer_states(checkpoint: dict[str, Any], path: str | Path) -> list[dict[str, Any]]:
     """What training goes on from (Raises: ValueError for weights alone, from which it would begin anew)."""
     if not checkpoint.get("optimizer_states"):
         raise ValueError(

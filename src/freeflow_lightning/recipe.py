@@ -1,10 +1,10 @@
 """Recipe: what every training recipe shares: averages, gradients per network, and a stop at the first non-finite number."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from lightning.pytorch import LightningModule, Trainer
@@ -14,12 +14,17 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
+from freeflow_lightning.checkpoint import read_plain_values
 from freeflow_lightning.data import IndexBatch
 from freeflow_lightning.finite import FiniteWatch, largest
+from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
 from freeflow_lightning.optimizer import MasterAdam, apply_changes, settings_of, trained_by
+from freeflow_lightning.own_runs import remember_config
 from freeflow_lightning.parallel import check_strategy, fill, shard, whole
+from freeflow_lightning.record import describe, weights_sample
 from freeflow_lightning.resumed_averages import match_averages
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training_checkpoint import ABOUT, load_recipe, training_facts
 
 
 class Evaluation(NamedTuple):
@@ -60,17 +65,27 @@ class Averages(nn.ModuleDict):
         return super()._apply(keep, recurse)
 
 
-class Recipe(LightningModule, ABC):
+class Recipe(Recorded, LightningModule, ABC):
     """A training recipe: an abstract LightningModule that the callbacks of this package know how to serve.
 
     `averages` holds the moving averages of `trained`, put there by StudentEMA; samples and metrics come from the first.
+    A checkpoint says what the recipe was constructed with: the config of `freeflow fit`, or the arguments given in Python.
+
+    Attributes:
+        folders: where relative paths of its config were found, for checkpoints that are opened from elsewhere.
     """
 
     evaluation_guidance: float
     """Guidance scale of validation samples."""
 
     def __init__(self) -> None:
+        description = describe(self)  # before anything changes the arguments
+        teacher = (constructor_arguments(self) or {}).get("teacher")
         super().__init__()
+        self._description = description
+        self._teacher_weights = weights_sample(teacher) if isinstance(teacher, Teacher) else None
+        self._is_remembered = False
+        self.folders = [str(Path.cwd())]
         self.averages = Averages()
         self._finite = FiniteWatch()
         self._settings: list[list[dict[str, Any]]] = []
@@ -143,6 +158,7 @@ class Recipe(LightningModule, ABC):
     def configure_model(self) -> None:
         """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
         strategy = self.trainer.strategy
+        read_plain_values(strategy)
         check_strategy(strategy, self.trainer.precision)
         if isinstance(strategy, ModelParallelStrategy):
             shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
@@ -237,9 +253,40 @@ class Recipe(LightningModule, ABC):
         self._raise_if_broken(wait=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """No checkpoint is written of steps whose numbers the host has not seen."""
+        """No checkpoint is written of steps whose numbers the host has not seen, and each says what it is of."""
         self._raise_if_broken(wait=True)
         checkpoint["optimizer_settings"] = self._settings
+        from_config = "class_path" in checkpoint.get("hyper_parameters", {})
+        if not from_config:
+            checkpoint["hyper_parameters"] = self._description
+        checkpoint[ABOUT] = training_facts(self.folders, None if from_config else self._teacher_weights)
+        if self.trainer.is_global_zero and not self._is_remembered:
+            self._is_remembered = True
+            remember_config(checkpoint["hyper_parameters"])
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's would unpickle what an address leads to
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device | None = None,
+        *,
+        trust: str | Sequence[str] | None = None,
+        **given: Any,
+    ) -> Self:
+        """The recipe of a checkpoint with its weights, averages included, from the config that the checkpoint carries.
+
+        Args:
+            checkpoint_path: a file, the folder of a sharded run, a run's folder or an address. Nothing in it is executed.
+            map_location: device to move the recipe to; the CPU if not given.
+            trust: class paths outside this package that the config may import.
+            given: arguments of the constructor, which take the place of the config's: teacher=..., network=...
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: a checkpoint that cannot be read, does not say an argument, or does not fit.
+        """
+        recipe: Self = load_recipe(cls, checkpoint_path, trust, given)
+        return recipe if map_location is None else recipe.to(map_location)
 
     def on_train_end(self) -> None:
         self._raise_if_broken(wait=True)

@@ -11,10 +11,11 @@ from rich.table import Table
 from freeflow_lightning.commands.features import pick_features
 from freeflow_lightning.commands.source import Source
 from freeflow_lightning.evaluation import endpoint_errors, evaluate_tables
-from freeflow_lightning.flow_map import FlowMap, averages, read_checkpoint
+from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import DigitsFeatures, Score
 from freeflow_lightning.reference import Sampler, draw_table, teacher_table
 from freeflow_lightning.sampling import Draw
+from freeflow_lightning.training_checkpoint import open_checkpoint
 
 PAIRS = 256
 
@@ -38,7 +39,7 @@ def compare_averages(checkpoint: Path, num_samples: int, guidance: float, device
         device: where to compute.
     """
     made = []
-    for name in [*averages(read_checkpoint(checkpoint)), "raw"]:
+    for name in [*open_checkpoint(checkpoint).averages, "raw"]:
         student = FlowMap.from_checkpoint(checkpoint, average=name).to(device)
         teacher, draw, which = student.teacher, Source(student).drawer(guidance), Draw()
         network, truth = pick_features("auto", None, teacher, device), Sampler(guidance=guidance)

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
+from freeflow_lightning.nets.recorded import Recorded
 
 _LEAF = re.compile(
     r"(^|\.)(timestep_embedder|time_embedder|time_embedding|time_step_proj|t_embedder|time_token|time_in|t_embedding"
@@ -15,7 +16,7 @@ _LEAF = re.compile(
 _OTHERS = re.compile(r"context_embedder|refiner|guidance_embedder|audio")  # embed a time for something else
 
 
-class Backbone(nn.Module):
+class Backbone(Recorded, nn.Module):
     """A velocity network that knows more about itself than can be found by looking.
 
     Attributes:

@@ -10,11 +10,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning.flow import apply, guided_velocity, indexed_generators, indexed_noise, join
+from freeflow_lightning.nets.recorded import Recorded
 
 Network = TypeVar("Network", bound=nn.Module)
 
 
-class Teacher(nn.Module, ABC):
+class Teacher(Recorded, nn.Module, ABC):
     """A frozen velocity field. Subclass it, set `sample_shape`, write `velocity`; the rest has defaults.
 
     The defaults fit a teacher with `num_classes` classes whose null class is the label `num_classes`, and one without
