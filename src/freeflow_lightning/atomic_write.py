@@ -36,11 +36,13 @@ def write_file(target: str | Path) -> Iterator[Path]:
         yield temporary
         sync(temporary)
         temporary.replace(target)
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
-            free = shutil.disk_usage(target.parent).free
-            raise OSError(errno.ENOSPC, f"No space left on device: {free / 2**20:.1f} MiB are free", str(target)) from error
-        raise
+    except Exception as error:
+        if not is_full_disk(error):
+            raise
+        temporary.unlink(missing_ok=True)
+        free = shutil.disk_usage(target.parent).free / 2**20
+        message = f"No space left on device: {free:.1f} MiB are free"
+        raise OSError(errno.ENOSPC, message, str(target)) from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -79,6 +81,26 @@ def write_text(target: str | Path, text: str) -> None:
 def write_json(target: str | Path, content: Any) -> None:
     """Write plain values as JSON, whole; numbers that are not finite are refused (ValueError)."""
     write_text(target, json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether a full disk, or a used-up quota, is behind an error.
+
+    Libraries that write raise errors of their own: torch a RuntimeError ("inline_container ... unexpected pos"), which has
+    the system's error in its chain if it wrote to a Python file, safetensors one that quotes the system's message.
+
+    >>> is_full_disk(OSError(errno.ENOSPC, "")), is_full_disk(OSError(errno.EACCES, ""))
+    (True, False)
+    """
+    codes = (errno.ENOSPC, errno.EDQUOT)
+    link: BaseException | None = error
+    while link is not None:
+        if isinstance(link, OSError) and link.errno in codes:
+            return True
+        if any(os.strerror(code) in str(link) for code in codes):
+            return True
+        link = link.__cause__ or link.__context__
+    return False
 
 
 def temporary_name(target: Path, suffix: str = "tmp") -> Path:

@@ -1,7 +1,6 @@
 """Checkpoints that are whole or not there, as one file or as the folder of a sharded run, each read by every strategy."""
 
 import io
-import os
 import pickle
 import re
 import shutil
@@ -27,8 +26,17 @@ from torch.distributed.checkpoint.utils import _create_file_view
 from torch.futures import Future
 from torch.optim import Optimizer
 
+from freeflow_lightning.atomic_write import sweep, write_file
+
 META = "meta.pt"
 """What Lightning calls the part of a sharded checkpoint that is no tensor."""
+
+
+class CheckpointWriteError(OSError):
+    """A checkpoint could not be written, and nothing of it is left; the message says what to go on from."""
+
+    def __str__(self) -> str:
+        return str(self.strerror)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -44,15 +52,17 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
         target = Path(path)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        temporary = target.with_name(f".{target.name}.tmp")  # one name: what a killed process left is overwritten
-        with temporary.open("wb") as file:
-            torch.save(checkpoint, file)
-            file.flush()
-            os.fsync(file.fileno())
-        if target.is_dir():  # a sharded run's, now resumed by another strategy
-            shutil.rmtree(target)
-        temporary.replace(target)
+        sweep(target.parent, [target.name])
+        try:
+            with write_file(target) as temporary:
+                with temporary.open("wb") as file:  # to a file of ours: its errors say what the system's were
+                    torch.save(checkpoint, file)
+                if target.is_dir():  # a sharded run's, now resumed by another strategy
+                    shutil.rmtree(target)
+        except OSError as error:
+            reason = error.strerror or str(error)
+            message = f"{target} could not be written: {reason}; {advice(target)}"
+            raise CheckpointWriteError(error.errno, message) from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
@@ -69,6 +79,15 @@ def read_plain_values(strategy: Strategy) -> None:
         if type(io.checkpoint_io) is TorchCheckpointIO:
             io._checkpoint_io = AtomicCheckpointIO()  # its setter sets it once
         io = io.checkpoint_io
+
+
+def advice(target: Path) -> str:
+    """What to do where a checkpoint could not be written: the newest one beside it is whole."""
+    written = [path for path in target.parent.glob("*.ckpt") if not path.name.startswith(".")]
+    newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
+    if newest is None:
+        return "no checkpoint has been written before it: make room and start again"
+    return f"the last good checkpoint is {newest}: make room and go on with --ckpt_path {newest}"
 
 
 @contextmanager

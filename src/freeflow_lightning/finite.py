@@ -15,6 +15,19 @@ class Broken(NamedTuple):
     names: tuple[str, ...]
 
 
+class NonFiniteError(RuntimeError):
+    """A loss or gradient is not finite: training has stopped before the number could spread.
+
+    Args:
+        message: what to say.
+        step: the optimizer step that it was found in, from which on no weight has changed.
+    """
+
+    def __init__(self, message: str, step: int) -> None:
+        super().__init__(message)
+        self.step = step
+
+
 class _Report(NamedTuple):
     """Which terms of a step are not finite: a copy on its way to the host, and whether it is there."""
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, Self
 
 import torch
-from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
@@ -16,7 +16,8 @@ from torch.distributed.tensor import DTensor
 
 from freeflow_lightning.checkpoint import read_plain_values
 from freeflow_lightning.data import IndexBatch
-from freeflow_lightning.finite import FiniteWatch, largest
+from freeflow_lightning.finite import FiniteWatch, NonFiniteError, largest
+from freeflow_lightning.last_step import LastStep
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
 from freeflow_lightning.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.own_runs import remember_config
@@ -25,6 +26,7 @@ from freeflow_lightning.record import describe, weights_sample
 from freeflow_lightning.resumed_averages import match_averages
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training_checkpoint import ABOUT, load_recipe, training_facts
+from freeflow_lightning.unfinished_validation import UnfinishedValidation
 
 
 class Evaluation(NamedTuple):
@@ -34,10 +36,6 @@ class Evaluation(NamedTuple):
     z: Tensor
     condition: Any
     samples: Tensor
-
-
-class NonFiniteError(RuntimeError):
-    """A loss or gradient is not finite: training has stopped before the number could spread."""
 
 
 class Frozen(nn.Module):
@@ -87,6 +85,8 @@ class Recipe(Recorded, LightningModule, ABC):
         self._is_remembered = False
         self.folders = [str(Path.cwd())]
         self.averages = Averages()
+        self.weights_step: int | None = 0
+        """The optimizer step whose weights and averages these are; None while they change."""
         self._finite = FiniteWatch()
         self._settings: list[list[dict[str, Any]]] = []
         self._loaded_settings: list[list[dict[str, Any]]] | None = None
@@ -155,6 +155,10 @@ class Recipe(Recorded, LightningModule, ABC):
         """Weights that have a shape and no data yet, and what they are copies of."""
         return {}
 
+    def configure_callbacks(self) -> list[Callback]:
+        """What every run needs: its last step in `last`, and a validation that was cut short made up for on resuming."""
+        return [UnfinishedValidation(), LastStep()]
+
     def configure_model(self) -> None:
         """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
         strategy = self.trainer.strategy
@@ -194,6 +198,7 @@ class Recipe(Recorded, LightningModule, ABC):
         self._raise_if_broken(wait=not skips)
         if skips:
             optimizer.found_inf = self._finite.broken
+        self.weights_step = None  # the optimizer's update is next
         if not (gradient_clip_val or self.logs_now):
             return
         norms = [part.norm() for part in lengths.split([len(each) for each in gradients.values()])]
@@ -202,6 +207,10 @@ class Recipe(Recorded, LightningModule, ABC):
                 torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
         if self.logs_now:
             self.log_dict({f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)})
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.weights_step = self.global_step + 1  # Lightning counts it after this
 
     @property
     def logs_now(self) -> bool:
@@ -223,7 +232,8 @@ class Recipe(Recorded, LightningModule, ABC):
         raise NonFiniteError(
             f"{' and '.join(broken.names)} not finite at step {broken.step} (rank {self.global_rank}). The weights of this "
             f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
-            "gradient clipping (--trainer.gradient_clip_val) or a higher precision."
+            "gradient clipping (--trainer.gradient_clip_val) or a higher precision.",
+            broken.step,
         )
 
     def on_fit_start(self) -> None:
@@ -239,6 +249,7 @@ class Recipe(Recorded, LightningModule, ABC):
     def on_train_start(self) -> None:
         """Give the restored optimizers the settings that have been changed since the checkpoint."""
         self._finite = FiniteWatch()
+        self.weights_step = self.global_step
         saved, self._loaded_settings = self._loaded_settings, None
         if saved is None or not self._settings:
             return

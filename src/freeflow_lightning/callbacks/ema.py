@@ -1,11 +1,11 @@
 """StudentEMA: moving averages of the trained network, saved beside the raw weights and used for samples and metrics."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
+from torch.utils.hooks import RemovableHandle
 
 from freeflow_lightning.flow import check_numbers
 from freeflow_lightning.recipe import Recipe
@@ -45,7 +45,7 @@ class StudentEMA(Callback):
         for decay in decays:
             check_numbers(0, 1, without_high=True, decay=decay)
         self.decays = tuple(decays)
-        self._updated_at = 0
+        self._hook: RemovableHandle | None = None
         self._fresh: list[Tensor] = []
         self._averages: dict[float, list[Tensor]] = {}
         self._buffers: list[tuple[Tensor, Tensor]] = []
@@ -69,19 +69,21 @@ class StudentEMA(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
-        self._updated_at = trainer.global_step
         averages = {decay: pl_module.averages[average_name(decay)] for decay in self.decays}
         self._fresh = pl_module.weights()  # once: walking small networks takes longer than averaging them
         self._averages = {decay: list(average.parameters()) for decay, average in averages.items()}
         self._buffers = [pair for x in averages.values() for pair in zip(x.buffers(), pl_module.trained.buffers(), strict=True)]
+        # at the end of the optimizer's own step: no error or signal can part the averages from the weights
+        self._hook = trainer.optimizers[0].register_step_post_hook(lambda *_: self._update(trainer.global_step + 1))
+
+    def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        if self._hook is not None:
+            self._hook.remove()
 
     @torch.no_grad()
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Recipe, outputs: Any, batch: Any, batch_idx: int) -> None:
-        if trainer.global_step == self._updated_at:  # gradients are still being accumulated
-            return
-        self._updated_at = trainer.global_step
+    def _update(self, step: int) -> None:
         fresh = [weight.to(torch.float32) for weight in self._fresh]
         for decay, average in self._averages.items():
-            torch._foreach_lerp_(average, fresh, 1 - decay_at(trainer.global_step, decay))
+            torch._foreach_lerp_(average, fresh, 1 - decay_at(step, decay))
         for old, new in self._buffers:
             old.copy_(new)

@@ -12,6 +12,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.run_folder import job_file
+from freeflow_lightning.signals import ReceivedSignal
 
 log = logging.getLogger(__name__)
 
@@ -30,22 +31,19 @@ class Requeue(Callback):
     def __init__(self, every_n_steps: int = 10) -> None:
         check_counts(1, every_n_steps=every_n_steps)
         self.every_n_steps = every_n_steps
-        self._signalled = self._done = False
+        self._received = ReceivedSignal()
+        self._done = False
         self._seen = -1
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         environment = trainer._accelerator_connector.cluster_environment
         if stage == "fit" and isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
-            signal.signal(
-                environment.requeue_signal or signal.SIGUSR1, self._remember
-            )  # before Lightning's, which leaves it alone
+            number = environment.requeue_signal or signal.SIGUSR1
+            signal.signal(number, self._received)  # before Lightning's, which leaves it alone
             folder = Path(trainer.log_dir or trainer.default_root_dir)
             if trainer.is_global_zero:
                 folder.mkdir(parents=True, exist_ok=True)
                 (folder / job_file()).touch()
-
-    def _remember(self, number: int, frame: Any) -> None:
-        self._signalled = True
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -53,7 +51,7 @@ class Requeue(Callback):
         if trainer.global_step == self._seen or trainer.global_step % self.every_n_steps:
             return  # gradients are still being accumulated, or not the time to look
         self._seen = trainer.global_step
-        if trainer.strategy.reduce_boolean_decision(self._signalled, all=False):
+        if self._received.of_any_process(trainer):
             folder = Path(trainer.log_dir or trainer.default_root_dir) / "checkpoints"
             trainer.save_checkpoint(folder / "requeue.ckpt")
             if trainer.is_global_zero:
