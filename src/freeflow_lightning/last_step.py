@@ -132,7 +132,8 @@ class LastStep(Checkpoint):
 
     def _has_trained(self, trainer: Trainer) -> bool:
         """Whether there is a step to save, and a place for it."""
-        is_writing = bool(model_checkpoints(trainer)) and not trainer.fast_dev_run
+        is_trial: int = trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning, undeclared
+        is_writing = bool(model_checkpoints(trainer)) and not is_trial
         return is_writing and self._start_step is not None and trainer.global_step > self._start_step
 
     def _try_to_write_last(self, trainer: Trainer, exception: BaseException) -> str:

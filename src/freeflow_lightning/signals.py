@@ -1,7 +1,7 @@
 """SIGTERM and Ctrl-C in a run: remembered where they come, obeyed where all processes agree."""
 
 import signal
-from types import FrameType
+from typing import Any
 
 import torch
 from lightning.pytorch import Trainer
@@ -33,7 +33,7 @@ class ReceivedSignal:
     def __init__(self) -> None:
         self.number = 0
 
-    def __call__(self, number: int, frame: FrameType | None) -> None:
+    def __call__(self, number: int, frame: Any) -> None:
         self.number = number
 
     def of_any_process(self, trainer: Trainer) -> int:
@@ -65,16 +65,16 @@ class SignalConnector(_SignalConnector):
         for number in NAMES:
             self._register_signal(number, self._handle)
 
-    def _handle(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: Any) -> None:
         others = self._original_handlers.get(number)  # the user's own handler
         if callable(others) and others is not signal.default_int_handler:
             others(number, frame)
         self.received(number, frame)
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, signal.default_int_handler)
-        if self.trainer.world_size == 1 and not self.is_ending:
-            if self.trainer.validating or not self.training_has_begun:
-                self.stop(number)
+        is_in_step = self.training_has_begun and not self.trainer.validating
+        if self.trainer.world_size == 1 and not is_in_step and not self.is_ending:
+            self.stop(number)
 
     def stop(self, number: int) -> None:
         """End the run (Raises: Stopped)."""
