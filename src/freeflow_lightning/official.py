@@ -36,6 +36,7 @@ class OfficialConvention:
         delta_scale: factor on delta before its sinusoid.
         gamma_scale: factor on gamma before its sinusoid.
         rename: embedders that are not recognised by name, for example {"foo_embedder": "delta"}.
+        weights_key: which of a file's weights to take, where it holds several networks.
     """
 
     prior_time: Literal["auto", 0, 1] = "auto"
@@ -43,6 +44,7 @@ class OfficialConvention:
     delta_scale: float = 1.0
     gamma_scale: float = 1.0
     rename: dict[str, Scalar] = field(default_factory=dict)
+    weights_key: str | None = None
 
     def __post_init__(self) -> None:
         if self.prior_time not in ("auto", 0, 1) or self.sign not in ("auto", 1, -1):
@@ -72,7 +74,7 @@ def read_official(
         FileNotFoundError: no such file.
         ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
     """
-    read = read_sit(path, num_heads=num_heads, input_size=input_size)
+    read = read_sit(path, num_heads=num_heads, input_size=input_size, weights_key=convention.weights_key)
     chosen = embedders(read.extra, read.architecture["hidden_size"], convention.rename, path)
     weights = {scalar: {part: read.extra[f"{prefix}.{part}"].float() for part in PARTS} for scalar, prefix in chosen.items()}
     if bad := [chosen[scalar] for scalar in weights if not all(bool(w.isfinite().all()) for w in weights[scalar].values())]:

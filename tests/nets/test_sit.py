@@ -163,14 +163,20 @@ def test_position_embedding_is_fixed():
     assert not tiny_sit().pos_embed.requires_grad
 
 
+def test_an_unknown_norm_of_queries_is_refused():
+    with pytest.raises(ValueError, match=r"expected qk_norm 'none', 'layer' or 'rms', got 'batch'"):
+        SiT(**TINY, qk_norm="batch")
+
+
 @pytest.mark.parametrize("changes", [{"input_size": 5}, {"num_heads": 3}])
 def test_sizes_that_do_not_fit_are_refused(changes):
     with pytest.raises(ValueError, match="divide"):
         SiT(**{**TINY, **changes})
 
 
-def test_exact_derivative_passes_through_all_attention():
-    net = ScalarConditioned(tiny_sit().double(), ("delta",))
+@pytest.mark.parametrize("qk_norm", ["none", "layer", "rms"])
+def test_exact_derivative_passes_through_all_attention(qk_norm):
+    net = ScalarConditioned(tiny_sit(qk_norm=qk_norm).double(), ("delta",))
     torch.nn.init.normal_(net.embedders["delta"].double().mlp[2].weight, std=0.5)
     x, t, y = inputs(dtype=torch.float64)
     F = lambda z, delta: net(z, torch.ones_like(delta), y, delta=delta)

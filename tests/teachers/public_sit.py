@@ -8,8 +8,13 @@ from torch import Tensor
 WIDTH, HEADS, DEPTH, CLASSES, CHANNELS, PATCH, SIDE = 16, 2, 3, 5, 4, 2, 8
 
 
-def state_dict(seed: int = 0, learn_sigma: bool = False, side: int = SIDE, size: float = 0.15) -> dict[str, Tensor]:
-    """Every tensor random, the position embedding too: a loader that computes it is caught."""
+def state_dict(
+    seed: int = 0, learn_sigma: bool = False, side: int = SIDE, size: float = 0.15, qk_norm: tuple[str, ...] = ()
+) -> dict[str, Tensor]:
+    """Every tensor random, the position embedding too: a loader that computes it is caught.
+
+    `qk_norm` names the tensors of the norms of queries and keys: weight and bias (REPA), weight, or scale (DMF).
+    """
     rows, tokens = PATCH**2 * CHANNELS * (2 if learn_sigma else 1), (side // PATCH) ** 2
     shapes: dict[str, tuple[int, ...]] = {
         "pos_embed": (1, tokens, WIDTH),
@@ -34,6 +39,7 @@ def state_dict(seed: int = 0, learn_sigma: bool = False, side: int = SIDE, size:
             ("adaLN_modulation.1", 6 * WIDTH, WIDTH),
         ):
             shapes |= {f"blocks.{i}.{name}.weight": (out, into), f"blocks.{i}.{name}.bias": (out,)}
+        shapes |= {f"blocks.{i}.attn.{x}_norm.{part}": (WIDTH // HEADS,) for x in "qk" for part in qk_norm}
     g = torch.Generator().manual_seed(seed)
     return {key: size * torch.randn(shape, generator=g) for key, shape in shapes.items()}
 
@@ -70,6 +76,7 @@ def network(w: dict[str, Tensor], x: Tensor, t: Tensor, y: Tensor, extra: Tensor
         m = linear(silu(c), f"blocks.{i}.adaLN_modulation.1")[:, None].chunk(6, -1)
         qkv = linear(norm(h) * (1 + m[1]) + m[0], f"blocks.{i}.attn.qkv")
         q, k, v = qkv.view(n, side**2, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
+        q, k = (normalised(w, f"blocks.{i}.attn.{name}_norm", h) for name, h in (("q", q), ("k", k)))
         attended = ((q @ k.mT / (WIDTH // HEADS) ** 0.5).softmax(-1) @ v).transpose(1, 2).reshape(n, side**2, WIDTH)
         h = h + m[2] * linear(attended, f"blocks.{i}.attn.proj")
         hidden = linear(norm(h) * (1 + m[4]) + m[3], f"blocks.{i}.mlp.fc1")
@@ -79,6 +86,17 @@ def network(w: dict[str, Tensor], x: Tensor, t: Tensor, y: Tensor, extra: Tensor
     channels = out.shape[-1] // PATCH**2
     image = torch.einsum("nhwpqc->nchpwq", out.view(n, side, side, PATCH, PATCH, channels)).reshape(n, channels, *x.shape[2:])
     return image.chunk(2, dim=1)[0] if channels == 2 * CHANNELS else image
+
+
+def normalised(w: dict[str, Tensor], name: str, h: Tensor) -> Tensor:
+    """Queries or keys through their norm, if they have one: LayerNorm (eps 1e-5) where it has a bias, else RMS (1e-6)."""
+    weight = w.get(f"{name}.weight", w.get(f"{name}.scale"))
+    if weight is None:
+        return h
+    if f"{name}.bias" not in w:
+        return h / (h.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
+    centred = h - h.mean(-1, keepdim=True)
+    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + w[f"{name}.bias"]
 
 
 def inputs(n: int = 4, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:

@@ -9,8 +9,8 @@ import torch
 from safetensors.torch import save_file
 
 from freeflow_lightning.nets import SIZES, SiT
-from freeflow_lightning.teachers import SiTTeacher
-from freeflow_lightning.teachers.checkpoints import build_sit, inferred, read_sit, size_name
+from freeflow_lightning.teachers import SiTTeacher, save_sit
+from freeflow_lightning.teachers.checkpoints import build_sit, class_table, inferred, read_sit, size_name
 
 from . import public_sit
 from .public_sit import CLASSES, DEPTH, HEADS, PATCH, WIDTH, projectors, state_dict
@@ -62,6 +62,26 @@ LAYOUTS = {  # name: (what is saved, given the state dict; a word of every note 
     "compiled blocks": (compiled_blocks, ["_orig_mod."]),
     "AveragedModel": (lambda s: prefixed(s, "module.") | {"n_averaged": torch.tensor(3)}, ["left out 1", "n_averaged"]),
     "decoder_blocks": (lambda s: legacy(s) | projectors(), ["renamed decoder_blocks.0 ... to blocks.1", "left out 6"]),
+    "an average of timm": (lambda s: {"state_dict": other(), "state_dict_ema": s}, ["took 'state_dict_ema'"]),
+    "an average of BasicSR": (lambda s: {"params": other(), "params_ema": s}, ["took 'params_ema'"]),
+    "ema_state_dict": (lambda s: {"model": other(), "ema_state_dict": s}, ["took 'ema_state_dict'"]),
+    "ema_model": (lambda s: {"model": other(), "ema_model": s, "optimizer": {"state": other()}}, ["took 'ema_model'"]),
+    "ema1": (lambda s: {"model": other(), "ema1": s, "opt": other()}, ["took 'ema1'"]),
+    "ema_0.9999": (lambda s: {"model": other(), "ema_0.9999": s}, ["took 'ema_0.9999'"]),
+    "modelEMA": (lambda s: {"model": other(), "modelEMA": s}, ["took 'modelEMA'"]),
+    "shadow": (
+        lambda s: {"model": other(), "ema": {"decay": 0.999, "num_updates": torch.tensor(3), "shadow": s}},
+        ["took 'ema' of the file, not 'model'", "took 'shadow' of the file, not 'decay', 'num_updates'"],
+    ),
+    "an average beside the network in one dict": (
+        lambda s: {"state_dict": prefixed(other(), "net.") | prefixed(s, "ema_net.") | {"loss.weight": torch.ones(2)}},
+        ["took 'state_dict'", "took 'ema_net' of the file, not 'net'"],
+    ),
+    "an average inside the network's wrapper": (
+        lambda s: prefixed(other(), "model.") | prefixed(s, "model.ema."),
+        ["took 'model.ema' of the file, not 'model'"],
+    ),
+    "another name": (lambda s: {"weights": s, "step": 3}, ["took 'weights' of the file, not 'step'"]),
     "parameters": (lambda s: {key: torch.nn.Parameter(value) for key, value in s.items()}, []),
 }
 
@@ -95,6 +115,96 @@ def test_the_function_of_every_layout(tmp_path, layout, learn_sigma, convention)
     for words in [*told, f"convention {convention!r} as given", *(["trimmed the learned variance"] if learn_sigma else [])]:
         assert words in notes, notes
     assert ("trimmed" in notes) == learn_sigma
+
+
+def test_weights_key_chooses_and_is_told(tmp_path):
+    wanted = state_dict()
+    nested = {"model": other(), "ema": {"fast": other(), "slow": {"net": wanted}}}
+    flat = prefixed(other(), "net.") | prefixed(wanted, "twin.")
+    x, t, y = public_sit.inputs()
+    for content, key in (
+        (nested, "ema.slow"),
+        (nested, "ema.slow.net"),
+        (flat, "twin"),
+        ({"ema": other(), "raw": wanted}, "raw"),
+    ):
+        teacher = load(saved(tmp_path / "weights.pt", content), weights_key=key)
+        torch.testing.assert_close(teacher(x, t, y), u(wanted, "sit", x, t, y), atol=1e-5, rtol=1e-5)
+        assert f"took {key!r} of the file, as asked" in teacher.notes
+    with pytest.raises(ValueError, match=r"has no 'twin2': expected weights_key to be one of \['net', 'twin'\]"):
+        load(saved(tmp_path / "weights.pt", flat), weights_key="twin2")
+
+
+@pytest.mark.parametrize("convention", ["sit", "repa"])
+@pytest.mark.parametrize("parts", [("weight", "bias"), ("weight",), ("scale",)], ids=["REPA", "RMS", "DMF"])
+def test_norms_of_queries_and_keys(tmp_path, parts, convention):
+    """REPA's --qk-norm is timm's LayerNorm, DMF's an RMS norm; either tells the number of heads as well."""
+    state = state_dict(qk_norm=parts, size=0.5)
+    teacher = SiTTeacher(saved(tmp_path / "weights.pt", state | projectors()), convention)
+    x, t, y = public_sit.inputs()
+    torch.testing.assert_close(teacher(x, t, y), u(state, convention, x, t, y), atol=1e-4, rtol=1e-4)
+    without = {key: value for key, value in state.items() if "_norm." not in key}
+    assert (u(without, convention, x, t, y) - teacher(x, t, y)).norm() > 0.01 * teacher(x, t, y).norm()
+    assert teacher.function.net.architecture["num_heads"] == HEADS
+    with pytest.raises(ValueError, match="makes 2 heads, not 4"):
+        SiTTeacher(tmp_path / "weights.pt", convention, num_heads=4)
+    save_sit(tmp_path / "own.safetensors", teacher.function)
+    assert torch.equal(SiTTeacher(tmp_path / "own.safetensors")(x, t, y), teacher(x, t, y))
+
+
+def table(rows):
+    return state_dict() | {"y_embedder.embedding_table.weight": torch.randn(rows, WIDTH)}
+
+
+NO_NULL = {  # name: (what is saved, further arguments)
+    "the number of classes in args": ({"ema": table(10), "args": argparse.Namespace(num_classes=10)}, {}),
+    "args of CIFAR": ({"ema": table(10), "args": argparse.Namespace(num_classes=10, class_dropout_prob=0.0)}, {}),
+    "no dropout in args": ({"ema": table(6), "args": argparse.Namespace(class_dropout_prob=0.0)}, {}),
+    "REPA's name": ({"ema": table(6), "args": argparse.Namespace(cfg_prob=0)}, {}),
+    "a nested config": ({"state_dict": table(6), "config": {"model": {"params": {"use_cfg_embedding": False}}}}, {}),
+    "given": (table(10), {"num_classes": 10}),
+    "given against the args": ({"ema": table(6), "args": {"num_classes": 1000}}, {"num_classes": 6}),
+}
+WITH_NULL = {
+    "the number of classes in args": ({"ema": table(11), "args": argparse.Namespace(num_classes=10)}, {}),
+    "dropout in args": ({"ema": table(10), "args": {"class_dropout_prob": 0.1}}, {}),
+    "nothing said": (table(6), {}),
+    "given": (table(10), {"num_classes": 9}),
+}
+
+
+@pytest.mark.parametrize("case", NO_NULL)
+def test_a_table_without_a_null_row_loses_no_class_and_is_not_guided(tmp_path, case):
+    content, given = NO_NULL[case]
+    teacher = load(saved(tmp_path / "weights.pt", content), **given)
+    rows = len(teacher.function.net.y_embedder.embedding_table.weight)
+    assert teacher.num_classes == rows
+    labels = torch.arange(rows)
+    x = torch.randn(1, 4, 8, 8).expand(rows, -1, -1, -1)
+    t = torch.full((rows,), 0.5)
+    state = content if "pos_embed" in content else content.get("ema", content.get("state_dict"))
+    torch.testing.assert_close(teacher(x, t, labels), u(state, "sit", x, t, labels), atol=1e-5, rtol=1e-5)
+    assert any("no null class, so that it cannot be guided" in note for note in teacher.notes)
+    with pytest.raises(ValueError, match=r"no null class.*guidance_range to \[1, 1\]"):
+        teacher.guided(x, t, labels, torch.full((rows,), 1.5))
+    save_sit(tmp_path / "own.safetensors", teacher.function)
+    assert SiTTeacher(tmp_path / "own.safetensors").num_classes == rows
+
+
+@pytest.mark.parametrize("case", WITH_NULL)
+def test_a_table_with_a_null_row_is_told_as_such(tmp_path, case):
+    content, given = WITH_NULL[case]
+    teacher = load(saved(tmp_path / "weights.pt", content), **given)
+    rows = len(teacher.function.net.y_embedder.embedding_table.weight)
+    assert teacher.num_classes == rows - 1
+    assert int(teacher.null_condition(torch.tensor([0]))) == rows - 1
+
+
+def test_a_table_that_may_be_meant_either_way_is_not_guessed(tmp_path):
+    with pytest.raises(ValueError, match=r"does not say whether the last is the null class: give num_classes, 10 .*, 9 if"):
+        load(saved(tmp_path / "weights.pt", table(10)))
+    with pytest.raises(ValueError, match=r"table of 10 rows, which 1000 classes \(as its arguments say\) do not fit"):
+        load(saved(tmp_path / "weights.pt", {"ema": table(10), "args": {"num_classes": 1000}}))
 
 
 @pytest.mark.parametrize("suffix", [".pt", ".pth", ".ckpt", ".safetensors"])
@@ -165,7 +275,7 @@ def test_published_sizes_are_inferred_from_shapes_alone(size, side, learn_sigma)
                 state[key] = torch.cat([state[key], state[key]])
     with torch.device("meta"):
         expected = SiT(input_size=side, **SIZES[size]).architecture
-    assert inferred(state, "file") == expected
+    assert inferred(state, "file") | class_table(state, "file", None, {}, []) == expected
     assert size_name(expected) == f"SiT-{size}/2"
 
 
@@ -192,7 +302,7 @@ FAULTS = {  # name: (content, message)
     ),
     "extra": (
         lambda: edited(blocks__0__attn__q_norm__weight=torch.ones(8)),
-        r"1 tensors that no SiT has: blocks\.0\.attn\.q_norm",
+        r"missing: blocks\.0\.attn\.k_norm\.weight",
     ),
     "another student": (lambda: edited(dt_embedder__mlp__0__bias=torch.ones(8)), r"no SiT has: dt_embedder\.mlp\.0\.bias"),
     "shape": (
@@ -216,7 +326,19 @@ FAULTS = {  # name: (content, message)
     ),
     "not a SiT": (lambda: {"conv.weight": torch.ones(3, 3)}, r"is not a SiT's state dict.*\['none', 'none', 'none'\].*conv"),
     "a diffusers DiT": (lambda: {"pos_embed.proj.weight": torch.ones(16, 4, 2, 2)}, "is not a SiT's state dict"),
-    "wrapped in a new name": (lambda: {"weights": state_dict(), "step": 3}, r"one of \['ema'.*got \['step', 'weights'\]"),
+    "no weights": (lambda: {"ema": {}, "step": 3}, r"holds no state dict: .*such as 'ema'.*got \['ema', 'step'\]"),
+    "two averages": (
+        lambda: {"model": other(), "ema1": state_dict(), "ema2": other()},
+        r"several networks, 'model', 'ema1', 'ema2': say which one with weights_key",
+    ),
+    "no average by name": (
+        lambda: {"teacher": other(), "student": state_dict()},
+        r"several networks, 'teacher', 'student': say which one with weights_key",
+    ),
+    "an average without names": (
+        lambda: {"model": other(), "ema": {"decay": 0.999, "shadow_params": list(state_dict().values())}},
+        r"holds an average, 'ema', whose tensors do not have the network's names: .*weights_key, one of 'model'",
+    ),
     "a list": (lambda: [1, 2], "holds no state dict but list"),
     "nothing": (dict, "holds no state dict but dict"),
     "twice": (lambda: state_dict() | {"_orig_mod.pos_embed": torch.ones(1, 16, WIDTH)}, "the same tensor twice"),

@@ -56,13 +56,20 @@ class ScalarEmbedder(nn.Module):
 
 
 class LabelEmbedder(nn.Module):
-    """Class labels to vectors; the row after the last class is the null class. It never drops labels: recipes do."""
+    """Class labels to vectors; the row after the last class is the null class. It never drops labels: recipes do.
 
-    def __init__(self, num_classes: int, hidden_size: int) -> None:
+    Args:
+        num_classes: classes beside the null class.
+        hidden_size: width of the vectors.
+        null_class: whether there is a null class; a network that was trained without dropped labels has none.
+    """
+
+    def __init__(self, num_classes: int, hidden_size: int, null_class: bool = True) -> None:
         super().__init__()
         check_counts(1, num_classes=num_classes, hidden_size=hidden_size)
         self.num_classes = num_classes
-        self.embedding_table = nn.Embedding(num_classes + 1, hidden_size)
+        rows = num_classes + 1 if null_class else num_classes
+        self.embedding_table = nn.Embedding(rows, hidden_size)
         nn.init.normal_(self.embedding_table.weight, std=0.02)
 
     def forward(self, labels: Tensor) -> Tensor:

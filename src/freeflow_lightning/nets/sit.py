@@ -1,5 +1,9 @@
 """SiT, the scalable interpolant transformer, from timm's blocks and with the public checkpoints' key names."""
 
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
 import torch
 from timm.layers import GELUTanh, Mlp, PatchEmbed
 from timm.models.vision_transformer import Attention
@@ -16,6 +20,13 @@ SIZES: dict[str, dict[str, int]] = {
 }
 """The published sizes; use as SiT(input_size=32, **SIZES["XL"])."""
 
+QKNorm = Literal["none", "layer", "rms"]
+QK_NORMS: dict[str, Callable[..., nn.Module]] = {
+    "layer": partial(nn.LayerNorm, eps=1e-5),
+    "rms": partial(nn.RMSNorm, eps=1e-6),
+}
+"""Norms of queries and keys: that of REPA's --qk-norm (timm's default before 1.0.16), and that of DMF."""
+
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     """Adaptive layer norm: x (1 + scale) + shift, x [B, L, D], shift and scale [B, D]."""
@@ -25,10 +36,17 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 class SiTBlock(nn.Module):
     """Attention and MLP, each with adaptive shift, scale and gate from the conditioning vector (adaLN-Zero)."""
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float) -> None:
+    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: QKNorm = "none") -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
-        self.attn = Attention(hidden_size, num_heads=num_heads, qkv_bias=True)
+        norm = QK_NORMS.get(qk_norm)
+        self.attn = Attention(
+            hidden_size,
+            num_heads=num_heads,
+            qkv_bias=True,
+            qk_norm=norm is not None,
+            norm_layer=norm,
+        )
         self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), act_layer=GELUTanh)
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
@@ -68,6 +86,8 @@ class SiT(nn.Module):
         mlp_ratio: width of the MLP over the tokens'.
         num_classes: classes beside the null class; 0 for an unconditional network.
         time_scale: factor on t before its sinusoid (1 in the public checkpoints).
+        qk_norm: norm of queries and keys: "layer" (REPA with --qk-norm), "rms" (DMF) or "none".
+        null_class: whether the table of classes has a row for the null class, which guidance needs.
     """
 
     def __init__(
@@ -81,6 +101,8 @@ class SiT(nn.Module):
         mlp_ratio: float = 4.0,
         num_classes: int = 1000,
         time_scale: float = 1.0,
+        qk_norm: QKNorm = "none",
+        null_class: bool = True,
     ) -> None:
         super().__init__()
         check_counts(1, input_size=input_size, patch_size=patch_size, in_channels=in_channels)
@@ -97,19 +119,27 @@ class SiT(nn.Module):
             "mlp_ratio": mlp_ratio,
             "num_classes": num_classes,
             "time_scale": time_scale,
+            "qk_norm": qk_norm,
+            "null_class": null_class,
         }
         if input_size % patch_size or hidden_size % num_heads:
             raise ValueError(
                 f"expected patch_size to divide input_size and num_heads to divide hidden_size, "
                 f"got {patch_size}, {input_size} and {num_heads}, {hidden_size}"
             )
+        if qk_norm not in ("none", *QK_NORMS):
+            raise ValueError(f"expected qk_norm 'none', 'layer' or 'rms', got {qk_norm!r}")
         self.sample_shape = (in_channels, input_size, input_size)
-        self.patch_size, self.num_classes = patch_size, num_classes
+        self.patch_size = patch_size
+        self.num_classes = num_classes
+        self.null_class = null_class
         self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size, bias=True)
         self.t_embedder = ScalarEmbedder(hidden_size, scale=time_scale)
-        self.y_embedder = LabelEmbedder(num_classes, hidden_size) if num_classes else None
+        self.y_embedder = None
+        if num_classes:
+            self.y_embedder = LabelEmbedder(num_classes, hidden_size, null_class)
         self.pos_embed = nn.Parameter(position_table(hidden_size, input_size // patch_size), requires_grad=False)
-        self.blocks = nn.ModuleList(SiTBlock(hidden_size, num_heads, mlp_ratio) for _ in range(depth))
+        self.blocks = nn.ModuleList(SiTBlock(hidden_size, num_heads, mlp_ratio, qk_norm) for _ in range(depth))
         self.final_layer = FinalLayer(hidden_size, patch_size, in_channels)
         self._initialize()
 

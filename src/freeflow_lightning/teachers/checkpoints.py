@@ -14,9 +14,8 @@ from safetensors import safe_open
 from torch import Tensor
 
 from freeflow_lightning.nets import SIZES, SiT
+from freeflow_lightning.teachers.weights import pick_state
 
-WRAPPERS = ("ema", "model_ema", "ema_model", "state_dict", "model", "params")
-"""Names under which training scripts store weights, averaged ones first."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 """What DDP, torch.compile and common wrappers put before every key."""
 TRAINING_ONLY = re.compile(r"(projectors|decoder_projectors)\..*|logvar_.*|n_averaged")
@@ -24,6 +23,20 @@ TRAINING_ONLY = re.compile(r"(projectors|decoder_projectors)\..*|logvar_.*|n_ave
 HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}
 SHAPED_BY = ("x_embedder.proj.weight", "final_layer.linear.weight", "blocks.0.mlp.fc1.weight")
 """Tensors whose shapes tell the architecture."""
+CLASSES = ("num_classes", "n_classes", "class_num", "num_class", "nb_classes")
+"""Names under which a training script's arguments say the number of classes."""
+DROPOUTS = (
+    "class_dropout_prob",
+    "cfg_prob",
+    "label_dropout",
+    "label_dropout_prob",
+    "label_drop_prob",
+    "uncond_prob",
+    "use_cfg_embedding",
+)
+"""Names under which they say how often, or whether, a label was replaced by the null class."""
+ROUND_NUMBERS = (10, 100, 1000)
+"""Rows of a table that more likely hold a class each than a null class at their end (CIFAR, ImageNet)."""
 
 
 class SiTWeights(NamedTuple):
@@ -44,20 +57,30 @@ class SiTWeights(NamedTuple):
     hint: str | None
 
 
-def read_sit(path: str | Path, *, num_heads: int | None = None, input_size: int | None = None) -> SiTWeights:
+def read_sit(
+    path: str | Path,
+    *,
+    num_heads: int | None = None,
+    input_size: int | None = None,
+    num_classes: int | None = None,
+    weights_key: str | None = None,
+) -> SiTWeights:
     """Read SiT, SiT+REPA and DMF's SiT files: raw or wrapped, with prefixes, legacy names, projectors, learned variance.
 
     Args:
         path: .pt, .pth, .ckpt or .safetensors.
         num_heads: attention heads, where the width is none of the published ones.
         input_size: side of the latent, only for a file without pos_embed.
+        num_classes: classes without the null class, for a file that does not tell whether it has one.
+        weights_key: which of a file's weights to take, for a file that holds several; an average if not given.
 
     Raises:
         FileNotFoundError: no such file.
         ValueError: damaged, more than tensors and plain values, or not a SiT's weights; the message lists what does not fit.
     """
-    notes: list[str] = []
-    state = unprefixed(unwrapped(read_file(path), path, notes), path, notes)
+    content = read_file(path)
+    state, notes = pick_state(content, path, anchor=SHAPED_BY[0], weights_key=weights_key)
+    state = unprefixed(state, path, notes)
     state = modern_names(state, path, notes)
     dropped = [key for key in state if TRAINING_ONLY.fullmatch(key)]
     if dropped:
@@ -65,6 +88,7 @@ def read_sit(path: str | Path, *, num_heads: int | None = None, input_size: int 
         notes.append(f"left out {len(dropped)} tensors used in training alone ({', '.join(families)})")
         state = {key: value for key, value in state.items() if key not in dropped}
     architecture = inferred(state, path, num_heads, input_size)
+    architecture |= class_table(state, path, num_classes, training_arguments(content), notes)
     learns_sigma = trim_learned_variance(state, architecture, path)
     if learns_sigma:
         notes.append("trimmed the learned variance off the last layer")
@@ -108,22 +132,6 @@ def read_file(path: str | Path) -> Any:
         raise ValueError(f"{path} is not a readable file of weights ({type(error).__name__}): damaged or cut short?") from error
 
 
-def unwrapped(content: Any, path: str | Path, notes: list[str]) -> dict[str, Tensor]:
-    """The state dict inside what a training script saved."""
-    if not isinstance(content, Mapping) or not content:
-        raise ValueError(f"{path} holds no state dict but {type(content).__name__}")
-    if all(isinstance(value, Tensor) for value in content.values()):
-        return dict(content)
-    names = [name for name in WRAPPERS if isinstance(content.get(name), Mapping) and content[name]]
-    if not names:
-        raise ValueError(
-            f"{path} holds no weights: expected a state dict or one of {list(WRAPPERS)}, got {sorted(map(str, content))}"
-        )
-    others = [str(key) for key in content if key != names[0]]
-    notes.append(f"took {names[0]!r} of the file" + (f", not {', '.join(map(repr, others))}" if others else ""))
-    return unwrapped(content[names[0]], path, notes)
-
-
 def unprefixed(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:
     """Without the prefixes that every key shares (counters of averages apart), and without torch.compile's anywhere."""
     renamed = {key: key.replace("_orig_mod.", "") for key in state}
@@ -143,13 +151,14 @@ def unprefixed(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> 
 
 
 def modern_names(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:
-    """REPA's first files: decoder_blocks.j follows the last of blocks."""
+    """REPA's first files: decoder_blocks.j follows the last of blocks; DMF's norms call their weight scale."""
     numbers = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
     first = max(numbers, default=-1) + 1
     renamed = {key: re.sub(r"^decoder_blocks\.(\d+)\.", lambda match: f"blocks.{first + int(match[1])}.", key) for key in state}
     if any(key != new for key, new in renamed.items()):
         notes.append(f"renamed decoder_blocks.0 ... to blocks.{first} ...")
-    return {renamed[key]: value for key, value in state.items()}
+    named = {renamed[key]: value for key, value in state.items()}
+    return {re.sub(r"\.([qk])_norm\.scale$", r".\1_norm.weight", key): value for key, value in named.items()}
 
 
 def inferred(
@@ -164,9 +173,8 @@ def inferred(
             f"got {[list(shape) or 'none' for shape in shapes.values()]} among keys such as {sorted(state)[:5]}"
         )
     width, channels, patch, _ = patches
-    table, position = state.get("y_embedder.embedding_table.weight"), state.get("pos_embed")
-    if num_heads is None and width not in HEADS:
-        raise ValueError(f"{path} is {width} wide, none of the published widths {sorted(HEADS)}: give num_heads")
+    position = state.get("pos_embed")
+    num_heads = heads_of(state, path, width, num_heads)
     if position is None and input_size is None:
         raise ValueError(
             f"{path} has no pos_embed, which would tell the size of its latents: give input_size, 32 at 256, 64 at 512"
@@ -181,11 +189,93 @@ def inferred(
         "in_channels": channels,
         "hidden_size": width,
         "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
-        "num_heads": num_heads or HEADS[width],
+        "num_heads": num_heads,
         "mlp_ratio": mlp[0] / width,
-        "num_classes": 0 if table is None else len(table) - 1,
         "time_scale": 1.0,
+        "qk_norm": qk_norm_of(state),
     }
+
+
+def heads_of(state: Mapping[str, Tensor], path: str | Path, width: int, given: int | None) -> int:
+    """The number of attention heads: by the norm of a head's queries, the given number, or the published one."""
+    norm = state.get("blocks.0.attn.q_norm.weight")
+    if norm is None:
+        if given is None and width not in HEADS:
+            raise ValueError(f"{path} is {width} wide, none of the published widths {sorted(HEADS)}: give num_heads")
+        return HEADS[width] if given is None else given
+    heads = width // max(1, norm.numel())
+    if given not in (None, heads):
+        raise ValueError(f"{path} normalises queries of {norm.numel()} numbers, which makes {heads} heads, not {given}")
+    return heads
+
+
+def qk_norm_of(state: Mapping[str, Tensor]) -> str:
+    """SiT's argument qk_norm: a LayerNorm has a bias, an RMS norm has none."""
+    if "blocks.0.attn.q_norm.weight" not in state:
+        return "none"
+    return "layer" if "blocks.0.attn.q_norm.bias" in state else "rms"
+
+
+def training_arguments(content: Any, depth: int = 4) -> dict[str, Any]:
+    """The plain values that a training script saved beside the weights, by name; of equal names the outermost one."""
+    if isinstance(content, argparse.Namespace):
+        content = vars(content)
+    if not isinstance(content, Mapping) or not depth:
+        return {}
+    found: dict[str, Any] = {}
+    for value in content.values():
+        found |= training_arguments(value, depth - 1)
+    return found | {name: value for name, value in content.items() if isinstance(value, bool | int | float)}
+
+
+def class_table(
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    num_classes: int | None,
+    arguments: Mapping[str, Any],
+    notes: list[str],
+) -> dict[str, Any]:
+    """SiT's arguments num_classes and null_class: whether the table's last row is a class or the null class.
+
+    Args:
+        state: a SiT's tensors.
+        path: the file, for messages.
+        num_classes: classes without the null class; None for what the file says.
+        arguments: `training_arguments` of the file.
+        notes: takes what was decided, and by what.
+
+    Raises:
+        ValueError: a number of classes that does not fit the table, or a table that may be meant either way.
+    """
+    table = state.get("y_embedder.embedding_table.weight")
+    if table is None:
+        if num_classes:
+            raise ValueError(f"{path} has no table of classes: leave num_classes out")
+        return {"num_classes": 0, "null_class": True}
+    rows = len(table)
+    said = next((arguments[name] for name in CLASSES if name in arguments), None)
+    dropout = next((arguments[name] for name in DROPOUTS if name in arguments), None)
+    classes, why = num_classes, "as given"
+    if classes is None and said is not None:
+        classes, why = said, "as its arguments say"
+    if classes is None and dropout is not None:
+        classes, why = (rows - 1 if dropout > 0 else rows), f"as its label dropout of {dropout:g} says"
+    if classes is None and rows in ROUND_NUMBERS:
+        raise ValueError(
+            f"{path} has a table of {rows} classes and does not say whether the last is the null class: give num_classes, "
+            f"{rows} if it was trained without dropped labels (then it cannot be guided), {rows - 1} if with"
+        )
+    if classes is None:
+        classes, why = rows - 1, "as usual"
+    if rows not in (classes, classes + 1):
+        raise ValueError(
+            f"{path} has a table of {rows} rows, which {classes} classes ({why}) do not fit: give num_classes, "
+            f"{rows - 1} with a null class, {rows} without"
+        )
+    has_null = rows == classes + 1
+    end = f"row {classes} is the null class" if has_null else "no null class, so that it cannot be guided"
+    notes.append(f"{classes} classes {why}, {end}")
+    return {"num_classes": classes, "null_class": has_null}
 
 
 def trim_learned_variance(state: dict[str, Tensor], architecture: Mapping[str, Any], path: str | Path) -> bool:

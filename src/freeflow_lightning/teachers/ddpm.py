@@ -186,7 +186,8 @@ class DDPMTeacher(PathTeacher):
         checkpoint: the network's weights, a .safetensors file or a state dict; the network as it is if not given.
         whole_steps: round k, for a network that looks it up in a table.
         t_max: highest t at which the network is asked. An epsilon network's data is its state times 1 / sqrt(abar) (157 at
-            the end of DiT's schedule), which multiplies its error and the student's steps too: 0.97 brings it to 32.
+            the end of DiT's schedule), which multiplies its error too: 0.97 brings it to 32.
+        weights_key: which of the file's weights to take, where it holds several networks.
 
     >>> class Zero(nn.Module):  # no noise anywhere: the state is the data, u = x / (1 - t)
     ...     def forward(self, y, k, condition):
@@ -206,11 +207,12 @@ class DDPMTeacher(PathTeacher):
         checkpoint: str | Path | None = None,
         whole_steps: bool = False,
         t_max: float = 1.0,
+        weights_key: str | None = None,
     ) -> None:
         if prediction not in DDPM_PREDICTIONS:
             raise ValueError(f"unknown prediction {prediction!r}: expected one of {sorted(DDPM_PREDICTIONS)}")
         if checkpoint is not None:
-            load_weights(network, checkpoint)
+            load_weights(network, checkpoint, weights_key)
         net = FirstChannels(network) if learned_variance else network
         path = DiscretePath(schedule.abars(), whole_steps, t_max)
         super().__init__(net, path, DDPM_PREDICTIONS[prediction], sample_shape, num_classes)

@@ -98,6 +98,7 @@ class EDMTeacher(Teacher):
         sigma_max: highest sigma.
         data_scale: the states are this many times EDM's data; 2 gives EDM2's latents (sigma_data 0.5) unit variance, for
             which the paper's laws of delta and r were chosen.
+        weights_key: which of the files' weights to take, where they hold several networks.
 
     >>> import torch
     >>> class Zero(nn.Module):
@@ -120,13 +121,14 @@ class EDMTeacher(Teacher):
         sigma_min: float = 0.002,
         sigma_max: float = 80.0,
         data_scale: float = 1.0,
+        weights_key: str | None = None,
     ) -> None:
         super().__init__()
         if guide is None and guide_checkpoint is not None:
             raise ValueError("guide_checkpoint is given without guide: name the guiding network's class")
         for net, path in ((network, checkpoint), (guide, guide_checkpoint)):
             if net is not None and path is not None:
-                load_weights(net, path)
+                load_weights(net, path, weights_key)
                 check_facts(path, sigma_data)
         settings = (num_classes, sigma_data, sigma_min, sigma_max, data_scale)
         self.function = EDMVelocity(network, *settings)

@@ -91,6 +91,8 @@ class SiTTeacher(Teacher):
         cfg_channels: guide only so many of the first channels, 3 as the samplers of SiT and DiT do; None guides all.
         num_heads: attention heads of a width that was never published.
         input_size: side of the latents, for a file without position embedding.
+        num_classes: classes without the null class, for a file that does not tell whether its table has one.
+        weights_key: which of a file's weights to take, such as "ema" or "state_dict.ema", where it holds several networks.
 
     >>> SiTTeacher("embedded:digits").sample_shape
     (1, 8, 8)
@@ -109,18 +111,28 @@ class SiTTeacher(Teacher):
         cfg_channels: int | None = None,
         num_heads: int | None = None,
         input_size: int | None = None,
+        num_classes: int | None = None,
+        weights_key: str | None = None,
     ) -> None:
         super().__init__()
         path = located(checkpoint, repo_id, filename, revision, cache_dir, offline)
         self.notes: tuple[str, ...] = ()
         if is_own(path):
-            if num_heads is not None or input_size is not None:
-                raise ValueError(f"{path} carries its architecture: leave num_heads and input_size out")
+            if not all(option is None for option in (num_heads, input_size, num_classes, weights_key)):
+                raise ValueError(
+                    f"{path} carries its architecture: leave num_heads, input_size, num_classes and weights_key out"
+                )
             self.function = load_sit(path)
             if convention not in ("auto", self.function.convention):
                 raise ValueError(f"{path} holds a {self.function.convention!r} network, not {convention!r}; use 'auto'")
         else:
-            read = read_sit(path, num_heads=num_heads, input_size=input_size)
+            read = read_sit(
+                path,
+                num_heads=num_heads,
+                input_size=input_size,
+                num_classes=num_classes,
+                weights_key=weights_key,
+            )
             self.function, self.notes = load_foreign(read, path, convention)
             if vae is None:
                 self.notes += ("no vae: pictures show the samples as they are",)
@@ -135,6 +147,14 @@ class SiTTeacher(Teacher):
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
+
+    def null_condition(self, condition: Any) -> Any:
+        if self.num_classes and not self.function.net.null_class:
+            raise ValueError(
+                "these weights have no null class, so they cannot be guided: set guidance_range to [1, 1] and "
+                "evaluation_guidance to 1"
+            )
+        return super().null_condition(condition)
 
     def backbone(self) -> nn.Module:
         return self.function
