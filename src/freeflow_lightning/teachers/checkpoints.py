@@ -13,7 +13,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from freeflow_lightning.nets import SIZES, SiT
+from freeflow_lightning.nets import SIZES, SiT, position_table
 from freeflow_lightning.teachers.weights import pick_state
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
@@ -313,7 +313,8 @@ def fitted(
     taken = {key: value for key, value in state.items() if key in expected}
     if "pos_embed" not in taken:
         notes.append("computed the position embedding, which the file does not hold")
-        taken["pos_embed"] = SiT(**{**architecture, "depth": 0}).pos_embed.detach()
+        side = architecture["input_size"] // architecture["patch_size"]
+        taken["pos_embed"] = position_table(architecture["hidden_size"], side)
     faults = [f"missing: {key}" for key in expected.keys() - taken.keys()]
     for key, value in taken.items():
         if value.shape != expected[key].shape:
