@@ -2,15 +2,9 @@
 
 from freeflow_lightning.flow.checks import check_counts, check_numbers, check_pairs, check_shapes
 from freeflow_lightning.flow.condition import apply, join, take
+from freeflow_lightning.flow.derivative import CentralDifference, Derivative, ExactJVP, ForwardDifference
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
-from freeflow_lightning.flow.flow_map import (
-    AverageVelocity,
-    CentralDifference,
-    Derivative,
-    ExactJVP,
-    ForwardDifference,
-    flow_map,
-)
+from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, flow_map
 from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
@@ -38,6 +32,7 @@ __all__ = [
     "ForwardDifference",
     "LogitNormal",
     "TimeDistribution",
+    "TwoTimeVelocity",
     "Uniform",
     "Velocity",
     "WithAtom",

@@ -7,8 +7,9 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.checks import check_counts
+from freeflow_lightning.flow.derivative import Derivative, ExactJVP
 from freeflow_lightning.flow.distributions import floor_to_grid
-from freeflow_lightning.flow.flow_map import AverageVelocity, Derivative, ExactJVP, flow_map
+from freeflow_lightning.flow.flow_map import AverageVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand, to_noisier
 from freeflow_lightning.flow.solver import EVALUATIONS, Rule, Velocity, one_step_rule
 from freeflow_lightning.objectives.residual import Residual, residual

@@ -1,0 +1,218 @@
+"""The derivative of an average velocity F(x, t, delta) along one line, in one of three ways."""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from freeflow_lightning.flow.checks import check_numbers
+from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity
+from freeflow_lightning.flow.interpolant import expand
+
+Point = tuple[Tensor, Tensor, Tensor]
+"""A place (x, t, delta) where F is asked: [B, ...], [B] and [B] with 0 <= delta <= t <= 1."""
+Tangent = tuple[Tensor | None, float, float]
+"""The rates at which x [B, ...] (None: x is held), t and delta move along a line."""
+ALONG_DELTA: Tangent = (None, 0.0, 1.0)
+"""x and t are held: the partial derivative dF/d(delta) = -dF/ds of the Lagrangian forms."""
+
+
+class Derivative(ABC):
+    """A way to differentiate F along a line; called, it gives the partial derivative in delta."""
+
+    evaluations = 2
+    """Evaluations of F that one derivative costs, at most; dual numbers count twice."""
+
+    @abstractmethod
+    def along(
+        self,
+        F: TwoTimeVelocity,
+        point: Point,
+        tangent: Tangent,
+        output: Tensor | None = None,
+    ) -> Tensor:
+        """(tangent . grad) F at the point, [B, ...], a constant: no gradient flows through it.
+
+        `output` is F at the point where the caller has it in the precision that F is called with.
+        """
+
+    def __call__(
+        self,
+        F: AverageVelocity,
+        z: Tensor,
+        delta: Tensor,
+        output: Tensor | None = None,
+    ) -> Tensor:
+        """dF/d(delta) [B, ...] of F(z, delta) at z [B, ...] and delta [B] in [0, 1]."""
+        point = (z, torch.ones_like(delta), delta)
+        return self.along(lambda x, t, delta: F(x, delta), point, ALONG_DELTA, output)
+
+
+@dataclass(frozen=True)
+class ExactJVP(Derivative):
+    """The exact derivative by forward-mode differentiation (App. A.1, the continuous objective).
+
+    Dual numbers with gradients off and the math attention kernel, because the fused kernels have no
+    forward-mode rule.
+
+    >>> ExactJVP()(lambda z, delta: z * delta[:, None] ** 2, torch.ones(1, 1), torch.tensor([3.0]))
+    tensor([[6.]])
+    """
+
+    @torch.no_grad()
+    def along(
+        self,
+        F: TwoTimeVelocity,
+        point: Point,
+        tangent: Tangent,
+        output: Tensor | None = None,
+    ) -> Tensor:
+        return self.attached(F, point, tangent)[1]
+
+    def attached(self, F: TwoTimeVelocity, point: Point, tangent: Tangent) -> tuple[Tensor, Tensor]:
+        """F and its derivative [B,...], both on the graph where gradients are on."""
+        with (
+            forward_ad.dual_level(),
+            sdpa_kernel(SDPBackend.MATH),
+            torch.compiler.set_stance("force_eager"),
+        ):
+            try:
+                dual = forward_ad.unpack_dual(F(*_dual(point, tangent)))
+            except (NotImplementedError, RuntimeError) as error:
+                if "forward AD" not in str(error) and "jvp" not in str(error):
+                    raise
+                raise RuntimeError(
+                    "the exact derivative meets an operation without a forward-mode rule "
+                    f"({str(error).splitlines()[0]}): use CentralDifference or DiscretePrediction, "
+                    "or a network whose attention is scaled_dot_product_attention"
+                ) from error
+        if dual.tangent is None:
+            raise RuntimeError(
+                "the exact derivative got no tangent: the network ignores delta or detaches it; "
+                "use CentralDifference or DiscretePrediction, or let delta reach the output"
+            )
+        return dual.primal, dual.tangent
+
+
+@dataclass(frozen=True)
+class CentralDifference(Derivative):
+    """(F(ahead by h) - F(behind by h)) / 2h, error O(h^2); one-sided at the ends of the line.
+
+    The line ends where 0 <= delta <= t <= 1 does. The network runs in float32 outside autocast: the
+    difference of two bfloat16 outputs is noise. Along a line on which t moves (Eulerian forms), a
+    network that embeds 1000 t turns by 1000 h radians: use another form for such a network.
+
+    Args:
+        h: half width, in (0, 0.5]; the default's error is 4e-4 of the derivative in delta
+            (tools/precision_table.py).
+
+    >>> square = lambda z, delta: z * delta[:, None] ** 2
+    >>> CentralDifference(0.25)(square, torch.ones(1, 1), torch.tensor([0.5]))
+    tensor([[1.]])
+    """
+
+    h: float = 5e-3
+
+    def __post_init__(self) -> None:
+        check_numbers(0, 0.5, without_low=True, h=self.h)
+
+    @torch.no_grad()
+    def along(
+        self,
+        F: TwoTimeVelocity,
+        point: Point,
+        tangent: Tangent,
+        output: Tensor | None = None,
+    ) -> Tensor:
+        ahead, behind = _room(self.h, point, tangent)
+        with _full_precision(point[0]):
+            upper = F(*_move(point, tangent, ahead))
+            lower = F(*_move(point, tangent, -behind))
+        return _quotient(upper, lower, ahead + behind)
+
+
+@dataclass(frozen=True)
+class ForwardDifference(Derivative):
+    """(F(ahead by h) - F) / h, error O(h); backward where the line ends within h.
+
+    One evaluation where F at the point is known and no autocast has rounded it, two otherwise. As
+    for CentralDifference, t must not move where the network embeds 1000 t.
+
+    Args:
+        h: width, in (0, 0.5]; the default's error is 2e-3 of the derivative in delta, the least of
+            all h (tools/precision_table.py).
+    """
+
+    h: float = 5e-3
+
+    def __post_init__(self) -> None:
+        check_numbers(0, 0.5, without_low=True, h=self.h)
+
+    @torch.no_grad()
+    def along(
+        self,
+        F: TwoTimeVelocity,
+        point: Point,
+        tangent: Tangent,
+        output: Tensor | None = None,
+    ) -> Tensor:
+        ahead, behind = _room(self.h, point, tangent)
+        step = torch.where(ahead >= behind, ahead, -behind)
+        known = output is not None and not torch.is_autocast_enabled(point[0].device.type)
+        with _full_precision(point[0]):
+            here = output if known and output is not None else F(*point)
+            return _quotient(F(*_move(point, tangent, step)), here, step)
+
+
+def _dual(point: Point, tangent: Tangent) -> Point:
+    """The point as dual numbers; what is held stays a plain tensor."""
+    (x, t, delta), (dx, dt, ddelta) = point, tangent
+    if dx is not None:
+        x = forward_ad.make_dual(x, dx.to(x.dtype))
+    if dt:
+        t = forward_ad.make_dual(t, torch.full_like(t, dt))
+    if ddelta:
+        delta = forward_ad.make_dual(delta, torch.full_like(delta, ddelta))
+    return x, t, delta
+
+
+def _move(point: Point, tangent: Tangent, step: Tensor) -> Point:
+    """The point that lies `step` [B] further along the line."""
+    (x, t, delta), (dx, dt, ddelta) = point, tangent
+    if dx is not None:
+        x = x + (expand(step, x) * dx).to(x.dtype)
+    t = t + dt * step
+    return x, t, torch.minimum(delta + ddelta * step, t)  # rounding would pass s = t - delta = 0
+
+
+def _room(h: float, point: Point, tangent: Tangent) -> tuple[Tensor, Tensor]:
+    """How far the line stays in 0 <= delta <= t <= 1 ahead and behind, at most h; [B] each."""
+    (_, t, delta), (_, dt, ddelta) = point, tangent
+    ahead = behind = torch.full_like(t, h)
+    for margin, shrinks in ((1 - t, dt), (delta, -ddelta), (t - delta, ddelta - dt)):
+        if shrinks > 0:
+            ahead = torch.minimum(ahead, margin / shrinks)
+        elif shrinks < 0:
+            behind = torch.minimum(behind, margin / -shrinks)
+    return ahead, behind
+
+
+def _full_precision(x: Tensor) -> torch.autocast:
+    return torch.autocast(x.device.type, enabled=False)
+
+
+def _quotient(one: Tensor, other: Tensor, distance: Tensor) -> Tensor:
+    """(one - other) / distance; 0, not 0 / 0, where the line has no length.
+
+    The map objectives' lines have none only where delta = 0, and delta multiplies the derivative.
+    """
+    if one.element_size() < 4:
+        raise ValueError(
+            f"a difference quotient of {str(one.dtype).removeprefix('torch.')} outputs is noise "
+            "several times its size: use ExactJVP or DiscretePrediction, or a precision with "
+            "float32 weights (32-true, bf16-mixed)"
+        )
+    return (one - other) / expand(torch.where(distance == 0, 1, distance), one)
