@@ -132,3 +132,43 @@ def test_lists_and_integers_become_float32():
 def test_impossible_mixtures_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         GaussianMixtureTeacher(**arguments)
+
+
+def test_posterior_has_the_mean_of_the_data_and_the_width_of_each_component():
+    x, t, label = batch()
+    mixture = teacher().posterior(x, t, label)
+    data, _ = posterior(x, 1 - t, t, label)
+    mean = (mixture.log_weights.exp()[..., None] * mixture.means).sum(1)
+    torch.testing.assert_close(mean, data, atol=1e-12, rtol=1e-12)
+    precision = 1 / STD**2 + ((1 - t) / t)[:, None] ** 2  # of the component and of x_t / (1 - t)
+    torch.testing.assert_close(mixture.stds, precision.rsqrt(), atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(mixture.log_weights.exp().sum(1), torch.ones_like(t))
+    absent = (label[:, None] != LABELS) & (label[:, None] != NULL)
+    assert torch.equal(mixture.log_weights == -math.inf, absent)
+
+
+def test_posterior_is_the_prior_mixture_at_the_prior_and_x_at_the_data():
+    x, t, _ = batch()
+    at_prior = teacher().posterior(x, torch.ones_like(t))
+    torch.testing.assert_close(at_prior.log_weights.exp(), WEIGHTS.expand(len(x), -1))
+    torch.testing.assert_close(at_prior.means, MEANS.expand(len(x), -1, -1))
+    torch.testing.assert_close(at_prior.stds, STD.expand(len(x), -1))
+    at_data = teacher().posterior(x, 0 * t)
+    torch.testing.assert_close(at_data.means, x[:, None].expand(-1, 3, -1))
+    assert (at_data.stds == 0).all()
+
+
+def test_posterior_samples_have_its_moments_row_by_row():
+    images = GaussianMixtureTeacher(MEANS.view(3, 1, 2, 1), STD, WEIGHTS, LABELS)
+    x, t, label = batch(5)
+    mixture = images.posterior(x.view(-1, 1, 2, 1), t, label)
+    assert mixture.means.shape == (5, 3, 1, 2, 1)
+    draws = mixture.sample(40_000, torch.Generator().manual_seed(0))
+    assert draws.shape == (40_000, 5, 1, 2, 1)
+    weights = mixture.log_weights.exp()
+    mean = torch.einsum("bk,bkchw->bchw", weights, mixture.means)
+    second = mixture.means.square() + mixture.stds.view(5, 3, 1, 1, 1) ** 2
+    torch.testing.assert_close(draws.mean(0), mean, atol=0.03, rtol=0)
+    torch.testing.assert_close(
+        draws.square().mean(0), torch.einsum("bk,bkchw->bchw", weights, second), atol=0.08, rtol=0.02
+    )

@@ -8,6 +8,7 @@ from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, f
 from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
 from freeflow_lightning.flow.schedules import alpha, confident_time
 from freeflow_lightning.flow.solver import (
     EVALUATIONS,
@@ -42,12 +43,15 @@ __all__ = [
     "check_numbers",
     "check_pairs",
     "check_shapes",
+    "bridge",
     "conditional_velocity",
     "confident_time",
     "euler",
     "expand",
     "floor_to_grid",
     "flow_map",
+    "glass",
+    "glass_transition",
     "guide",
     "guided_rows",
     "guided_velocity",
@@ -60,6 +64,7 @@ __all__ = [
     "join",
     "midpoint",
     "one_step_rule",
+    "renoise",
     "rk4",
     "solve",
     "stream_seed",

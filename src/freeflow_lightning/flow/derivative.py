@@ -73,7 +73,7 @@ class ExactJVP(Derivative):
         return self.attached(F, point, tangent)[1]
 
     def attached(self, F: TwoTimeVelocity, point: Point, tangent: Tangent) -> tuple[Tensor, Tensor]:
-        """F and its derivative [B,...], both on the graph where gradients are on."""
+        """F and its derivative [B, ...], both on the graph where gradients are on."""
         with (
             forward_ad.dual_level(),
             sdpa_kernel(SDPBackend.MATH),

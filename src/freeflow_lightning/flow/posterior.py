@@ -1,0 +1,120 @@
+"""The posterior p(x0 | x_t) of any velocity: its inner flow in closed form, and transitions that keep p_t.
+
+Given x0, a state x_t and a second noised copy y_s of x0 are independent Gaussian observations of it.
+Together they are one noised copy x* at a time t*, so one call of the velocity at (x*, t*) is enough:
+the marginal velocity u holds the velocity of every posterior (GLASS flows, arXiv 2509.25170).
+"""
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.flow.interpolant import expand, interpolate
+from freeflow_lightning.flow.solver import Velocity
+
+
+def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    r"""The inner velocity b(y, s; x, t) = E[x0 - e | y_s = y, x_t = x], y_s = (1 - s) x0 + s e (GLASS).
+
+    The flow dy = -b ds takes e ~ N(0, I) at s = 1 to x0 ~ p(x0 | x_t = x) at s = 0. With
+    $q = \sqrt{s^2 (1-t)^2 + t^2 (1-s)^2}$, its angle $\cos = s (1-t) / q$, $\sin = t (1-s) / q$ and
+    $d = s t + q$,
+
+    $$b = [\cos (x - (1-t) y) - t (1 - \sin) y + t u(x^*, t^*)] / d, \quad
+      x^* = (\cos s x + \sin t y) / d, \quad t^* = s t / d.$$
+
+    It is finite for all s and t: E[x0 | x_t] - y at s = 1, y at s = 0, u(y, s) at t = 1. Where q
+    vanishes within 8 roundings (s = t = 1 and s = t = 0), b = u(y, s), as if x_t told nothing. A
+    guided u gives a flow as well, but to no posterior of anything.
+
+    Args:
+        u: the velocity u(x, t), asked once.
+        y: inner states, [B, ...].
+        s: inner times in [0, 1], [B]; 1 is the inner noise.
+        x: the states that are conditioned on, [B, ...].
+        t: their times in [0, 1], [B].
+
+    >>> u = lambda x, t: x / (1 - 2 * t + 2 * t**2) * (1 - 2 * t)  # data are N(0, 1)
+    >>> glass(u, torch.ones(1), torch.ones(1), torch.ones(1), torch.tensor([0.5]))  # E[x0 | x_t] - y
+    tensor([0.])
+    """
+    q = torch.hypot(s * (1 - t), t * (1 - s))
+    tells = q > 8 * torch.finfo(q.dtype).eps
+    d = torch.where(tells, s * t + q, 1)
+    q = torch.where(tells, q, 1)
+    of_x = torch.where(tells, s * (1 - t) / (q * d), 0)
+    of_u = torch.where(tells, t / d, 1)
+    sin = torch.where(tells, t * (1 - s) / q, 1)
+
+    star = expand(of_x * s, x) * x + expand(of_u * sin, y) * y
+    velocity = u(star.to(x.dtype), of_u * s)
+    own = of_u * (1 - sin) + of_x * (1 - t)
+    return expand(of_x, x) * x - expand(own, y) * y + expand(of_u, y) * velocity
+
+
+def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
+    r"""The inner velocity w(y, s; x, t) = E[Y - e | y_s = y, x_t = x] of the step Y = (x0 - x_t) / t.
+
+    Here y_s = (1 - s) Y + s e (transition matching, arXiv 2601.09881): the flow dy = -w ds takes
+    N(0, I) at s = 1 to a Y with which x_t' = x_t + (t - t') Y keeps p_t'. The same two observations
+    as in `glass`, in another variable. With $p = \sqrt{(1-s)^2 + s^2 (1-t)^2}$,
+    $\cos = s (1-t) / p$, $\sin = (1-s) / p$ and $d = s t + p$,
+
+    $$w = [(\sin - t - (1-t) \cos) y - (1 - \cos) x + u(x^*, t^*)] / d, \quad
+      x^* = (\sin (t y + (1-s) x) + \cos s x) / d, \quad t^* = s t / d.$$
+
+    It is finite for all s and t: u(x, t) - y at s = 1, y at s = 0.
+
+    Args:
+        u: the velocity u(x, t), asked once.
+        y: inner states, [B, ...].
+        s: inner times in [0, 1], [B]; 1 is the inner noise.
+        x: the states that are stepped from, [B, ...].
+        t: their times in [0, 1], [B].
+
+    >>> half = torch.tensor([0.5])
+    >>> glass_transition(lambda x, t: -x, torch.ones(1), torch.ones(1), torch.ones(1), half)  # u - y
+    tensor([-2.])
+    """
+    p = torch.hypot(1 - s, s * (1 - t))
+    corner = p == 0  # s = t = 1: x_t is noise, and all of y is
+    p = torch.where(corner, 1, p)
+    cos = s * (1 - t) / p
+    sin = torch.where(corner, 1, (1 - s) / p)
+    d = s * t + torch.where(corner, 0, p)
+
+    star = expand(sin * t / d, y) * y + expand((sin * (1 - s) + cos * s) / d, x) * x
+    velocity = u(star.to(x.dtype), s * t / d)
+    own = (sin - t - (1 - t) * cos) / d
+    return expand(own, y) * y - expand((1 - cos) / d, x) * x + expand(1 / d, y) * velocity
+
+
+def renoise(x0: Tensor, n: Tensor, t: Tensor) -> Tensor:
+    """x_t = (1 - t) x0 + t n: to time t by noising a sample anew; x_t is p_t's if x0 is data.
+
+    Args:
+        x0: samples, [B, ...].
+        n: fresh N(0, I) noise, [B, ...].
+        t: times in [0, 1], [B].
+
+    >>> renoise(torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([0.25]))
+    tensor([[0.2500]])
+    """
+    return interpolate(x0, n, t)
+
+
+def bridge(x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """x_s = x_t + (t - s) Y with Y = (x0 - x_t) / t: along the straight line from x_t to x0.
+
+    It keeps p_s exactly if x0 is drawn from p(x0 | x_t): a transition without fresh noise.
+
+    Args:
+        x0: draws of p(x0 | x_t = x), [B, ...].
+        x: states at t, [B, ...].
+        t: their times in [0, 1], [B].
+        s: times in [0, t] to go to, [B].
+
+    >>> bridge(torch.zeros(1, 1), torch.ones(1, 1), torch.tensor([0.5]), torch.tensor([0.25]))
+    tensor([[0.5000]])
+    """
+    kept = torch.where(t > 0, s / t, 1)
+    return torch.lerp(x0, x, expand(kept, x).to(x.dtype))
