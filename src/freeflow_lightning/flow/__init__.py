@@ -4,39 +4,82 @@ from freeflow_lightning.flow.checks import check_counts, check_numbers, check_pa
 from freeflow_lightning.flow.condition import apply, join, take
 from freeflow_lightning.flow.derivative import CentralDifference, Derivative, ExactJVP, ForwardDifference
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
-from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, flow_map
+from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, flow_map, in_two_legs
 from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
 from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
-from freeflow_lightning.flow.schedules import alpha, confident_time
+from freeflow_lightning.flow.schedules import alpha, confident_time, tangent_share
 from freeflow_lightning.flow.solver import (
+    CHORD_RULES,
     EVALUATIONS,
     RULES,
     Velocity,
+    chord_rule,
     euler,
     heun,
+    implicit_midpoint,
     midpoint,
     one_step_rule,
     rk4,
+    rule_evaluations,
     solve,
     uniform_grid,
 )
+from freeflow_lightning.flow.states import (
+    DataStates,
+    Noised,
+    Prior,
+    Renoised,
+    States,
+    StudentPath,
+    TeacherPath,
+)
+from freeflow_lightning.flow.times import (
+    FromPrior,
+    Gap,
+    Grid,
+    PartOfPath,
+    SortedPair,
+    TimePair,
+    Times,
+    ToData,
+    UniformStart,
+    WithDiagonal,
+)
 
 __all__ = [
+    "CHORD_RULES",
     "EVALUATIONS",
     "RULES",
     "AverageVelocity",
     "CentralDifference",
+    "DataStates",
     "Derivative",
     "ExactJVP",
     "ForwardDifference",
+    "FromPrior",
+    "Gap",
+    "Grid",
     "LogitNormal",
+    "Noised",
+    "PartOfPath",
+    "Prior",
+    "Renoised",
+    "SortedPair",
+    "States",
+    "StudentPath",
+    "TeacherPath",
     "TimeDistribution",
+    "TimePair",
+    "Times",
+    "ToData",
     "TwoTimeVelocity",
     "Uniform",
+    "UniformStart",
     "Velocity",
     "WithAtom",
+    "WithDiagonal",
     "alpha",
     "apply",
     "check_counts",
@@ -44,6 +87,7 @@ __all__ = [
     "check_pairs",
     "check_shapes",
     "bridge",
+    "chord_rule",
     "conditional_velocity",
     "confident_time",
     "euler",
@@ -57,6 +101,8 @@ __all__ = [
     "guided_velocity",
     "heun",
     "host_generator",
+    "implicit_midpoint",
+    "in_two_legs",
     "indexed_generators",
     "indexed_noise",
     "interpolate",
@@ -66,9 +112,11 @@ __all__ = [
     "one_step_rule",
     "renoise",
     "rk4",
+    "rule_evaluations",
     "solve",
     "stream_seed",
     "take",
+    "tangent_share",
     "to_noisier",
     "training_generator",
     "uniform_grid",

@@ -22,3 +22,33 @@ def flow_map(z: Tensor, F: Tensor, delta: Tensor) -> Tensor:
     tensor([[0.5000]])
     """
     return z + expand(delta, z) * F
+
+
+def in_two_legs(
+    F: TwoTimeVelocity,
+    first: Tensor,
+    x: Tensor,
+    t: Tensor,
+    delta: Tensor,
+    share: Tensor,
+) -> Tensor:
+    """g v + (1 - g) F(x_m, m, s - m): the average velocity over delta of a way in two legs (semigroup).
+
+    The first leg lasts g delta at the average velocity v, to x_m at m = t - g delta; F maps the rest.
+
+    Args:
+        F: the average velocity F(x, t, delta).
+        first: v, [B, ...].
+        x: states at t, [B, ...].
+        t: start times in [0, 1], [B].
+        delta: durations in [0, t] of both legs together, [B].
+        share: g in [0, 1], [B].
+
+    >>> import torch
+    >>> one, half = torch.ones(1, 1), torch.tensor([0.5])
+    >>> in_two_legs(lambda x, t, delta: x, 2 * one, one, half, half, half)  # x_m = 1.5
+    tensor([[1.7500]])
+    """
+    step = share * delta
+    rest = F(flow_map(x, first, step), t - step, delta - step)
+    return expand(share, x) * first + expand(1 - share, x) * rest

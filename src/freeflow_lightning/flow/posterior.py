@@ -117,4 +117,4 @@ def bridge(x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     tensor([[0.5000]])
     """
     kept = torch.where(t > 0, s / t, 1)
-    return torch.lerp(x0, x, expand(kept, x).to(x.dtype))
+    return expand(kept, x) * x + expand(1 - kept, x) * x0

@@ -36,3 +36,12 @@ def alpha(
         check_numbers(0, without_low=True, decay_steps=decay_steps)
     ramp = (step - delay_steps) / warmup_steps if warmup_steps > 0 else float(step >= delay_steps)
     return reference * min(max(ramp, 0.0), 1.0) / math.sqrt(max(step / decay_steps, 1.0))
+
+
+def tangent_share(step: int, *, warmup_steps: int = 10_000, most: float = 1.0) -> float:
+    """r(n): linear from 0 to `most` over the warmup of a tangent (sCD; AYF-EMD stops at 0.99).
+
+    >>> tangent_share(2500), tangent_share(20_000, most=0.99)
+    (0.25, 0.99)
+    """
+    return most * min(1.0, step / warmup_steps) if warmup_steps > 0 else most

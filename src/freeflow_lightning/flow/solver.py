@@ -13,6 +13,8 @@ Velocity = Callable[[Tensor, Tensor], Tensor]
 """u(x, t): [B, ...] and [B] to [B, ...]."""
 Rule = Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
 """Mean velocity of one step: (velocity, x at t, t, t_next) to [B, ...]; x_next = x + (t - t_next) * mean velocity."""
+ChordRule = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]
+"""Mean velocity of a step of known end: (velocity, x at t, x at t_next, t, t_next) to [B, ...]."""
 
 
 def euler(velocity: Velocity, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
@@ -43,8 +45,20 @@ def rk4(velocity: Velocity, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
     return (k1 + 2 * k2 + 2 * k3 + k4) / 6
 
 
+def implicit_midpoint(
+    velocity: Velocity,
+    x: Tensor,
+    x_next: Tensor,
+    t: Tensor,
+    t_next: Tensor,
+) -> Tensor:
+    """u at the middle of the chord from x to x_next. Order 2 where x_next is the end, one evaluation."""
+    return velocity((x + x_next) / 2, (t + t_next) / 2)
+
+
 RULES: dict[str, Rule] = {"euler": euler, "heun": heun, "midpoint": midpoint, "rk4": rk4}
-EVALUATIONS: dict[str, int] = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
+CHORD_RULES: dict[str, ChordRule] = {"implicit_midpoint": implicit_midpoint}
+EVALUATIONS: dict[str, int] = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "implicit_midpoint": 1}
 """Velocity evaluations per step of each rule."""
 
 
@@ -55,6 +69,26 @@ def one_step_rule(method: str | Rule) -> Rule:
     if method not in RULES:
         raise ValueError(f"unknown solver {method!r}: expected one of {sorted(RULES)} or a callable rule")
     return RULES[method]
+
+
+def chord_rule(method: str | Rule) -> ChordRule:
+    """Look a rule for steps of known end up by name; explicit rules fit, and ignore the end."""
+    if isinstance(method, str) and method in CHORD_RULES:
+        return CHORD_RULES[method]
+    if isinstance(method, str) and method not in RULES:
+        names = sorted([*RULES, *CHORD_RULES])
+        raise ValueError(f"unknown solver {method!r}: expected one of {names} or a callable rule")
+    rule = one_step_rule(method)
+    return lambda velocity, x, x_next, t, t_next: rule(velocity, x, t, t_next)
+
+
+def rule_evaluations(method: str | Rule) -> int:
+    """Velocity evaluations per step of a rule; a rule of one's own counts as one.
+
+    >>> rule_evaluations("heun"), rule_evaluations("implicit_midpoint")
+    (2, 1)
+    """
+    return EVALUATIONS[method] if isinstance(method, str) else 1
 
 
 def uniform_grid(steps: int) -> Tensor:

@@ -1,8 +1,19 @@
 """What is minimised: residuals of plain callables, and their balance (imports flow only)."""
 
 from freeflow_lightning.objectives.auxiliary import auxiliary
-from freeflow_lightning.objectives.balance import adaptive_lambda, decay, equalise, split
+from freeflow_lightning.objectives.balance import (
+    adaptive_lambda,
+    by_duration,
+    decay,
+    equalise,
+    normalise,
+    split,
+)
 from freeflow_lightning.objectives.correction import correction
+from freeflow_lightning.objectives.endpoint import Endpoint
+from freeflow_lightning.objectives.eulerian import Consistency, DiscreteEulerian, Eulerian
+from freeflow_lightning.objectives.lagrangian import DiscreteLagrangian, Lagrangian
+from freeflow_lightning.objectives.map_objective import MapObjective, anchor
 from freeflow_lightning.objectives.prediction import (
     ContinuousPrediction,
     DiscretePrediction,
@@ -11,18 +22,30 @@ from freeflow_lightning.objectives.prediction import (
     prediction,
 )
 from freeflow_lightning.objectives.residual import Residual, residual
+from freeflow_lightning.objectives.semigroup import Semigroup
 
 __all__ = [
+    "Consistency",
     "ContinuousPrediction",
+    "DiscreteEulerian",
+    "DiscreteLagrangian",
     "DiscretePrediction",
+    "Endpoint",
+    "Eulerian",
+    "Lagrangian",
+    "MapObjective",
     "Prediction",
     "Residual",
+    "Semigroup",
     "adaptive_lambda",
+    "anchor",
     "auxiliary",
+    "by_duration",
     "correction",
     "decay",
     "equalise",
     "in_confident_region",
+    "normalise",
     "prediction",
     "residual",
     "split",

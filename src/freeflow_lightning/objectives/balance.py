@@ -39,6 +39,32 @@ def equalise(residual: Residual, scale: Tensor) -> Residual:
     return residual._replace(error=residual.error / expand(scale, residual.error))
 
 
+def normalise(residual: Residual, c: float = 0.1) -> Residual:
+    """Delta <- Delta / (||Delta|| / sqrt(d) + c) per sample (AYF, sCD): bounded, at any dimension.
+
+    Args:
+        residual: a map's residual.
+        c: below which size an error counts by its size; the published 0.1.
+
+    >>> normalise(Residual(torch.ones(1, 2), torch.full((1, 2), 0.4))).error
+    tensor([[0.8000, 0.8000]])
+    """
+    return equalise(residual, residual.mean_square().sqrt() + c)
+
+
+def by_duration(residual: Residual, delta: Tensor) -> Residual:
+    """Delta <- delta Delta per sample: <f, Delta> in the place of <F, Delta>, as AYF publishes it.
+
+    Args:
+        residual: a map's residual, whose output is F.
+        delta: durations t - s, [B].
+
+    >>> by_duration(Residual(torch.ones(1, 1), torch.ones(1, 1)), torch.tensor([0.5])).error
+    tensor([[0.5000]])
+    """
+    return residual._replace(error=expand(delta, residual.error) * residual.error)
+
+
 def split(n: int, fraction: float) -> tuple[int, int]:
     """Cut a batch of n into prediction and correction rows (Table 6: 75 % and 25 %), at least one of each that is asked for.
 

@@ -1,0 +1,129 @@
+"""What every objective of a two-time map F(x, t, delta) has in common, and the anchor on its diagonal.
+
+F is the average velocity of the flow from t to s = t - delta: f(x, t, s) = x + (t - s) F. With a
+frozen teacher u each error here is 0 at its exact map at every x, whatever the law of the states.
+"""
+
+from abc import ABC, abstractmethod
+
+import torch
+from torch import Generator, Tensor
+
+from freeflow_lightning.flow.flow_map import TwoTimeVelocity
+from freeflow_lightning.flow.solver import Velocity
+from freeflow_lightning.objectives.residual import Residual, residual
+
+
+class MapObjective(ABC):
+    """One identity of the flow map, written as an error of F that is 0 where it holds."""
+
+    @abstractmethod
+    def error(
+        self,
+        F: TwoTimeVelocity,
+        output: Tensor,
+        u: Velocity,
+        x: Tensor,
+        t: Tensor,
+        delta: Tensor,
+    ) -> Tensor:
+        """Delta [B, ...], a constant.
+
+        Args:
+            F: the student's average velocity F(x, t, delta), called without gradient.
+            output: F at (x, t, delta) where the caller has it, [B, ...].
+            u: the teacher's velocity u(x, t), guided or not.
+            x: states at t, [B, ...].
+            t: start times in [0, 1], [B].
+            delta: durations in [0, t], [B].
+        """
+
+    def residual(
+        self,
+        F: TwoTimeVelocity,
+        u: Velocity,
+        x: Tensor,
+        t: Tensor,
+        delta: Tensor,
+        *,
+        output: Tensor | None = None,
+    ) -> Residual:
+        """The output that carries the gradient, F(x, t, delta) if not given, and its error."""
+        output = F(x, t, delta) if output is None else output
+        return residual(output, self.error(F, output.detach(), u, x, t, delta))
+
+    def output_delta(self, t: Tensor, delta: Tensor) -> Tensor:
+        """The duration nearest to `delta` at which the form has an error, [B]."""
+        return delta
+
+    def drawn(self, n: int, generator: Generator) -> "MapObjective":
+        """The form with what it draws at random for a batch of n rows; itself where that is nothing."""
+        return self
+
+    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+        """Where the evaluations of F in `error` have an effect, bool [B]; elsewhere F may be 0."""
+        return torch.ones_like(delta, dtype=torch.bool)
+
+    @property
+    def needs_anchor(self) -> bool:
+        """Whether u is not in the error, so that `anchor` rows have to bring it."""
+        return False
+
+    @property
+    def closed_at_prior(self) -> bool:
+        """Whether states at t = 1 alone determine the map from there: F is asked nowhere else."""
+        return False
+
+    @property
+    def differentiates_time(self) -> bool:
+        """Whether t moves under a derivative: no difference of a network that embeds 1000 t."""
+        return False
+
+    @property
+    @abstractmethod
+    def subtracts_outputs(self) -> bool:
+        """Whether the error holds a difference of two evaluations of F, which dropout corrupts."""
+
+    @property
+    @abstractmethod
+    def student_evaluations(self) -> int:
+        """Evaluations of F per sample beside the one that carries the gradient, at most."""
+
+    @property
+    @abstractmethod
+    def teacher_evaluations(self) -> int:
+        """Evaluations of u per sample; guidance doubles each."""
+
+
+def share_of(step: Tensor, delta: Tensor) -> Tensor:
+    """The share of a way of length delta that a step takes: step / delta, and 1 where it ends the way.
+
+    >>> share_of(torch.tensor([0.25, 0.25, 0.0]), torch.tensor([0.5, 0.125, 0.0]))
+    tensor([0.5000, 1.0000, 1.0000])
+    """
+    return torch.where(delta > step, step / delta, 1)
+
+
+def anchor(
+    F: TwoTimeVelocity,
+    u: Velocity,
+    x: Tensor,
+    t: Tensor,
+    *,
+    output: Tensor | None = None,
+) -> Residual:
+    """F(x, t, 0) and F(x, t, 0) - u(x, t): the diagonal, where every map is the velocity itself.
+
+    Args:
+        F: the student's average velocity F(x, t, delta).
+        u: the teacher's velocity u(x, t).
+        x: states at t, [B, ...].
+        t: times in [0, 1], [B].
+        output: F(x, t, 0) where the caller has it already.
+
+    >>> anchor(lambda x, t, delta: x, lambda x, t: -x, torch.ones(1, 1), torch.ones(1)).error
+    tensor([[2.]])
+    """
+    output = F(x, t, torch.zeros_like(t)) if output is None else output
+    with torch.no_grad():
+        return residual(output, output - u(x, t))
