@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from freeflow_lightning.flow import alpha, confident_time
+from freeflow_lightning.flow import alpha, confident_time, tangent_share
 
 
 @pytest.mark.parametrize(("step", "t_c"), [(0, 1.0), (1, 0.9999), (2500, 0.75), (9999, 0.0001), (10_000, 0.0), (10**6, 0.0)])
@@ -34,3 +34,12 @@ def test_alpha_without_warmup_is_a_step_at_the_delay():
     values = [alpha(n, delay_steps=5, warmup_steps=0) for n in (4, 5, 6)]
     assert values == [0.0, 0.3, 0.3]
     assert alpha(0, delay_steps=0, warmup_steps=0) == 0.3
+
+
+@pytest.mark.parametrize(("step", "share"), [(0, 0.0), (2500, 0.2475), (10_000, 0.99), (10**6, 0.99)])
+def test_the_tangent_s_share_rises_and_stays(step, share):
+    assert tangent_share(step, most=0.99) == pytest.approx(share)
+
+
+def test_without_warmup_the_tangent_is_whole():
+    assert tangent_share(0, warmup_steps=0) == 1.0

@@ -3,7 +3,17 @@ import math
 import pytest
 import torch
 
-from freeflow_lightning.flow import EVALUATIONS, RULES, euler, heun, one_step_rule, solve, uniform_grid
+from freeflow_lightning.flow import (
+    EVALUATIONS,
+    RULES,
+    chord_rule,
+    euler,
+    heun,
+    one_step_rule,
+    rule_evaluations,
+    solve,
+    uniform_grid,
+)
 
 ORDERS = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4}
 M, S = 1.5, 0.4
@@ -151,3 +161,23 @@ def test_solving_keeps_the_precision_and_carries_no_gradient():
 def test_impossible_settings_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         solve(gaussian, noise(), **arguments)
+
+
+def test_a_chord_rule_is_an_implicit_rule_or_an_explicit_one_that_ignores_the_end():
+    x, end, t, t_next = torch.tensor([[2.0]]), torch.tensor([[6.0]]), torch.tensor([1.0]), torch.tensor([0.5])
+    u = lambda x, t: x * t[:, None]
+    assert chord_rule("implicit_midpoint")(u, x, end, t, t_next).item() == 3.0  # 4 * 0.75
+    for method in (*RULES, heun):
+        assert torch.equal(chord_rule(method)(u, x, end, t, t_next), one_step_rule(method)(u, x, t, t_next))
+
+
+def test_a_rule_that_needs_the_end_of_its_step_solves_no_ode():
+    with pytest.raises(ValueError, match="unknown solver 'implicit_midpoint'"):
+        solve(lambda x, t, c: x, noise(), method="implicit_midpoint")
+    with pytest.raises(ValueError, match=r"unknown solver 'adams'.*'implicit_midpoint'"):
+        chord_rule("adams")
+
+
+def test_evaluations_of_a_rule_of_ones_own_are_one():
+    assert {rule_evaluations(method) == EVALUATIONS[method] for method in EVALUATIONS} == {True}
+    assert rule_evaluations(heun) == 1

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from freeflow_lightning.objectives import Residual, adaptive_lambda, decay, split
+from freeflow_lightning.objectives import Residual, adaptive_lambda, by_duration, decay, normalise, split
 
 
 def example():
@@ -21,6 +21,28 @@ def test_decay_by_hand(k, expected):
 
 def test_the_paper_s_epsilon_is_the_default():
     assert decay(Residual(torch.zeros(1, 1), torch.tensor([[0.01]])), 1.0).error.item() == pytest.approx(0.01 / 2e-4)
+
+
+def test_normalised_errors_by_hand():
+    """||(3, 4)|| / sqrt(2) + 0.1."""
+    r = normalise(Residual(torch.zeros(1, 2), torch.tensor([[3.0, 4.0]])))
+    assert r.error[0].tolist() == pytest.approx([3 / (12.5**0.5 + 0.1), 4 / (12.5**0.5 + 0.1)])
+
+
+def test_normalised_errors_are_bounded_at_any_dimension():
+    for d in (2, 4096):
+        small, large = (normalise(Residual(torch.zeros(1, d), torch.full((1, d), e))) for e in (1e-3, 1e3))
+        assert large.mean_square().sqrt().item() == pytest.approx(1, abs=1e-3)
+        assert small.mean_square().sqrt().item() == pytest.approx(1e-3 / 0.101)
+
+
+def test_by_duration_is_the_gradient_of_the_map_f():
+    """<x + delta F, Delta> has delta <F, Delta>'s gradient in F."""
+    output, error, delta = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3), torch.rand(4)
+    (expected,) = torch.autograd.grad(((7 + delta[:, None] * output) * error).sum(), output)
+    weighted = by_duration(Residual(output, error), delta)
+    (value,) = torch.autograd.grad(weighted.surrogate().sum(), output)
+    torch.testing.assert_close(value, expected)
 
 
 def test_k_0_changes_nothing():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from freeflow_lightning.flow import EVALUATIONS, RULES, CentralDifference, ForwardDifference, floor_to_grid, heun, to_noisier
+from freeflow_lightning.flow import EVALUATIONS, CentralDifference, ForwardDifference, floor_to_grid, heun, to_noisier
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction, in_confident_region, prediction
 
 from .gaussian import M, S, batch, flow, teacher_velocity
@@ -17,6 +17,7 @@ FORMS = [
     DiscretePrediction(4, "euler"),
     DiscretePrediction(3, "midpoint"),
     DiscretePrediction(2, "rk4"),
+    DiscretePrediction(8, "implicit_midpoint"),
 ]
 
 
@@ -55,6 +56,27 @@ def test_exact_flow_map_has_a_continuous_residual_of_the_differences_order(deriv
     assert order(error, (20, 40, 80)) == pytest.approx(expected, abs=0.15)
 
 
+def test_the_implicit_midpoint_by_hand():
+    """N = 4, from delta_i = 0.25 to 0.5, F = 8 delta, u(x, t) = x t at the middle of f_i = 2.5 and f_{i+1} = 6."""
+    F = lambda z, delta: 8 * delta[:, None] + 0 * z
+    form = DiscretePrediction(4, "implicit_midpoint")
+    r = prediction(F, lambda x, t: x * t[:, None], torch.tensor([[2.0]]), torch.tensor([0.3]), form=form)
+    assert r.error.item() == pytest.approx((6 - 2.5) / 0.25 - 4.25 * 0.625)
+
+
+def test_a_student_at_the_fixed_point_of_the_implicit_midpoint_is_its_chain_of_steps():
+    """u = -x: f_{i+1} = f_i (1 - h / 2) / (1 + h / 2), off exp(-1) by O(h^2)."""
+    end = lambda n: ((1 - 0.5 / n) / (1 + 0.5 / n)) ** n
+    def error(n):
+        F = lambda z, delta: z * ((end(n) ** delta - 1) / delta)[:, None]
+        z, delta = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)
+        form = DiscretePrediction(n, "implicit_midpoint")
+        assert prediction(F, lambda x, t: -x, z, delta, form=form).error.abs().max() < 1e-12
+        return abs(end(n) - math.exp(-1))
+
+    assert math.log(error(16) / error(64)) / math.log(4) == pytest.approx(2, abs=0.05)
+
+
 # The h^2 term of the midpoint rule vanishes on a Gaussian, whose variance is quadratic in t.
 @pytest.mark.parametrize(("method", "expected"), [("euler", 1), ("heun", 2), ("midpoint", 3), ("rk4", 4)])
 def test_exact_flow_map_of_a_gaussian_has_a_discrete_residual_of_the_rules_order(method, expected):
@@ -64,7 +86,9 @@ def test_exact_flow_map_of_a_gaussian_has_a_discrete_residual_of_the_rules_order
     assert order(error, (64, 128, 256)) == pytest.approx(expected, abs=0.15)
 
 
-@pytest.mark.parametrize(("method", "expected"), [("euler", 1), ("heun", 2), ("midpoint", 2), ("rk4", 4)])
+@pytest.mark.parametrize(
+    ("method", "expected"), [("euler", 1), ("heun", 2), ("midpoint", 2), ("rk4", 4), ("implicit_midpoint", 2)]
+)
 def test_exact_flow_map_of_a_nonlinear_field_has_a_discrete_residual_of_the_rules_order(method, expected):
     z, _, delta = batch()
     half = torch.full_like(delta, 0.5)
@@ -198,7 +222,7 @@ def test_a_rule_of_ones_own_is_a_method():
     assert prediction(F, bend_velocity, z, delta, form=own).error.item() == (4 - 2.5) / 0.25 - (250 + 7.5 + 0.5)
 
 
-@pytest.mark.parametrize("method", RULES)
+@pytest.mark.parametrize("method", EVALUATIONS)
 def test_teacher_evaluations_are_the_rules(method):
     assert DiscretePrediction(8, method).teacher_evaluations == EVALUATIONS[method]
 
