@@ -1,4 +1,4 @@
-"""Posterior flows against the posterior of a mixture, which is a mixture that is known row by row."""
+"""Posterior flows against the posterior of a mixture, a mixture that is known row by row."""
 
 import math
 
@@ -180,7 +180,7 @@ def test_a_rollout_reaches_the_posterior(t):
     draws = solve(inner, e, steps=24, method="rk4")
     assert distance(draws, posterior) < CRITICAL
     mean = (posterior.log_weights.exp()[..., None] * posterior.means).sum(1)
-    assert distance(mean.expand(N, 1), posterior) > 0.3  # one point is what a deterministic map gives
+    assert distance(mean.expand(N, 1), posterior) > 0.3  # a deterministic map gives one point
 
 
 @pytest.mark.parametrize("t", [0.3, 0.6, 1.0])
@@ -213,7 +213,7 @@ def test_bridge_by_hand_and_at_its_ends():
 
 
 def test_gradients_reach_the_state_that_is_conditioned_on():
-    """Steering differentiates draws in x: the gradient is that of the posterior's inner velocity."""
+    """Steering differentiates draws in x: the gradient is that of the inner velocity."""
     y, s, x, t = batch(16)
     pull = lambda velocity: torch.func.grad(lambda x: velocity(x).sin().sum())(x)
     expected = pull(lambda x: by_force(y, s, x, t))

@@ -123,7 +123,7 @@ def test_near_the_prior_both_times_are_drawn_up():
 
 
 def test_impossible_laws_are_refused():
-    with pytest.raises(ValueError, match="at least one step"):
+    with pytest.raises(ValueError, match="steps to be an integer of at least 1"):
         Grid(0)
-    with pytest.raises(ValueError, match=r"probability in \[0, 1\]"):
+    with pytest.raises(ValueError, match="probability to be a finite number from 0 to 1"):
         WithDiagonal(SortedPair(), 1.5)

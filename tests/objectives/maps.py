@@ -1,4 +1,4 @@
-"""Exact maps F(x, t, delta) of two teachers, a wrong one, and the errors written out a second time."""
+"""Exact maps F(x, t, delta) of two teachers, a wrong one, and the errors written a second time."""
 
 import torch
 from torch import Tensor

@@ -57,16 +57,17 @@ def test_exact_flow_map_has_a_continuous_residual_of_the_differences_order(deriv
 
 
 def test_the_implicit_midpoint_by_hand():
-    """N = 4, from delta_i = 0.25 to 0.5, F = 8 delta, u(x, t) = x t at the middle of f_i = 2.5 and f_{i+1} = 6."""
+    """N = 4, from delta_i = 0.25 to 0.5, F = 8 delta, u(x, t) = x t at the middle of f_i = 2.5 and f_{i+1} = 4."""
     F = lambda z, delta: 8 * delta[:, None] + 0 * z
     form = DiscretePrediction(4, "implicit_midpoint")
     r = prediction(F, lambda x, t: x * t[:, None], torch.tensor([[2.0]]), torch.tensor([0.3]), form=form)
-    assert r.error.item() == pytest.approx((6 - 2.5) / 0.25 - 4.25 * 0.625)
+    assert r.error.item() == pytest.approx((4 - 2.5) / 0.25 - 3.25 * 0.625)
 
 
 def test_a_student_at_the_fixed_point_of_the_implicit_midpoint_is_its_chain_of_steps():
     """u = -x: f_{i+1} = f_i (1 - h / 2) / (1 + h / 2), off exp(-1) by O(h^2)."""
     end = lambda n: ((1 - 0.5 / n) / (1 + 0.5 / n)) ** n
+
     def error(n):
         F = lambda z, delta: z * ((end(n) ** delta - 1) / delta)[:, None]
         z, delta = torch.ones(1, 1, dtype=torch.float64), torch.tensor([0.6], dtype=torch.float64)

@@ -169,6 +169,4 @@ def test_posterior_samples_have_its_moments_row_by_row():
     mean = torch.einsum("bk,bkchw->bchw", weights, mixture.means)
     second = mixture.means.square() + mixture.stds.view(5, 3, 1, 1, 1) ** 2
     torch.testing.assert_close(draws.mean(0), mean, atol=0.03, rtol=0)
-    torch.testing.assert_close(
-        draws.square().mean(0), torch.einsum("bk,bkchw->bchw", weights, second), atol=0.08, rtol=0.02
-    )
+    torch.testing.assert_close(draws.square().mean(0), torch.einsum("bk,bkchw->bchw", weights, second), atol=0.08, rtol=0.02)

@@ -1,8 +1,8 @@
-"""The posterior p(x0 | x_t) of any velocity: its inner flow in closed form, and transitions that keep p_t.
+"""The posterior p(x0 | x_t) of any velocity: its inner flow, and transitions that keep p_t.
 
-Given x0, a state x_t and a second noised copy y_s of x0 are independent Gaussian observations of it.
-Together they are one noised copy x* at a time t*, so one call of the velocity at (x*, t*) is enough:
-the marginal velocity u holds the velocity of every posterior (GLASS flows, arXiv 2509.25170).
+Given x0, a state x_t and a second noised copy y_s of x0 are independent Gaussian observations of
+it. Together they are one noised copy x* at a time t*, so one call of the velocity at (x*, t*) is
+enough: the marginal velocity u holds that of every posterior (GLASS flows, arXiv 2509.25170).
 """
 
 import torch
@@ -13,9 +13,10 @@ from freeflow_lightning.flow.solver import Velocity
 
 
 def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    r"""The inner velocity b(y, s; x, t) = E[x0 - e | y_s = y, x_t = x], y_s = (1 - s) x0 + s e (GLASS).
+    r"""The inner velocity b(y, s; x, t) = E[x0 - e | y_s = y, x_t = x] of a posterior (GLASS).
 
-    The flow dy = -b ds takes e ~ N(0, I) at s = 1 to x0 ~ p(x0 | x_t = x) at s = 0. With
+    With y_s = (1 - s) x0 + s e, the flow dy = -b ds takes e ~ N(0, I) at s = 1 to
+    x0 ~ p(x0 | x_t = x) at s = 0. With
     $q = \sqrt{s^2 (1-t)^2 + t^2 (1-s)^2}$, its angle $\cos = s (1-t) / q$, $\sin = t (1-s) / q$ and
     $d = s t + q$,
 
@@ -34,7 +35,8 @@ def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
         t: their times in [0, 1], [B].
 
     >>> u = lambda x, t: x / (1 - 2 * t + 2 * t**2) * (1 - 2 * t)  # data are N(0, 1)
-    >>> glass(u, torch.ones(1), torch.ones(1), torch.ones(1), torch.tensor([0.5]))  # E[x0 | x_t] - y
+    >>> one = torch.ones(1)
+    >>> glass(u, one, one, one, torch.tensor([0.5]))  # E[x0 | x_t] - y
     tensor([0.])
     """
     q = torch.hypot(s * (1 - t), t * (1 - s))
@@ -52,7 +54,7 @@ def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
 
 def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
-    r"""The inner velocity w(y, s; x, t) = E[Y - e | y_s = y, x_t = x] of the step Y = (x0 - x_t) / t.
+    r"""The inner velocity w(y, s; x, t) = E[Y - e | y_s = y, x_t = x] of Y = (x0 - x_t) / t.
 
     Here y_s = (1 - s) Y + s e (transition matching, arXiv 2601.09881): the flow dy = -w ds takes
     N(0, I) at s = 1 to a Y with which x_t' = x_t + (t - t') Y keeps p_t'. The same two observations
@@ -71,8 +73,8 @@ def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) ->
         x: the states that are stepped from, [B, ...].
         t: their times in [0, 1], [B].
 
-    >>> half = torch.tensor([0.5])
-    >>> glass_transition(lambda x, t: -x, torch.ones(1), torch.ones(1), torch.ones(1), half)  # u - y
+    >>> one = torch.ones(1)
+    >>> glass_transition(lambda x, t: -x, one, one, one, torch.tensor([0.5]))  # u - y
     tensor([-2.])
     """
     p = torch.hypot(1 - s, s * (1 - t))

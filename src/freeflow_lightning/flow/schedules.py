@@ -44,4 +44,6 @@ def tangent_share(step: int, *, warmup_steps: int = 10_000, most: float = 1.0) -
     >>> tangent_share(2500), tangent_share(20_000, most=0.99)
     (0.25, 0.99)
     """
+    check_numbers(0, 1, most=most)
+    check_counts(0, warmup_steps=warmup_steps)
     return most * min(1.0, step / warmup_steps) if warmup_steps > 0 else most

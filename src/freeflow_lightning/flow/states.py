@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand
 from freeflow_lightning.flow.posterior import renoise
@@ -102,7 +103,7 @@ class StudentPath(States):
 
 @dataclass(frozen=True)
 class TeacherPath(States):
-    """x_t on the teacher's own path from z. No data, `steps` steps per path, which `per_path` share.
+    """x_t on the teacher's own path from z. No data, `steps` steps for `per_path` states.
 
     The successive states of one path are taken in falling order of t; each stretch has
     steps / per_path steps. With as many states as steps a state costs one step.
@@ -123,7 +124,8 @@ class TeacherPath(States):
 
     def __post_init__(self) -> None:
         one_step_rule(self.method)
-        if self.per_path < 1 or self.steps < 1 or self.steps % self.per_path:
+        check_counts(1, steps=self.steps, per_path=self.per_path)
+        if self.steps % self.per_path:
             raise ValueError(
                 f"expected steps in equal numbers between {self.per_path} states of a path, "
                 f"got {self.steps}: use a multiple of per_path"
@@ -136,7 +138,8 @@ class TeacherPath(States):
     @torch.no_grad()
     def draw(self, t: Tensor, F: TwoTimeVelocity, u: Velocity, z: Tensor, n: Tensor) -> Tensor:
         if len(t) != self.per_path * len(z):
-            raise ValueError(f"expected {self.per_path} times for each of {len(z)} paths, got {len(t)} times")
+            wanted = f"{self.per_path} times for each of {len(z)} paths"
+            raise ValueError(f"expected {wanted}, got {len(t)} times")
         falling, order = t.view(len(z), self.per_path).sort(1, descending=True)
         x, now, kept = z, torch.ones_like(falling[:, 0]), []
         for then in falling.unbind(1):
@@ -169,7 +172,7 @@ class Noised(States):
 
 @dataclass(frozen=True)
 class Renoised(Noised):
-    """x0 = f(z, 1, 0), the student's own sample, noised anew. No data, one evaluation of the student.
+    """x0 = f(z, 1, 0), the student's own sample, noised anew. No data, one evaluation of it.
 
     >>> half, z = torch.tensor([0.5]), torch.ones(1, 1)
     >>> Renoised().draw(half, lambda x, t, delta: x, lambda x, t: x, z, z)  # x0 = 2, n = 1

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from freeflow_lightning.flow.checks import check_counts, check_numbers
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform
 
 _MEANFLOW = LogitNormal(-0.4, 1.0)  # of both times, and TVM's of s
@@ -47,7 +48,7 @@ class TimePair(ABC):
 
     @property
     def to_data(self) -> bool:
-        """Whether every map ends at s = 0: such a student takes further steps by re-noising alone."""
+        """Whether every map ends at s = 0: such a student takes more steps by re-noising alone."""
         return False
 
     @abstractmethod
@@ -143,7 +144,7 @@ class UniformStart(TimePair):
 
 @dataclass(frozen=True)
 class Gap(TimePair):
-    """A law of delta, and a logit-normal law of s given s <= 1 - delta (TVM, whose laws are the defaults).
+    """A law of delta, and a logit-normal law of s given s <= 1 - delta; the defaults are TVM's.
 
     >>> times = Gap(Uniform(0.5, 0.5)).sample(1000, Generator().manual_seed(0))
     >>> bool((times.s <= 0.5).all())
@@ -163,7 +164,7 @@ class Gap(TimePair):
 
 @dataclass(frozen=True)
 class Grid(TimePair):
-    """Two different times of the uniform grid of N steps, every pair as likely: what chains of N take.
+    """Two different times of the uniform grid of N steps, every pair as likely: those of chains.
 
     >>> Grid(1).sample(2, Generator())
     Times(t=tensor([1., 1.]), delta=tensor([1., 1.]))
@@ -172,8 +173,7 @@ class Grid(TimePair):
     steps: int
 
     def __post_init__(self) -> None:
-        if self.steps < 1:
-            raise ValueError(f"expected a grid of at least one step, got {self.steps}")
+        check_counts(1, steps=self.steps)
 
     def sample(self, n: int, generator: Generator) -> Times:
         draw = {"generator": generator, "device": generator.device}
@@ -186,7 +186,7 @@ class Grid(TimePair):
 
 @dataclass(frozen=True)
 class WithDiagonal(TimePair):
-    """s = t with the given probability, where F is the velocity itself, and a draw of `pair` otherwise.
+    """s = t with the given probability, where F is the velocity itself; else a draw of `pair`.
 
     MeanFlow trains 75 % of its rows there; a student that starts as its teacher is right there from
     the first step, and a quarter is enough.
@@ -199,8 +199,7 @@ class WithDiagonal(TimePair):
     probability: float = 0.25
 
     def __post_init__(self) -> None:
-        if not 0 <= self.probability <= 1:
-            raise ValueError(f"expected a probability in [0, 1], got {self.probability}")
+        check_numbers(0, 1, probability=self.probability)
 
     @property
     def from_prior(self) -> bool:

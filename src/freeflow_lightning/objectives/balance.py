@@ -49,6 +49,7 @@ def normalise(residual: Residual, c: float = 0.1) -> Residual:
     >>> normalise(Residual(torch.ones(1, 2), torch.full((1, 2), 0.4))).error
     tensor([[0.8000, 0.8000]])
     """
+    check_numbers(0, without_low=True, c=c)
     return equalise(residual, residual.mean_square().sqrt() + c)
 
 

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity
 from freeflow_lightning.flow.interpolant import expand
 from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule, rule_evaluations
@@ -34,8 +35,7 @@ class Endpoint(MapObjective):
 
     def __post_init__(self) -> None:
         one_step_rule(self.method)
-        if self.steps < 1:
-            raise ValueError(f"expected at least one step of the teacher, got {self.steps}")
+        check_counts(1, steps=self.steps)
 
     @torch.no_grad()
     def error(

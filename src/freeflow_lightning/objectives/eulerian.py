@@ -1,10 +1,11 @@
-"""Eulerian forms: the start of the map moves along the teacher's path, and its end stays where it is."""
+"""Eulerian forms: the start of the map moves along the teacher's path, and its end is held."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_counts, check_numbers
 from freeflow_lightning.flow.derivative import Derivative, ExactJVP
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, in_two_legs
 from freeflow_lightning.flow.interpolant import expand
@@ -37,8 +38,7 @@ class Eulerian(MapObjective):
     tangent: float = 1.0
 
     def __post_init__(self) -> None:
-        if not 0 <= self.tangent <= 1:
-            raise ValueError(f"expected a share of the tangent in [0, 1], got {self.tangent}")
+        check_numbers(0, 1, tangent=self.tangent)
 
     @torch.no_grad()
     def error(
@@ -100,8 +100,7 @@ class DiscreteEulerian(MapObjective):
 
     def __post_init__(self) -> None:
         one_step_rule(self.method)
-        if not 0 < self.alpha <= 1:
-            raise ValueError(f"expected alpha in (0, 1], got {self.alpha}")
+        check_numbers(0, 1, without_low=True, alpha=self.alpha)
 
     @torch.no_grad()
     def error(
@@ -154,8 +153,7 @@ class Consistency(MapObjective):
 
     def __post_init__(self) -> None:
         one_step_rule(self.method)
-        if self.steps < 1:
-            raise ValueError(f"expected at least one step of the grid, got {self.steps}")
+        check_counts(1, steps=self.steps)
 
     @torch.no_grad()
     def error(

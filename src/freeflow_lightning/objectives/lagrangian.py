@@ -1,10 +1,11 @@
-"""Lagrangian forms: the end of the map moves, x and t are held, and its velocity meets the teacher's."""
+"""Lagrangian forms: the map's end moves, its start is held; its velocity meets the teacher's."""
 
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.derivative import ALONG_DELTA, Derivative, ExactJVP
 from freeflow_lightning.flow.distributions import floor_to_grid
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, flow_map
@@ -118,8 +119,7 @@ class DiscreteLagrangian(MapObjective):
 
     def __post_init__(self) -> None:
         chord_rule(self.method)
-        if self.steps < 1:
-            raise ValueError(f"expected at least one step from t to 0, got {self.steps}")
+        check_counts(1, steps=self.steps)
 
     def output_delta(self, t: Tensor, delta: Tensor) -> Tensor:
         part = torch.where(t > 0, delta / t, 0)

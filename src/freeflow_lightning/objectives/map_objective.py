@@ -1,4 +1,4 @@
-"""What every objective of a two-time map F(x, t, delta) has in common, and the anchor on its diagonal.
+"""What every objective of a two-time map F(x, t, delta) shares, and the anchor on its diagonal.
 
 F is the average velocity of the flow from t to s = t - delta: f(x, t, s) = x + (t - s) F. With a
 frozen teacher u each error here is 0 at its exact map at every x, whatever the law of the states.
@@ -57,7 +57,7 @@ class MapObjective(ABC):
         return delta
 
     def drawn(self, n: int, generator: Generator) -> "MapObjective":
-        """The form with what it draws at random for a batch of n rows; itself where that is nothing."""
+        """The form with what it draws at random for n rows; itself if that is nothing."""
         return self
 
     def moved(self, t: Tensor, delta: Tensor) -> Tensor:
@@ -96,7 +96,7 @@ class MapObjective(ABC):
 
 
 def share_of(step: Tensor, delta: Tensor) -> Tensor:
-    """The share of a way of length delta that a step takes: step / delta, and 1 where it ends the way.
+    """The share of a way of length delta that a step takes: step / delta, 1 where it ends the way.
 
     >>> share_of(torch.tensor([0.25, 0.25, 0.0]), torch.tensor([0.5, 0.125, 0.0]))
     tensor([0.5000, 1.0000, 1.0000])

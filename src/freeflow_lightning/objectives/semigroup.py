@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Generator, Tensor
 
+from freeflow_lightning.flow.checks import check_numbers
 from freeflow_lightning.flow.distributions import TimeDistribution
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, in_two_legs
 from freeflow_lightning.flow.solver import Velocity
@@ -30,6 +31,10 @@ class Semigroup(MapObjective):
 
     split: float | TimeDistribution | Tensor = 0.5
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.split, TimeDistribution | Tensor):
+            check_numbers(0, 1, split=self.split)
+
     def drawn(self, n: int, generator: Generator) -> "Semigroup":
         if not isinstance(self.split, TimeDistribution):
             return self
@@ -46,9 +51,8 @@ class Semigroup(MapObjective):
         delta: Tensor,
     ) -> Tensor:
         if isinstance(self.split, TimeDistribution):
-            raise ValueError(
-                f"expected a split that is drawn, got the law {self.split}: use the form that drawn(n, generator) returns"
-            )
+            law = f"expected a split that is drawn, got the law {self.split}"
+            raise ValueError(f"{law}: use the form that drawn(n, generator) returns")
         share = torch.as_tensor(self.split, dtype=t.dtype, device=t.device).expand_as(t)
         first = F(x, t, share * delta)
         return output - in_two_legs(F, first, x, t, delta, share)
