@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from freeflow_lightning.flow import CentralDifference, ExactJVP, ForwardDifference, flow_map, in_two_legs
+from freeflow_lightning.flow import CentralDifference, ExactJVP, ForwardDifference, average_two_legs, flow_map
 
 F = lambda z, delta: torch.sin(3 * delta)[:, None] * z + torch.exp(z * delta[:, None])
 exact = lambda z, delta: 3 * torch.cos(3 * delta)[:, None] * z + z * torch.exp(z * delta[:, None])
@@ -34,7 +34,7 @@ def test_two_legs_by_hand():
     """x = 2 at t = 0.8 for 0.5 in all: 0.3 of it at 3, then F = 10 t + delta + x at what is left."""
     F = lambda x, t, delta: x + (10 * t + delta)[:, None]
     x, t, delta, share = torch.tensor([[2.0]]), *torch.tensor([[0.8], [0.5], [0.3]])
-    value = in_two_legs(F, torch.tensor([[3.0]]), x, t, delta, share)
+    value = average_two_legs(F, torch.tensor([[3.0]]), x, t, delta, share)
     assert value.item() == pytest.approx(0.3 * 3 + 0.7 * (2.45 + 6.5 + 0.35))
 
 
@@ -42,7 +42,7 @@ def test_two_legs_at_a_constant_velocity_are_one():
     F = lambda x, t, delta: 0 * x + 3
     x, t, delta = torch.randn(4, 2), torch.ones(4), torch.rand(4)
     for share in (torch.zeros(4), torch.rand(4), torch.ones(4)):
-        torch.testing.assert_close(in_two_legs(F, F(x, t, delta), x, t, delta, share), F(x, t, delta))
+        torch.testing.assert_close(average_two_legs(F, F(x, t, delta), x, t, delta, share), F(x, t, delta))
 
 
 def test_exact_derivative_is_exact():

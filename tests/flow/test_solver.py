@@ -7,10 +7,10 @@ from freeflow_lightning.flow import (
     EVALUATIONS,
     RULES,
     chord_rule,
+    count_evaluations,
     euler,
     heun,
     one_step_rule,
-    rule_evaluations,
     solve,
     uniform_grid,
 )
@@ -179,5 +179,5 @@ def test_a_rule_that_needs_the_end_of_its_step_solves_no_ode():
 
 
 def test_evaluations_of_a_rule_of_ones_own_are_one():
-    assert {rule_evaluations(method) == EVALUATIONS[method] for method in EVALUATIONS} == {True}
-    assert rule_evaluations(heun) == 1
+    assert {count_evaluations(method) == EVALUATIONS[method] for method in EVALUATIONS} == {True}
+    assert count_evaluations(heun) == 1

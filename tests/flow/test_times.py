@@ -113,11 +113,11 @@ def test_the_diagonal_has_its_share_and_leaves_the_starts():
 
 def test_near_the_prior_both_times_are_drawn_up():
     times = draw(SortedPair(Uniform()))
-    near = times.near_prior(0.75)
+    near = times.move_to_prior(0.75)
     assert near.s.min() >= 0.75
     torch.testing.assert_close((near.s - 0.75) * 4, times.s, atol=1e-6, rtol=0)
-    assert torch.equal(times.near_prior(0.0).t, times.t)
-    prior = times.near_prior(1.0)
+    assert torch.equal(times.move_to_prior(0.0).t, times.t)
+    prior = times.move_to_prior(1.0)
     assert (prior.t == 1).all()
     assert (prior.delta == 0).all()
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from freeflow_lightning.objectives import Residual, adaptive_lambda, by_duration, decay, normalise, split
+from freeflow_lightning.objectives import Residual, adaptive_lambda, decay, normalise, split, weigh_by_duration
 
 
 def example():
@@ -40,7 +40,7 @@ def test_by_duration_is_the_gradient_of_the_map_f():
     """<x + delta F, Delta> has delta <F, Delta>'s gradient in F."""
     output, error, delta = torch.randn(4, 3, requires_grad=True), torch.randn(4, 3), torch.rand(4)
     (expected,) = torch.autograd.grad(((7 + delta[:, None] * output) * error).sum(), output)
-    weighted = by_duration(Residual(output, error), delta)
+    weighted = weigh_by_duration(Residual(output, error), delta)
     (value,) = torch.autograd.grad(weighted.surrogate().sum(), output)
     torch.testing.assert_close(value, expected)
 

@@ -415,9 +415,9 @@ def test_only_forms_that_subtract_outputs_say_so():
 
 def test_a_split_is_drawn_for_each_row():
     law = Semigroup(Uniform(0.1, 0.9))
-    with pytest.raises(ValueError, match=r"use the form that drawn\(n, generator\) returns"):
+    with pytest.raises(ValueError, match=r"use the form that prepare\(n, generator\) returns"):
         error(law, Small(), mixture_velocity, *batch())
-    form = law.drawn(64, torch.Generator().manual_seed(0))
+    form = law.prepare(64, torch.Generator().manual_seed(0))
     assert form.split.shape == (64,)
     expected = maps.semigroup(Small(), mixture_velocity, *batch(), g=1.0)
     x, t, delta = batch()
@@ -426,8 +426,8 @@ def test_a_split_is_drawn_for_each_row():
         expected = maps.semigroup(Small(), mixture_velocity, *one, g=form.split[row].double())
         value = error(form, Small(), mixture_velocity, x, t, delta)[row : row + 1]
         torch.testing.assert_close(value, expected, atol=1e-12, rtol=0)
-    assert Semigroup().drawn(64, torch.Generator()).split == 0.5
-    assert Eulerian().drawn(64, torch.Generator()) == Eulerian()
+    assert Semigroup().prepare(64, torch.Generator()).split == 0.5
+    assert Eulerian().prepare(64, torch.Generator()) == Eulerian()
 
 
 def test_the_tangent_s_share_scales_the_derivative_alone():
@@ -513,7 +513,7 @@ def trained_error(step_loss, steps=500, n=128):
 
 def surrogate(form, net, u, x, t, delta, g):
     delta = t if isinstance(form, Consistency) else form.output_delta(t, delta)
-    return form.drawn(len(t), g).residual(net, u, x, t, delta).surrogate().mean()
+    return form.prepare(len(t), g).residual(net, u, x, t, delta).surrogate().mean()
 
 
 @pytest.mark.slow

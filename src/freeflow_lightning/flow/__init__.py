@@ -4,7 +4,7 @@ from freeflow_lightning.flow.checks import check_counts, check_numbers, check_pa
 from freeflow_lightning.flow.condition import apply, join, take
 from freeflow_lightning.flow.derivative import CentralDifference, Derivative, ExactJVP, ForwardDifference
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
-from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, flow_map, in_two_legs
+from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, average_two_legs, flow_map
 from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
@@ -16,13 +16,13 @@ from freeflow_lightning.flow.solver import (
     RULES,
     Velocity,
     chord_rule,
+    count_evaluations,
     euler,
     heun,
     implicit_midpoint,
     midpoint,
     one_step_rule,
     rk4,
-    rule_evaluations,
     solve,
     uniform_grid,
 )
@@ -82,6 +82,7 @@ __all__ = [
     "WithDiagonal",
     "alpha",
     "apply",
+    "average_two_legs",
     "bridge",
     "check_counts",
     "check_numbers",
@@ -90,6 +91,7 @@ __all__ = [
     "chord_rule",
     "conditional_velocity",
     "confident_time",
+    "count_evaluations",
     "euler",
     "expand",
     "floor_to_grid",
@@ -102,7 +104,6 @@ __all__ = [
     "heun",
     "host_generator",
     "implicit_midpoint",
-    "in_two_legs",
     "indexed_generators",
     "indexed_noise",
     "interpolate",
@@ -112,7 +113,6 @@ __all__ = [
     "one_step_rule",
     "renoise",
     "rk4",
-    "rule_evaluations",
     "solve",
     "stream_seed",
     "take",

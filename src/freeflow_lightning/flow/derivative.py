@@ -127,7 +127,7 @@ class CentralDifference(Derivative):
         tangent: Tangent,
         output: Tensor | None = None,
     ) -> Tensor:
-        ahead, behind = _room(self.h, point, tangent)
+        ahead, behind = _measure_room(self.h, point, tangent)
         with _full_precision(point[0]):
             upper = F(*_move(point, tangent, ahead))
             lower = F(*_move(point, tangent, -behind))
@@ -159,7 +159,7 @@ class ForwardDifference(Derivative):
         tangent: Tangent,
         output: Tensor | None = None,
     ) -> Tensor:
-        ahead, behind = _room(self.h, point, tangent)
+        ahead, behind = _measure_room(self.h, point, tangent)
         step = torch.where(ahead >= behind, ahead, -behind)
         known = output is not None and not torch.is_autocast_enabled(point[0].device.type)
         with _full_precision(point[0]):
@@ -188,7 +188,7 @@ def _move(point: Point, tangent: Tangent, step: Tensor) -> Point:
     return x, t, torch.minimum(delta + ddelta * step, t)  # rounding would pass s = t - delta = 0
 
 
-def _room(h: float, point: Point, tangent: Tangent) -> tuple[Tensor, Tensor]:
+def _measure_room(h: float, point: Point, tangent: Tangent) -> tuple[Tensor, Tensor]:
     """How far the line stays in 0 <= delta <= t <= 1 ahead and behind, at most h; [B] each."""
     (_, t, delta), (_, dt, ddelta) = point, tangent
     ahead = behind = torch.full_like(t, h)

@@ -24,7 +24,7 @@ def flow_map(z: Tensor, F: Tensor, delta: Tensor) -> Tensor:
     return z + expand(delta, z) * F
 
 
-def in_two_legs(
+def average_two_legs(
     F: TwoTimeVelocity,
     first: Tensor,
     x: Tensor,
@@ -46,7 +46,7 @@ def in_two_legs(
 
     >>> import torch
     >>> one, half = torch.ones(1, 1), torch.tensor([0.5])
-    >>> in_two_legs(lambda x, t, delta: x, 2 * one, one, half, half, half)  # x_m = 1.5
+    >>> average_two_legs(lambda x, t, delta: x, 2 * one, one, half, half, half)  # x_m = 1.5
     tensor([[1.7500]])
     """
     step = share * delta

@@ -82,10 +82,10 @@ def chord_rule(method: str | Rule) -> ChordRule:
     return lambda velocity, x, x_next, t, t_next: rule(velocity, x, t, t_next)
 
 
-def rule_evaluations(method: str | Rule) -> int:
+def count_evaluations(method: str | Rule) -> int:
     """Velocity evaluations per step of a rule; a rule of one's own counts as one.
 
-    >>> rule_evaluations("heun"), rule_evaluations("implicit_midpoint")
+    >>> count_evaluations("heun"), count_evaluations("implicit_midpoint")
     (2, 1)
     """
     return EVALUATIONS[method] if isinstance(method, str) else 1

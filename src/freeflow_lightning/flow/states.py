@@ -15,7 +15,7 @@ from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand
 from freeflow_lightning.flow.posterior import renoise
-from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule, rule_evaluations
+from freeflow_lightning.flow.solver import Rule, Velocity, count_evaluations, one_step_rule
 
 
 class States(ABC):
@@ -85,7 +85,7 @@ class Prior(States):
 class StudentPath(States):
     """x_t = f(z, 1, t): the student's own path. No data, one evaluation of the student.
 
-    Early in training start near the prior, with `Times.near_prior`.
+    Early in training start near the prior, with `Times.move_to_prior`.
 
     >>> half, z = torch.tensor([0.5]), torch.ones(1, 1)
     >>> StudentPath().draw(half, lambda x, t, delta: -x, lambda x, t: x, z, z)
@@ -133,7 +133,7 @@ class TeacherPath(States):
 
     @property
     def teacher_evaluations(self) -> float:
-        return self.steps * rule_evaluations(self.method) / self.per_path
+        return self.steps * count_evaluations(self.method) / self.per_path
 
     @torch.no_grad()
     def draw(self, t: Tensor, F: TwoTimeVelocity, u: Velocity, z: Tensor, n: Tensor) -> Tensor:
@@ -143,13 +143,13 @@ class TeacherPath(States):
         falling, order = t.view(len(z), self.per_path).sort(1, descending=True)
         x, now, kept = z, torch.ones_like(falling[:, 0]), []
         for then in falling.unbind(1):
-            x = self._go(u, x, now, then)
+            x = self._integrate(u, x, now, then)
             now = then
             kept.append(x)
         places = order.argsort(1) + self.per_path * torch.arange(len(z), device=t.device)[:, None]
         return torch.stack(kept, 1).flatten(0, 1)[places.flatten()]
 
-    def _go(self, u: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def _integrate(self, u: Velocity, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """Along one stretch of a path, from t to s [B]."""
         rule, steps = one_step_rule(self.method), self.steps // self.per_path
         for i in range(steps):

@@ -26,13 +26,13 @@ class Times(NamedTuple):
         """End times t - delta, [B]."""
         return self.t - self.delta
 
-    def near_prior(self, t_min: float) -> "Times":
+    def move_to_prior(self, t_min: float) -> "Times":
         """Both times moved into [t_min, 1], while a student's own path is not yet to be trusted.
 
         With t_min falling from 1 to 0 (`confident_time`) the states widen from the prior. Raising t
         alone would break the descent of Eulerian forms.
 
-        >>> Times(torch.tensor([0.5]), torch.tensor([0.5])).near_prior(0.5)
+        >>> Times(torch.tensor([0.5]), torch.tensor([0.5])).move_to_prior(0.5)
         Times(t=tensor([0.7500]), delta=tensor([0.2500]))
         """
         return Times(t_min + (1 - t_min) * self.t, (1 - t_min) * self.delta)
@@ -176,9 +176,9 @@ class Grid(TimePair):
         check_counts(1, steps=self.steps)
 
     def sample(self, n: int, generator: Generator) -> Times:
-        draw = {"generator": generator, "device": generator.device}
-        one = torch.randint(self.steps + 1, (n,), **draw)
-        other = torch.randint(self.steps, (n,), **draw)
+        device = generator.device
+        one = torch.randint(self.steps + 1, (n,), generator=generator, device=device)
+        other = torch.randint(self.steps, (n,), generator=generator, device=device)
         other = other + (other >= one)  # any node but the first one
         t = torch.maximum(one, other)
         return Times(t.float() / self.steps, (one - other).abs().float() / self.steps)

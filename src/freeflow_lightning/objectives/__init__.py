@@ -3,11 +3,11 @@
 from freeflow_lightning.objectives.auxiliary import auxiliary
 from freeflow_lightning.objectives.balance import (
     adaptive_lambda,
-    by_duration,
     decay,
     equalise,
     normalise,
     split,
+    weigh_by_duration,
 )
 from freeflow_lightning.objectives.correction import correction
 from freeflow_lightning.objectives.endpoint import Endpoint
@@ -40,7 +40,6 @@ __all__ = [
     "adaptive_lambda",
     "anchor",
     "auxiliary",
-    "by_duration",
     "correction",
     "decay",
     "equalise",
@@ -49,4 +48,5 @@ __all__ = [
     "prediction",
     "residual",
     "split",
+    "weigh_by_duration",
 ]

@@ -53,14 +53,14 @@ def normalise(residual: Residual, c: float = 0.1) -> Residual:
     return equalise(residual, residual.mean_square().sqrt() + c)
 
 
-def by_duration(residual: Residual, delta: Tensor) -> Residual:
+def weigh_by_duration(residual: Residual, delta: Tensor) -> Residual:
     """Delta <- delta Delta per sample: <f, Delta> in the place of <F, Delta>, as AYF publishes it.
 
     Args:
         residual: a map's residual, whose output is F.
         delta: durations t - s, [B].
 
-    >>> by_duration(Residual(torch.ones(1, 1), torch.ones(1, 1)), torch.tensor([0.5])).error
+    >>> weigh_by_duration(Residual(torch.ones(1, 1), torch.ones(1, 1)), torch.tensor([0.5])).error
     tensor([[0.5000]])
     """
     return residual._replace(error=expand(delta, residual.error) * residual.error)

@@ -8,7 +8,7 @@ from torch import Tensor
 from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity
 from freeflow_lightning.flow.interpolant import expand
-from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule, rule_evaluations
+from freeflow_lightning.flow.solver import Rule, Velocity, count_evaluations, one_step_rule
 from freeflow_lightning.objectives.map_objective import MapObjective
 
 
@@ -73,4 +73,4 @@ class Endpoint(MapObjective):
 
     @property
     def teacher_evaluations(self) -> int:
-        return self.steps * rule_evaluations(self.method)
+        return self.steps * count_evaluations(self.method)

@@ -7,10 +7,10 @@ from torch import Tensor
 
 from freeflow_lightning.flow.checks import check_counts, check_numbers
 from freeflow_lightning.flow.derivative import Derivative, ExactJVP
-from freeflow_lightning.flow.flow_map import TwoTimeVelocity, in_two_legs
+from freeflow_lightning.flow.flow_map import TwoTimeVelocity, average_two_legs
 from freeflow_lightning.flow.interpolant import expand
-from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule, rule_evaluations
-from freeflow_lightning.objectives.map_objective import MapObjective, share_of
+from freeflow_lightning.flow.solver import Rule, Velocity, count_evaluations, one_step_rule
+from freeflow_lightning.objectives.map_objective import MapObjective, find_share
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class Eulerian(MapObjective):
 
     The start moves on the teacher's path while s is held: x by -u, t and delta by +1. MeanFlow
     (arXiv 2505.13447). AYF-EMD (2506.14603) warms the tangent up from 0 to 0.99
-    (`flow.tangent_share`) and weighs the residual by `normalise` and `by_duration`; sCD
+    (`flow.tangent_share`) and weighs the residual by `normalise` and `weigh_by_duration`; sCD
     (2410.11081) is the same at s = 0 (`ToData`). The derivative leaves t = 1: states at the prior
     alone do not determine the map.
 
@@ -114,7 +114,7 @@ class DiscreteEulerian(MapObjective):
     ) -> Tensor:
         share = torch.full_like(t, self.alpha)
         v = one_step_rule(self.method)(u, x, t, t - share * delta)
-        return (output - in_two_legs(F, v, x, t, delta, share)) / self.alpha
+        return (output - average_two_legs(F, v, x, t, delta, share)) / self.alpha
 
     @property
     def subtracts_outputs(self) -> bool:
@@ -126,7 +126,7 @@ class DiscreteEulerian(MapObjective):
 
     @property
     def teacher_evaluations(self) -> int:
-        return rule_evaluations(self.method)
+        return count_evaluations(self.method)
 
 
 @dataclass(frozen=True)
@@ -165,9 +165,9 @@ class Consistency(MapObjective):
         t: Tensor,
         delta: Tensor,
     ) -> Tensor:
-        share = share_of(torch.full_like(t, 1 / self.steps), delta)
+        share = find_share(torch.full_like(t, 1 / self.steps), delta)
         v = one_step_rule(self.method)(u, x, t, t - share * delta)
-        return output - in_two_legs(F, v, x, t, delta, share)
+        return output - average_two_legs(F, v, x, t, delta, share)
 
     def moved(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > 1 / self.steps
@@ -182,4 +182,4 @@ class Consistency(MapObjective):
 
     @property
     def teacher_evaluations(self) -> int:
-        return rule_evaluations(self.method)
+        return count_evaluations(self.method)

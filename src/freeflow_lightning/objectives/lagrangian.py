@@ -10,8 +10,8 @@ from freeflow_lightning.flow.derivative import ALONG_DELTA, Derivative, ExactJVP
 from freeflow_lightning.flow.distributions import floor_to_grid
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand
-from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule, rule_evaluations
-from freeflow_lightning.objectives.map_objective import MapObjective, share_of
+from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule, count_evaluations
+from freeflow_lightning.objectives.map_objective import MapObjective, find_share
 from freeflow_lightning.objectives.residual import Residual, residual
 
 
@@ -135,7 +135,7 @@ class DiscreteLagrangian(MapObjective):
         t: Tensor,
         delta: Tensor,
     ) -> Tensor:
-        share = share_of(self._step(t), delta)
+        share = find_share(self._step(t), delta)
         here = (1 - share) * delta
         before = F(x, t, here)
         v_g = (output - expand(1 - share, x) * before) / expand(share, x)
@@ -162,4 +162,4 @@ class DiscreteLagrangian(MapObjective):
 
     @property
     def teacher_evaluations(self) -> int:
-        return rule_evaluations(self.method)
+        return count_evaluations(self.method)

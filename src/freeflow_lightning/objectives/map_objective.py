@@ -56,7 +56,7 @@ class MapObjective(ABC):
         """The duration nearest to `delta` at which the form has an error, [B]."""
         return delta
 
-    def drawn(self, n: int, generator: Generator) -> "MapObjective":
+    def prepare(self, n: int, generator: Generator) -> "MapObjective":
         """The form with what it draws at random for n rows; itself if that is nothing."""
         return self
 
@@ -95,10 +95,10 @@ class MapObjective(ABC):
         """Evaluations of u per sample; guidance doubles each."""
 
 
-def share_of(step: Tensor, delta: Tensor) -> Tensor:
+def find_share(step: Tensor, delta: Tensor) -> Tensor:
     """The share of a way of length delta that a step takes: step / delta, 1 where it ends the way.
 
-    >>> share_of(torch.tensor([0.25, 0.25, 0.0]), torch.tensor([0.5, 0.125, 0.0]))
+    >>> find_share(torch.tensor([0.25, 0.25, 0.0]), torch.tensor([0.5, 0.125, 0.0]))
     tensor([0.5000, 1.0000, 1.0000])
     """
     return torch.where(delta > step, step / delta, 1)

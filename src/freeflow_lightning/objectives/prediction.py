@@ -11,7 +11,7 @@ from freeflow_lightning.flow.derivative import Derivative, ExactJVP
 from freeflow_lightning.flow.distributions import floor_to_grid
 from freeflow_lightning.flow.flow_map import AverageVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand, to_noisier
-from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule, rule_evaluations
+from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule, count_evaluations
 from freeflow_lightning.objectives.residual import Residual, residual
 
 
@@ -122,7 +122,7 @@ class DiscretePrediction(Prediction):
 
     @property
     def teacher_evaluations(self) -> int:
-        return rule_evaluations(self.method)
+        return count_evaluations(self.method)
 
 
 def prediction(

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 
 from freeflow_lightning.flow.checks import check_numbers
 from freeflow_lightning.flow.distributions import TimeDistribution
-from freeflow_lightning.flow.flow_map import TwoTimeVelocity, in_two_legs
+from freeflow_lightning.flow.flow_map import TwoTimeVelocity, average_two_legs
 from freeflow_lightning.flow.solver import Velocity
 from freeflow_lightning.objectives.map_objective import MapObjective
 
@@ -21,7 +21,7 @@ class Semigroup(MapObjective):
     half of the batch at first, without which every split map solves it.
 
     Args:
-        split: g in (0, 1), or the law that `drawn` draws it from for each row.
+        split: g in (0, 1), or the law that `prepare` draws it from for each row.
 
     >>> one, half = torch.ones(1, 1), torch.tensor([0.5])
     >>> F = lambda x, t, delta: 2 * x
@@ -35,7 +35,7 @@ class Semigroup(MapObjective):
         if not isinstance(self.split, TimeDistribution | Tensor):
             check_numbers(0, 1, split=self.split)
 
-    def drawn(self, n: int, generator: Generator) -> "Semigroup":
+    def prepare(self, n: int, generator: Generator) -> "Semigroup":
         if not isinstance(self.split, TimeDistribution):
             return self
         return replace(self, split=self.split.sample(n, generator))
@@ -52,10 +52,10 @@ class Semigroup(MapObjective):
     ) -> Tensor:
         if isinstance(self.split, TimeDistribution):
             law = f"expected a split that is drawn, got the law {self.split}"
-            raise ValueError(f"{law}: use the form that drawn(n, generator) returns")
+            raise ValueError(f"{law}: use the form that prepare(n, generator) returns")
         share = torch.as_tensor(self.split, dtype=t.dtype, device=t.device).expand_as(t)
         first = F(x, t, share * delta)
-        return output - in_two_legs(F, first, x, t, delta, share)
+        return output - average_two_legs(F, first, x, t, delta, share)
 
     @property
     def needs_anchor(self) -> bool:
