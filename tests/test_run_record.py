@@ -3,13 +3,15 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
 from lightning.pytorch.loggers.logger import Logger
 
 from freeflow_lightning.commands.run_record import log_settings
-from freeflow_lightning.run_folder import read_metrics
+from freeflow_lightning.output_folder import lock_folder
+from freeflow_lightning.run_folder import MetricsCSV, read_metrics
 from test_resume import LAST, configure
 
 LOGGER = """
@@ -71,6 +73,35 @@ def test_the_root_folder_moves_the_runs_and_the_seed_is_everythings(freeflow, tm
     assert (written["seed_everything"], written["data"]["init_args"]["seed"]) == (0, 3)
 
 
+def test_a_run_that_runs_is_not_gone_on_with(freeflow, tmp_path):
+    config = configure(tmp_path, LAST % 1)
+    run = tmp_path / "runs/mixture/version_0"
+    assert freeflow("fit", "--config", config.name, "--trainer.max_steps", 1)[0] == 0
+    again = ["fit", "--config", config.name, "--trainer.max_steps", 2, "--ckpt_path", "last"]
+    with lock_folder(run, "fit"):
+        before = (run / "metrics.csv").read_bytes()
+        code, _, err = freeflow(*again)
+        assert code == 1
+        assert f"another process is writing to {run.relative_to(tmp_path)}: wait for its end" in err
+        assert (run / "metrics.csv").read_bytes() == before
+    assert freeflow(*again)[0] == 0
+
+
+def test_a_new_runs_folder_is_locked_until_it_ends(tmp_path):
+    table = MetricsCSV(tmp_path, "run")
+    folder = Path(table.log_dir)
+    with pytest.raises(ValueError, match="another process is writing"), lock_folder(folder, "fit"):
+        pass
+    table.finalize("success")
+    with lock_folder(folder, "fit"):
+        pass
+    killed = MetricsCSV(tmp_path, "run")
+    folder = Path(killed.log_dir)
+    del killed
+    with lock_folder(folder, "fit"):
+        pass
+
+
 def test_a_trial_run_leaves_nothing(freeflow, tmp_path):
     config = configure(tmp_path, GRID)
     assert freeflow("fit", "--config", config.name, "--trainer.fast_dev_run", "true")[0] == 0
@@ -104,3 +135,7 @@ def test_runs_that_start_at_once_and_the_processes_of_one_run(tmp_path):
     assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
     lengths = [len(read_metrics(tmp_path / f"runs/mixture/version_{n}/metrics.csv")) for n in (0, 1)]
     assert sorted(lengths) == [2, 3]
+    again = subprocess.run([*command, "--trainer.max_steps", "5", "--ckpt_path", "last"], check=False)
+    assert again.returncode == 0
+    assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
+    assert [row["step"] for row in read_metrics(tmp_path / "runs/mixture/version_1/metrics.csv")] == [0, 1, 2, 3, 4]

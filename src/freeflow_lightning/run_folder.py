@@ -4,6 +4,8 @@ import csv
 import os
 import re
 import shutil
+import weakref
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +17,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from freeflow_lightning.atomic_write import write_file
+from freeflow_lightning.output_folder import take_lock
 
 ROOT = "runs"
 CHECKPOINTS = "checkpoints"
@@ -133,6 +136,7 @@ class MetricsCSV(CSVLogger):
     ) -> None:
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=1)
         self.keep_below = keep_below
+        self._unlock: Callable[[], Any] | None = None
 
     @property
     def version(self) -> int | str:
@@ -140,7 +144,15 @@ class MetricsCSV(CSVLogger):
             if rank_zero_only.rank != 0:  # type: ignore[attr-defined]  # set by Lightning
                 return "unclaimed"  # Lightning takes the first process's answer
             self._version = claim_version(Path(self.root_dir))
+            handle = os.open(self.log_dir, os.O_RDONLY)
+            self._unlock = weakref.finalize(self, os.close, handle)
+            take_lock(handle)  # nobody else's yet: it keeps others from going on with a run that runs
         return self._version
+
+    def finalize(self, status: str) -> None:
+        super().finalize(status)
+        if self._unlock is not None:
+            self._unlock()
 
     def share_version(self, trainer: Trainer) -> None:
         """Let every process know what the first one has claimed. Every process has to call."""

@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from lightning.pytorch import LightningDataModule, Trainer
 from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_info
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from freeflow_lightning import callbacks, digits, flow_matching, metrics, module, nets, teachers  # noqa: F401 (short names)
 from freeflow_lightning.checkpoint import META, AtomicCheckpointIO, defect
@@ -22,6 +23,7 @@ from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.data import PriorDataModule
 from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.output_folder import lock_folder
 from freeflow_lightning.parallel import refusal
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
@@ -118,6 +120,13 @@ class FreeFlowCLI(LightningCLI):
         """The model's section of the config, to be carried by the checkpoint."""
         self._dump_config()
         return self.config_dump["model"]
+
+    def _run_subcommand(self, subcommand: str) -> None:
+        """Run the verb; of a run that goes on, in a folder that no other process goes on with."""
+        is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # set by Lightning
+        run = self.folder / f"version_{self.resumed}"
+        with lock_folder(run, "fit") if is_first and self.resumed is not None else nullcontext():
+            super()._run_subcommand(subcommand)
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
