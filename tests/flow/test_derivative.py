@@ -112,12 +112,38 @@ def test_the_attached_derivative_carries_the_mixed_gradient():
     w = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
     x, t, delta = batch()
     function = lambda x, t, delta: w**2 * delta[:, None] ** 3 * x
-    output, slope = ExactJVP().attached(function, (x, t, delta), (None, 0.0, 1.0))
+    output, slope = ExactJVP().attached(function, (x, t, delta))
     scale = delta[:, None]
     (of_output,) = torch.autograd.grad(output.sum(), w, retain_graph=True)
     (of_slope,) = torch.autograd.grad(slope.sum(), w)
     torch.testing.assert_close(of_output, (2 * w * scale**3 * x).sum().detach())
     torch.testing.assert_close(of_slope, (2 * w * 3 * scale**2 * x).sum().detach())
+
+
+def test_the_attached_derivative_passes_through_attention():
+    """A softmax of dual numbers has no backward; the gradient is a difference quotient's."""
+    x, t, delta = batch(4)
+    w = torch.full((2, 2), 0.3, dtype=torch.float64)
+
+    def slope(w, derivative):
+        def attend(x, t, delta):
+            q = (x * delta[:, None]).view(-1, 1, 2, 1) @ w[:1]
+            out = torch.nn.functional.scaled_dot_product_attention(q, q, q)
+            return out.flatten(1)[:, ::2] + 0 * x
+
+        return derivative(attend, (x, t, delta))
+
+    w.requires_grad_()
+    slope(w, lambda F, point: ExactJVP().attached(F, point)[1]).sum().backward()
+    plain = lambda w: slope(w, lambda F, point: ExactJVP().along(F, point, (None, 0.0, 1.0))).sum()
+    change = torch.tensor([[1e-5, 0.0], [0.0, 0.0]], dtype=torch.float64)
+    quotient = (plain(w.detach() + change) - plain(w.detach() - change)) / 2e-5
+    torch.testing.assert_close(w.grad[0, 0], quotient, atol=1e-8, rtol=1e-6)
+
+
+def test_the_attached_derivative_of_a_network_that_ignores_delta_is_an_error():
+    with pytest.raises(RuntimeError, match="independent"):
+        ExactJVP().attached(lambda x, t, delta: x * t[:, None], batch())
 
 
 def test_a_network_that_embeds_1000_t_is_why_t_must_not_move_by_a_difference():

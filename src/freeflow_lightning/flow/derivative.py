@@ -1,6 +1,8 @@
 """The derivative of an average velocity F(x, t, delta) along one line, in one of three ways."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
@@ -70,31 +72,25 @@ class ExactJVP(Derivative):
         tangent: Tangent,
         output: Tensor | None = None,
     ) -> Tensor:
-        return self.attached(F, point, tangent)[1]
-
-    def attached(self, F: TwoTimeVelocity, point: Point, tangent: Tangent) -> tuple[Tensor, Tensor]:
-        """F and its derivative [B, ...], both on the graph where gradients are on."""
-        with (
-            forward_ad.dual_level(),
-            sdpa_kernel(SDPBackend.MATH),
-            torch.compiler.set_stance("force_eager"),
-        ):
-            try:
-                dual = forward_ad.unpack_dual(F(*_dual(point, tangent)))
-            except (NotImplementedError, RuntimeError) as error:
-                if "forward AD" not in str(error) and "jvp" not in str(error):
-                    raise
-                raise RuntimeError(
-                    "the exact derivative meets an operation without a forward-mode rule "
-                    f"({str(error).splitlines()[0]}): use CentralDifference or DiscretePrediction, "
-                    "or a network whose attention is scaled_dot_product_attention"
-                ) from error
-        if dual.tangent is None:
+        with forward_ad.dual_level(), _forward_mode():
+            slope = forward_ad.unpack_dual(F(*_dual(point, tangent))).tangent
+        if slope is None:
             raise RuntimeError(
                 "the exact derivative got no tangent: the network ignores delta or detaches it; "
                 "use CentralDifference or DiscretePrediction, or let delta reach the output"
             )
-        return dual.primal, dual.tangent
+        return slope
+
+    def attached(self, F: TwoTimeVelocity, point: Point) -> tuple[Tensor, Tensor]:
+        """F and dF/d(delta) [B, ...], both on the graph: reverse over forward mode.
+
+        By torch.func.jvp, because the softmax of a dual number has no backward.
+        """
+        x, t, delta = point
+        partial = (torch.ones_like(delta),)
+        with _forward_mode():
+            output, slope = torch.func.jvp(lambda d: F(x, t, d), (delta,), partial, strict=True)
+        return output, slope
 
 
 @dataclass(frozen=True)
@@ -165,6 +161,22 @@ class ForwardDifference(Derivative):
         with _full_precision(point[0]):
             here = output if known and output is not None else F(*point)
             return _quotient(F(*_move(point, tangent, step)), here, step)
+
+
+@contextmanager
+def _forward_mode() -> Iterator[None]:
+    """Math attention and nothing compiled; an operation without a forward-mode rule is named."""
+    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
+        try:
+            yield
+        except (NotImplementedError, RuntimeError) as error:
+            if "forward AD" not in str(error) and "jvp" not in str(error):
+                raise
+            raise RuntimeError(
+                "the exact derivative meets an operation without a forward-mode rule "
+                f"({str(error).splitlines()[0]}): use CentralDifference or DiscretePrediction, "
+                "or a network whose attention is scaled_dot_product_attention"
+            ) from error
 
 
 def _dual(point: Point, tangent: Tangent) -> Point:

@@ -52,13 +52,19 @@ def implicit_midpoint(
     t: Tensor,
     t_next: Tensor,
 ) -> Tensor:
-    """u at the middle of the chord from x to x_next. Order 2 where x_next is the end, one evaluation."""
+    """u at the middle of the chord to a known x_next. Order 2 if that is the end, one evaluation."""
     return velocity((x + x_next) / 2, (t + t_next) / 2)
 
 
 RULES: dict[str, Rule] = {"euler": euler, "heun": heun, "midpoint": midpoint, "rk4": rk4}
 CHORD_RULES: dict[str, ChordRule] = {"implicit_midpoint": implicit_midpoint}
-EVALUATIONS: dict[str, int] = {"euler": 1, "heun": 2, "midpoint": 2, "rk4": 4, "implicit_midpoint": 1}
+EVALUATIONS: dict[str, int] = {
+    "euler": 1,
+    "heun": 2,
+    "midpoint": 2,
+    "rk4": 4,
+    "implicit_midpoint": 1,
+}
 """Velocity evaluations per step of each rule."""
 
 

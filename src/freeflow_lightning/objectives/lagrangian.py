@@ -72,7 +72,7 @@ class Lagrangian(MapObjective):
         """F and its error; with the full gradient G and its error, F being evaluated with G."""
         if not (self.full_gradient and isinstance(self.derivative, ExactJVP)):
             return super().residual(F, u, x, t, delta, output=output)
-        output, slope = self.derivative.attached(F, (x, t, delta), ALONG_DELTA)
+        output, slope = self.derivative.attached(F, (x, t, delta))
         v_g = output + expand(delta, x) * slope
         with torch.no_grad():
             return residual(v_g, v_g - u(flow_map(x, output, delta), t - delta))

@@ -23,8 +23,9 @@ class GaussianMixture(NamedTuple):
         means, device = self.means, generator.device
         k = torch.multinomial(self.log_weights.exp(), n, replacement=True, generator=generator).T
         row = torch.arange(len(means), device=device)
-        noise = torch.randn(*k.shape, *means.shape[2:], generator=generator, device=device, dtype=means.dtype)
-        return means[row, k] + self.stds[row, k].view(*k.shape, *[1] * (means.ndim - 2)) * noise
+        chosen, std = means[row, k], self.stds[row, k]
+        noise = torch.randn(chosen.shape, generator=generator, device=device, dtype=means.dtype)
+        return chosen + std.view(*k.shape, *[1] * (means.ndim - 2)) * noise
 
 
 class GaussianMixtureTeacher(Teacher):
@@ -79,27 +80,33 @@ class GaussianMixtureTeacher(Teacher):
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Exact u(x, t | condition); labels [B] in 0 .. num_classes, the last one (null) and None mean the whole mixture."""
-        s2 = self.std.to(x.dtype) ** 2
+        m, s2 = self.means.flatten(1).to(x.dtype), self.std.to(x.dtype) ** 2
         offset, v, logits = self._components(x, t, condition)
         t = t.to(x.dtype)[:, None]
-        per_component = self.means.flatten(1).to(x.dtype) + (((1 - t) * s2 - t) / v)[..., None] * offset
+        per_component = m + (((1 - t) * s2 - t) / v)[..., None] * offset
         return torch.einsum("bk,bkd->bd", logits.softmax(1), per_component).view_as(x)
 
     def posterior(self, x: Tensor, t: Tensor, condition: Any = None) -> GaussianMixture:
-        """p(x0 | x_t = x, condition), for each row a mixture again; x [B, *sample_shape], t [B] in [0, 1].
+        """p(x0 | x_t = x, condition), for each row a mixture again.
 
-        Its weights are p(k | x), its means m_k + (1 - t) s_k^2 / v_k (x - (1 - t) m_k), its variances t^2 s_k^2 / v_k.
+        Its weights are p(k | x), its means m_k + (1 - t) s_k^2 / v_k (x - (1 - t) m_k), its variances
+        t^2 s_k^2 / v_k.
+
+        Args:
+            x: states, [B, *sample_shape].
+            t: their times in [0, 1], [B].
+            condition: labels as for `velocity`.
 
         >>> teacher = GaussianMixtureTeacher([[2.0], [-2.0]], 0.5)
         >>> teacher.posterior(torch.zeros(1, 1), torch.zeros(1)).means  # at t = 0 x is the sample
         tensor([[[0.],
                  [0.]]])
         """
-        s2 = self.std.to(x.dtype) ** 2
+        m, s2 = self.means.flatten(1).to(x.dtype), self.std.to(x.dtype) ** 2
         offset, v, logits = self._components(x, t, condition)
         t = t.to(x.dtype)[:, None]
-        means = self.means.flatten(1).to(x.dtype) + ((1 - t) * s2 / v)[..., None] * offset
-        return GaussianMixture(logits.log_softmax(1), means.unflatten(2, self.sample_shape), t * (s2 / v).sqrt())
+        means = (m + ((1 - t) * s2 / v)[..., None] * offset).unflatten(2, self.sample_shape)
+        return GaussianMixture(logits.log_softmax(1), means, t * (s2 / v).sqrt())
 
     def _components(self, x: Tensor, t: Tensor, condition: Any) -> tuple[Tensor, Tensor, Tensor]:
         """x - (1 - t) m_k [B, K, d], v_k [B, K] and log p(k | x) up to a constant [B, K]."""
