@@ -89,8 +89,8 @@ class ExactJVP(Derivative):
         x, t, delta = point
         partial = (torch.ones_like(delta),)
         with _forward_mode():
-            output, slope = torch.func.jvp(lambda d: F(x, t, d), (delta,), partial, strict=True)
-        return output, slope
+            dual = torch.func.jvp(lambda delta: F(x, t, delta), (delta,), partial, strict=True)
+        return dual[0], dual[1]
 
 
 @dataclass(frozen=True)
