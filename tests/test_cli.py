@@ -32,6 +32,12 @@ class Stumbles(Pull):
     def velocity(self, x, t, condition):
         return self.forgotten
 
+class Late(Pull):
+    def velocity(self, x, t, condition):
+        if len(x) == 6:  # the prediction's rows of a batch of 8
+            raise ValueError("too late")
+        return -x
+
 class Other:
     pass
 """
@@ -52,6 +58,8 @@ trainer: {accelerator: cpu, max_steps: 2, enable_progress_bar: false, log_every_
 def pull(tmp_path, monkeypatch):
     (tmp_path / "my_teacher.py").write_text(TEACHERS)
     (tmp_path / "pull.yaml").write_text(CONFIG)
+    (tmp_path / "twice.yaml").write_text(f"{CONFIG}data: {{}}\n")
+    (tmp_path / "file").touch()
     monkeypatch.delitem(sys.modules, "my_teacher", raising=False)
     yield tmp_path
     sys.modules.pop("my_teacher", None)
@@ -94,6 +102,20 @@ def pull(tmp_path, monkeypatch):
         (["--ckpt_path", "last"], "no run in runs/pull has written a checkpoint; leave it out to start anew"),
         (["--ckpt_path", "gone.ckpt"], "--ckpt_path: no checkpoint at gone.ckpt"),
         (["--ckpt_path", "pull.yaml"], "--ckpt_path: pull.yaml is not a readable checkpoint"),
+        (["--config", "twice.yaml"], "the key 'data' stands twice, in lines 9 and 11: remove one"),
+        (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
+        (["--trainer.profiler", "fast"], "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']"),
+        (["--seed_everything", "99999999999"], "99999999999 is not in bounds"),
+        (["--ckpt_path", "best"], 'ckpt_path="best"'),
+        (["--data.val_samples=4", "--trainer.val_check_interval=500"], "`val_check_interval` (500) must be less than"),
+        (["--trainer.accumulate_grad_batches", "0"], "accumulate_grad_batches to be an integer of at least 1, got 0"),
+        (["--trainer.accumulate_grad_batches", "4"], "accumulate_grad_batches to divide the 2 batches of an epoch, got 4"),
+        (["--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch to be an integer of at least 1, got 0"),
+        (["--model.compile", "fast"], "Invalid backend: 'fast'"),
+        (["--model.betas", "0.99", "0.9"], "the smaller one first, got [0.99, 0.9]"),
+        (["--model.betas=0.9"], "expected betas to be two finite numbers of at least 0 and below 1"),
+        (["--model.student_lr", "-inf"], "student_lr to be a finite number above 0, got -inf"),
+        (["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.dirpath=file/a"], "Not a directory: "),
     ],
 )
 def test_fit_says_what_is_wrong(pull, freeflow, options, words):
@@ -125,6 +147,60 @@ def test_every_verb_says_what_is_wrong(freeflow, arguments, words):
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    ("options", "found"),
+    [
+        (["--model.guidance_interval", "0", "0.3"], "guidance_interval:\n    - 0.0\n    - 0.3\n"),
+        (["--model.guidance_interval=0,0.3"], "guidance_interval:\n    - 0.0\n    - 0.3\n"),
+        (["--trainer.callbacks", "AlphaSchedule", "--trainer.callbacks.decay_steps", "inf"], "decay_steps: .inf\n"),
+        (["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays=0.5"], "decays:\n      - 0.5\n"),
+        (["--trainer.callbacks", "StudentEMA", "--trainer.callbacks.decays", "0.5"], "decays:\n      - 0.5\n"),
+        (["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays", "0.5", "0.9"], "- 0.5\n      - 0.9\n"),
+        (["--config", "infinity.yaml"], "decay_steps: .inf\n"),
+        (["--config", "quoted.yaml"], "decay_steps: 1000000.0\n"),
+    ],
+)
+def test_lists_and_infinity_are_understood(pull, freeflow, options, found):
+    for name, value in {"infinity": "Infinity", "quoted": "'1e6'"}.items():
+        schedule = f"{{class_path: AlphaSchedule, init_args: {{decay_steps: {value}}}}}"
+        (pull / f"{name}.yaml").write_text(f"trainer: {{callbacks: [{schedule}]}}")
+    code, out, err = freeflow("fit", "--config", "pull.yaml", *options, "--print_config")
+    assert code == 0, err
+    assert found in out
+
+
+@pytest.mark.parametrize(
+    ("error", "foreseen"),
+    [
+        (PermissionError(13, "Permission denied", "x"), True),
+        (OSError(28, "No space left on device", "x"), True),
+        (AttributeError("a bug"), False),
+        (KeyError("a bug"), False),
+        (TypeError("a bug"), False),
+        (RuntimeError("somebody else's"), False),
+        (ValueError("of a class of the config, before the first step"), True),
+    ],
+)
+def test_refusals_are_short_and_bugs_keep_their_traceback(freeflow, monkeypatch, error, foreseen):
+    def fail():
+        raise error
+
+    monkeypatch.setattr("freeflow_lightning.commands.sample.main", fail)
+    if not foreseen:
+        with pytest.raises(type(error)):
+            freeflow("sample")
+        return
+    code, _, err = freeflow("sample")
+    assert code == 1
+    assert len(err.splitlines()) == 2
+    assert "Errno" not in err
+
+
+def test_a_bug_in_a_teacher_keeps_its_traceback(pull, freeflow):
+    with pytest.raises(ValueError, match="too late"):
+        freeflow("fit", "--config", "pull.yaml", "--model.teacher", "my_teacher.Late")
+
+
 def test_nobody_foresaw_this_error(freeflow, monkeypatch):
     """A bug keeps its traceback: it is nothing the user did."""
 
@@ -147,7 +223,7 @@ def test_errors_of_the_package_are_told_from_others():
         try:
             function()
         except Exception as error:
-            return cli.foreseen(error)
+            return cli.is_foreseen(error)
 
     from freeflow_lightning.flow import interpolate, solve
 

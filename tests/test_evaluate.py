@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.commands.errors import spelled_out
+from freeflow_lightning.commands.words import spelled_out
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures, FrechetDistance
 from freeflow_lightning.reference import Sampler, cache_folder
 from freeflow_lightning.sampling import Draw, pictures
@@ -53,6 +53,7 @@ def test_words_that_are_no_lists_stay_as_they_are():
             self._typehint = hint
 
     options = {"--l": Action(list[int]), "--b": Action(bool), "--n": Action(int), "--m": Action(list[int] | None)}
+    options["--s"] = Action(str | None)
     options["--o"] = Action(list[int] | str | int)
     cases = {
         "--n 3 --l 1 -2 --b --m 4": "--n 3 --l [1,-2] --b true --m [4]",
@@ -60,6 +61,10 @@ def test_words_that_are_no_lists_stay_as_they_are():
         "--l=[1] --b": "--l=[1] --b true",
         "--o 1 --b": "--o 1 --b true",
         "--b --n 3 word": "--b true --n 3 word",
+        "--o 1 2 --l=1,2 --m=3": "--o [1,2] --l=[1,2] --m=[3]",
+        "--s 1,2 --s inf --n 1,2 --n -inf": "--s 1,2 --s inf --n [1,2] --n=-.inf",
+        "--model.x 1 2 --model.y=1.5,2e3 --model.z INF --model.w a,b": "--model.x [1,2] --model.y=[1.5,2e3] --model.z .inf "
+        "--model.w a,b",
     }
     for given, expected in cases.items():
         assert " ".join(spelled_out(given.split(), options)) == expected

@@ -1,3 +1,4 @@
+import math
 import pickle
 import warnings
 
@@ -87,8 +88,52 @@ def test_guidance_outside_the_trained_range_is_said(trained):
         flow_map.sample(1, guidance=2.0)
     with pytest.warns(UserWarning, match=r"guidance 2.5 is outside \[1.0, 2.0\]"):
         flow_map.sample(1, guidance=2.5)
-    with pytest.raises(ValueError, match=r"at least one sample, got 0"):
+    with pytest.raises(ValueError, match="expected n to be an integer of at least 1, got 0"):
         flow_map.sample(0)
+
+
+@pytest.mark.parametrize("labels", [[1, 0], (1, 0), torch.tensor([1, 0]), torch.tensor([1, 0], dtype=torch.int32)])
+def test_labels_are_a_list_or_a_tensor(labels):
+    m = module()
+    flow_map, right = FlowMap(m.student, m.teacher), torch.tensor([1, 0])
+    assert torch.equal(flow_map.sample(2, labels), flow_map.sample(2, right))
+    assert torch.equal(flow_map(torch.ones(2, 2), labels), flow_map(torch.ones(2, 2), right))
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        ([2, 2], r"expected classes in 0 .. 1, got \[2\]"),
+        ([-1, 0], r"expected classes in 0 .. 1, got \[-1, 0\]"),
+        ([0, 1, 0, 1], r"each of the 2 samples, got torch.int64 of shape \[4\]"),
+        ([0], r"of shape \[1\]"),
+        (1, r"of shape \[\]"),
+        ([0.5, 1.0], "got torch.float32"),
+        ([True, False], "got torch.bool"),
+        (torch.tensor([[0], [1], [0]]), r"each of the 2 samples, got a tensor of shape \[3, 1\]"),
+    ],
+)
+def test_labels_that_there_are_not_are_refused(labels, message):
+    m = module()
+    flow_map = FlowMap(m.student, m.teacher)
+    for draw in (lambda: flow_map.sample(2, labels), lambda: flow_map(torch.ones(2, 2), labels)):
+        with pytest.raises(ValueError, match=message):
+            draw()
+
+
+def test_what_cannot_be_drawn_is_refused():
+    m = module()
+    flow_map = FlowMap(m.student, m.teacher)
+    for guidance in (math.nan, math.inf, -1.0):
+        with pytest.raises(ValueError, match="expected guidance to be a finite number of at least 0"):
+            flow_map.sample(2, guidance=guidance)
+    for setting in ({"n": 2.5}, {"n": True}, {"batch_size": 0}, {"first": -1}):
+        with pytest.raises(ValueError, match=f"expected {next(iter(setting))} to be an integer"):
+            flow_map.sample(**({"n": 2} | setting))
+    with pytest.raises(ValueError, match=r"expected noise \[batch, 2\], got \[2, 3\]"):
+        flow_map(torch.zeros(2, 3), [0, 1])
+    with pytest.raises(ValueError, match="a class label for each of the 2 samples, got no condition"):
+        flow_map(torch.zeros(2, 2))
 
 
 class Trap:

@@ -27,6 +27,14 @@ class Flipped(Teacher):
         s = (1 - t)[:, None]
         return 3 - (x - (1 - s) * 3) * (s - 0.01 * (1 - s)) / (s**2 + 0.01 * (1 - s) ** 2) 
 
+class Net(torch.nn.Module):
+    "No module that embeds the time by itself."
+    def __init__(self):
+        super().__init__()
+        self.layer = torch.nn.Linear(3, 2)
+    def forward(self, x, t, condition):
+        return self.layer(torch.cat([x, t[:, None]], 1))
+
 class Nan(Teacher):
     sample_shape = (2,)
     def velocity(self, x, t, condition):
@@ -43,6 +51,7 @@ def inspect(freeflow, monkeypatch):
 @pytest.fixture
 def mine(tmp_path):
     (tmp_path / "mine.py").write_text(MINE)
+    return tmp_path
 
 
 def row(out, name):
@@ -169,3 +178,14 @@ def test_adapters_are_counted_as_such(freeflow):
     code, _, err = freeflow("inspect", "--config", "any.yaml", "--lora.rank", "8")
     assert code == 1
     assert "change it with --model.lora" in err
+
+
+def test_a_network_without_a_time_module_is_told_in_a_sentence(inspect, mine):
+    teacher = "{class_path: GaussianMixtureTeacher, init_args: {means: [[1.0, 0.0]], std: 0.2}}"
+    settings = f"{{teacher: {teacher}, network: mine.Net, guidance_range: [1, 1], evaluation_guidance: 1}}"
+    (mine / "net.yaml").write_text(f"model: {settings}\n")
+    code, out, err = inspect("--config", "net.yaml", "--num_samples", 2, "--steps", 1)
+    assert code == 0, err
+    told = "Costs: not known: expected one time-embedding module in Net, found 0: name it with time_module=..., "
+    assert f"{told}for example one of ['layer']" in " ".join(out.split())
+    assert "Subtypes" not in out

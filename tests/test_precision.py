@@ -1,5 +1,7 @@
 """What stays in float32 under every precision, and what is refused."""
 
+from copy import deepcopy
+
 import pytest
 import torch
 from lightning.pytorch import Callback
@@ -7,15 +9,16 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, StudentEMA, TrajectoryError
 from freeflow_lightning.callbacks.ema import decay_at
 from freeflow_lightning.flow import CentralDifference, ExactJVP, ForwardDifference
+from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.optimizer import MasterAdam, adam
 from freeflow_lightning.parallel import check_strategy
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
 from nets.random_weights import tiny_sit
-from tiny import fit, module, same
+from tiny import data, fit, learned_teacher, module, same
 
 WIDE, NARROW = torch.float32, torch.bfloat16
 PRECISIONS = {"32-true": (WIDE, WIDE), "bf16-mixed": (WIDE, NARROW), "bf16-true": (NARROW, NARROW)}
@@ -74,10 +77,43 @@ def test_times_residuals_lambda_averages_and_adam_are_float32(precision):
     assert m.generate(*m.teacher.draw_indexed(torch.arange(2), seed=0, stream="x")).dtype == WIDE
 
 
-@pytest.mark.parametrize("precision", ["16-true", "64-true"])
-def test_other_precisions_are_refused(precision):
-    with pytest.raises(ValueError, match=rf"got {precision}: .* use bf16-mixed"):
-        fit(sit_module(), precision=precision)
+def test_64_true_agrees_with_32_true():
+    """The same numbers are drawn; only the arithmetic is wider."""
+    narrow, wide = module(), module()
+    fit(narrow), fit(wide, precision="64-true")
+    for a, b in zip(narrow.student.parameters(), wide.student.parameters(), strict=True):
+        assert b.dtype == torch.float64
+        torch.testing.assert_close(a.double(), b, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("precision", ["bf16-true", "64-true"])
+@pytest.mark.parametrize("averages", [[StudentEMA([0.5])], []])
+def test_every_precision_validates(precision, averages):
+    metric = FrechetDistance(FlatFeatures(2))
+    evaluations = [PeriodicFID(metric, 16, steps=2), TrajectoryError(4, 2, 4), HealthMonitor(steps=2)]
+    prior = data(val_samples=8, val_batch_size=4)
+    teacher = learned_teacher() if precision == "64-true" else None
+    m = module(teacher, check_teacher=False)
+    figures = fit(m, *averages, *evaluations, prior=prior, precision=precision).callback_metrics
+    assert all(torch.isfinite(figures[name]) for name in ("fid/student", "error/endpoint", "health/diversity"))
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
+def test_a_student_of_any_precision_returns_float32(dtype):
+    m = module()
+    exact = FlowMap(m.student, m.teacher).sample(6, guidance=1.3)
+    close = {torch.float64: 1e-5, torch.float16: 3e-3, torch.bfloat16: 3e-2}[dtype]
+    flow_map = FlowMap(deepcopy(m.student).to(dtype), m.teacher)
+    drawn = flow_map.sample(6, guidance=1.3)
+    assert drawn.dtype == torch.float32
+    assert float((drawn - exact).norm() / exact.norm()) < close
+    z = torch.zeros(2, 2, dtype=torch.float64)
+    assert flow_map(z, [0, 1]).dtype == torch.float32
+
+
+def test_other_precisions_are_refused():
+    with pytest.raises(ValueError, match=r"got 16-true: .* use bf16-mixed"):
+        fit(sit_module(), precision="16-true")
 
 
 def test_float16_on_a_gpu_is_refused():

@@ -3,11 +3,10 @@
 import importlib
 import os
 import sys
-import traceback
 from collections.abc import Callable
 from importlib.metadata import version
 
-from freeflow_lightning.commands.errors import brief
+from freeflow_lightning.commands.errors import brief, is_foreseen
 
 VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
@@ -65,24 +64,11 @@ def main() -> None:
     try:
         run()
     except Exception as error:
-        if not foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
+        if not is_foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
             raise
-        print(f"freeflow {verb}: {brief(str(error))}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
+        cause = brief(str(error)) or type(error).__name__
+        print(f"freeflow {verb}: {cause}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
-
-
-def foreseen(error: BaseException) -> bool:
-    """Whether this package raised the error to tell the user something, rather than stumbled into it.
-
-    An error that jsonargparse met while building an object from the config counts as what it was there.
-    """
-    if not isinstance(error, ValueError | FileNotFoundError | ModuleNotFoundError | RuntimeError):
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    raised = bool(frames) and (frames[-1].line or "").startswith("raise")
-    return raised and any(
-        f"{os.sep}{package}{os.sep}" in frames[-1].filename for package in ("freeflow_lightning", "jsonargparse")
-    )
 
 
 if __name__ == "__main__":

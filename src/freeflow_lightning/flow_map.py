@@ -29,7 +29,7 @@ from freeflow_lightning.export import (
     write_student,
 )
 from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, merge
+from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, map_noise, merge
 from freeflow_lightning.official import OfficialConvention, read_official
 from freeflow_lightning.parallel import fill
 from freeflow_lightning.recipe import Recipe
@@ -263,13 +263,15 @@ class FlowMap(nn.Module):
 
     @torch.no_grad()
     def forward(self, z: Tensor, condition: Any = None, guidance: float | Tensor = 1.5, delta: float | Tensor = 1.0) -> Tensor:
-        """f(z, delta), [B, *sample_shape], in one evaluation: noise z [B, *sample_shape] to samples at delta = 1.
+        """f(z, delta) in one evaluation: noise z [B, *sample_shape] to samples at delta = 1, in float32.
 
-        Guidance and delta (in [0, 1]) are numbers or [B].
+        Guidance and delta (in [0, 1]) are numbers or [B]; a condition is one label for each sample, or what the teacher draws.
         """
+        if z.shape[1:] != tuple(self.teacher.sample_shape):
+            raise ValueError(f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got {list(z.shape)}")
+        given = read_condition(self.teacher, condition, len(z), z.device)
         one = torch.ones(len(z), device=z.device)
-        F = self.network(z, one, condition, delta=one * delta, gamma=one * guidance)
-        return flow.flow_map(z, F, one * delta)
+        return map_noise(self.network, z, given, delta=one * delta, gamma=one * guidance)
 
     def sample(
         self, n: int, condition: Any = None, guidance: float = 1.5, seed: int = 0, *, batch_size: int = 256, first: int = 0
@@ -278,30 +280,64 @@ class FlowMap(nn.Module):
 
         Args:
             n: how many, at least 1.
-            condition: one condition per sample, or None to draw them; class labels [n] for a class-conditional student.
+            condition: one condition per sample, or None to draw them; class labels [n], a tensor or a list, for a
+                class-conditional student.
             guidance: gamma; a warning names the trained range if it is left.
             seed: sample i is a function of (seed, i).
             batch_size: samples per evaluation; has no influence on the samples.
             first: index of the first sample, to continue an earlier call.
         """
-        if n < 1:
-            raise ValueError(f"expected at least one sample, got {n}")
+        flow.check_counts(1, n=n, batch_size=batch_size)
+        flow.check_counts(0, first=first)
         self.check_guidance(guidance)
+        if condition is not None:
+            condition = read_condition(self.teacher, condition, n, self.device)
         parts, draw = [], Draw(seed)
         for index in torch.arange(n).split(batch_size):
             if condition is None:
                 z, given = draw.noise(self.teacher, index + first, self.device)
             else:
                 z = flow.indexed_noise(index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream).to(self.device)
-                given = flow.apply(lambda tensor: tensor.to(self.device), flow.take(condition, index))
+                given = flow.take(condition, index)
             parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, given))
         return torch.cat(parts)
 
     def check_guidance(self, guidance: float) -> None:
-        """Warn where gamma is outside the range that the student was trained for."""
+        """Warn where gamma is outside the range that the student was trained for; refuse what is no guidance."""
+        flow.check_numbers(0, guidance=guidance)
         low, high = self.guidance_range
         if not low <= guidance <= high:
             warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
+
+
+def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.device) -> Any:
+    """A condition of n samples as the network takes it, on the device; a list of numbers is taken for class labels.
+
+    Raises:
+        ValueError: another number of conditions, labels that there are not, or a condition that the student does not take.
+    """
+    if condition is None:
+        if teacher.num_classes:
+            raise ValueError(f"expected a class label for each of the {n} samples, got no condition: give labels [{n}]")
+        return None
+    parts = condition if isinstance(condition, list | tuple) else [condition]
+    numbers = all(isinstance(part, int | float) for part in parts)
+    given = torch.tensor(condition) if numbers else condition
+    if isinstance(given, Tensor) and teacher.num_classes and given.ndim < 2:
+        if given.shape != (n,) or given.is_floating_point() or given.dtype == torch.bool:
+            raise ValueError(
+                f"expected one whole class label for each of the {n} samples, got {given.dtype} of shape {list(given.shape)}"
+            )
+        return teacher.class_condition(given.to(device, torch.int64))
+    if numbers:
+        raise ValueError("expected no class labels, since this student has no classes: leave condition out")
+    return flow.apply(lambda tensor: _rows_of(tensor, n).to(device), given)
+
+
+def _rows_of(tensor: Tensor, n: int) -> Tensor:
+    if tensor.ndim < 1 or len(tensor) != n:
+        raise ValueError(f"expected one condition for each of the {n} samples, got a tensor of shape {list(tensor.shape)}")
+    return tensor
 
 
 def is_foreign(path: str | Path) -> bool:

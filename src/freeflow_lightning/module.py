@@ -29,7 +29,7 @@ from freeflow_lightning.flow import (
     take,
     training_generator,
 )
-from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, compile_blocks, recompute, time_embeddings
+from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, compile_blocks, map_noise, recompute, time_embeddings
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.optimizer import adam
 from freeflow_lightning.parallel import copies_without_data, sources
@@ -322,8 +322,11 @@ class FreeFlowModule(Recipe):
         device, shape, (low, high) = generator.device, self.teacher.sample_shape, self.guidance_range
         host = host_generator(generator)
 
+        precision = torch.get_default_dtype()  # of the Trainer: 64-true trains on the numbers of 32-true
+        drawn = torch.float32 if precision == torch.float64 else precision
+
         def noise(n: int) -> Tensor:
-            return torch.randn(n, *shape, generator=generator, device=device)
+            return torch.randn(n, *shape, generator=generator, device=device, dtype=drawn).to(precision)
 
         def gamma(n: int) -> Tensor:
             return low + (high - low) * torch.rand(n, generator=host, dtype=torch.float32)
@@ -437,8 +440,8 @@ class FreeFlowModule(Recipe):
     @torch.no_grad()
     def flow_map(self, z: Tensor, condition: Any, delta: Tensor) -> Tensor:
         """f(z, delta) [B, ...] of the evaluated student at the evaluation guidance; delta [B] in [0, 1]."""
-        one = torch.ones_like(delta)
-        return flow_map(z, self.evaluated(z, one, condition, delta=delta, gamma=self.evaluation_guidance * one), delta)
+        gamma = self.evaluation_guidance * torch.ones_like(delta)
+        return map_noise(self.evaluated, z, condition, delta=delta, gamma=gamma)
 
     def generate(self, z: Tensor, condition: Any) -> Tensor:
         return self.flow_map(z, condition, torch.ones(len(z), device=z.device))

@@ -38,7 +38,7 @@ from freeflow_lightning.checkpoint import (
 from freeflow_lightning.nets import Adapter, blocks
 from freeflow_lightning.resumed_averages import Averaged, match_averages, only_saved_averages
 
-PRECISIONS = ("32-true", "bf16-mixed", "bf16-true")
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")
 
 
 class FSDP2(ModelParallelStrategy):

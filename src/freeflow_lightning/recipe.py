@@ -17,6 +17,7 @@ from torch.distributed.tensor import DTensor
 from freeflow_lightning.checkpoint import read_plain_values
 from freeflow_lightning.data import IndexBatch
 from freeflow_lightning.finite import FiniteWatch, NonFiniteError, largest
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.last_step import LastStep
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
 from freeflow_lightning.optimizer import MasterAdam, apply_changes, settings_of, trained_by
@@ -161,6 +162,7 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def configure_model(self) -> None:
         """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
+        check_trainer(self.trainer)
         strategy = self.trainer.strategy
         read_plain_values(strategy)
         check_strategy(strategy, self.trainer.precision)
@@ -308,6 +310,18 @@ class Recipe(Recorded, LightningModule, ABC):
         beside = {path for c in callbacks if c.dirpath for path in Path(c.dirpath).glob("*.ckpt")}  # named before it is written
         paths = [path for path in named | beside if path.exists()]
         return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuse counts of the Trainer that Lightning divides by without a look.
+
+    Raises:
+        ValueError: such a count below 1 (below 0 for log_every_n_steps).
+    """
+    check_counts(0, **{"trainer.log_every_n_steps": trainer.log_every_n_steps})
+    check_counts(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    if trainer.check_val_every_n_epoch is not None:
+        check_counts(1, **{"trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch})
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:

@@ -16,8 +16,9 @@ from torch import Tensor, nn
 
 from freeflow_lightning.atomic_write import sweep, write_file
 from freeflow_lightning.data import IndexRange
-from freeflow_lightning.flow import solve, take
+from freeflow_lightning.flow import check_numbers, solve, take
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
+from freeflow_lightning.nets import precision_of
 from freeflow_lightning.output_folder import key_of
 from freeflow_lightning.parallel import whole
 from freeflow_lightning.processes import Processes
@@ -41,15 +42,17 @@ class Sampler(NamedTuple):
 
     def __call__(self, teacher: Teacher, z: Tensor, condition: Any, *, trajectory: bool = False) -> Tensor:
         """The teacher's samples for the noise z [B, ...] (all states, [steps + 1, B, ...], with `trajectory`)."""
+        check_numbers(0, guidance=self.guidance)
         gamma = torch.full((len(z),), self.guidance, device=z.device) if self.guidance != 1 else None
+        wide = torch.promote_types(z.dtype, precision_of(teacher))  # teachers of narrower weights cast
         return solve(
             lambda x, t, c: teacher.guided(x, t, c, gamma),
-            z,
+            z.to(wide),
             condition,
             steps=self.steps,
             method=self.method,
             trajectory=trajectory,
-        )
+        ).to(z.dtype)
 
 
 def teacher_table(
@@ -244,6 +247,7 @@ def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 
     The points tell apart functions and settings that no weight shows.
     """
     z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
+    z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
     gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
     u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten()[:4096].tolist()
     decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()

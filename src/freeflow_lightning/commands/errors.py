@@ -1,14 +1,20 @@
 """Errors of the command line, cut down to their cause."""
 
+import argparse
 import difflib
 import importlib
 import inspect
+import os
 import re
 import sys
+import traceback
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, get_args, get_origin
+from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
+
+from freeflow_lightning.commands.words import as_list, spelled_out
+from freeflow_lightning.commands.yaml_settings import MODE
 
 _KEY = re.compile(r'Parser key "(.+?)":$')
 _GIVEN_CLASS = re.compile(r"Problem with given class_path '(.+?)':$")
@@ -16,6 +22,12 @@ _NO_CAUSE = re.compile(
     r"Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value|Expected a <class 'NoneType'>"
     r"|Expected a path but |Not a valid subclass of |Subclass types expect one of|a class path \(str\)|a dict with"
 )
+
+_ALWAYS_TOLD = ("MisconfigurationException", "OutOfMemoryError")
+_TELLING = ("freeflow_lightning", "jsonargparse", "lightning")
+"""Packages whose errors are written for who gave the settings."""
+_LONGEST = 600
+_EXPECTED_LIST = re.compile(r"(\S+): Expected a <class '[\w.]*(?:Sequence|list|tuple)'>. Got value: (\S+)")
 
 
 def brief(message: str) -> str:
@@ -46,12 +58,16 @@ def brief(message: str) -> str:
             causes.append(_advice(text, owner))
     where = ".".join(keys)
     what = " ".join(dict.fromkeys(causes)) or message.strip()
+    what = re.sub(r"^\[Errno \d+\] ", "", what)
+    what = what if len(what) <= _LONGEST else f"{what[:_LONGEST]} ..."
     return f"{where}: {what}" if where else what
 
 
 def _advice(text: str, owner: str) -> str:
     """The cause of a refusal in words of its own, with the way out."""
     text = re.sub(r"^Type .+? expects a function or a callable class: ", "", text)
+    if match := re.fullmatch(r"Problems parsing config: (.+)", text):
+        return f"the config cannot be read: {match[1]}"
     if match := re.fullmatch(r"Expected a dot import path string: (.+)", text):
         return f"no class named {match[1]!r}: give its import path, module.Class, or the name of a class of this package"
     if match := re.fullmatch(r"Expected an instantiatable class, but (\S+) is abstract", text):
@@ -63,6 +79,30 @@ def _advice(text: str, owner: str) -> str:
     if match := re.fullmatch(r"the following arguments are required: (.+)", text):
         return f"missing: {match[1]}" + (f" (of {owner})" if owner else "")
     return text
+
+
+def is_foreseen(error: BaseException) -> bool:
+    """Whether an error tells the user something, so that its text is enough; a bug keeps its traceback.
+
+    Told is what this package, jsonargparse or Lightning raise on purpose, and what the system refuses (a file, a disk). Before
+    the first step, what any library or a class of the config raises on purpose is told too: it was given a wrong setting.
+    """
+    if isinstance(error, OSError | argparse.ArgumentError) or type(error).__name__ in _ALWAYS_TOLD:
+        return True
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames or not (frames[-1].line or "").startswith("raise"):
+        return False
+    if isinstance(error, ValueError | ModuleNotFoundError | RuntimeError) and _is_of(frames[-1], _TELLING):
+        return True
+    trains = any(frame.name == "_run_stage" and _is_of(frame, ("lightning",)) for frame in frames)
+    refuses = isinstance(error, ValueError | ModuleNotFoundError)
+    return not trains and (refuses or (isinstance(error, RuntimeError | AssertionError) and _is_of(frames[-1], ("torch",))))
+
+
+def _is_of(frame: traceback.FrameSummary, packages: Sequence[str]) -> bool:
+    """Whether a frame is of one of the packages."""
+    files = (getattr(sys.modules.get(package), "__file__", None) for package in packages)
+    return any(file and frame.filename.startswith(os.path.dirname(file) + os.sep) for file in files)
 
 
 def did_you_mean(word: str, options: list[str]) -> str:
@@ -89,51 +129,54 @@ def about(command: Callable[..., None]) -> str:
     return (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
 
 
+class _ExpectedList(Exception):  # noqa: N818 (never seen: the one value becomes a list, or the message is printed)
+    """An option was given one value where its class expects a list: only jsonargparse knows the types of classes."""
+
+    def __init__(self, key: str, value: str, message: str) -> None:
+        super().__init__(message)
+        self.key, self.value, self.message = key, value, message
+
+
 class BriefErrors(ArgumentParser):
     """An ArgumentParser whose errors are the error, not the list of every flag, and that takes lists as one writes them.
 
     `--classes 1 3` is `--classes [1,3]`, and `--npz` alone is `--npz true`.
     """
 
+    def __init__(self, *others: Any, **named: Any) -> None:
+        super().__init__(*others, **({"parser_mode": MODE} | named))
+
     def parse_args(self, args: Any = None, *others: Any, **named: Any) -> Any:
         words = sys.argv[1:] if args is None else args
-        return super().parse_args(spelled_out(list(words), self._option_string_actions), *others, **named)
+        words = spelled_out(list(words), self._options(words))
+        try:
+            return super().parse_args(words, *others, **named)
+        except _ExpectedList as expected:
+            listed = as_list(words, expected.key, expected.value)
+            if listed == words:  # a config says it
+                self._refuse(expected.message)
+            return self.parse_args(listed, *others, **named)
+
+    def _options(self, words: Sequence[str]) -> dict[str, Any]:
+        """The options by name, those of the subcommand that the words begin with among them."""
+        options = dict(self._option_string_actions)
+        for action in self._actions:
+            if words and isinstance(action, argparse._SubParsersAction) and words[0] in action.choices:
+                options |= action.choices[words[0]]._option_string_actions
+        return options
 
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
+        if match := _EXPECTED_LIST.match(brief(message)):
+            raise _ExpectedList(match[1], match[2], message)
+        self._refuse(message)
+
+    def _refuse(self, message: str) -> NoReturn:
+        """Print the cause of an error and exit."""
         text = brief(message)
         if match := re.fullmatch(r"unrecognized arguments: (\S+?)((=| ).*)?", text):
             text = f"unknown option {match[1]}" + did_you_mean(match[1], list(self._option_string_actions))
         verb = sys.argv[1]
         print(f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr)
         sys.exit(2)
-
-
-def spelled_out(words: list[str], options: dict[str, Any]) -> list[str]:
-    """Command-line words with lists and switches written as jsonargparse reads them, given its options by name."""
-    done: list[str] = []
-    rest = iter([*words, "--"])
-    word = next(rest)
-    while word != "--":
-        kind = _kind(options.get(word))
-        values, following = [], next(rest, "--")
-        while kind and following != "--" and not re.match(r"--?[A-Za-z]", following):
-            values.append(following)
-            following = next(rest, "--")
-        done.append(word)
-        if kind == "list" and values:
-            done.append(values[0] if len(values) == 1 and values[0].startswith("[") else f"[{','.join(values)}]")
-        elif kind == "switch":
-            done += values or ["true"]
-        word = following
-    return done
-
-
-def _kind(action: Any) -> str | None:
-    """ "list" or "switch" for options that are always such (beside None)."""
-    hint = getattr(action, "_typehint", None)
-    if hint is bool:
-        return "switch"
-    parts = [hint] if get_origin(hint) in (list, Sequence) else [part for part in get_args(hint) if part is not type(None)]
-    return "list" if parts and all(get_origin(part) in (list, Sequence) for part in parts) else None

@@ -13,7 +13,7 @@ from rich.table import Table
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.commands.config import build, parsed_fit
-from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning.commands.errors import BriefErrors, brief
 from freeflow_lightning.commands.fit import quiet
 from freeflow_lightning.commands.source import pick_device
 from freeflow_lightning.costs import NOT_COUNTED, Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
@@ -237,7 +237,7 @@ def _show_costs(
     except ValueError as error:
         if subject.teacher is None or batch_size is not None:
             raise
-        console.print(f"Costs: not known: {error}\n", markup=False)
+        console.print(f"Costs: not known: {brief(str(error))}\n", markup=False)
         return
     console.print(_networks(costs))
     console.print(f"{_si(costs.flops)}FLOP per sample, {_si(costs.flops * costs.batch_size)}FLOP per step, backward included\n")

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.diagnosis import TrainedAuxiliary
+from freeflow_lightning.flow import check_numbers
 from freeflow_lightning.flow_map import FlowMap, is_foreign, read_auxiliary
 from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.processes import Processes
@@ -125,6 +126,7 @@ class Source(NamedTuple):
     def drawer(self, guidance: float) -> Drawer:
         """Noise and condition to samples, at a guidance; warns outside the range that a student was trained for."""
         sampler = self.sampler
+        check_numbers(0, guidance=guidance)
         if sampler is not None:
             guided = sampler._replace(guidance=guidance)
             return lambda z, condition: guided(self.teacher, z, condition)

@@ -62,7 +62,7 @@ def indexed_noise(index: Tensor, shape: tuple[int, ...], *, seed: int, stream: s
     >>> torch.equal(one[0], both[1])
     True
     """
-    noise, generator = torch.empty(len(index), *shape), Generator()
+    noise, generator = torch.empty(len(index), *shape, dtype=torch.float32), Generator()
     for row, i in zip(noise, index.tolist(), strict=True):
         row.normal_(generator=generator.manual_seed(stream_seed(i, stream, seed)))
     return noise

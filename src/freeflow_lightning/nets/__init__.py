@@ -1,7 +1,13 @@
 """Networks: SiT and an MLP, their embeddings, and extra scalar inputs for any backbone."""
 
 from freeflow_lightning.nets.blocks import blocks, compile_blocks, recompute
-from freeflow_lightning.nets.conditioning import Backbone, ScalarConditioned, time_embeddings
+from freeflow_lightning.nets.conditioning import (
+    Backbone,
+    ScalarConditioned,
+    map_noise,
+    precision_of,
+    time_embeddings,
+)
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table, sinusoid
 from freeflow_lightning.nets.lora import Adapter, LoRA, merge
 from freeflow_lightning.nets.mlp import MLP
@@ -19,8 +25,10 @@ __all__ = [
     "SiT",
     "blocks",
     "compile_blocks",
+    "map_noise",
     "merge",
     "position_table",
+    "precision_of",
     "recompute",
     "sinusoid",
     "time_embeddings",

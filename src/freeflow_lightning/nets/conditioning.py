@@ -4,8 +4,10 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import apply, flow_map
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
 from freeflow_lightning.nets.recorded import Recorded
 
@@ -114,6 +116,27 @@ class ScalarConditioned(nn.Module):
             return self.backbone(x, t, condition, **{name: scalars[name] for name in self.own if name in scalars})
         finally:
             self._extra = None
+
+
+def precision_of(network: nn.Module) -> torch.dtype:
+    """The precision of a network's weights; float32 where they have several or none: such networks cast for themselves."""
+    found = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
+    return found.pop() if len(found) == 1 else torch.float32
+
+
+@torch.no_grad()
+def map_noise(network: nn.Module, z: Tensor, condition: Any, *, delta: Tensor, gamma: Tensor) -> Tensor:
+    """f(z, delta) = z + delta F(z, 1, condition, delta, gamma) of a student in whatever precision, in float32.
+
+    The network gets noise, time and conditions in the precision of its weights, delta and gamma [B] in float32 or wider.
+    """
+    narrow = precision_of(network)
+    wide = torch.promote_types(narrow, torch.float32)
+    z, delta, gamma = z.to(wide), delta.to(wide), gamma.to(wide)
+    if narrow != torch.float32:
+        condition = apply(lambda part: part.to(narrow) if part.is_floating_point() else part, condition)
+    F = network(z.to(narrow), torch.ones_like(delta).to(narrow), condition, delta=delta, gamma=gamma)
+    return flow_map(z, F.to(wide), delta).float()
 
 
 def _spread(extra: Tensor, embedding: Tensor) -> Tensor:

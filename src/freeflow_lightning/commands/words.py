@@ -1,0 +1,114 @@
+"""The words of a command line, written as jsonargparse reads them."""
+
+import re
+from collections.abc import Sequence
+from typing import Any, get_args, get_origin
+
+from freeflow_lightning.commands.yaml_settings import INFINITY
+
+_OPTION = re.compile(r"--?[A-Za-z]")
+_NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
+
+
+def spelled_out(words: list[str], options: dict[str, Any]) -> list[str]:
+    """Spell out the lists, switches and infinities of a command line, given its options by name.
+
+    An option that is not among the options is a setting of a class that the config names: several words or
+    numbers with commas are a list.
+
+    >>> spelled_out(["--model.guidance_range", "1", "2", "--a=0.9,0.99", "--steps", "inf"], {})
+    ['--model.guidance_range', '[1,2]', '--a=[0.9,0.99]', '--steps', '.inf']
+    """
+    done: list[str] = []
+    position = 0
+    while position < len(words):
+        word, position = words[position], position + 1
+        name, joined, value = word.partition("=")
+        if not _OPTION.match(word):
+            done.append(word)
+            continue
+        values = [value] if joined else []
+        while not joined and position < len(words) and is_value(words[position]):
+            values.append(words[position])
+            position += 1
+        spelled = _spelled(values, options[name]) if name in options else _spelled_by_looks(values)
+        if joined or (len(spelled) == 1 and spelled[0].startswith("-.")):  # argparse takes -.inf for an option
+            done.append(f"{name}={spelled[0]}")
+        else:
+            done += [name, *spelled]
+    return done
+
+
+def as_list(words: list[str], key: str, value: str) -> list[str]:
+    """The words with the value of an option as a list of one; the option ends as the key does.
+
+    >>> as_list(["fit", "--callbacks.decays=0.9", "--callbacks.decays", "0.9"], "callbacks.decays", "0.9")
+    ['fit', '--callbacks.decays=[0.9]', '--callbacks.decays', '[0.9]']
+    """
+    last = key.rpartition(".")[2]
+    option = rf"--(\S+\.)?{re.escape(last)}"
+    done: list[str] = []
+    for word in words:
+        if re.fullmatch(rf"{option}={re.escape(value)}", word):
+            done.append(f"{word.partition('=')[0]}=[{value}]")
+        elif word == value and done and re.fullmatch(option, done[-1]):
+            done.append(f"[{value}]")
+        else:
+            done.append(word)
+    return done
+
+
+def is_value(word: str) -> bool:
+    """Whether a word is a value rather than an option; -1 and -inf are values.
+
+    >>> is_value("-1"), is_value("-inf"), is_value("--npz")
+    (True, True, False)
+    """
+    return not _OPTION.match(word) or bool(INFINITY.fullmatch(word))
+
+
+def _spelled(values: list[str], action: Any) -> list[str]:
+    """The values of an option whose type is known."""
+    kind = kind_of(action)
+    if kind == "list" and values:
+        return [_bracketed(values)]
+    if kind == "switch":
+        return values or ["true"]
+    hint = getattr(action, "_typehint", None)
+    hints = (hint, *get_args(hint))
+    if len(values) > 1:
+        return [_bracketed(values)] if any(map(_is_list, hints)) else values
+    return values if str in hints else _spelled_by_looks(values)
+
+
+def _spelled_by_looks(values: list[str]) -> list[str]:
+    """The values of an option whose type only its class knows."""
+    if len(values) > 1 or (values and _NUMBERS.fullmatch(values[0])):
+        return [_bracketed(values)]
+    return [_with_dot(value) for value in values]
+
+
+def _bracketed(values: list[str]) -> str:
+    """Values as one YAML list; a list stays as it is."""
+    if len(values) == 1 and values[0].startswith("["):
+        return values[0]
+    return f"[{','.join(value.rstrip(',') for value in values)}]"
+
+
+def _with_dot(value: str) -> str:
+    """Infinity as YAML spells it; any other value as it is."""
+    match = INFINITY.fullmatch(value)
+    return f"{match[1]}.inf" if match else value
+
+
+def kind_of(action: Any) -> str | None:
+    """ "list" or "switch" for options that are always such (beside None)."""
+    hint = getattr(action, "_typehint", None)
+    if hint is bool:
+        return "switch"
+    parts = [hint] if _is_list(hint) else [part for part in get_args(hint) if part is not type(None)]
+    return "list" if parts and all(map(_is_list, parts)) else None
+
+
+def _is_list(hint: Any) -> bool:
+    return get_origin(hint) in (list, tuple, Sequence)
