@@ -1,6 +1,7 @@
 """Nothing is overwritten that a note does not list, whichever command writes; one process at a time fills a folder."""
 
 import json
+import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +15,9 @@ from freeflow_lightning.output_folder import (
     lock_folder,
     publish,
     read_listed,
+    write_exported,
 )
+from freeflow_lightning.teachers.conditions import refuse_filled
 
 HERE = Path()
 
@@ -143,3 +146,53 @@ def test_report_refuses_a_foreign_file_in_a_runs_folder(freeflow, name):
     assert code == 1
     assert f"run holds {name}, which this version of freeflow report has not written" in err.replace("\n", " ")
     assert Path("run", name).read_text() == "mine"
+
+
+# Folders that appear whole
+
+
+def left_by_a_killed_process(name):
+    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    return Path(f".{name}.{socket.gethostname()}.{dead.stdout.strip()}.tmp")
+
+
+def test_an_export_sweeps_what_a_killed_one_has_left_and_replaces_its_own_files_alone():
+    left = left_by_a_killed_process("out")
+    left.mkdir()
+    (left / "half").touch()
+    with write_exported(Path("out")) as made:
+        (made / "a").touch()
+    assert [path.name for path in Path().iterdir()] == ["out"]
+    for overwrite in (False, True):
+        with pytest.raises(ValueError, match="is no exported student"), write_exported(Path("out"), overwrite):
+            pass
+    assert Path("out/a").exists()
+
+
+def test_what_comes_into_a_folder_while_it_is_being_written_is_not_lost():
+    Path("out").mkdir()
+    with pytest.raises(ValueError, match="is no exported student"), write_exported(Path("out")):
+        Path("out/thesis.txt").write_text("mine")
+    assert Path("out/thesis.txt").read_text() == "mine"
+    assert [path.name for path in Path().iterdir()] == ["out"]
+
+
+def test_a_link_to_a_folder_stays_a_link():
+    Path("real").mkdir()
+    Path("out").symlink_to("real")
+    with write_exported(Path("out")) as made:
+        (made / "a").touch()
+    assert Path("out").is_symlink()
+    assert Path("real/a").exists()
+
+
+def test_embeddings_come_into_a_new_or_an_empty_folder():
+    Path("e").mkdir()
+    for name in ("prompts.txt", "null.safetensors", "notes.txt"):
+        Path("e", name).write_text("mine")
+        with pytest.raises(ValueError, match=f"e holds {name}: give a new folder"):
+            refuse_filled(Path("e"))
+        assert Path("e", name).read_text() == "mine"
+        Path("e", name).unlink()
+    refuse_filled(Path("e"))
+    refuse_filled(Path("none"))

@@ -24,13 +24,13 @@ from freeflow_lightning.export import (
     push_folder,
     same_everywhere,
     seal,
-    whole_folder,
     write_card,
     write_student,
 )
 from freeflow_lightning.module import FreeFlowModule
 from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, map_noise, merge
 from freeflow_lightning.official import OfficialConvention, read_official
+from freeflow_lightning.output_folder import write_exported
 from freeflow_lightning.parallel import fill
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.record import unknown_parts
@@ -193,7 +193,7 @@ class FlowMap(nn.Module):
         Raises:
             ValueError: the folder is not empty, or a part of the student that a folder cannot hold.
         """
-        with whole_folder(Path(folder), overwrite) as made:
+        with write_exported(Path(folder), overwrite) as made:
             return self.write_to(made, network_arguments)
 
     def write_to(self, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:

@@ -7,12 +7,14 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from freeflow_lightning.atomic_write import sweep, write_file, write_json
+from freeflow_lightning.atomic_write import sweep, write_file, write_folder, write_json
+from freeflow_lightning.export.folder import CARD, MANIFEST, read_manifest
+from freeflow_lightning.export.manifest import is_inside
 
 log = logging.getLogger(__name__)
 MARK = "freeflow"
@@ -93,16 +95,6 @@ def read_listed(path: Path, verb: str) -> dict[str, str] | None:
     return files
 
 
-def is_inside(name: str) -> bool:
-    """Whether a name with slashes stays in the folder that it is read from, links aside.
-
-    >>> [is_inside(name) for name in ("a.png", "parts/a.npz", "../a", "/etc/a", "a/../../b", "")]
-    [True, True, False, False, False, False]
-    """
-    parts = PurePosixPath(name).parts
-    return bool(parts) and not name.startswith("/") and ".." not in parts and "\\" not in name
-
-
 def refuse_others(folder: Path, names: Iterable[str], ours: Collection[str], verb: str) -> None:
     """Refuse to write names that are there and are not ours, and names that are links or folders.
 
@@ -137,6 +129,54 @@ def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> It
                 name = f"{parent}/{entry.name}" if parent else entry.name
                 if name not in ours or not entry.is_file(follow_symlinks=False):
                     yield name
+
+
+@contextmanager
+def write_exported(target: Path, overwrite: bool = False) -> Iterator[Path]:
+    """An empty folder beside the target that becomes it at the end, or vanishes if anything fails.
+
+    Args:
+        target: of an exported student.
+        overwrite: whether an exported student there may be replaced, and nothing but its own files.
+
+    Raises:
+        ValueError: the target holds other files, or a student that is not to be overwritten.
+    """
+    real = claim_folder(target)
+    check_replaceable(target, overwrite)
+    with write_folder(real) as made:
+        yield made
+        check_replaceable(target, overwrite)  # what has come there meanwhile
+
+
+def claim_folder(target: Path) -> Path:
+    """The real path of a folder that is to be written as one, swept of what killed processes have left of it.
+
+    Raises:
+        ValueError: a whole file system, in whose place no folder can come.
+    """
+    real = Path(os.path.realpath(target))  # a link to a folder stays one
+    if real.is_mount():
+        raise ValueError(f"{target} is a file system of its own: choose a folder inside it, for example {target / 'new'}")
+    sweep(real.parent, [real.name])
+    return real
+
+
+def check_replaceable(target: Path, overwrite: bool) -> None:
+    """See that a folder's place is free, or holds an exported student that may be replaced (Raises: ValueError)."""
+    if os.path.lexists(target) and not target.is_dir():
+        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
+    held = {path.relative_to(target).as_posix() for path in target.rglob("*")}
+    if held and MANIFEST not in held:
+        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
+    if held and not overwrite:
+        raise ValueError(f"{target} holds an exported student already: choose another folder, or overwrite it (--overwrite)")
+    if held:
+        known = {MANIFEST, CARD, *read_manifest(target / MANIFEST)["files"]}
+        known |= {parent.as_posix() for name in known for parent in Path(name).parents}
+        links = {name for name in held if (target / name).is_symlink()}
+        if others := sorted((held - known) | links):
+            raise ValueError(f"{target} holds files beside the exported student ({', '.join(others[:4])}): move them first")
 
 
 def claim_picture(path: Path, verb: str) -> None:

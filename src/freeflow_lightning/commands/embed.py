@@ -13,9 +13,11 @@ from jsonargparse import auto_cli
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from freeflow_lightning.atomic_write import write_folder
 from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.source import pick_device
-from freeflow_lightning.teachers.conditions import write_prompts
+from freeflow_lightning.output_folder import claim_folder
+from freeflow_lightning.teachers.conditions import refuse_filled, write_prompts
 from freeflow_lightning.teachers.diffusers import known_family
 from freeflow_lightning.teachers.diffusers_families import Embedding, Family
 from freeflow_lightning.teachers.diffusers_files import PipelineFiles, read_pipeline
@@ -43,7 +45,7 @@ def embed(
     Args:
         model: folder of a diffusers pipeline, or the name of its hub repository.
         prompts: text file, one prompt a line; empty lines are left out.
-        output: folder to write to; it must hold no embeddings yet.
+        output: folder to write to, which appears when all is encoded; it must not hold anything yet.
         batch_size: prompts per run of the encoders.
         shard_size: prompts per file.
         dtype: of the encoders and of the embeddings.
@@ -58,15 +60,16 @@ def embed(
     family = known_family(files.class_name)
     if not family.prompts:
         raise ValueError(f"{files.class_name} takes no prompts: the teacher needs no embeddings")
-    if (Path(output) / "index.json").exists():
-        raise ValueError(f"{output} holds embeddings already: give an empty folder, or delete it")
+    place = claim_folder(Path(output))
+    refuse_filled(Path(output))
     pipe = load_encoders(files, getattr(torch, dtype), variant).to(pick_device(device))
     about = {"model": model, "revision": revision, "network": files.class_name, "pipeline": type(pipe).__name__, "dtype": dtype}
     beside = [max(lines, key=lambda line: len(pipe.tokenizer(line).input_ids))] if family.pads_in_batch else []
-    with torch.no_grad():
+    with torch.no_grad(), write_folder(place) as folder:
         shards = encoded_shards(pipe, family, lines, batch_size, shard_size, beside)
-        index = write_prompts(Path(output), shards, encode(pipe, family, [""], beside, empty=True), about)
-    (Path(output) / "prompts.txt").write_text("".join(f"{line}\n" for line in lines))
+        index = write_prompts(folder, shards, encode(pipe, family, [""], beside, empty=True), about)
+        (folder / "prompts.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        refuse_filled(Path(output))  # what has come there meanwhile
     size = sum(path.stat().st_size for path in Path(output).glob("*.safetensors"))
     print(f"{index['count']} prompts in {output}: {', '.join(index['tensors'])}; {size / 1e6:.1f} MB")
 

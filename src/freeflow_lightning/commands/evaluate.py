@@ -18,6 +18,7 @@ from freeflow_lightning.commands.features import Name, pick_features
 from freeflow_lightning.commands.progress import progress_bar
 from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.evaluation import ClassRow, Result, endpoint_errors, evaluate_tables
+from freeflow_lightning.export.markdown import plain
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
 from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.output_folder import claim_names, publish
@@ -304,7 +305,7 @@ def markdown(result: Result, name: str) -> str:
 
     header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), ""]
     classes = ["", f"## {_classes_title(result).capitalize()}", "", *lines(class_header(result), class_rows(result))]
-    about = [f"- {key}: {_flat(value)}" for key, value in result.about.items()]
+    about = [f"- {plain(key)}: {plain(_flat(value))}" for key, value in result.about.items()]
     return "\n".join(
         [
             f"# Evaluation: {name}, guidance {result.about['guidance']:g}",

@@ -14,13 +14,15 @@ from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.evaluate import TITLES
 from freeflow_lightning.commands.report import checkpoint_of, newest
 from freeflow_lightning.commands.source import open_student, pick_device
-from freeflow_lightning.export import MANIFEST, PICTURE, UNKNOWN, foreign, push_folder, seal, whole_folder, write_card
+from freeflow_lightning.export import MANIFEST, PICTURE, UNKNOWN, foreign, push_folder, seal, write_card
 from freeflow_lightning.export.graphs import VAE, Example, OneStep, export_onnx, export_torch
+from freeflow_lightning.export.markdown import plain
 from freeflow_lightning.export.pipeline import add_pipeline
 from freeflow_lightning.export.text_pipeline import add_stock_pipeline
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.official import OfficialConvention
+from freeflow_lightning.output_folder import write_exported
 from freeflow_lightning.reference import weights_hash
 from freeflow_lightning.sampling import Draw
 from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher
@@ -99,7 +101,7 @@ def export(
     if output is None:
         return
     figures = figures_of(student, run, evaluation)
-    with whole_folder(Path(output), overwrite) as folder:
+    with write_exported(Path(output), overwrite) as folder:
         manifest = student.write_to(folder, network_arguments)
         alone = stands_alone(student)
         if pipeline:
@@ -212,7 +214,7 @@ def from_evaluation(path: Path, weights: str, demanded: bool) -> list[str]:
         "| --- | ---: | --- |",
         *rows,
         "",
-        ", ".join(made) + f"; compared with {json.dumps(facts.get('reference'))}.",
+        plain(", ".join(made) + f"; compared with {json.dumps(facts.get('reference'))}."),
     ]
 
 

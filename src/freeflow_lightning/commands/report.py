@@ -16,6 +16,7 @@ from freeflow_lightning.commands.features import MOST_FLAT, Name, pick_features
 from freeflow_lightning.commands.source import open_student, pick_device
 from freeflow_lightning.diagnosis import along_delta
 from freeflow_lightning.digits import load_digits
+from freeflow_lightning.export.markdown import plain
 from freeflow_lightning.flow import take
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
@@ -260,7 +261,7 @@ def text(folder: Path, lines: list[Line], shown: list[str], reference: str, floo
     )
     return "\n".join(
         [
-            f"# {folder.parent.name}, {folder.name}",
+            f"# {plain(folder.parent.name)}, {plain(folder.name)}",
             "",
             f"One step of the student: FID {student.fid:.4g}, {student.fid / many.fid:.2f} times its teacher's at 64 Heun",
             f"steps and {student.fid / two.fid:.2f} times its teacher's at 2.",

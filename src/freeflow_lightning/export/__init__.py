@@ -5,7 +5,7 @@ from freeflow_lightning.export.folder import CARD, MANIFEST, located, read_manif
 from freeflow_lightning.export.hub import push_folder
 from freeflow_lightning.export.networks import build, describe, foreign
 from freeflow_lightning.export.space import GivenConditions, build_space
-from freeflow_lightning.export.student import allowed, load_student, same_everywhere, whole_folder, write_student
+from freeflow_lightning.export.student import allowed, load_student, same_everywhere, write_student
 
 __all__ = [
     "CARD",
@@ -24,7 +24,6 @@ __all__ = [
     "read_manifest",
     "same_everywhere",
     "seal",
-    "whole_folder",
     "write_card",
     "write_student",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from freeflow_lightning.export.markdown import fenced, plain
 from freeflow_lightning.export.networks import foreign
 
 UNKNOWN = "unknown: ask"
@@ -27,9 +28,9 @@ def write_card(folder: Path, manifest: Mapping[str, Any], licence: str, place: s
     """
     config = manifest.get("config")
     known = ["", "## Figures", "", *figures] if figures else []
-    settings = (
-        ["", "## Training config", "", "```yaml", yaml.safe_dump(config, sort_keys=False).rstrip(), "```"] if config else []
-    )
+    settings: list[str] = []
+    if config:
+        settings = ["", "## Training config", "", *fenced(yaml.safe_dump(config, sort_keys=False).rstrip(), "yaml")]
     lines = [
         *_front(folder, manifest, licence),
         f"# One-step flow map{_teacher_words(config)}",
@@ -38,7 +39,7 @@ def write_card(folder: Path, manifest: Mapping[str, Any], licence: str, place: s
         "exported by freeflow-lightning.",
         *(["", f"![samples]({PICTURE})"] if (folder / PICTURE).is_file() else []),
         "",
-        *[f"- {fact}" for fact in _facts(manifest)],
+        *[f"- {plain(fact)}" for fact in _facts(manifest)],
         *known,
         "",
         "## Use",
@@ -47,10 +48,10 @@ def write_card(folder: Path, manifest: Mapping[str, Any], licence: str, place: s
         "",
         "## Licence",
         "",
-        f"The student's weights come from its teacher's, whose licence is: {licence}.",
+        f"The student's weights come from its teacher's, whose licence is: {plain(licence)}.",
         *settings,
     ]
-    (folder / "README.md").write_text("\n".join(lines) + "\n")
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> list[str]:
@@ -69,7 +70,7 @@ def _teacher_words(config: Any) -> str:
     teacher = ((config or {}).get("init_args") or {}).get("teacher") or {}
     arguments = teacher.get("init_args") or {}
     name = arguments.get("filename") or arguments.get("model") or arguments.get("checkpoint") or teacher.get("class_path")
-    return f" of {name}" if isinstance(name, str) else ""
+    return f" of {plain(name)}" if isinstance(name, str) else ""
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[str]:
@@ -134,7 +135,8 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
 
 def _stock(folder: Path, place: str, call: str, gamma: float | None) -> list[str]:
     index = json.loads((folder / "model_index.json").read_text())
-    absent = [name for name, part in index.items() if isinstance(part, list) and part[0] is None]
+    parts = {name: part for name, part in index.items() if isinstance(part, list) and name.isidentifier()}
+    absent = [name for name, part in parts.items() if part[0] is None]
     given = "".join(f", {name}=..." for name in absent)
     fixed = f" Guidance {gamma:g} is folded into its weights." if gamma is not None else ""
     return [

@@ -10,15 +10,18 @@ from typing import Any
 
 import torch
 from huggingface_hub.errors import EntryNotFoundError, LocalEntryNotFoundError
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from freeflow_lightning.export.manifest import FORMAT, SCHEMA, check_manifest, inside
+from freeflow_lightning.export.networks import check_shapes_of
 from freeflow_lightning.teachers.hub import hub_file
 
 MANIFEST, CARD = "freeflow.json", "README.md"
-FORMAT, SCHEMA = "freeflow flow map", 1
 WEIGHTS = "flow_map.safetensors"
+PARTS = ("transformer", "unet", "vae")
+"""Folders that diffusers reads."""
 UNSEALED = {MANIFEST, CARD, ".gitattributes"}
 """Not in the list of hashes: the list itself (it has a hash of its own), and what people and the hub edit."""
 
@@ -44,13 +47,13 @@ def seal(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """freeflow.json, checked against its own hash.
+    """freeflow.json, checked against its own hash, and for what it says.
 
     Raises:
-        ValueError: not a manifest, of another version, or changed.
+        ValueError: not a manifest, of another version, changed, or without what loading needs.
     """
     try:
-        manifest = json.loads(path.read_text())
+        manifest = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path} is not JSON ({error}): export the student again") from error
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
@@ -61,6 +64,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
         )
     if manifest.get("sha256") != _own_hash(manifest):
         raise ValueError(f"{path} has been changed since it was exported: its hash is another; export the student again")
+    check_manifest(path, manifest)
     return manifest
 
 
@@ -69,10 +73,10 @@ def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str]) ->
 
     Raises:
         FileNotFoundError: a file that the manifest names is missing.
-        ValueError: a file has another hash.
+        ValueError: a file has another hash, or is not inside the folder.
     """
     for name in names:
-        path = folder / name
+        path = inside(folder, name)
         if not path.is_file():
             raise FileNotFoundError(
                 f"{name} is missing in {folder}, and {MANIFEST} names it: copy the folder again, or export again"
@@ -102,6 +106,8 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
             raise FileNotFoundError(f"no {MANIFEST} in {folder}: expected a folder that freeflow export wrote")
         manifest = read_manifest(folder / MANIFEST)
         check_files(folder, manifest, dict.fromkeys([*manifest["files"], *needed(manifest)]))
+        check_parts(folder, manifest)
+        check_shapes_of(manifest["network"], read_shapes(folder, manifest), folder)
         return folder, manifest
     try:
         path = hub_file(str(place), MANIFEST, revision=revision)
@@ -115,14 +121,49 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
     manifest = read_manifest(path)
     names = list(needed(manifest))
     for name in names:
+        inside(path.parent, name)  # before anything of that name is asked for
         hub_file(str(place), name, revision=revision)
     check_files(path.parent, manifest, names)
+    check_parts(path.parent, manifest)
+    check_shapes_of(manifest["network"], read_shapes(path.parent, manifest), path.parent)
     return path.parent, manifest
+
+
+def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
+    """See that diffusers will read no file beside those that the manifest names.
+
+    Raises:
+        ValueError: a file of a network or VAE that the manifest does not name, or that an index leads to.
+    """
+    names = [
+        path.relative_to(folder).as_posix()
+        for part in PARTS
+        for path in (folder / part).rglob("*")
+        if path.is_file() or path.is_symlink()
+    ]
+    others = [name for name in names if name not in manifest["files"] and not _hidden(name)]
+    for name in names:
+        if name.endswith(".index.json") and name not in others:
+            others += [shard for shard in _shards(folder, name) if shard not in manifest["files"]]
+    if others:
+        raise ValueError(
+            f"{folder} would be read with {', '.join(sorted(others)[:4])}, which {MANIFEST} does not name: remove "
+            "what was added, or export again"
+        )
+
+
+def _shards(folder: Path, index: str) -> set[str]:
+    """The files that an index of sharded weights names."""
+    try:
+        weight_map = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
+        return {f"{index.rpartition('/')[0]}/{file}" for file in weight_map.values()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(f"{index} in {folder} is not an index of weights ({error}): export again") from error
 
 
 def needed(manifest: dict[str, Any]) -> list[str]:
     """The files that loading reads: weights, a diffusers network's own, and a decoder's."""
-    folders = tuple(f"{name}/" for name in ("transformer", "unet", "vae"))
+    folders = tuple(f"{name}/" for name in PARTS)
     weights = [entry["file"] for entry in manifest["weights"]]
     own = [name for name in manifest["files"] if name.startswith(folders) or name == "model_index.json"]
     return list(dict.fromkeys(weights + own))
@@ -136,11 +177,30 @@ def read_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
     """
     found: dict[str, Tensor] = {}
     for entry in manifest["weights"]:
+        path = inside(folder, entry["file"])
         try:
-            tensors = load_file(folder / entry["file"])
+            tensors = load_file(path)
         except (SafetensorError, OSError) as error:
-            raise ValueError(f"{folder / entry['file']} is not a readable safetensors file ({error})") from error
+            raise ValueError(f"{path} is not a readable safetensors file ({error})") from error
         found |= {name.removeprefix(entry["prefix"]): tensor for name, tensor in tensors.items()}
+    return found
+
+
+def read_shapes(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
+    """The shapes of the tensors that `read_weights` would read, without reading them.
+
+    Raises:
+        ValueError: a file that is not safetensors.
+    """
+    found: dict[str, list[int]] = {}
+    for entry in manifest["weights"]:
+        path = inside(folder, entry["file"])
+        try:
+            with safe_open(path, "pt") as file:
+                shapes = {name: list(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        except (SafetensorError, OSError) as error:
+            raise ValueError(f"{path} is not a readable safetensors file ({error})") from error
+        found |= {name.removeprefix(entry["prefix"]): shape for name, shape in shapes.items()}
     return found
 
 

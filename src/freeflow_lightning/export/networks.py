@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -28,6 +29,10 @@ ESSENTIALS = (
     *("guidance_input", "guidance_offset", "needs_scheduler", "pads_in_batch"),
 )
 """Fields of a Family that are plain values."""
+
+
+SUBFOLDERS = ("transformer", "unet")
+"""Where the pipelines of diffusers keep a network."""
 
 
 class Unknown(NamedTuple):
@@ -161,24 +166,83 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
         return own(Unknown(spec["class"], spec["arguments"]))
     arguments = {name: build(value, folder, own) for name, value in spec["arguments"].items()}
     if spec["class"] == "diffusers":
-        refuse_other_than_networks(arguments["name"])
-        files = PipelineFiles(str(folder), arguments["name"], arguments["subfolder"], None, {})
-        return load_network(files, getattr(torch, arguments["dtype"]))
+        return _load_diffusers(folder, **_checked_diffusers(arguments))
     kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
     maker = kinds | {"Family": _build_family, "Tensor": lambda values: torch.tensor(values, dtype=torch.float64)}
     if spec["class"] not in maker:
         raise ValueError(f"this version of freeflow-lightning has no {spec['class']!r}: install the one that wrote the folder")
+    make = maker[spec["class"]]
+    is_network = isinstance(make, type) and issubclass(make, nn.Module)
     try:
-        return maker[spec["class"]](**arguments)
-    except (TypeError, KeyError) as error:
-        raise ValueError(f"this version of freeflow-lightning cannot build {spec['class']!r} of the folder: {error}") from error
+        with nullcontext() if is_network else torch.device("cpu"):  # tables are numbers, on whatever device networks are made
+            return make(**arguments)
+    except Exception as error:  # arguments are whatever the folder says: each class refuses in its own way
+        reason = f"{type(error).__name__}: {error}"
+        raise ValueError(
+            f"this version of freeflow-lightning cannot build {spec['class']!r} of the folder ({reason})"
+        ) from error
+
+
+def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) -> None:
+    """See that weights fit a description before memory is taken for either; of this package's own networks.
+
+    Args:
+        spec: what `describe` gave.
+        shapes: of the stored tensors, by name.
+        folder: for the message.
+
+    Raises:
+        ValueError: the network would have other tensors.
+    """
+    if _holds_others(spec):
+        return  # a diffusers network has files of its own; one of the user's own is the user's
+    with torch.device("meta"):
+        network = build(spec, folder, refuse_own)
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"the network that {folder} describes is none: export the student again")
+    expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    different = [name for name in sorted(expected.keys() | shapes.keys()) if expected.get(name) != shapes.get(name)]
+    if different:
+        raise ValueError(
+            f"the weights in {folder} do not fit its network: missing, too many or of another shape: "
+            f"{', '.join(different[:6])}; export the student again"
+        )
+
+
+def refuse_own(unknown: Unknown) -> nn.Module:
+    """Build no network of the user's own."""
+    raise ValueError(f"{unknown.class_path} is not of this package")
+
+
+def _holds_others(spec: Any) -> bool:
+    """Whether a description holds a network that is not of this package."""
+    if not isinstance(spec, dict):
+        return False
+    return bool(spec.get("own")) or spec.get("class") == "diffusers" or any(map(_holds_others, spec.values()))
+
+
+def _checked_diffusers(arguments: Mapping[str, Any]) -> dict[str, Any]:
+    """Name, type and folder of a diffusers network, each of a kind that can be meant (Raises: ValueError)."""
+    found = {name: arguments.get(name) for name in ("name", "dtype", "subfolder")}
+    dtype = getattr(torch, str(found["dtype"]), None)
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise ValueError(f"the folder names {found['dtype']!r} as the type of its network's weights, which is none")
+    if found["subfolder"] not in SUBFOLDERS:
+        raise ValueError(f"the folder has its network in {found['subfolder']!r}: expected one of {', '.join(SUBFOLDERS)}")
+    name = str(found["name"])
+    refuse_other_than_networks(name)
+    return found | {"name": name, "dtype": dtype}
+
+
+def _load_diffusers(folder: Path, *, name: str, dtype: torch.dtype, subfolder: str) -> nn.Module:
+    return load_network(PipelineFiles(str(folder), name, subfolder, None, {}), dtype)
 
 
 def refuse_other_than_networks(name: str) -> None:
     """Let a folder name a network of diffusers and nothing else of it (Raises: ValueError)."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
-    kind = getattr(diffusers, name, diffusers.ModelMixin)  # one that is missing is refused by `load_network`
+    kind = getattr(diffusers, name, diffusers.ModelMixin)  # one that is missing is refused where it is loaded
     if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
         raise ValueError(f"the folder names {name!r} as its network, which is no network of diffusers")
 

@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import Generator, Tensor
 
+from freeflow_lightning.export.networks import refuse_other_than_networks
 from freeflow_lightning.teachers import (
     Classes,
     Conditions,
@@ -19,6 +20,7 @@ from freeflow_lightning.teachers import (
     SiTTeacher,
     Teacher,
 )
+from freeflow_lightning.teachers.diffusers_families import LAYOUTS
 from freeflow_lightning.teachers.diffusers_files import PipelineFiles
 from freeflow_lightning.teachers.diffusers_previews import PipelineDecoder
 
@@ -114,20 +116,32 @@ def build_space(manifest: dict[str, Any], folder: Path, conditions: Conditions |
     made: Conditions | None = conditions
     if made is None and about["kind"] == "prompts":
         made = GivenConditions(about["what"])
-    return LatentSpace(tuple(manifest["sample_shape"]), num_classes, build_decoder(manifest["decoder"], folder), made)
+    decoder = build_decoder(manifest["decoder"], folder, has_vae="vae/config.json" in manifest["files"])
+    return LatentSpace(tuple(manifest["sample_shape"]), num_classes, decoder, made)
 
 
-def build_decoder(about: dict[str, Any] | None, folder: Path) -> Callable[[Tensor], Tensor] | None:
-    """The decoder of a description; a VAE is loaded for the first picture."""
+def build_decoder(about: dict[str, Any] | None, folder: Path, *, has_vae: bool) -> Callable[[Tensor], Tensor] | None:
+    """The decoder of a description; a VAE is loaded for the first picture.
+
+    Args:
+        about: the description.
+        folder: where it is.
+        has_vae: whether the folder holds the VAE itself.
+
+    Raises:
+        ValueError: a class that is no network of diffusers.
+    """
     if about is None:
         return None
     if about["kind"] == "divided":
         return Divided(about["scale"])
-    inside = (folder / "vae" / "config.json").is_file()
     if about["kind"] == "vae":
+        refuse_other_than_networks(about["class_name"])
         arguments = {name: about[name] for name in DECODER}
-        if inside:
+        if has_vae:
             arguments |= {"vae": str(folder), "subfolder": "vae", "revision": None}
         return LatentDecoder(**arguments)
-    files = PipelineFiles(str(folder) if inside else about["model"], "", None, about["revision"], {"vae": about["vae"]})
+    if about["layout"] not in LAYOUTS:
+        raise ValueError(f"this version has no layout {about['layout']!r}: install the one that wrote {folder}")
+    files = PipelineFiles(str(folder) if has_vae else about["model"], "", None, about["revision"], {"vae": about["vae"]})
     return PipelineDecoder(files, Family(layout=about["layout"]), tuple(about["size"]))

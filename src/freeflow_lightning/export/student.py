@@ -1,9 +1,7 @@
 """Writing a student into a folder, and building it again from there."""
 
 import importlib
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -11,41 +9,11 @@ import torch
 from jsonargparse import ArgumentParser
 from torch import nn
 
-from freeflow_lightning.export.folder import CARD, MANIFEST, WEIGHTS, read_manifest, read_weights, seal, write_weights
+from freeflow_lightning.export.folder import WEIGHTS, read_weights, seal, write_weights
 from freeflow_lightning.export.networks import Unknown, class_path, describe, foreign, is_diffusers, subfolder_of
 from freeflow_lightning.export.space import describe_conditions, describe_decoder
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import Teacher
-
-
-@contextmanager
-def whole_folder(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """An empty folder beside the target that becomes it at the end, or vanishes if anything fails.
-
-    Raises:
-        ValueError: the target holds files that are not an exported student's, or one that is not to be overwritten.
-    """
-    _replaceable(target, overwrite)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{target.name}.", dir=target.parent) as place:
-        made = Path(place) / "new"
-        made.mkdir()
-        yield made
-        if target.exists():
-            target.rename(Path(place) / "old")
-        made.rename(target)
-
-
-def _replaceable(target: Path, overwrite: bool) -> None:
-    there = [path.relative_to(target).as_posix() for path in target.rglob("*") if path.is_file()] if target.is_dir() else []
-    if target.is_file() or (there and MANIFEST not in there):
-        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
-    if there and not overwrite:
-        raise ValueError(f"{target} holds an exported student already: choose another folder, or overwrite it (--overwrite)")
-    if there:
-        known = {MANIFEST, CARD, *read_manifest(target / MANIFEST)["files"]}
-        if others := sorted(set(there) - known):
-            raise ValueError(f"{target} holds files beside the exported student ({', '.join(others[:4])}): move them first")
 
 
 def write_student(

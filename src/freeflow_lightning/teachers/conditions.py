@@ -164,22 +164,31 @@ def read_index(folder: Path) -> dict[str, Any]:
         raise ValueError(f"{path} is not an index that this version reads ({error}): run freeflow embed again") from error
 
 
+def refuse_filled(folder: Path) -> None:
+    """See that there is nothing in a folder, or no folder (Raises: ValueError)."""
+    if (folder / "index.json").exists():
+        raise ValueError(f"{folder} holds embeddings already: give an empty folder, or delete it")
+    if folder.is_symlink() or folder.exists():
+        held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [f"a file, {folder.name}"]
+        if held:
+            raise ValueError(f"{folder} holds {', '.join(held[:3])}: give a new folder, or an empty one")
+
+
 def write_prompts(
     folder: Path, batches: Iterable[dict[str, Tensor]], null: dict[str, Tensor], about: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """Write embeddings for `Prompts`: one shard per batch, the empty prompt once, and the index; returns the index.
 
     Args:
-        folder: made if it does not exist; it must hold no embeddings yet.
+        folder: made if it does not exist; it must not hold anything yet.
         batches: condition by argument name, the batch first: [n, L, D] token embeddings, [n, L] masks, [n, D] vectors.
         null: the same for the empty prompt, n = 1.
         about: further entries of the index.
 
     Raises:
-        ValueError: embeddings are there already, or texts of several lengths come without a mask to tell them apart.
+        ValueError: files are there already, or texts of several lengths come without a mask to tell them apart.
     """
-    if (folder / "index.json").exists():
-        raise ValueError(f"{folder} holds embeddings already: give an empty folder, or delete it")
+    refuse_filled(folder)
     folder.mkdir(parents=True, exist_ok=True)
     shards: list[dict[str, Any]] = []
     lengths: dict[str, set[int]] = {}
