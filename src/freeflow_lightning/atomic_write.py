@@ -13,13 +13,15 @@ from typing import Any
 
 
 @contextmanager
-def write_file(target: str | Path) -> Iterator[Path]:
+def write_file(target: str | Path, *, wait_for_disk: bool = True) -> Iterator[Path]:
     """A temporary path to write to, which becomes `target` when the block ends, and vanishes if the block fails.
 
     A reader, or a process that starts after a kill, sees the old file or the new one, never half of one.
 
     Args:
         target: the file; its folder is made if it does not exist.
+        wait_for_disk: whether the disk must hold the bytes before the name changes. Milliseconds a file: without it
+            a power failure may leave an empty file, which is for files that somebody compares with a digest.
 
     Raises:
         OSError: the disk is full or cannot be written to; the message names the target and, for a full disk, its free space.
@@ -34,7 +36,8 @@ def write_file(target: str | Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         yield temporary
-        sync(temporary)
+        if wait_for_disk:
+            sync(temporary)
         temporary.replace(target)
     except Exception as error:
         if not is_full_disk(error):

@@ -250,9 +250,9 @@ def take_lock(handle: int) -> bool:
     return True
 
 
-def write_bytes(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    with write_file(path) as temporary:
+def write_bytes(path: Path, data: bytes, *, wait_for_disk: bool = True) -> None:
+    """Write a file whole or not at all; `wait_for_disk` as in `write_file`."""
+    with write_file(path, wait_for_disk=wait_for_disk) as temporary:
         temporary.write_bytes(data)
 
 

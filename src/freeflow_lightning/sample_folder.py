@@ -113,7 +113,7 @@ class SampleFolder:
         digests = {name: digest_of(data) for name, data in files.items()}
         write_json(self.path / self._record(part), marked({"of": key_of(self.about)}, VERB, digests))
         for name, data in files.items():
-            write_bytes(self.path / name, data)
+            write_bytes(self.path / name, data, wait_for_disk=False)  # thousands of files, digests noted
 
     def finish(self) -> None:
         """Join the parts, draw grid.png, and note every file in samples.json (one process does)."""
