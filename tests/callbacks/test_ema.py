@@ -125,3 +125,15 @@ def test_an_average_that_is_removed_at_resuming_is_left_out_and_said(tmp_path, s
     alone = module()
     fit(alone, max_steps=2, ckpt_path=path)
     assert same(weights(alone.student), weights(m.student))
+
+
+def test_an_average_is_updated_once_a_step_of_narrow_weights():
+    """torch runs the hooks of Adam.step for MasterAdam too, once the process has made a plain Adam."""
+    torch.optim.Adam([torch.nn.Parameter(torch.zeros(1))])
+    updates = StudentEMA([0.5])
+    steps = []
+    lerp = torch._foreach_lerp_
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch, "_foreach_lerp_", lambda *a: steps.append(a) or lerp(*a))
+        fit(module(check_teacher=False), updates, max_steps=3, precision="bf16-true")
+    assert len(steps) == 3

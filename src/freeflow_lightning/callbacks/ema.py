@@ -46,6 +46,7 @@ class StudentEMA(Callback):
             check_numbers(0, 1, without_high=True, decay=decay)
         self.decays = tuple(decays)
         self._hook: RemovableHandle | None = None
+        self._updated_at = 0
         self._fresh: list[Tensor] = []
         self._averages: dict[float, list[Tensor]] = {}
         self._buffers: list[tuple[Tensor, Tensor]] = []
@@ -69,6 +70,7 @@ class StudentEMA(Callback):
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
+        self._updated_at = trainer.global_step
         averages = {decay: pl_module.averages[average_name(decay)] for decay in self.decays}
         self._fresh = pl_module.weights()  # once: walking small networks takes longer than averaging them
         self._averages = {decay: list(average.parameters()) for decay, average in averages.items()}
@@ -82,6 +84,9 @@ class StudentEMA(Callback):
 
     @torch.no_grad()
     def _update(self, step: int) -> None:
+        if step == self._updated_at:  # MasterAdam calls Adam's step: torch runs the hook for both once it has met a plain Adam
+            return
+        self._updated_at = step
         fresh = [weight.to(torch.float32) for weight in self._fresh]
         for decay, average in self._averages.items():
             torch._foreach_lerp_(average, fresh, 1 - decay_at(step, decay))
