@@ -102,6 +102,7 @@ def estimate(
         raise ValueError(f"expected a batch size of at least 1 and averages of at least 0, got {batch_size} and {averages}")
     with no_data():
         module, plugin = make(), PRECISIONS[precision]()
+        module.student_scale = 1.0  # tensors without data do not tell it, and it changes no cost
         module.skip_idle_rows = False  # tensors without data select no rows; and the most is what memory must hold
         networks = {"teacher": module.teacher, **module.networks()}
         _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from copy import deepcopy
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +91,7 @@ class FreeFlowModule(Recipe):
         correction_fraction: share of the batch that is corrected: 0 for prediction alone, 1 for correction alone.
         alpha_ref: strength of the correction relative to the prediction, before any AlphaSchedule.
         residual_decay: k, the decay of Delta_G; 1 with both objectives, 0.5 for prediction alone.
-        student_lr: learning rate of the student.
+        student_lr: learning rate of the student, in units of u: Adam's is this over `student_scale`, which is 1 for velocities.
         auxiliary_lr: learning rate of the auxiliary network.
         betas: Adam's.
         eps: Adam's.
@@ -254,8 +255,24 @@ class FreeFlowModule(Recipe):
     def networks(self) -> Mapping[str, ScalarConditioned]:
         return {"student": self.student} | ({"auxiliary": self.auxiliary} if self.auxiliary is not None else {})
 
+    @cached_property
+    def student_scale(self) -> float:
+        """What the student's raw output is worth in u at the prior: 1 for a velocity and for a network of one's own.
+
+        At t = 1 a score or noise network is multiplied by its `output_scale`, 157 for DDPM's betas. Adam's step does not
+        depend on the size of the gradient, so that the student's would be that much too large in every layer: its learning
+        rate is divided by it. Its loss is divided too, which makes Eqs. 9 and 11 products with the raw output: gradients,
+        and with them Adam's eps and clipping, are then in the same units for every teacher.
+        """
+        if not self._from_teacher:
+            return 1.0
+        scale = float(self.teacher.output_scale(torch.ones(1, device=self.device)))
+        if not 0 < scale < math.inf:
+            raise ValueError(f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}")
+        return scale
+
     def configure_optimizers(self) -> torch.optim.Optimizer:
-        rates = {"student": self.student_lr, "auxiliary": self.auxiliary_lr}
+        rates = {"student": self.student_lr / self.student_scale, "auxiliary": self.auxiliary_lr}
         groups = [
             {"params": [p for p in network.parameters() if p.requires_grad], "lr": rates[name], "name": name}
             for name, network in self.networks().items()
@@ -370,8 +387,11 @@ class FreeFlowModule(Recipe):
             lam = objectives.adaptive_lambda(weighted.norm(), equal.norm(), self.alpha, mean_over_ranks=self._mean_over_ranks)
         if weighted:
             loss = loss + weighted.surrogate().sum() / len(output)
-        if equal and own:
-            loss = loss + lam * equal.surrogate().sum() / len(output) + own.surrogate().mean()
+        if equal:
+            loss = loss + lam * equal.surrogate().sum() / len(output)
+        loss = loss / self.student_scale
+        if own:
+            loss = loss + own.surrogate().mean()
         return Step(loss, lam, delta_g, delta_n, auxiliary)
 
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:

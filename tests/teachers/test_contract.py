@@ -8,12 +8,14 @@ from freeflow_lightning.nets import MLP
 from freeflow_lightning.teachers import (
     DiffusersTeacher,
     GaussianMixtureTeacher,
+    PathTeacher,
     Prompts,
     SiTTeacher,
     VelocityTeacher,
     save_sit,
 )
 from freeflow_lightning.teachers.conditions import write_prompts
+from freeflow_lightning.teachers.gaussian_path import usual_size
 
 from .mixture import NULL, batch, posterior
 from .oracle import EXACT, moments
@@ -246,9 +248,11 @@ def test_scales_are_positive_and_finite(teacher):
 
 
 def test_the_output_scale_is_the_derivative_by_the_raw_output(exact):
-    """Add 1 to what the network answers."""
+    """Add 1 to what the network answers; of a score, whose size is 1 / b, that is b of its usual size."""
     t = torch.tensor([0.0, 0.1, 0.4, 0.6, 0.95, 1.0], dtype=torch.float64)
     x, label = torch.ones(6, 2, dtype=torch.float64), torch.zeros(6, dtype=torch.long)
     before = exact.velocity(x, t, label)
     next(exact.parameters()).data.fill_(1)
-    torch.testing.assert_close((exact.velocity(x, t, label) - before).abs().amax(1), exact.output_scale(t))
+    size = usual_size(exact.function.prediction, exact.function._place(t)[1]) if isinstance(exact, PathTeacher) else 1
+    moved = (exact.velocity(x, t, label) - before).abs().amax(1)
+    torch.testing.assert_close(moved * size, exact.output_scale(t))

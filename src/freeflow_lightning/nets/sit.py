@@ -45,7 +45,7 @@ class SiTBlock(nn.Module):
             num_heads=num_heads,
             qkv_bias=True,
             qk_norm=norm is not None,
-            norm_layer=norm,
+            norm_layer=norm,  # type: ignore[arg-type]  # timm only calls it
         )
         self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), act_layer=GELUTanh)

@@ -93,7 +93,11 @@ class Teacher(Recorded, nn.Module, ABC):
         return torch.ones_like(t)
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """|du/d(raw output)| of the network at t, [B]: Eq. 12 is trained in the units of the raw output."""
+        """What the network's raw output, at its usual size of 1, is worth in u at t, [B]; 1 for a velocity.
+
+        |du/d(raw output)|, times the usual size where that changes with t, as a score's does. Eq. 12 is trained in these
+        units, and the student's learning rate is divided by the value at the prior.
+        """
         return torch.ones_like(t)
 
     def shard(self, rank: int, world_size: int) -> None:

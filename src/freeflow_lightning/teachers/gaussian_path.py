@@ -81,6 +81,15 @@ def prediction_type(prediction: str | PredictionType) -> PredictionType:
     return PREDICTIONS[prediction]
 
 
+def usual_size(prediction: PredictionType, c: Coefficients) -> Tensor:
+    """The size of a prediction, [B]: 1 / b for a score, which networks are trained for with the weight b^2; 1 for others.
+
+    >>> usual_size(score_prediction, Coefficients(*torch.tensor([[0.6], [0.8], [0.0], [0.0]])))
+    tensor([1.2500])
+    """
+    return 1 / c.b if prediction is score_prediction else torch.ones_like(c.b)
+
+
 def velocity_from_means(means: Means, x: Tensor, t: Tensor) -> Tensor:
     """u(x_t, t) from both posterior means: (x_t - noise) / (1 - t) for t <= 1/2 and (data - x_t) / t above.
 
@@ -225,9 +234,10 @@ class PathVelocity(nn.Module):
         return velocity_from_means(self.prediction(raw, y, Coefficients(*(expand(k, x) for k in c))), x, t)
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """|du/d(raw output)| at t, [B]: u is linear in the raw output."""
+        """|du/d(raw output)| times the raw output's usual size at t, [B]: u is linear in the raw output."""
+        _, c = self._place(t)
         zero = torch.zeros_like(t)
-        return self._velocity(torch.ones_like(t), zero, zero, t, self._place(t)[1]).abs()
+        return self._velocity(usual_size(self.prediction, c), zero, zero, t, c).abs()
 
 
 class PathTeacher(Teacher):
