@@ -147,7 +147,7 @@ class FlowMap(nn.Module):
         revision: str | None = None,
         conditions: Conditions | None = None,
         network: nn.Module | None = None,
-        trust: str | None = None,
+        trust: str | Sequence[str] | None = None,
     ) -> "FlowMap":
         """The student of a folder that `save_pretrained` or `freeflow export` wrote, without its teacher.
 
@@ -159,7 +159,7 @@ class FlowMap(nn.Module):
             revision: commit, tag or branch of the repository; a commit pins it.
             conditions: for a student of prompts, Prompts("folder that freeflow embed wrote").
             network: for a student of your own network, that network with any weights.
-            trust: or the class path that may be imported for it, exactly as the folder names it.
+            trust: or the class paths that may be imported for it, exactly as the folder names them.
 
         Raises:
             FileNotFoundError: no such folder or repository, or one that lacks a file.
@@ -379,7 +379,7 @@ def build_module(
 
 
 def read_auxiliary(
-    path: str | Path, teacher: Teacher, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
+    path: str | Path, teacher: Teacher | None = None, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
 ) -> tuple[FreeFlowModule, nn.Module] | None:
     """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
 

@@ -30,7 +30,7 @@ from freeflow_lightning.parallel import fill
 from freeflow_lightning.record import describe, is_importable, path_of, unknown_parts, weights_sample
 from freeflow_lightning.run_folder import versions
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.teachers.trust import class_paths, denied_import, find_object, guarded, has_module, is_known
+from freeflow_lightning.teachers.trust import class_paths, denied_import, find_object, guarded, has_module, is_known, trusted
 
 ABOUT = "freeflow_lightning"
 """The key of a checkpoint under which this package writes its version and where the training found its files."""
@@ -313,13 +313,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) ->
 
 
 # What may be imported
-
-
-def trusted(trust: str | Sequence[str] | None) -> list[str]:
-    """The class paths that the user lets a checkpoint import."""
-    if trust is None:
-        return []
-    return [trust] if isinstance(trust, str) else list(trust)
 
 
 def check_trust(

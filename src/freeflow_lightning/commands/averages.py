@@ -1,7 +1,7 @@
 """A checkpoint's averages beside each other: distance to the teacher's samples and error at the end of its paths."""
 
+from collections.abc import Iterable
 from math import isnan
-from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -15,7 +15,6 @@ from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import DigitsFeatures, Score
 from freeflow_lightning.reference import Sampler, draw_table, teacher_table
 from freeflow_lightning.sampling import Draw
-from freeflow_lightning.training_checkpoint import open_checkpoint
 
 PAIRS = 256
 
@@ -29,18 +28,20 @@ class Row(NamedTuple):
     recognised: Score | None
 
 
-def compare_averages(checkpoint: Path, num_samples: int, guidance: float, device: torch.device) -> list[Row]:
+def compare_averages(
+    students: Iterable[tuple[str, FlowMap]], num_samples: int, guidance: float, device: torch.device
+) -> list[Row]:
     """Every average of a checkpoint and its raw weights, on the same noise, against the teacher's own samples.
 
     Args:
-        checkpoint: of a training run.
+        students: their names and they themselves, one after the other.
         num_samples: samples on either side; FID depends on how many.
         guidance: of both.
         device: where to compute.
     """
     made = []
-    for name in [*open_checkpoint(checkpoint).averages, "raw"]:
-        student = FlowMap.from_checkpoint(checkpoint, average=name).to(device)
+    for name, opened in students:
+        student = opened.to(device)
         teacher, draw, which = student.teacher, Source(student).drawer(guidance), Draw()
         network, truth = pick_features("auto", None, teacher, device), Sampler(guidance=guidance)
         reference = teacher_table(teacher, network, sampler=truth, count=num_samples, seed=1, device=device)

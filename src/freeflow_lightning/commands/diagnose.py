@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from jsonargparse import auto_cli
 from matplotlib.figure import Figure
-from torch import Tensor
+from torch import Tensor, nn
 
 from freeflow_lightning import plots
 from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.features import Name, pick_features
 from freeflow_lightning.commands.page import Finding, Section, page
 from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import open_auxiliary, open_student, pick_device
+from freeflow_lightning.commands.source import Overrides, open_auxiliary, open_student, pick_device
 from freeflow_lightning.diagnosis import (
     Gaps,
     Lag,
@@ -35,6 +35,7 @@ from freeflow_lightning.metrics.support import nearest
 from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.sampling import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.teachers import Teacher
 
 NOTE, PAGE = "diagnosis.json", "diagnosis.html"
 COLUMNS = 12
@@ -67,6 +68,9 @@ def diagnose(
     batch_size: int = 256,
     average: str | None = None,
     device: str = "auto",
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """See where a student goes wrong: one page, diagnosis.html, to read at a glance; the numbers in diagnosis.json.
 
@@ -85,6 +89,10 @@ def diagnose(
         batch_size: samples per network evaluation.
         average: which moving average, for example ema_0_9999, or raw; the first one if not given.
         device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
+        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
+            cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
     """
     if num_samples < 16 or batch_size < 1 or fine_steps < 2 or auxiliary_steps < 0:
         raise ValueError(
@@ -92,10 +100,11 @@ def diagnose(
             f"(auxiliary steps {auxiliary_steps})"
         )
     claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
-    student = open_student(checkpoint, average).to(pick_device(device))
+    overrides = Overrides(teacher, network, trust)
+    student = open_student(checkpoint, average, overrides=overrides).to(pick_device(device))
     student.check_guidance(guidance)
-    network = pick_features(features, weights, student.teacher, student.device)
-    auxiliary = open_auxiliary(checkpoint, student)
+    judge = pick_features(features, weights, student.teacher, student.device)
+    auxiliary = open_auxiliary(checkpoint, student, overrides)
     which = Draw(seed, stream="diagnosis")
     z, condition = which.noise(student.teacher, torch.arange(num_samples), student.device)
     few, some = slice(SOLVER_SAMPLES), slice(256)
@@ -110,7 +119,7 @@ def diagnose(
         if auxiliary is not None:
             gaps["correction"] = correction_gap(student, auxiliary, z[some], c_some, guidance, seed)
         bar.update(task, advance=1, description="neighbours")
-        pairs = neighbours(student, network, guidance, num_samples, seed, batch_size)
+        pairs = neighbours(student, judge, guidance, num_samples, seed, batch_size)
         bar.update(task, advance=1, description="auxiliary network")
         lag = None
         if auxiliary is not None and auxiliary_steps:

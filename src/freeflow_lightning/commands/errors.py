@@ -165,6 +165,11 @@ class BriefErrors(ArgumentParser):
                 options |= action.choices[words[0]]._option_string_actions
         return options
 
+    def format_help(self, *others: Any, **named: Any) -> str:
+        """Without the lists of every module that has been imported, for options that take any."""
+        listed = re.compile(r",\s+known\s+subclasses:\s+[^()]{1000,}\)")
+        return listed.sub(")", super().format_help(*others, **named))
+
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)

@@ -12,11 +12,12 @@ from jsonargparse import auto_cli
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
+from torch import nn
 
 from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.features import Name, pick_features
 from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
+from freeflow_lightning.commands.source import Overrides, Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.evaluation import ClassRow, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.export.markdown import plain
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
@@ -24,7 +25,7 @@ from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.processes import joined, start, starts_others
 from freeflow_lightning.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
-from freeflow_lightning.teachers import LatentSpace
+from freeflow_lightning.teachers import LatentSpace, Teacher
 
 TITLES = {
     "fid": ("FID", "Frechet distance of features; 0 is best, and it shrinks with more samples"),
@@ -65,7 +66,7 @@ def evaluate(
     seed: int = 0,
     classes: list[int] | None = None,
     balanced: bool = False,
-    teacher: bool = False,
+    teacher: bool | Teacher = False,
     steps: int | None = None,
     method: Literal["euler", "heun", "midpoint", "rk4"] | None = None,
     output: str = "evaluation",
@@ -77,7 +78,8 @@ def evaluate(
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
     prompts: str | None = None,
-    trust: str | None = None,
+    network: nn.Module | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """Measure a student's samples: against its teacher's own, which needs no data, or against given statistics.
 
@@ -103,7 +105,8 @@ def evaluate(
         seed: seed of the noise and of drawn classes.
         classes: class labels, repeated in turn; drawn uniformly if not given.
         balanced: every class in turn. Papers with drawn classes report a slightly higher FID.
-        teacher: measure the teacher itself, at --steps and --method.
+        teacher: measure the teacher itself, at --steps and --method. Or a Teacher, its class and then its arguments as
+            --teacher.NAME, which takes the place of the checkpoint's; it is measured if --steps or --method is given.
         steps: the teacher's steps; 64 if not given.
         method: the teacher's one-step rule; heun if not given.
         output: folder to write to; made if it does not exist.
@@ -115,7 +118,9 @@ def evaluate(
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
         prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
-        trust: of an exported student with a network of your own: its class path, which is then imported.
+        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
+            cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
     """
     if min(num_samples, reference_samples) < 2 or (paired_samples or 0) < 0 or min(batch_size, decode_batch_size) < 1:
         raise ValueError(
@@ -128,7 +133,8 @@ def evaluate(
     with joined() as processes:
         if processes.first:
             claim_names(Path(output), NOTE, "evaluate", [PAGE])
-        student = open_student(checkpoint, average, vae=vae, official=official, prompts=prompts, trust=trust).to(
+        overrides = Overrides(teacher if isinstance(teacher, Teacher) else None, network, trust)
+        student = open_student(checkpoint, average, vae=vae, official=official, prompts=prompts, overrides=overrides).to(
             pick_device(device, processes)
         )
         source, where = Source.of_options(student, teacher, steps, method), student.device
@@ -137,10 +143,10 @@ def evaluate(
         if alone and (ours or teacher or paired_samples):
             raise ValueError(f"{checkpoint} holds no teacher to compare with or to draw from: give --reference FILE alone")
         which = draw_of_options(source.teacher, seed, classes, balanced)
-        network, draw = pick_features(features, weights, source.teacher, where), source.drawer(guidance)
+        seen_by, draw = pick_features(features, weights, source.teacher, where), source.drawer(guidance)
         truth = Sampler(reference_method, reference_steps, guidance)
         pairs = min(num_samples, 0 if alone else 512 if paired_samples is None else paired_samples)
-        given: Any = read_statistics(reference, network, device=where) if not ours and processes.first else None
+        given: Any = read_statistics(reference, seen_by, device=where) if not ours and processes.first else None
         shared: dict[str, Any] = {"device": where, "processes": processes}
         sizes: dict[str, Any] = {"batch_size": batch_size, "decode_batch_size": decode_batch_size}
 
@@ -152,7 +158,7 @@ def evaluate(
             def teachers(stream: str, n: int) -> Any:
                 return teacher_table(
                     source.teacher,
-                    network,
+                    seen_by,
                     sampler=truth,
                     count=n,
                     seed=reference_seed,
@@ -167,7 +173,7 @@ def evaluate(
             baseline = teachers("floor", num_samples) if ours and floor else None
             advance = task(source.name, num_samples)
             table = draw_table(
-                draw, source.teacher, network, which, count=num_samples, kept=num_samples, advance=advance, **sizes, **shared
+                draw, source.teacher, seen_by, which, count=num_samples, kept=num_samples, advance=advance, **sizes, **shared
             )
             if not processes.first:
                 return
@@ -182,8 +188,8 @@ def evaluate(
             baseline,
             errors,
             num_classes=source.teacher.num_classes,
-            classifies=isinstance(network, DigitsFeatures),
-            scores_inception=isinstance(network, InceptionFeatures),
+            classifies=isinstance(seen_by, DigitsFeatures),
+            scores_inception=isinstance(seen_by, InceptionFeatures),
             about=source.facts(guidance)
             | {
                 "checkpoint": checkpoint,
@@ -191,7 +197,7 @@ def evaluate(
                 "seed": seed,
                 "classes": list(which.classes) if which.classes else "drawn",
                 "reference": _reference_facts(reference, source, truth, reference_samples, reference_seed, compared),
-                "features": feature_facts(network),
+                "features": feature_facts(seen_by),
                 "precision": f"{next(student.parameters()).dtype}, float32 matmul {torch.get_float32_matmul_precision()}",
                 "pictures": "uint8 by clamp(127.5 x + 128), rounded down",
                 "evaluator": f"freeflow-lightning {version('freeflow-lightning')}, torch {torch.__version__}, {where}",

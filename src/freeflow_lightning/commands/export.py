@@ -8,13 +8,13 @@ from typing import Any, Literal
 
 import torch
 from jsonargparse import auto_cli
+from torch import nn
 
 from freeflow_lightning.commands.averages import compare_averages, show
 from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.evaluate import TITLES
-from freeflow_lightning.commands.report import checkpoint_of, newest
-from freeflow_lightning.commands.source import open_student, pick_device
-from freeflow_lightning.export import MANIFEST, PICTURE, UNKNOWN, foreign, push_folder, seal, write_card
+from freeflow_lightning.commands.source import Overrides, is_exported, open_student, pick_device
+from freeflow_lightning.export import PICTURE, UNKNOWN, foreign, push_folder, seal, write_card
 from freeflow_lightning.export.graphs import VAE, Example, OneStep, export_onnx, export_torch
 from freeflow_lightning.export.markdown import plain
 from freeflow_lightning.export.pipeline import add_pipeline
@@ -25,7 +25,8 @@ from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.output_folder import write_exported
 from freeflow_lightning.reference import weights_hash
 from freeflow_lightning.sampling import Draw
-from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher
+from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher, Teacher
+from freeflow_lightning.training_checkpoint import find_checkpoint
 
 
 def export(
@@ -51,7 +52,9 @@ def export(
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
     prompts: str | None = None,
-    trust: str | None = None,
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """Write a student into a folder that needs neither its teacher nor its run, and upload it if you like.
 
@@ -87,17 +90,22 @@ def export(
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
         prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
-        trust: of an exported student with a network of your own: its class path, which is then imported.
+        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
+        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
+            cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
     """
     if output is None and not compare:
         raise ValueError("--output is missing: the folder to write to (or give --compare alone)")
     path, run = found(checkpoint)
-    student = open_student(path, average, image_size, vae, official, prompts, trust)
+    overrides = Overrides(teacher, network, trust)
+    student = open_student(path, average, image_size, vae, official, prompts, overrides)
     gamma = scale_for(student, guidance)
     if compare:
         if isinstance(student.teacher, LatentSpace):
             raise ValueError(f"{checkpoint} holds one student and no teacher: --compare wants a training checkpoint")
-        show(compare_averages(Path(path), num_samples, gamma, pick_device(device)), num_samples, gamma)
+        every = ((name, open_student(path, name, overrides=overrides)) for name in [*student.about["averages"], "raw"])
+        show(compare_averages(every, num_samples, gamma, pick_device(device)), num_samples, gamma)
     if output is None:
         return
     figures = figures_of(student, run, evaluation)
@@ -122,12 +130,11 @@ def export(
 
 def found(checkpoint: str) -> tuple[str, Path | None]:
     """The path to open, and the run's folder if it belongs to one."""
-    given = Path(checkpoint)
-    if given.is_dir() and not (given / MANIFEST).is_file():
-        run = newest(given)
-        return str(checkpoint_of(run)), run
-    home = given.resolve().parent.parent
-    return checkpoint, home if (home / "checkpoints").is_dir() else None
+    if is_exported(checkpoint):
+        return checkpoint, None
+    path = find_checkpoint(checkpoint)
+    home = path.resolve().parent.parent
+    return str(path) if Path(checkpoint).is_dir() else checkpoint, home if (home / "checkpoints").is_dir() else None
 
 
 def scale_for(student: FlowMap, guidance: float | None) -> float:

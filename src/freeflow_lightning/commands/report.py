@@ -7,13 +7,13 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from jsonargparse import auto_cli
-from torch import Tensor
+from torch import Tensor, nn
 
 from freeflow_lightning import plots
 from freeflow_lightning.callbacks.trajectory import relative_error
 from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.features import MOST_FLAT, Name, pick_features
-from freeflow_lightning.commands.source import open_student, pick_device
+from freeflow_lightning.commands.source import Overrides, open_student, pick_device
 from freeflow_lightning.diagnosis import along_delta
 from freeflow_lightning.digits import load_digits
 from freeflow_lightning.export.markdown import plain
@@ -24,6 +24,8 @@ from freeflow_lightning.output_folder import claim_names, publish
 from freeflow_lightning.reference import Sampler
 from freeflow_lightning.run_folder import read_metrics, versions
 from freeflow_lightning.sampling import labels_of, pictures
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training_checkpoint import find_checkpoint
 
 NOTE, PAGE = "report.json", "report.md"
 PATHS = "trajectories.png"
@@ -74,6 +76,9 @@ def report(
     weights: str | None = None,
     seed: int = 3,
     device: str = "auto",
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """Write report.md, its pictures and report.json, which lists them, into a run's folder.
 
@@ -87,16 +92,20 @@ def report(
         weights: the file of Inception's or DINOv2's weights.
         seed: seed of the noise.
         device: cpu, cuda, ...; auto takes an accelerator if there is one.
+        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
+        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
+            cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
     """
     folder = newest(Path(run))
     claim_names(folder, NOTE, "report", [PAGE, *PICTURES])
-    student = open_student(checkpoint_of(folder)).to(pick_device(device))
+    student = open_student(find_checkpoint(folder), overrides=Overrides(teacher, network, trust)).to(pick_device(device))
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
     z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
     labels = labels_of(student.teacher, condition)
-    network = features_for(student, reference, features, weights)
-    judge = Judge(reference_samples(student, reference, num_samples, low, seed), network)
+    seen_by = features_for(student, reference, features, weights)
+    judge = Judge(reference_samples(student, reference, num_samples, low, seed), seen_by)
 
     lines, shown, paths = [], {}, {}
     for gamma in scales:
@@ -129,16 +138,6 @@ def newest(folder: Path) -> Path:
     if not (folder / "checkpoints").is_dir():
         raise FileNotFoundError(f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N")
     return folder
-
-
-def checkpoint_of(folder: Path) -> Path:
-    """The last checkpoint of a run."""
-    found = sorted(
-        (folder / "checkpoints").glob("*.ckpt"), key=lambda path: (path.stem.startswith("last"), path.stat().st_mtime)
-    )
-    if not found:
-        raise FileNotFoundError(f"no .ckpt in {folder / 'checkpoints'}: let the run write one (ModelCheckpoint) first")
-    return found[-1]
 
 
 def features_for(

@@ -9,11 +9,12 @@ from typing import Literal
 import torch
 from jsonargparse import auto_cli
 from rich.progress import Progress
+from torch import nn
 
 from freeflow_lightning import plots
 from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import Source, draw_of_options, open_student, pick_device
+from freeflow_lightning.commands.source import Overrides, Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.official import OfficialConvention
 from freeflow_lightning.output_folder import claim_names, lock_folder, publish
 from freeflow_lightning.processes import Processes, joined, start, starts_others
@@ -34,7 +35,7 @@ def sample(
     classes: list[int] | None = None,
     balanced: bool = False,
     npz: bool = False,
-    teacher: bool = False,
+    teacher: bool | Teacher = False,
     steps: int | None = None,
     method: Literal["euler", "heun", "midpoint", "rk4"] | None = None,
     batch_size: int = 256,
@@ -47,7 +48,8 @@ def sample(
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
     prompts: str | None = None,
-    trust: str | None = None,
+    network: nn.Module | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes or device.
 
@@ -67,7 +69,8 @@ def sample(
         classes: class labels, repeated in turn; drawn uniformly if not given.
         balanced: every class in turn, equally many of each. Papers with drawn classes report a slightly higher FID.
         npz: write samples.npz instead of single pictures.
-        teacher: let the student's teacher draw, from the same noise.
+        teacher: let the student's teacher draw, from the same noise. Or a Teacher, its class and then its
+            arguments as --teacher.NAME, which takes the place of the checkpoint's; it draws if --steps or --method is given.
         steps: the teacher's steps; 64 if not given.
         method: the teacher's one-step rule; heun if not given.
         batch_size: samples per network evaluation.
@@ -80,7 +83,9 @@ def sample(
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
         prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
-        trust: of an exported student with a network of your own: its class path, which is then imported.
+        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
+            cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
     """
     if min(num_samples, batch_size, decode_batch_size) < 1:
         raise ValueError(
@@ -90,7 +95,8 @@ def sample(
         start(devices)
         return
     with joined() as processes:
-        student = open_student(checkpoint, average, image_size, vae, official, prompts, trust).to(
+        overrides = Overrides(teacher if isinstance(teacher, Teacher) else None, network, trust)
+        student = open_student(checkpoint, average, image_size, vae, official, prompts, overrides).to(
             pick_device(device, processes)
         )
         source = Source.of_options(student, teacher, steps, method)

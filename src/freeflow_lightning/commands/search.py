@@ -16,7 +16,7 @@ from torch import nn
 
 from freeflow_lightning.commands.errors import BriefErrors, about
 from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import draw_of_options, open_student, pick_device
+from freeflow_lightning.commands.source import Overrides, draw_of_options, open_student, pick_device
 from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.noise_search import Evaluations, NoiseSearch, frozen
 from freeflow_lightning.official import OfficialConvention
@@ -26,7 +26,7 @@ from freeflow_lightning.reference import Sampler, weights_hash
 from freeflow_lightning.sampling import Draw, labels_of, pictures
 from freeflow_lightning.search import ALGORITHMS, Algorithm, ClassScore, Verifier
 from freeflow_lightning.search_folder import SearchFolder, concatenated
-from freeflow_lightning.teachers import LatentSpace
+from freeflow_lightning.teachers import LatentSpace, Teacher
 
 OWN_VERIFIERS = ("ClassScore", "TargetDistance")
 
@@ -63,6 +63,9 @@ def search(
     image_size: Literal[256, 512] | None = None,
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: list[str] | None = None,
 ) -> None:
     """Search for better noise with the one-step student, then let the teacher draw from it (inference-time scaling).
 
@@ -106,6 +109,10 @@ def search(
         image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
         vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
         official: how to read official weights; what is auto is measured and said.
+        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
+        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
+            cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
     """
     if min(num_samples, batch_size, decode_batch_size) < 1 or teacher_steps < 0:
         raise ValueError(
@@ -119,7 +126,9 @@ def search(
         start(devices)
         return
     with joined() as processes:
-        student = open_student(checkpoint, average, image_size, vae, official).to(pick_device(device, processes))
+        student = open_student(checkpoint, average, image_size, vae, official, overrides=Overrides(teacher, network, trust)).to(
+            pick_device(device, processes)
+        )
         if isinstance(student.teacher, LatentSpace) and (teacher_steps or algorithm == "paths"):
             raise ValueError(
                 f"{checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to keep the student's samples"

@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from freeflow_lightning.diagnosis import TrainedAuxiliary
+from freeflow_lightning.export import MANIFEST
 from freeflow_lightning.flow import check_numbers
 from freeflow_lightning.flow_map import FlowMap, is_foreign, read_auxiliary
 from freeflow_lightning.official import OfficialConvention
@@ -21,6 +22,14 @@ SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
 """Of files of weights."""
 
 
+class Overrides(NamedTuple):
+    """What the user gives beside a checkpoint: see FlowMap.from_checkpoint."""
+
+    teacher: Teacher | None = None
+    network: nn.Module | None = None
+    trust: list[str] | None = None
+
+
 def open_student(
     checkpoint: str | Path,
     average: str | None = None,
@@ -28,20 +37,21 @@ def open_student(
     vae: str | None = None,
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
     prompts: str | None = None,
-    trust: str | None = None,
+    overrides: Overrides = Overrides(),  # noqa: B008 (immutable)
 ) -> FlowMap:
-    """The student of a file or an exported folder, by what it is: the one place where commands open one.
+    """The student of a file or a folder, by what it is: the one place where commands open one.
 
     An option that the file leaves without effect is refused.
 
     Args:
-        checkpoint: a training checkpoint, official weights, or an exported student: a folder or a hub repository.
+        checkpoint: a training checkpoint (a file, a folder, or a run's folder for its last one), official weights, or an
+            exported student: a folder or a hub repository.
         average: which average of a training checkpoint.
         image_size: height and width of the pictures of official weights.
         vae: what decodes official latents; a training checkpoint's config names its own.
         official: how to read official weights.
         prompts: folder of embeddings for an exported student of prompts.
-        trust: class path of an exported student's own network that may be imported.
+        overrides: teacher, network and class paths that the user gives beside it.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -53,32 +63,39 @@ def open_student(
                 f"{checkpoint} is an exported student, which says all of itself: leave --average, --image_size, --vae and "
                 "--official out"
             )
-        return FlowMap.from_pretrained(checkpoint, conditions=Prompts(prompts) if prompts else None, trust=trust)
-    if prompts or trust:
-        raise ValueError(f"{checkpoint} is no exported student: leave --prompts and --trust out")
+        if overrides.teacher is not None:
+            raise ValueError(
+                f"{checkpoint} is an exported student, which has left its teacher behind: leave --teacher CLASS out"
+            )
+        conditions = Prompts(prompts) if prompts else None
+        return FlowMap.from_pretrained(checkpoint, conditions=conditions, network=overrides.network, trust=overrides.trust)
+    if prompts:
+        raise ValueError(f"{checkpoint} is no exported student: leave --prompts out")
     if not is_foreign(checkpoint):
         if image_size or vae or official != OfficialConvention():
             raise ValueError(
                 f"{checkpoint} is a training checkpoint, which carries its config: leave --image_size, --vae and --official out"
             )
-        return FlowMap.from_checkpoint(checkpoint, average=average)
+        return FlowMap.from_checkpoint(checkpoint, average=average, **overrides._asdict())
+    if any(overrides):
+        raise ValueError(f"{checkpoint} holds official weights: leave --teacher CLASS, --network and --trust out")
     if average is not None:
         raise ValueError(f"{checkpoint} is no training checkpoint and holds one student: leave --average out")
     return FlowMap.from_official(checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8)
 
 
 def is_exported(place: str | Path) -> bool:
-    """Whether a path is a folder, or the name of a hub repository rather than of a file."""
+    """Whether a path is an exported student's folder, or the name of a hub repository rather than of a file."""
     named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place)) and Path(place).suffix not in SUFFIXES
     here = Path(place).exists() or Path(place).parent.is_dir()
-    return Path(place).is_dir() or (bool(named) and not here)
+    return (Path(place) / MANIFEST).is_file() or (bool(named) and not here)
 
 
-def open_auxiliary(path: str | Path, student: FlowMap) -> TrainedAuxiliary | None:
+def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> TrainedAuxiliary | None:
     """The auxiliary network that was trained with a student, on its device; None where the path holds none."""
     if is_exported(path):
         return None
-    found = read_auxiliary(path, student.teacher)
+    found = read_auxiliary(path, **overrides._asdict())
     if found is None:
         return None
     module, network = found
@@ -103,8 +120,10 @@ class Source(NamedTuple):
     sampler: Sampler | None = None
 
     @classmethod
-    def of_options(cls, student: FlowMap, teacher: bool, steps: int | None, method: str | None) -> "Source":
+    def of_options(cls, student: FlowMap, teacher: bool | Teacher, steps: int | None, method: str | None) -> "Source":
         """Of --teacher, --steps and --method (Raises: ValueError for steps or a method without the teacher)."""
+        if isinstance(teacher, Teacher):  # given in the place of the checkpoint's
+            teacher = not (steps is None and method is None)
         if not teacher and not (steps is None and method is None):
             raise ValueError(
                 "--steps and --method are the teacher's: add --teacher, or leave them out (a student takes one step)"

@@ -104,7 +104,7 @@ def _with_dot(value: str) -> str:
 def kind_of(action: Any) -> str | None:
     """ "list" or "switch" for options that are always such (beside None)."""
     hint = getattr(action, "_typehint", None)
-    if hint is bool:
+    if hint is bool or bool in get_args(hint):
         return "switch"
     parts = [hint] if _is_list(hint) else [part for part in get_args(hint) if part is not type(None)]
     return "list" if parts and all(map(_is_list, parts)) else None

@@ -1,7 +1,7 @@
 """Writing a student into a folder, and building it again from there."""
 
 import importlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from freeflow_lightning.export.networks import Unknown, class_path, describe, fo
 from freeflow_lightning.export.space import describe_conditions, describe_decoder
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers.trust import guarded, trusted
 
 
 def write_student(
@@ -115,7 +116,7 @@ def refuse_unbuildable(unknown: Unknown) -> None:
         )
 
 
-def allowed(unknown: Unknown, network: nn.Module | None, trust: str | None) -> nn.Module:
+def allowed(unknown: Unknown, network: nn.Module | None, trust: str | Sequence[str] | None) -> nn.Module:
     """A network of the user's own: the one handed over, or its class imported by leave.
 
     Raises:
@@ -125,7 +126,7 @@ def allowed(unknown: Unknown, network: nn.Module | None, trust: str | None) -> n
         if class_path(network) != unknown.class_path:
             raise ValueError(f"the student's network is {unknown.class_path}, and the one given is {class_path(network)}")
         return network
-    if trust != unknown.class_path:
+    if unknown.class_path not in trusted(trust):
         raise ValueError(
             f"the student's network is {unknown.class_path}, which is not of this package: read its code, then give "
             f"trust={unknown.class_path!r} (--trust {unknown.class_path}) to import it"
@@ -139,7 +140,8 @@ def allowed(unknown: Unknown, network: nn.Module | None, trust: str | None) -> n
     except ImportError as error:
         raise ValueError(f"{unknown.class_path} cannot be imported ({error}): put its file on the path (PYTHONPATH)") from error
     settings = {"network": {"class_path": unknown.class_path, "init_args": unknown.arguments}}
-    return parser.instantiate_classes(parser.parse_object(settings)).network
+    with guarded(trusted(trust)):  # arguments may name classes too
+        return parser.instantiate_classes(parser.parse_object(settings)).network
 
 
 def same_everywhere(a: nn.Module, b: nn.Module) -> list[str]:

@@ -4,7 +4,7 @@ import importlib
 import importlib.util
 import inspect
 import re
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -37,6 +37,17 @@ def _class_paths(config: Any) -> Iterator[str]:
     elif isinstance(config, list | tuple):
         for value in config:
             yield from _class_paths(value)
+
+
+def trusted(trust: str | Sequence[str] | None) -> list[str]:
+    """The class paths that the user lets a file import, as a list.
+
+    >>> trusted(None), trusted("my_net.UNet"), trusted(["a.A", "b.B"])
+    ([], ['my_net.UNet'], ['a.A', 'b.B'])
+    """
+    if trust is None:
+        return []
+    return [trust] if isinstance(trust, str) else list(trust)
 
 
 def is_known(path: str) -> bool:
