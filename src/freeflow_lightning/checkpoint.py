@@ -22,7 +22,6 @@ from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
-from torch.distributed.checkpoint.utils import _create_file_view
 from torch.futures import Future
 from torch.optim import Optimizer
 
@@ -315,12 +314,13 @@ class _Reader(FileSystemReader):
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         places = (self.storage_data[item.storage_index] for item in plan.items)
-        for place in sorted(set(places), key=lambda place: (place.relative_path, place.offset)):
-            with (Path(self.path) / place.relative_path).open("rb") as file:
-                part = io.BytesIO(_create_file_view(file, place.offset, place.length).read())
+        for name, offset, length in sorted({(place.relative_path, place.offset, place.length) for place in places}):
+            with (Path(self.path) / name).open("rb") as file:
+                file.seek(offset)
+                part = io.BytesIO(file.read(length))
             with zipfile.ZipFile(part) as archive:
                 if archive.testzip() is not None:
-                    raise ValueError(f"{place.relative_path} has changed since it was written")
+                    raise ValueError(f"{name} has changed since it was written")
         return super().read_data(plan, planner)
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from freeflow_lightning.export.networks import ARGUMENTS
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
+from freeflow_lightning.teachers import Teacher
 
 PLAIN = (bool, int, float, str, type(None))
 LONGEST = 10_000
@@ -70,9 +71,21 @@ def _arguments(thing: Any) -> dict[str, Any] | None:
     if dataclasses.is_dataclass(thing):
         return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.init}
     if isinstance(thing, Recorded):
-        return constructor_arguments(thing)
+        arguments = constructor_arguments(thing)
+        return _without_networks(arguments) if isinstance(thing, Teacher) and arguments else arguments
     takes_none = len(inspect.signature(type(thing).__init__).parameters) == 1
     return {} if takes_none else None
+
+
+class _Weights:
+    """Stands for a network that a teacher was given: its class may be known, its weights are in no checkpoint."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.kind = type(network)
+
+
+def _without_networks(arguments: dict[str, Any]) -> dict[str, Any]:
+    return {name: _Weights(value) if isinstance(value, nn.Module) else value for name, value in arguments.items()}
 
 
 DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
@@ -82,6 +95,7 @@ DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
     (Mapping, lambda values: {str(name): describe(value) for name, value in values.items()}),
     (LoRA, lambda lora: describe(dataclasses.asdict(lora))),  # a parser takes its fields alone
     (FunctionType | type, _function),
+    (_Weights, lambda network: {"class_path": path_of(network.kind), "init_args": None}),
 ]
 """How each kind of argument is written out."""
 

@@ -1,6 +1,7 @@
 """freeflow fit and validate: LightningCLI with this package's recipes, default loggers, and resuming."""
 
 import logging
+import sys
 import warnings
 from contextlib import nullcontext
 from pathlib import Path
@@ -28,6 +29,7 @@ from freeflow_lightning.parallel import refusal
 from freeflow_lightning.recipe import Recipe
 from freeflow_lightning.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
 from freeflow_lightning.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
+from freeflow_lightning.training_checkpoint import find_files
 
 
 class Parser(BriefErrors, LightningArgumentParser):
@@ -49,6 +51,14 @@ class FreeFlowCLI(LightningCLI):
                 "data": {"class_path": f"{PriorDataModule.__module__}.{PriorDataModule.__qualname__}"},
             }
         )
+
+    def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
+        super().parse_arguments(parser, args)
+        config = self.config[self.config.subcommand]
+        self.config_folders = [Path(str(given)).parent for given in config.get("config") or []]
+        words = {word.rpartition("=")[2] for word in (sys.argv if args is None else args)}
+        for section in (config.model, config.data, config.trainer.callbacks):
+            find_beside_config(section, self.config_folders[::-1], words)
 
     def _parse_ckpt_path(self) -> None:
         """The config and the command line decide; a checkpoint's old settings never override them."""
@@ -115,6 +125,7 @@ class FreeFlowCLI(LightningCLI):
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         self.model.hparams.update(self._plain_model_config())
+        self.model.folders = [str(folder.resolve()) for folder in [*self.config_folders, Path()]]
 
     def _plain_model_config(self) -> dict[str, Any]:
         """The model's section of the config, to be carried by the checkpoint."""
@@ -151,6 +162,23 @@ class FreeFlowCLI(LightningCLI):
         if given in (None, True):
             return [table, Events(table)]
         return [table, *(given if isinstance(given, list) else [given] if given else [])]
+
+
+def find_beside_config(config: Any, folders: list[Path], words: set[str]) -> None:
+    """Let the relative paths in a config lead to the files beside it, before those of the current folder.
+
+    Args:
+        config: a section; changed in place.
+        folders: of the configs that it is made of, the last first.
+        words: of the command line, where a path is the current folder's.
+    """
+    parts = config if isinstance(config, list) else [config]
+    for part in parts:
+        for name, value in vars(part).items() if isinstance(part, Namespace) else ():
+            if isinstance(value, Namespace | list):
+                find_beside_config(value, folders, words)
+            elif name != "class_path" and str(value) not in words:
+                part[name] = find_files(value, folders)
 
 
 def fill_seeds(config: Namespace) -> None:
