@@ -18,7 +18,7 @@ import freeflow_lightning
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.checkpoint import AtomicCheckpointIO, read_checkpoint_file
 from freeflow_lightning.own_runs import is_remembered, remember_config
-from freeflow_lightning.teachers.trust import class_paths, is_known
+from freeflow_lightning.teachers.trust import class_paths, is_known, trusted
 from freeflow_lightning.training_checkpoint import open_checkpoint
 from tiny import data, fit, mixture, mlp, module, trainer
 
@@ -304,3 +304,30 @@ def test_what_a_config_names_is_not_trusted_after_training_of_another(tmp_path):
     remember_config(known)
     assert not is_remembered(known)  # it needs no leave
     assert not (tmp_path / "cache" / "own_runs").exists()
+
+
+def test_trust_in_a_class_covers_its_module_and_no_other():
+    config = {
+        "class_path": "a.A",
+        "init_args": {"x": {"class_path": "a.B"}, "y": [{"class_path": "b.A"}, {"class_path": "a.os.C"}]},
+    }
+    assert trusted(None, config) == []
+    assert trusted("a.A", config) == ["a.A", "a.B"]
+    assert trusted(["b.A", "a.A"], config) == ["b.A", "a.A", "a.B"]
+
+
+def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monkeypatch):
+    from freeflow_lightning.export.networks import Unknown
+    from freeflow_lightning.export.student import allowed
+
+    (tmp_path / "good.py").write_text(
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, inside: nn.Module): super().__init__()\n"
+    )
+    (tmp_path / "bad.py").write_text(f"import os\nos.mkdir({CANARY!r})\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    inside = {"class_path": "bad.Net"}
+    with pytest.raises(Exception, match=r"bad\.Net"):
+        allowed(Unknown("good.Net", {"inside": inside}), None, "good.Net")
+    assert not Path(CANARY).exists()
+    linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}}
+    assert type(allowed(Unknown("good.Net", {"inside": linear}), None, "good.Net")).__name__ == "Net"

@@ -251,7 +251,7 @@ def build_recipe(
     cls = kind if config["class_path"] == path_of(kind) else find_object(config["class_path"])
     if not (inspect.isclass(cls) and issubclass(cls, kind)):
         raise ValueError(f"{checkpoint.path} is a checkpoint of {config['class_path']}: expected {kind.__name__}")
-    others = None if is_remembered(config) else trusted(trust)
+    others = None if is_remembered(config) else trusted(trust, config)
     if "teacher" in arguments:
         objects["teacher"] = build_teacher(checkpoint, arguments.pop("teacher"), others)
     return construct(checkpoint, cls, arguments, objects, others)
@@ -325,9 +325,10 @@ def check_trust(
     Raises:
         ValueError: a class that may not be imported, or cannot; a trusted one that the checkpoint does not name.
     """
-    allowed = trusted(trust)
+    allowed = trusted(trust, config)
     if strangers := sorted(set(allowed) - set(strings(config))):
-        raise ValueError(f"{checkpoint.path} does not name {strangers[0]}: leave it out of trust, or see {class_paths(config)}")
+        named = ", ".join(path for path in class_paths(config) if not is_known(path)) or "none outside this package"
+        raise ValueError(f"{checkpoint.path} does not name {strangers[0]}: leave it out of --trust (classes named: {named})")
     mine = is_remembered(config)
     used = {name: value for name, value in (config.get("init_args") or {}).items() if name not in given}
     for path in class_paths({**config, "init_args": used}):

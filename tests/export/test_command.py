@@ -64,7 +64,8 @@ def test_sample_reads_the_folder_and_evaluate_too(freeflow, checkpoint):
     assert a["about"]["weights"] == b["about"]["weights"]
     assert "holds no teacher" in refused(freeflow, "evaluate", "--checkpoint", "out")
     assert "leave --average" in refused(freeflow, "sample", "--checkpoint", "out", "--average", "raw")
-    assert "is no exported student: leave" in refused(freeflow, "sample", "--checkpoint", checkpoint, "--trust", "os.system")
+    assert "does not name os.system: leave" in refused(freeflow, "sample", "--checkpoint", checkpoint, "--trust", "os.system")
+    assert "is no exported student: leave" in refused(freeflow, "sample", "--checkpoint", checkpoint, "--prompts", "folder")
     Path("out/flow_map.safetensors").unlink()
     assert "flow_map.safetensors is missing in out" in refused(freeflow, "sample", "--checkpoint", "out")
     assert "no checkpoint at out/none" in refused(freeflow, "sample", "--checkpoint", "out/none")

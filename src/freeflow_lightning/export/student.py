@@ -140,7 +140,7 @@ def allowed(unknown: Unknown, network: nn.Module | None, trust: str | Sequence[s
     except ImportError as error:
         raise ValueError(f"{unknown.class_path} cannot be imported ({error}): put its file on the path (PYTHONPATH)") from error
     settings = {"network": {"class_path": unknown.class_path, "init_args": unknown.arguments}}
-    with guarded(trusted(trust)):  # arguments may name classes too
+    with guarded(trusted(trust, settings)):  # arguments may name classes too
         return parser.instantiate_classes(parser.parse_object(settings)).network
 
 

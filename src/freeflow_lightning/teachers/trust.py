@@ -39,15 +39,16 @@ def _class_paths(config: Any) -> Iterator[str]:
             yield from _class_paths(value)
 
 
-def trusted(trust: str | Sequence[str] | None) -> list[str]:
-    """The class paths that the user lets a file import, as a list.
+def trusted(trust: str | Sequence[str] | None, config: Any = None) -> list[str]:
+    """The paths that the user lets a file import: those named, and the config's other classes in their modules.
 
-    >>> trusted(None), trusted("my_net.UNet"), trusted(["a.A", "b.B"])
-    ([], ['my_net.UNet'], ['a.A', 'b.B'])
+    >>> trusted("my_net.UNet", {"class_path": "my_net.UNet", "init_args": {"net": {"class_path": "my_net.Block"}}})
+    ['my_net.UNet', 'my_net.Block']
     """
-    if trust is None:
-        return []
-    return [trust] if isinstance(trust, str) else list(trust)
+    named = [trust] if isinstance(trust, str) else list(trust or ())
+    modules = {path.rpartition(".")[0] for path in named}
+    beside = [path for path in class_paths(config) if path.rpartition(".")[0] in modules]
+    return list(dict.fromkeys([*named, *beside]))
 
 
 def is_known(path: str) -> bool:
