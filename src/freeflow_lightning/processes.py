@@ -200,7 +200,7 @@ def _say_what_failed(running: list[subprocess.Popen], logs: list[Any]) -> None:
         name = signal.Signals(-code).name
         advice = " (the kernel does so where memory runs out)" if name == "SIGKILL" else ""
         print(
-            f"freeflow {sys.argv[1]}: process {rank} of {len(running)} was ended by {name}{advice}: run it again, it goes on",
+            f"freeflow {sys.argv[1]}: process {rank} of {len(running)} was ended by {name}{advice}: run it again",
             file=sys.stderr,
         )
     sys.exit(128 - code if code < 0 else code)
