@@ -34,7 +34,7 @@ def said(caplog):
 @pytest.fixture
 def freeflow(monkeypatch, capsys):
     """Run the command in this process: freeflow("fit", "--config", ...) -> (exit code, stdout, stderr)."""
-    from freeflow_lightning import cli
+    from freeflow_lightning.commands import main as cli
 
     def run(*arguments):
         monkeypatch.setattr("sys.argv", ["freeflow", *map(str, arguments)])
@@ -56,7 +56,7 @@ def freeflow(monkeypatch, capsys):
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A student of pictures [3, 4, 4] in five classes, trained for two steps."""
-    from freeflow_lightning import cli
+    from freeflow_lightning.commands import main as cli
     from freeflow_lightning.teachers import SiTVelocity, save_sit
     from nets.random_weights import tiny_sit
 

@@ -12,11 +12,11 @@ from torch.distributed.tensor import DTensor
 
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
-from freeflow_lightning.checkpoint import AtomicCheckpointIO
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.parallel import FSDP2, whole
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.strategies import FSDP2, whole
 from nets.random_weights import tiny_sit
 from tiny import data, shaken, trainer
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 
 import freeflow_lightning
-from freeflow_lightning.run_folder import read_metrics
+from freeflow_lightning.training.run_folder import read_metrics
 from teachers import public_sit
 
 CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.yaml") if not path.stem.endswith("_lora"))
@@ -117,7 +117,7 @@ def watch(event, arguments):
         opened.add(arguments[0] if isinstance(arguments[0], str) else arguments[0].decode())
 
 sys.addaudithook(watch)
-from freeflow_lightning.cli import main
+from freeflow_lightning.commands.main import main
 
 main()
 assert sys.modules["sklearn"] is None

@@ -8,7 +8,7 @@ from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.teachers import SiTTeacher
 from teachers.public_sit import HEADS, state_dict
-from teachers.test_checkpoints import LAYOUTS
+from teachers.reading.test_sit_files import LAYOUTS
 from tiny import data, fit, same, weights
 
 

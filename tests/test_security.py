@@ -16,10 +16,10 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 import freeflow_lightning
 from freeflow_lightning import FlowMap, FreeFlowModule
-from freeflow_lightning.checkpoint import AtomicCheckpointIO, read_checkpoint_file
-from freeflow_lightning.own_runs import is_remembered, remember_config
-from freeflow_lightning.teachers.trust import class_paths, is_known, trusted
-from freeflow_lightning.training_checkpoint import open_checkpoint
+from freeflow_lightning.students.own_runs import is_remembered, remember_config
+from freeflow_lightning.students.training_checkpoint import open_checkpoint
+from freeflow_lightning.teachers.reading.trust import class_paths, is_known, trusted
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
 from tiny import data, fit, mixture, mlp, module, trainer
 
 ROOT = Path(freeflow_lightning.__file__).parent
@@ -184,11 +184,11 @@ def test_no_part_of_a_folder_is_executed(part, tmp_path):
         ("torch.load", False),
         ("torch.nn.modules.linear.math.sqrt", False),
         ("torch.nn.parallel.distributed.os.system", False),
-        ("freeflow_lightning.cli.os.system", False),
-        ("freeflow_lightning.cli.main", False),
+        ("freeflow_lightning.commands.main.os.system", False),
+        ("freeflow_lightning.commands.main.main", False),
         ("freeflow_lightning.commands.fit.FreeFlowCLI", False),
-        ("freeflow_lightning.atomic_write.sweep", False),
-        ("freeflow_lightning.checkpoint.shutil.rmtree", False),
+        ("freeflow_lightning.training.atomic_write.sweep", False),
+        ("freeflow_lightning.training.checkpoint_files.shutil.rmtree", False),
         ("diffusers.UNet2DModel", True),
         ("diffusers.DiffusionPipeline", False),
         ("freeflow_lightning_evil.Net", False),
@@ -317,8 +317,8 @@ def test_trust_in_a_class_covers_its_module_and_no_other():
 
 
 def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monkeypatch):
-    from freeflow_lightning.export.networks import Unknown
-    from freeflow_lightning.export.student import allowed
+    from freeflow_lightning.students.export.networks import Unknown
+    from freeflow_lightning.students.export.student import allowed
 
     (tmp_path / "good.py").write_text(
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, inside: nn.Module): super().__init__()\n"

@@ -33,7 +33,6 @@ from freeflow_lightning.flow import (
     confident_time,
     solve,
 )
-from freeflow_lightning.flow_matching import FlowMatchingModule
 from freeflow_lightning.metrics import (
     FlatFeatures,
     FrechetDistance,
@@ -45,8 +44,9 @@ from freeflow_lightning.metrics import (
 from freeflow_lightning.nets import MLP, LoRA, ScalarEmbedder, SiT
 from freeflow_lightning.nets.embeddings import LabelEmbedder
 from freeflow_lightning.objectives import DiscretePrediction
-from freeflow_lightning.search import PathSearch, RandomSearch, TargetDistance, ZeroOrderSearch
-from freeflow_lightning.search.oracle import FrechetOracle
+from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
+from freeflow_lightning.students.search import PathSearch, RandomSearch, TargetDistance, ZeroOrderSearch
+from freeflow_lightning.students.search.oracle import FrechetOracle
 from tiny import data, fit, mlp, module
 
 NAN, INF = math.nan, math.inf

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.benchmark import networks_of
-from freeflow_lightning.evaluations import counted, recorded
 from freeflow_lightning.flow import ForwardDifference, expand, interpolate, training_generator
 from freeflow_lightning.nets import MLP, ScalarConditioned
 from freeflow_lightning.objectives import ContinuousPrediction
+from freeflow_lightning.profiling.network_calls import counted, recorded
+from freeflow_lightning.profiling.step_time import networks_of
 from freeflow_lightning.teachers import VelocityTeacher
 
 BATCH = 256

@@ -5,11 +5,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freeflow_lightning import callbacks, flow, nets, objectives, teachers
-    from freeflow_lightning.data import PriorDataModule
-    from freeflow_lightning.flow_map import FlowMap
-    from freeflow_lightning.flow_matching import FlowMatchingModule
-    from freeflow_lightning.module import FreeFlowModule
+    from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
+    from freeflow_lightning.recipes.freeflow import FreeFlowModule
+    from freeflow_lightning.students.flow_map import FlowMap
     from freeflow_lightning.teachers import Teacher
+    from freeflow_lightning.training.data import PriorDataModule
 
 __all__ = [
     "FlowMap",
@@ -24,10 +24,10 @@ __all__ = [
     "teachers",
 ]
 _MODULES = {
-    "FlowMap": "flow_map",
-    "FlowMatchingModule": "flow_matching",
-    "FreeFlowModule": "module",
-    "PriorDataModule": "data",
+    "FlowMap": "students.flow_map",
+    "FlowMatchingModule": "recipes.flow_matching",
+    "FreeFlowModule": "recipes.freeflow",
+    "PriorDataModule": "training.data",
     "Teacher": "teachers",
 }
 """Where a name lives. Modules are imported when they are asked for, so that `freeflow --help` does not wait for torch."""

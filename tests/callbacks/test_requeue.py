@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from freeflow_lightning.callbacks import Requeue
-from test_resume import assert_same_run, configure, last, run_of
+from recipes.test_resume import assert_same_run, configure, last, run_of
 
 SENDER = """
 import os, signal

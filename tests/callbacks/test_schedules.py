@@ -15,8 +15,8 @@ from freeflow_lightning.callbacks import (
     StudentEMA,
     TrajectoryError,
 )
-from freeflow_lightning.flow_matching import FlowMatchingModule
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from tiny import data, fit, mlp, module
 
 

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn.functional import avg_pool2d
 
-from freeflow_lightning.digits import load_digits
-from freeflow_lightning.evaluation import evaluate_tables
+from freeflow_lightning.evaluation.scores import evaluate_tables
+from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.metrics import DigitsFeatures, TableBuilder, merged, to_uint8
 
 

@@ -4,8 +4,8 @@ import sys
 import pytest
 import torch
 
+from freeflow_lightning.examples.digits.classifier import load_digits
 from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, from_uint8, to_uint8
-from freeflow_lightning.metrics.digits_classifier import load_digits
 
 
 @pytest.fixture(scope="module")

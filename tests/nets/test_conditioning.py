@@ -7,8 +7,7 @@ from torch import nn
 
 from freeflow_lightning.flow import ExactJVP
 from freeflow_lightning.nets import MLP, ScalarConditioned, ScalarEmbedder, time_embeddings
-
-from .random_weights import inputs, tiny_sit
+from nets.random_weights import inputs, tiny_sit
 
 
 def student(scalars=("delta", "gamma"), **settings):

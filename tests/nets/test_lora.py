@@ -6,9 +6,8 @@ from torch import nn
 
 from freeflow_lightning.flow import ExactJVP
 from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, merge
+from nets.random_weights import inputs, tiny_sit
 from tiny import shaken
-
-from .random_weights import inputs, tiny_sit
 
 
 def base():

@@ -3,8 +3,7 @@ import torch
 
 from freeflow_lightning.flow import CentralDifference, ExactJVP
 from freeflow_lightning.nets import SIZES, ScalarConditioned, SiT, sinusoid
-
-from .random_weights import TINY, inputs, tiny_sit
+from nets.random_weights import TINY, inputs, tiny_sit
 
 
 def count(build):

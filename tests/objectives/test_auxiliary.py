@@ -4,9 +4,8 @@ import pytest
 import torch
 
 from freeflow_lightning.objectives import auxiliary
-
-from .gaussian import M, S, batch, teacher_velocity
-from .networks import Small, autograd_gradient
+from objectives.gaussian import M, S, batch, teacher_velocity
+from objectives.networks import Small, autograd_gradient
 
 N = 200_000
 

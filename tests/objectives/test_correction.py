@@ -4,9 +4,8 @@ import torch
 
 from freeflow_lightning.flow import interpolate
 from freeflow_lightning.objectives import correction
-
-from .gaussian import M, S, batch, flow, teacher_velocity
-from .networks import Small, autograd_gradient, jacobian_gradient
+from objectives.gaussian import M, S, batch, flow, teacher_velocity
+from objectives.networks import Small, autograd_gradient, jacobian_gradient
 
 
 def affine(a, b):

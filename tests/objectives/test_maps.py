@@ -26,10 +26,9 @@ from freeflow_lightning.objectives import (
     Semigroup,
     anchor,
 )
-
-from . import maps
-from .maps import batch, gaussian_map, gaussian_velocity, mixture_map, mixture_velocity, off
-from .networks import autograd_gradient
+from objectives import maps
+from objectives.maps import batch, gaussian_map, gaussian_velocity, mixture_map, mixture_velocity, off
+from objectives.networks import autograd_gradient
 
 EXACT = {
     "Lagrangian": Lagrangian(),

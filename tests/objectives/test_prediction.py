@@ -6,9 +6,8 @@ from torch import nn
 
 from freeflow_lightning.flow import EVALUATIONS, CentralDifference, ForwardDifference, floor_to_grid, heun, to_noisier
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction, in_confident_region, prediction
-
-from .gaussian import M, S, batch, flow, teacher_velocity
-from .networks import Small, autograd_gradient, jacobian_gradient
+from objectives.gaussian import M, S, batch, flow, teacher_velocity
+from objectives.networks import Small, autograd_gradient, jacobian_gradient
 
 FORMS = [
     ContinuousPrediction(),

@@ -15,8 +15,7 @@ from freeflow_lightning.teachers import (
     VelocityTeacher,
 )
 from freeflow_lightning.teachers.gaussian_path import Coefficients
-
-from .mixture import LABELS, MEANS, NULL, STD, WEIGHTS, posterior
+from teachers.mixture import LABELS, MEANS, NULL, STD, WEIGHTS, posterior
 
 CLASSES = 2
 

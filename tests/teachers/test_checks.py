@@ -14,9 +14,8 @@ from freeflow_lightning.teachers import (
     check_convention,
 )
 from freeflow_lightning.teachers.checks import TURNED
-
-from .mixture import LABELS, MEANS, STD, WEIGHTS
-from .test_sit import repas_network, sits_network
+from teachers.mixture import LABELS, MEANS, STD, WEIGHTS
+from teachers.test_sit import repas_network, sits_network
 
 
 class Turned(Teacher):

@@ -16,11 +16,10 @@ from freeflow_lightning.teachers import (
 )
 from freeflow_lightning.teachers.conditions import write_prompts
 from freeflow_lightning.teachers.gaussian_path import usual_size
-
-from .mixture import NULL, batch, posterior
-from .oracle import EXACT, moments
-from .test_sit import velocity as tiny_sit
-from .tiny_diffusers import TINY, quiet
+from teachers.mixture import NULL, batch, posterior
+from teachers.oracle import EXACT, moments
+from teachers.test_sit import velocity as tiny_sit
+from teachers.tiny_diffusers import TINY, quiet
 
 
 def sit(folder, convention):

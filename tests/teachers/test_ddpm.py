@@ -7,9 +7,8 @@ from torch import nn
 
 from freeflow_lightning.teachers import Betas, CosineBetas, DDPMTeacher, GivenAbars
 from freeflow_lightning.teachers.ddpm import DiscretePath, log_sigmas, step_of
-
-from .mixture import NULL
-from .oracle import ddpm
+from teachers.mixture import NULL
+from teachers.oracle import ddpm
 
 STABLE_DIFFUSION = Betas(0.00085, 0.012, power=2)
 

@@ -194,7 +194,7 @@ def test_a_guiding_checkpoint_wants_its_network():
 
 
 def test_notes_are_json(converted):
-    from freeflow_lightning.teachers.weights import read_metadata
+    from freeflow_lightning.teachers.reading.weights import read_metadata
 
     facts = json.loads(read_metadata(converted[0])["edm"])
     assert facts["num_classes"] == 3

@@ -5,8 +5,7 @@ import torch
 
 from freeflow_lightning.flow import solve
 from freeflow_lightning.teachers import GaussianMixtureTeacher
-
-from .mixture import LABELS, MEANS, NULL, STD, WEIGHTS, batch, log_density, posterior
+from teachers.mixture import LABELS, MEANS, NULL, STD, WEIGHTS, batch, log_density, posterior
 
 
 def teacher():

@@ -6,12 +6,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from freeflow_lightning.evaluation.reference import fingerprint
 from freeflow_lightning.flow import stream_seed
-from freeflow_lightning.reference import fingerprint
 from freeflow_lightning.teachers import LatentDecoder, SiTTeacher, check_convention, load_sit
-
-from . import public_sit
-from .public_sit import CHANNELS, CLASSES, HEADS, projectors, state_dict
+from teachers import public_sit
+from teachers.public_sit import CHANNELS, CLASSES, HEADS, projectors, state_dict
 
 COMMIT = f"{stream_seed(0, 'commit'):040x}"
 

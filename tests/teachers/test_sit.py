@@ -9,8 +9,7 @@ from torch import nn
 
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, SiTVelocity, VelocityTeacher, load_sit, save_sit
-
-from .mixture import LABELS, MEANS, STD, WEIGHTS, batch, posterior
+from teachers.mixture import LABELS, MEANS, STD, WEIGHTS, batch, posterior
 
 ARCHITECTURE = {
     "input_size": 4,

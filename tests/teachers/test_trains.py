@@ -10,9 +10,8 @@ from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.flow import interpolate, training_generator
 from freeflow_lightning.objectives import decay
 from freeflow_lightning.teachers import DDPMTeacher, EDMTeacher
+from teachers.test_edm import SHAPE, UNet
 from tiny import mlp, shaken
-
-from .test_edm import SHAPE, UNet
 
 
 class LabelledUNet(UNet):

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from .tiny_diffusers import TINY, WIDTH, quiet
+from teachers.tiny_diffusers import TINY, WIDTH, quiet
 
 TEXT = "a the cat dog red blue on sits photo of big house runs two"
 WORDS = ["<pad>", "<eos>", "<bos>", "<unk>", *TEXT.split()]

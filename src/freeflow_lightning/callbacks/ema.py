@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.hooks import RemovableHandle
 
 from freeflow_lightning.flow import check_numbers
-from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.recipes.base import Recipe
 
 
 def average_name(decay: float) -> str:

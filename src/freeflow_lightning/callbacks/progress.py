@@ -9,7 +9,7 @@ from rich.table import Table
 from torch.nn import Parameter
 
 from freeflow_lightning.flow import check_counts
-from freeflow_lightning.recipe import Recipe, is_logged
+from freeflow_lightning.recipes.base import Recipe, is_logged
 
 SHOWN = {
     "prediction/residual": "pred",

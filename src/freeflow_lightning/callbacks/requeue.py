@@ -11,8 +11,8 @@ from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.flow import check_counts
-from freeflow_lightning.run_folder import job_file
-from freeflow_lightning.signals import ReceivedSignal
+from freeflow_lightning.training.run_folder import job_file
+from freeflow_lightning.training.signals import ReceivedSignal
 
 log = logging.getLogger(__name__)
 

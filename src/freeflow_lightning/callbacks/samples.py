@@ -9,13 +9,13 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorBoardLogger
 from torch import Tensor
 
-from freeflow_lightning import plots
 from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import check_counts, one_step_rule
-from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.reference import Sampler
-from freeflow_lightning.run_folder import folder_of
-from freeflow_lightning.sampling import pictures
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.training.run_folder import folder_of
 
 
 class SampleGrid(Callback):

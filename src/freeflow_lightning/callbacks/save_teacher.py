@@ -3,10 +3,10 @@
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second
-from freeflow_lightning.parallel import whole
-from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.run_folder import folder_of
+from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.teachers import SiTVelocity, save_sit
+from freeflow_lightning.training.run_folder import folder_of
+from freeflow_lightning.training.strategies import whole
 
 
 class SaveTeacher(Callback):

@@ -4,7 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
 from freeflow_lightning.flow import check_counts, confident_time
-from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
 
 
 class ConfidentRegionWarmup(Callback):

@@ -17,8 +17,6 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from rich.console import Console
 from rich.table import Table
 
-from freeflow_lightning.benchmark import Clock, Round, Sampling, SideBySide, mean_rows, one_step_sampling, teacher_sampling
-from freeflow_lightning.breakdown import CHECKS, EMA, LOGGING
 from freeflow_lightning.callbacks import (
     AlphaSchedule,
     ConfidentRegionWarmup,
@@ -29,19 +27,29 @@ from freeflow_lightning.callbacks import (
     TrajectoryError,
 )
 from freeflow_lightning.commands.config import build, parsed_fit
-from freeflow_lightning.commands.errors import BriefErrors
 from freeflow_lightning.commands.fit import quiet
 from freeflow_lightning.commands.inspect import PRECISIONS_OF, arrange
-from freeflow_lightning.commands.source import pick_device
-from freeflow_lightning.costs import Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
-from freeflow_lightning.data import PriorDataModule
-from freeflow_lightning.hardware import machine, peak_flops
-from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.output_folder import claim_names, publish
-from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.run_folder import MetricsCSV
-from freeflow_lightning.sampling import pictures
+from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.profiling.hardware import machine, peak_flops
+from freeflow_lightning.profiling.step_memory import Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
+from freeflow_lightning.profiling.step_parts import CHECKS, EMA, LOGGING
+from freeflow_lightning.profiling.step_time import (
+    Clock,
+    Round,
+    Sampling,
+    SideBySide,
+    mean_rows,
+    one_step_sampling,
+    teacher_sampling,
+)
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.data import PriorDataModule
+from freeflow_lightning.training.output_folder import claim_names, publish
+from freeflow_lightning.training.run_folder import MetricsCSV
 
 USAGE = """freeflow bench --config CONFIG [--model.NAME VALUE ...] [options]
        freeflow bench --size XL/2 --image_size 256 --batch_size 64 [options]

@@ -8,7 +8,7 @@ from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
 
 from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI
-from freeflow_lightning.recipe import Recipe
+from freeflow_lightning.recipes.base import Recipe
 
 
 class ConfigOnly(FreeFlowCLI):

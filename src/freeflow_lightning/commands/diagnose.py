@@ -9,13 +9,10 @@ from jsonargparse import auto_cli
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from freeflow_lightning import plots
-from freeflow_lightning.commands.errors import BriefErrors, about
-from freeflow_lightning.commands.features import Name, pick_features
-from freeflow_lightning.commands.page import Finding, Section, page
-from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import Overrides, open_auxiliary, open_student, pick_device
-from freeflow_lightning.diagnosis import (
+from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.views.page import Finding, Section, page
+from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.evaluation.diagnosis import (
     Gaps,
     Lag,
     Path,
@@ -27,15 +24,18 @@ from freeflow_lightning.diagnosis import (
     recommended_steps,
     solver_errors,
 )
+from freeflow_lightning.evaluation.pick_features import Name, pick_features
+from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import EVALUATIONS, take
-from freeflow_lightning.flow_map import FlowMap
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.metrics.scores import spread
 from freeflow_lightning.metrics.support import nearest
-from freeflow_lightning.output_folder import claim_names, publish
-from freeflow_lightning.reference import Sampler
-from freeflow_lightning.sampling import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.open_student import Overrides, open_auxiliary, open_student, pick_device
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.output_folder import claim_names, publish
 
 NOTE, PAGE = "diagnosis.json", "diagnosis.html"
 COLUMNS = 12

@@ -13,14 +13,14 @@ from jsonargparse import auto_cli
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from freeflow_lightning.atomic_write import write_folder
-from freeflow_lightning.commands.errors import BriefErrors
-from freeflow_lightning.commands.source import pick_device
-from freeflow_lightning.output_folder import claim_folder
+from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers.conditions import refuse_filled, write_prompts
-from freeflow_lightning.teachers.diffusers import known_family
-from freeflow_lightning.teachers.diffusers_families import Embedding, Family
-from freeflow_lightning.teachers.diffusers_files import PipelineFiles, read_pipeline
+from freeflow_lightning.teachers.diffusers.families import Embedding, Family
+from freeflow_lightning.teachers.diffusers.files import PipelineFiles, read_pipeline
+from freeflow_lightning.teachers.diffusers.teacher import known_family
+from freeflow_lightning.training.atomic_write import write_folder
+from freeflow_lightning.training.output_folder import claim_folder
 
 log = logging.getLogger(__name__)
 NOT_ENCODERS = ("transformer", "transformer_2", "unet", "vae", "safety_checker", "image_encoder")

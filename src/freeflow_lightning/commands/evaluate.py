@@ -14,18 +14,18 @@ from rich.progress import Progress
 from rich.table import Table
 from torch import nn
 
-from freeflow_lightning.commands.errors import BriefErrors, about
-from freeflow_lightning.commands.features import Name, pick_features
-from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import Overrides, Source, draw_of_options, open_student, pick_device
-from freeflow_lightning.evaluation import ClassRow, Result, endpoint_errors, evaluate_tables
-from freeflow_lightning.export.markdown import plain
+from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.evaluation.pick_features import Name, pick_features
+from freeflow_lightning.evaluation.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
+from freeflow_lightning.evaluation.scores import ClassRow, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
-from freeflow_lightning.official import OfficialConvention
-from freeflow_lightning.output_folder import claim_names, publish
-from freeflow_lightning.processes import joined, start, starts_others
-from freeflow_lightning.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
+from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.students.export.markdown import plain
+from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.open_student import Overrides, Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.teachers import LatentSpace, Teacher
+from freeflow_lightning.training.output_folder import claim_names, publish
 
 TITLES = {
     "fid": ("FID", "Frechet distance of features; 0 is best, and it shrinks with more samples"),

@@ -17,19 +17,22 @@ from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
-from freeflow_lightning import callbacks, digits, flow_matching, metrics, module, nets, teachers  # noqa: F401 (short names)
-from freeflow_lightning.checkpoint import META, AtomicCheckpointIO, defect
-from freeflow_lightning.commands.changes import changes, settings_at
-from freeflow_lightning.commands.errors import BriefErrors
+from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 (short names)
+from freeflow_lightning.commands.changed_settings import changes, settings_at
+from freeflow_lightning.commands.parser import BriefErrors
 from freeflow_lightning.commands.run_record import RunRecord
-from freeflow_lightning.data import PriorDataModule
-from freeflow_lightning.module import FreeFlowModule
-from freeflow_lightning.output_folder import lock_folder
-from freeflow_lightning.parallel import refusal
-from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
-from freeflow_lightning.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
-from freeflow_lightning.training_checkpoint import find_files
+from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
+from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
+from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.students.training_checkpoint import find_files
+from freeflow_lightning.training.checkpoint_files import META, AtomicCheckpointIO, defect
+from freeflow_lightning.training.data import PriorDataModule
+from freeflow_lightning.training.output_folder import lock_folder
+from freeflow_lightning.training.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
+from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
+from freeflow_lightning.training.strategies import refusal
 
 
 class Parser(BriefErrors, LightningArgumentParser):

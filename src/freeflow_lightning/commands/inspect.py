@@ -10,19 +10,27 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from freeflow_lightning import plots
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.commands.config import build, parsed_fit
-from freeflow_lightning.commands.errors import BriefErrors, brief
 from freeflow_lightning.commands.fit import quiet
-from freeflow_lightning.commands.source import pick_device
-from freeflow_lightning.costs import NOT_COUNTED, Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
-from freeflow_lightning.module import FreeFlowModule
+from freeflow_lightning.commands.parser import BriefErrors, brief
+from freeflow_lightning.evaluation.reference import Sampler, pictures
 from freeflow_lightning.nets import LoRA
-from freeflow_lightning.output_folder import claim_picture, write_bytes
-from freeflow_lightning.recipe import Recipe
-from freeflow_lightning.reference import Sampler, pictures
+from freeflow_lightning.profiling.step_memory import (
+    NOT_COUNTED,
+    Costs,
+    PrecisionName,
+    SizeName,
+    estimate,
+    sit_teacher,
+    without_data,
+)
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
+from freeflow_lightning.training.output_folder import claim_picture, write_bytes
 
 GIB = 2**30
 PRECISIONS_OF = {"32": "32", "32-true": "32", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed", "bf16-true": "bf16-true"}

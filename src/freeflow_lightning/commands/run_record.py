@@ -9,10 +9,10 @@ from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_warn
 
-from freeflow_lightning.atomic_write import write_text
-from freeflow_lightning.commands.changes import CONFIG, config_of_resumption
-from freeflow_lightning.resuming import Origin
-from freeflow_lightning.run_folder import MetricsCSV
+from freeflow_lightning.commands.changed_settings import CONFIG, config_of_resumption
+from freeflow_lightning.training.atomic_write import write_text
+from freeflow_lightning.training.resuming import Origin
+from freeflow_lightning.training.run_folder import MetricsCSV
 
 
 class RunRecord(SaveConfigCallback):

@@ -11,16 +11,16 @@ from jsonargparse import auto_cli
 from rich.progress import Progress
 from torch import nn
 
-from freeflow_lightning import plots
-from freeflow_lightning.commands.errors import BriefErrors, about
-from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import Overrides, Source, draw_of_options, open_student, pick_device
-from freeflow_lightning.official import OfficialConvention
-from freeflow_lightning.output_folder import claim_names, lock_folder, publish
-from freeflow_lightning.processes import Processes, joined, start, starts_others
-from freeflow_lightning.sample_folder import PART, SampleFolder
-from freeflow_lightning.sampling import Draw, Drawer, evaluate_rows, labels_of, pictures
+from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.processes import Processes, joined, start, starts_others
+from freeflow_lightning.sampling.sample_folder import PART, SampleFolder
+from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.open_student import Overrides, Source, draw_of_options, open_student, pick_device
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.output_folder import claim_names, lock_folder, publish
 
 SWEEP = "sweep.json"
 """Lists sweep.png, and says which guidance scales it shows."""

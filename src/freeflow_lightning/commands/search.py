@@ -14,19 +14,19 @@ from rich.console import Console
 from rich.table import Table
 from torch import nn
 
-from freeflow_lightning.commands.errors import BriefErrors, about
-from freeflow_lightning.commands.progress import progress_bar
-from freeflow_lightning.commands.source import Overrides, draw_of_options, open_student, pick_device
-from freeflow_lightning.flow_map import FlowMap
-from freeflow_lightning.noise_search import Evaluations, NoiseSearch, frozen
-from freeflow_lightning.official import OfficialConvention
-from freeflow_lightning.output_folder import lock_folder
-from freeflow_lightning.processes import joined, start, starts_others
-from freeflow_lightning.reference import Sampler, weights_hash
-from freeflow_lightning.sampling import Draw, labels_of, pictures
-from freeflow_lightning.search import ALGORITHMS, Algorithm, ClassScore, Verifier
-from freeflow_lightning.search_folder import SearchFolder, concatenated
+from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.evaluation.reference import Sampler, weights_hash
+from freeflow_lightning.sampling.draw import Draw, labels_of, pictures
+from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.open_student import Overrides, draw_of_options, open_student, pick_device
+from freeflow_lightning.students.search import ALGORITHMS, Algorithm, ClassScore, Verifier
+from freeflow_lightning.students.search.folder import SearchFolder, concatenated
+from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch, frozen
 from freeflow_lightning.teachers import LatentSpace, Teacher
+from freeflow_lightning.training.output_folder import lock_folder
 
 OWN_VERIFIERS = ("ClassScore", "TargetDistance")
 
@@ -283,7 +283,7 @@ def show(report: dict[str, Any], titles: dict[str, str], count: int) -> None:
 
 def main() -> None:
     """Parse the command line of `freeflow search`."""
-    words = [f"freeflow_lightning.search.{word}" if word in OWN_VERIFIERS else word for word in sys.argv[2:]]
+    words = [f"freeflow_lightning.students.search.{word}" if word in OWN_VERIFIERS else word for word in sys.argv[2:]]
     auto_cli(
         search,
         args=words,

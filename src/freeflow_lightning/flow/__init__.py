@@ -1,7 +1,7 @@
 """The mathematics that every flow-map method shares (torch only), in the paper's convention: t = 1 is the prior, t = 0 data."""
 
 from freeflow_lightning.flow.checks import check_counts, check_numbers, check_pairs, check_shapes
-from freeflow_lightning.flow.condition import apply, join, take
+from freeflow_lightning.flow.conditions import apply, join, take
 from freeflow_lightning.flow.derivative import CentralDifference, Derivative, ExactJVP, ForwardDifference
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
 from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, average_two_legs, flow_map

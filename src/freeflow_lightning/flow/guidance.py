@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeflow_lightning.flow.condition import join, take
+from freeflow_lightning.flow.conditions import join, take
 from freeflow_lightning.flow.interpolant import expand
 
 

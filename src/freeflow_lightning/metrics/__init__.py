@@ -1,6 +1,6 @@
 """Metrics of generated samples: distances between features, the networks that make features, and tables of both."""
 
-from freeflow_lightning.metrics.dino import DINOv2Features
+from freeflow_lightning.metrics.dinov2 import DINOv2Features
 from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
 from freeflow_lightning.metrics.frechet import FrechetDistance, Moments, frechet_distance, mean_and_covariance, square_root
 from freeflow_lightning.metrics.images import from_uint8, to_uint8

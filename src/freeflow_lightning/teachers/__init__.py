@@ -3,10 +3,9 @@
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
-from freeflow_lightning.teachers.contract import Finding, described, examine
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
-from freeflow_lightning.teachers.diffusers import DiffusersTeacher
-from freeflow_lightning.teachers.diffusers_families import Family
+from freeflow_lightning.teachers.diffusers.families import Family
+from freeflow_lightning.teachers.diffusers.teacher import DiffusersTeacher
 from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
 from freeflow_lightning.teachers.gaussian_path import (
@@ -19,6 +18,7 @@ from freeflow_lightning.teachers.gaussian_path import (
 from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.sit import FromPrior, SiTTeacher, SiTVelocity, load_sit, save_sit
 from freeflow_lightning.teachers.space import LatentSpace
+from freeflow_lightning.teachers.validate import Finding, described, examine
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [

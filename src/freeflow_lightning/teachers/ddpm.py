@@ -20,7 +20,7 @@ from freeflow_lightning.teachers.gaussian_path import (
     norm,
     v_prediction,
 )
-from freeflow_lightning.teachers.weights import load_weights
+from freeflow_lightning.teachers.reading.weights import load_weights
 
 DDPMPrediction = Literal["epsilon", "v_prediction", "sample"]
 DDPM_PREDICTIONS: dict[str, PredictionType] = {

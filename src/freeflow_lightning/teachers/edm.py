@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from freeflow_lightning.flow import expand, guide, take
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
-from freeflow_lightning.teachers.weights import load_weights, read_metadata
+from freeflow_lightning.teachers.reading.weights import load_weights, read_metadata
 
 
 class EDMVelocity(nn.Module):

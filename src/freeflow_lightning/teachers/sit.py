@@ -14,10 +14,10 @@ from torch import Tensor, nn
 
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.teachers.base import Teacher, trainable_copy
-from freeflow_lightning.teachers.checkpoints import SiTWeights, build_sit, read_sit, size_name
 from freeflow_lightning.teachers.checks import check_convention
-from freeflow_lightning.teachers.hub import hub_file
 from freeflow_lightning.teachers.latents import LatentDecoder
+from freeflow_lightning.teachers.reading.hub import hub_file
+from freeflow_lightning.teachers.reading.sit_files import SiTWeights, build_sit, read_sit, size_name
 
 Convention = Literal["sit", "repa"]
 PRIOR_TIME_AND_SIGN = {"sit": (0, 1), "repa": (1, -1)}

@@ -1,0 +1,72 @@
+"""A checkpoint's averages beside each other: distance to the teacher's samples and error at the end of its paths."""
+
+from collections.abc import Iterable
+from math import isnan
+from typing import NamedTuple
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+from freeflow_lightning.evaluation.pick_features import pick_features
+from freeflow_lightning.evaluation.reference import Sampler, draw_table, teacher_table
+from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_tables
+from freeflow_lightning.metrics import DigitsFeatures, Score
+from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.open_student import Source
+
+PAIRS = 256
+
+
+class Row(NamedTuple):
+    """One average's figures; `recognised` is None where nothing recognises the samples."""
+
+    average: str
+    fid: Score
+    endpoint: Score
+    recognised: Score | None
+
+
+def compare_averages(
+    students: Iterable[tuple[str, FlowMap]], num_samples: int, guidance: float, device: torch.device
+) -> list[Row]:
+    """Every average of a checkpoint and its raw weights, on the same noise, against the teacher's own samples.
+
+    Args:
+        students: their names and they themselves, one after the other.
+        num_samples: samples on either side; FID depends on how many.
+        guidance: of both.
+        device: where to compute.
+    """
+    made = []
+    for name, opened in students:
+        student = opened.to(device)
+        teacher, draw, which = student.teacher, Source(student).drawer(guidance), Draw()
+        network, truth = pick_features("auto", None, teacher, device), Sampler(guidance=guidance)
+        reference = teacher_table(teacher, network, sampler=truth, count=num_samples, seed=1, device=device)
+        table = draw_table(draw, teacher, network, which, count=num_samples, kept=num_samples, device=device)
+        errors = endpoint_errors(draw, teacher, which, min(num_samples, PAIRS), sampler=truth, device=device)
+        assert table is not None  # one process
+        assert reference is not None
+        known = isinstance(network, DigitsFeatures)
+        scores = evaluate_tables(table, reference, None, errors, classifies=known).scores
+        made.append(Row(name, scores["fid"], scores["endpoint_error"], scores.get("recognised")))
+    return made
+
+
+def best(rows: list[Row]) -> Row:
+    """The lowest FID."""
+    return min(rows, key=lambda row: row.fid.value)
+
+
+def show(rows: list[Row], num_samples: int, guidance: float) -> None:
+    """The table on the screen."""
+    title = f"averages: FID to {num_samples} of the teacher's samples, guidance {guidance:g}"
+    table = Table("average", "FID", "95 % interval", "endpoint error", "recognised", title=title)
+    for row in rows:
+        interval = f"{row.fid.low:.4g} .. {row.fid.high:.4g}" if not isnan(row.fid.low) else ""
+        seen = f"{row.recognised.value:.1%}" if row.recognised else ""
+        mark = " (lowest)" if row is best(rows) else ""
+        table.add_row(row.average, f"{row.fid.value:.4g}{mark}", interval, f"{row.endpoint.value:.4g}", seen)
+    Console().print(table)

@@ -1,0 +1,282 @@
+"""The teacher's own samples as an evaluation reference: drawn from streams of their own, kept on disk under a content key."""
+
+import hashlib
+import json
+import logging
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load, save
+from torch import Tensor, nn
+
+from freeflow_lightning.flow import check_numbers, solve, take
+from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
+from freeflow_lightning.nets import precision_of
+from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.atomic_write import sweep, write_file
+from freeflow_lightning.training.data import IndexRange
+from freeflow_lightning.training.output_folder import key_of
+from freeflow_lightning.training.strategies import whole
+
+log = logging.getLogger(__name__)
+SCHEMA = 2
+CACHED = re.compile(r"[0-9a-f]{32}\.safetensors")
+"""Name of a file of the cache."""
+KEPT = 10_000
+"""Samples of a reference that are kept one by one, as in ADM's reference files; the moments are of all."""
+
+
+class Sampler(NamedTuple):
+    """How the teacher draws: one-step rule, steps of the uniform grid, guidance."""
+
+    method: str = "heun"
+    steps: int = 64
+    guidance: float = 1.0
+
+    def __call__(self, teacher: Teacher, z: Tensor, condition: Any, *, trajectory: bool = False) -> Tensor:
+        """The teacher's samples for the noise z [B, ...] (all states, [steps + 1, B, ...], with `trajectory`)."""
+        check_numbers(0, guidance=self.guidance)
+        gamma = torch.full((len(z),), self.guidance, device=z.device) if self.guidance != 1 else None
+        wide = torch.promote_types(z.dtype, precision_of(teacher))  # teachers of narrower weights cast
+        return solve(
+            lambda x, t, c: teacher.guided(x, t, c, gamma),
+            z.to(wide),
+            condition,
+            steps=self.steps,
+            method=self.method,
+            trajectory=trajectory,
+        ).to(z.dtype)
+
+
+def teacher_table(
+    teacher: Teacher,
+    network: nn.Module,
+    *,
+    sampler: Sampler,
+    count: int,
+    seed: int,
+    stream: str = "reference",
+    classes: tuple[int, ...] | None = None,
+    batch_size: int = 256,
+    decode_batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    folder: Path | None = None,
+    advance: Callable[[int], None] | None = None,
+) -> FeatureTable | None:
+    """The features of `count` samples of the teacher, read from the cache where its key agrees, drawn and kept otherwise.
+
+    The key names everything the features depend on: teacher (weights, velocities and decoder), sampler, count, seed, stream,
+    classes, feature network (class, weights, version) and precision.
+
+    Args:
+        teacher: on `device`.
+        network: feature network, on `device`.
+        sampler: how the teacher draws.
+        count: samples, at least 2.
+        seed: of the noise and classes.
+        stream: "reference", or "floor" for the second draw that tells what the teacher scores against itself. Both are
+            disjoint from every stream that students are evaluated on.
+        classes: given to the samples in turn; drawn if not given.
+        batch_size: samples per teacher call; has no influence.
+        decode_batch_size: samples that are decoded at once; a whole batch if not given.
+        device: where to compute.
+        processes: each draws its share.
+        folder: of the cache; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
+        advance: told the number of samples after each batch.
+
+    Returns:
+        The table on the first process, None on the others.
+    """
+    facts = {
+        "schema": SCHEMA,
+        "teacher": fingerprint(teacher, device, sampler.guidance),
+        "sampler": sampler._asdict(),
+        "count": count,
+        "seed": seed,
+        "stream": stream,
+        "classes": classes,
+        "features": feature_facts(network),
+        "precision": torch.get_float32_matmul_precision(),
+    }
+    path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
+    cached = read_cache(path) if processes.first else None
+    table = None
+    if cached is not None:
+        try:
+            table = FeatureTable.of_tensors(cached)
+        except KeyError as error:
+            log.warning("the cached reference %s is damaged (it lacks %s): drawing it again", path, error)
+    if processes.share(table is not None):
+        return table
+    if processes.first:
+        log.info("drawing %d samples of the teacher (%s), %d %s steps", count, stream, sampler.steps, sampler.method)
+    table = draw_table(
+        lambda z, c: sampler(teacher, z, c),
+        teacher,
+        network,
+        Draw(seed, classes, stream),
+        count=count,
+        kept=KEPT,
+        batch_size=batch_size,
+        decode_batch_size=decode_batch_size,
+        device=device,
+        processes=processes,
+        advance=advance,
+    )
+    if table is not None:
+        write_cache(path, table.tensors(), facts)
+    return table
+
+
+def draw_table(
+    draw: Drawer,
+    teacher: Teacher,
+    network: nn.Module,
+    which: Draw,
+    *,
+    count: int,
+    kept: int,
+    batch_size: int = 256,
+    decode_batch_size: int | None = None,
+    device: torch.device | str = "cpu",
+    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    advance: Callable[[int], None] | None = None,
+) -> FeatureTable | None:
+    """The features of `count` samples that `draw` makes of the noise of `which`; on the first process, None on the others.
+
+    Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
+    """
+    builder = TableBuilder(network, kept)
+    for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
+        z, condition = which.noise(teacher, batch.indices, device)
+        drawn = evaluate_rows(draw, z, condition)  # padding too: sharded networks need every process
+        index = batch.indices[batch.indices < count]
+        if not len(index):
+            continue
+        seen = pictures(teacher, drawn[: len(index)], batch_size=decode_batch_size)
+        builder.add(index, seen, labels_of(teacher, take(condition, torch.arange(len(index), device=z.device))))
+        if advance is not None:
+            advance(len(index))
+    parts = processes.gather(builder.part())
+    return None if parts is None else merged(parts)
+
+
+def teacher_endpoints(
+    teacher: Teacher,
+    which: Draw,
+    index: Tensor,
+    *,
+    sampler: Sampler,
+    batch_size: int = 256,
+    device: torch.device | str = "cpu",
+    folder: Path | None = None,
+) -> Tensor:
+    """The teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the given indices, cached too."""
+    facts = {
+        "schema": SCHEMA,
+        "kind": "endpoints",
+        "teacher": fingerprint(teacher, device, sampler.guidance),
+        "sampler": sampler._asdict(),
+        "draw": which._asdict(),
+        "index": index.tolist(),
+        "precision": torch.get_float32_matmul_precision(),
+    }
+    path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
+    cached = read_cache(path)
+    if cached is not None and "endpoints" in cached:
+        return cached["endpoints"]
+    parts = []
+    for rows in index.split(batch_size):
+        z, condition = which.noise(teacher, rows, device)
+        parts.append(evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition).cpu())
+    endpoints = torch.cat(parts)
+    write_cache(path, {"endpoints": endpoints}, facts)
+    return endpoints
+
+
+def cache_folder() -> Path:
+    """Where references are kept."""
+    return Path(os.environ.get("FREEFLOW_CACHE") or Path.home() / ".cache" / "freeflow-lightning")
+
+
+def read_cache(path: Path) -> dict[str, Tensor] | None:
+    """Cached tensors; None where there are none or they are damaged (then they are made again, and the log says so)."""
+    try:
+        if not path.is_file():
+            return None
+        content = load(path.read_bytes())
+        digest = content.pop("digest")
+        if not torch.equal(digest, _digest(content)):
+            raise ValueError("its checksum is another")
+    except (SafetensorError, OSError, KeyError, ValueError) as error:
+        log.warning("the cached reference %s is damaged (%s): drawing it again", path, error)
+        return None
+    return content
+
+
+def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -> None:
+    """Write with a checksum, whole or not at all, and sweep what killed processes have left in the cache.
+
+    What cannot be written is said in the log, and nothing else is lost by it.
+    """
+    try:
+        sweep(path.parent, (), CACHED)
+        with write_file(path) as temporary:
+            temporary.write_bytes(save(content | {"digest": _digest(content)}, {"facts": json.dumps(facts)}))
+    except OSError as error:
+        log.warning(
+            "what was drawn of the teacher could not be kept in %s (%s), and is drawn again the next time: "
+            "make room there, or name another folder in FREEFLOW_CACHE",
+            path.parent,
+            error,
+        )
+
+
+@torch.no_grad()
+def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> str:
+    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one decoded point to three digits.
+
+    The points tell apart functions and settings that no weight shows.
+    """
+    z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
+    z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
+    gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
+    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten()[:4096].tolist()
+    decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
+    probe = ",".join(f"{value:.2e}" for value in u + decoded)
+    text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def feature_facts(network: nn.Module) -> dict[str, str]:
+    """What a feature network is: class, weights' hash, version of the library behind it."""
+    version = network.version if isinstance(network, FeatureNetwork) else ""
+    name = f"{type(network).__module__}.{type(network).__qualname__}"
+    return {"class": name, "weights": weights_hash(network), "version": version}
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of names, types, shapes and values of all weights and buffers."""
+    return hashlib.sha256(b"".join(_hashed(module.state_dict()))).hexdigest()
+
+
+def _digest(content: dict[str, Tensor]) -> Tensor:
+    return torch.tensor(list(hashlib.sha256(b"".join(_hashed(content))).digest()), dtype=torch.uint8)
+
+
+def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
+    """Each tensor's name, type, shape and values as a digest."""
+    digests = []
+    for name, value in sorted(tensors.items()):
+        digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(whole(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digests.append(digest.digest())
+    return digests

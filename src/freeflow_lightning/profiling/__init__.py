@@ -1,0 +1,1 @@
+"""What training costs: evaluations counted, steps timed, memory estimated."""

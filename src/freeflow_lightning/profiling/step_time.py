@@ -1,0 +1,270 @@
+"""A training step beside the bare evaluations that it needs: timed in turn, in one process, on the same weights."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from statistics import median
+from typing import Any, NamedTuple
+
+import torch
+from lightning.pytorch import Callback, Trainer
+from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from freeflow_lightning.evaluation.reference import Sampler
+from freeflow_lightning.flow import training_generator
+from freeflow_lightning.profiling.network_calls import Evaluation, counted, recorded
+from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.training.data import PriorBatch
+
+Rows = dict[str, dict[str, int]]
+"""Samples evaluated in one step, by network and kind (forward, backward, derivative)."""
+
+
+TAKEN_APART = 3
+"""Logged steps under a stopwatch."""
+
+
+class Clock:
+    """Seconds. On a CPU with one thread: those this thread has worked, so that other processes do not count; else of the wall.
+
+    Args:
+        device: waited for before each look.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        alone = device.type == "cpu" and torch.get_num_threads() == 1
+        self.now, self.name = (time.thread_time, "CPU time") if alone else (self._wall, "wall time")
+
+    def _wall(self) -> float:
+        if self.device.type != "cpu":
+            torch.accelerator.synchronize(self.device)
+        return time.perf_counter()
+
+    def __call__(self, run: Callable[[], object]) -> float:
+        """How long a run takes."""
+        start = self.now()
+        run()
+        return self.now() - start
+
+
+class Round(NamedTuple):
+    """Seconds of one training step in the Trainer, of the method alone, of the bare evaluations and of Adam, on one draw."""
+
+    step: float
+    method: float
+    evaluations: float
+    optimizer: float
+    rows: Rows
+
+    @property
+    def floor(self) -> float:
+        """What no step can do without."""
+        return self.evaluations + self.optimizer
+
+
+class SideBySide(Callback):
+    """Rounds of (a step of the Trainer, the method in a plain loop, the bare evaluations), then logged steps taken apart.
+
+    A step is everything from one batch to the next: drawing, training_step, backward, checks, optimizer, all callbacks and
+    Lightning. The learning rates are 0 meanwhile, so that all three find the same weights.
+
+    Args:
+        clock: what times.
+        rounds: how many, after `warmup` steps without a look at the clock.
+        warmup: at least 1.
+    """
+
+    def __init__(self, clock: Clock, rounds: int, warmup: int = 2) -> None:
+        if rounds < 1 or warmup < 1:
+            raise ValueError(f"expected at least one round and one step of warmup, got {rounds} and {warmup}")
+        self.clock, self.count, self.warmup = clock, rounds, warmup
+        self.rounds: list[Round] = []
+        self.peak_memory = 0
+        self.log_every = 0
+        self.parts: dict[str, float] = {}
+        self.breakdown: Breakdown | None = None
+        self._flops_per_row: dict[tuple[str, str], float] = {}
+        self._stopwatch = Stopwatch(clock.now)
+        self._open: AbstractContextManager | None = None
+        self._profile: Profile | None = None
+
+    @property
+    def steps(self) -> int:
+        """For the Trainer to make: warmup, rounds, one that opens the loggers' files, those under a stopwatch, one profiled."""
+        return self.warmup + self.count + 1 + TAKEN_APART + 2
+
+    @property
+    def flops(self) -> float:
+        """Floating-point operations of the average step's evaluations, backward included; a multiply-add counts two."""
+        rows = mean_rows(self.rounds)
+        return sum(self._flops_per_row[name, kind] * n for name, kinds in rows.items() for kind, n in kinds.items())
+
+    def on_train_start(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
+        self.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # as in recipe.is_logged
+        trainer.log_every_n_steps = 0  # type: ignore[attr-defined]
+        for group in trainer.optimizers[0].param_groups:
+            group["lr"] = 0.0
+        self._begin(pl_module)
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: PriorBatch, batch_idx: int) -> None:
+        self._counter = trainer.fit_loop.total_batch_idx
+        if self._profile is not None and batch_idx == self.steps - 1:
+            self.breakdown, self._profile = self._profile.stop(), None
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: FreeFlowModule, outputs: Any, batch: PriorBatch, batch_idx: int
+    ) -> None:
+        seconds = self.clock.now() - self._start
+        made, place = self._made, batch_idx - self.warmup
+        if place <= self.count:
+            self._close()
+        if batch_idx == 0:
+            self._count_flops(trainer, made)
+        if 0 <= place < self.count:
+            self._note_memory(pl_module)
+            self.rounds.append(self._round(trainer, pl_module, batch, seconds, made, method_first=place % 2 == 0))
+        if place == self.count - 1:
+            trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
+        if place == self.count:
+            self._open = wrapped(trainer, pl_module, self._stopwatch.wrap)
+            self._open.__enter__()
+        if place == self.count + TAKEN_APART:
+            self._close()
+            self.parts = {part: seconds / TAKEN_APART for part, seconds in self._stopwatch.seconds.items()}
+            self._profile = Profile(trainer, pl_module)
+            self._profile.start()
+        if place < self.count:
+            self._begin(pl_module)
+
+    def _begin(self, module: FreeFlowModule) -> None:
+        self._open = recorded(networks_of(module))
+        self._made = self._open.__enter__()
+        if self.clock.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.clock.device)
+        self._start = self.clock.now()
+
+    def _close(self) -> None:
+        if self._open is not None:
+            self._open.__exit__(None, None, None)
+            self._open = None
+
+    def _round(
+        self,
+        trainer: Trainer,
+        module: FreeFlowModule,
+        batch: PriorBatch,
+        seconds: float,
+        made: list[Evaluation],
+        method_first: bool,
+    ) -> Round:
+        optimizer, forward_context = trainer.optimizers[0], trainer.precision_plugin.forward_context
+
+        def method() -> None:
+            generator = training_generator(batch.seed, trainer.global_rank, self._counter, module.device)
+            with forward_context():
+                loss = module.step(*module.draw(batch.size, generator)).loss
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+        def bare() -> None:
+            with forward_context():
+                outputs = [evaluation.again() for evaluation in made]
+            optimizer.zero_grad()
+            backward([x for x, evaluation in zip(outputs, made, strict=True) if evaluation.kind == "backward"])
+
+        alone = self.clock(method) if method_first else 0.0
+        evaluations = self.clock(bare)
+        adam = self.clock(optimizer.step)
+        alone = alone if method_first else self.clock(method)
+        return Round(seconds, alone, evaluations, adam, counted(made))
+
+    def _count_flops(self, trainer: Trainer, made: list[Evaluation]) -> None:
+        for evaluation in made:
+            with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+                with trainer.precision_plugin.forward_context():
+                    output = evaluation.again()
+                if evaluation.kind == "backward":
+                    backward([output])
+            self._flops_per_row[evaluation.network, evaluation.kind] = counter.get_total_flops() / evaluation.rows
+
+    def _note_memory(self, module: FreeFlowModule) -> None:
+        if self.clock.device.type == "cuda":
+            self.peak_memory = max(self.peak_memory, torch.cuda.max_memory_allocated(self.clock.device))
+
+
+def backward(outputs: Sequence[Tensor]) -> None:
+    """The gradients of the outputs' sums."""
+    torch.autograd.backward(list(outputs), [torch.ones_like(x) for x in outputs])
+
+
+def networks_of(module: FreeFlowModule) -> dict[str, nn.Module]:
+    """What is evaluated in a step, by name; an adapter sits in the teacher, so the networks in training come first."""
+    return {**module.networks(), "teacher": module.teacher}
+
+
+def mean_rows(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
+    """Rows of the average step."""
+    total: dict[str, Counter[str]] = {}
+    for measured in rounds:
+        for name, kinds in measured.rows.items():
+            total.setdefault(name, Counter()).update(kinds)
+    return {name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()}
+
+
+class Sampling(NamedTuple):
+    """Seconds of drawing `samples` samples, and of the bare evaluations in it."""
+
+    samples: int
+    evaluations: int
+    whole: float
+    bare: float
+
+
+def sampling(
+    network: nn.Module, draw: Callable[[], Tensor], clock: Clock, *, rounds: int, context: Callable[[], AbstractContextManager]
+) -> Sampling:
+    """Time `draw` against the evaluations of `network` that it makes, in turn; medians."""
+    with context(), recorded({"network": network}) as made:
+        count = len(draw())
+
+    def whole() -> None:
+        with context():
+            draw()
+
+    @torch.no_grad()
+    def bare() -> None:
+        with context():
+            for evaluation in made:
+                evaluation.again()
+
+    bare()
+    pairs = [(clock(whole), clock(bare)) if k % 2 else (clock(bare), clock(whole))[::-1] for k in range(rounds)]
+    return Sampling(count, sum(e.rows for e in made), *(median(column) for column in zip(*pairs, strict=True)))
+
+
+def one_step_sampling(module: FreeFlowModule, n: int, clock: Clock, **options: Any) -> Sampling:
+    """FlowMap.sample of n samples against the student's bare evaluation."""
+    flow_map, n = FlowMap(module.evaluated, module.teacher, module.guidance_range), -(-n // ROWS) * ROWS
+    return sampling(
+        flow_map.network, lambda: flow_map.sample(n, guidance=module.evaluation_guidance, batch_size=n), clock, **options
+    )
+
+
+def teacher_sampling(module: FreeFlowModule, n: int, clock: Clock, *, steps: int = 2, **options: Any) -> Sampling:
+    """`steps` Heun steps of the teacher for n samples, noise included, against its bare evaluations."""
+    teacher, n = module.teacher, -(-n // ROWS) * ROWS
+    sampler = Sampler("heun", steps, module.evaluation_guidance)
+
+    @torch.no_grad()
+    def draw() -> Tensor:
+        z, condition = Draw().noise(teacher, torch.arange(n), module.device)
+        return evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition)
+
+    return sampling(teacher, draw, clock, **options)

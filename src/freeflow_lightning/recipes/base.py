@@ -1,0 +1,330 @@
+"""Recipe: what every training recipe shares: averages, gradients per network, and a stop at the first non-finite number."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from freeflow_lightning.flow import check_counts
+from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
+from freeflow_lightning.students.own_runs import remember_config
+from freeflow_lightning.students.training_checkpoint import ABOUT, load_recipe, training_facts
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.checkpoint_files import read_plain_values
+from freeflow_lightning.training.data import IndexBatch
+from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, largest
+from freeflow_lightning.training.last_step import LastStep
+from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
+from freeflow_lightning.training.record import describe, weights_sample
+from freeflow_lightning.training.resumed_averages import match_averages
+from freeflow_lightning.training.strategies import check_strategy, fill, shard, whole
+from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
+
+
+class Evaluation(NamedTuple):
+    """What a validation step hands to the callbacks: indices [B], noise z, condition, and the samples drawn from them."""
+
+    indices: Tensor
+    z: Tensor
+    condition: Any
+    samples: Tensor
+
+
+class Frozen(nn.Module):
+    """Holds a teacher that is never trained, saved, wrapped or switched to train mode, but moves with its owner."""
+
+    net: Teacher
+
+    def __init__(self, net: Teacher) -> None:
+        super().__init__()
+        object.__setattr__(self, "net", net.eval().requires_grad_(False))
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Frozen":
+        self.net._apply(fn)
+        return super()._apply(fn, recurse)
+
+
+class Averages(nn.ModuleDict):
+    """Moving averages: they move with their owner, and stay in float32 where it becomes bfloat16."""
+
+    def _apply(self, fn: Any, recurse: bool = True) -> "Averages":
+        def keep(tensor: Tensor) -> Tensor:
+            moved = fn(tensor)
+            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
+
+        return super()._apply(keep, recurse)
+
+
+class Recipe(Recorded, LightningModule, ABC):
+    """A training recipe: an abstract LightningModule that the callbacks of this package know how to serve.
+
+    `averages` holds the moving averages of `trained`, put there by StudentEMA; samples and metrics come from the first.
+    A checkpoint says what the recipe was constructed with: the config of `freeflow fit`, or the arguments given in Python.
+
+    Attributes:
+        folders: where relative paths of its config were found, for checkpoints that are opened from elsewhere.
+    """
+
+    evaluation_guidance: float
+    """Guidance scale of validation samples."""
+
+    def __init__(self) -> None:
+        description = describe(self)  # before anything changes the arguments
+        teacher = (constructor_arguments(self) or {}).get("teacher")
+        super().__init__()
+        self._description = description
+        self._teacher_weights = weights_sample(teacher) if isinstance(teacher, Teacher) else None
+        self._is_remembered = False
+        self.folders = [str(Path.cwd())]
+        self.averages = Averages()
+        self.weights_step: int | None = 0
+        """The optimizer step whose weights and averages these are; None while they change."""
+        self._finite = FiniteWatch()
+        self._settings: list[list[dict[str, Any]]] = []
+        self._loaded_settings: list[list[dict[str, Any]]] | None = None
+
+    @property
+    @abstractmethod
+    def trained(self) -> nn.Module:
+        """The network that samples are drawn with and that is averaged."""
+
+    @abstractmethod
+    def generate(self, z: Tensor, condition: Any) -> Tensor:
+        """Samples for the noise z [B, ...] as this recipe's users would draw them, from `evaluated`."""
+
+    @property
+    @abstractmethod
+    def sampling(self) -> str:
+        """How `generate` draws, in a word or two for the label of a picture."""
+
+    @abstractmethod
+    def networks(self) -> Mapping[str, nn.Module]:
+        """The networks in training by name, one parameter group each."""
+
+    @property
+    @abstractmethod
+    def teacher(self) -> Teacher:
+        """What decodes and conditions the samples."""
+
+    def inventory(self) -> list[tuple[str, nn.Module, str]]:
+        """Name, network and state of all that is in memory, for the summary."""
+        averages = [(name, average, "average, saved") for name, average in self.averages.items()]
+        return [(name, network, "trained") for name, network in self.networks().items()] + averages
+
+    def owned(self) -> dict[str, list[Tensor]]:
+        """Weights and buffers in memory by network of the inventory, each once.
+
+        A network that is trained owns what it shares with the teacher: an adapter sits in the teacher's layers.
+        """
+        found: dict[str, list[Tensor]] = {}
+        taken: set[int] = set()
+        for name, network, _ in reversed(self.inventory()):
+            tensors = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
+            found[name] = [tensor for key, tensor in tensors.items() if key not in taken]
+            taken |= tensors.keys()
+        return dict(reversed(found.items()))
+
+    def twin(self, name: str) -> nn.Module:
+        """A copy of `trained` that becomes the average `name`."""
+        return deepcopy(self.trained)
+
+    @property
+    def evaluated(self) -> nn.Module:
+        """The network that samples and metrics come from: the first average, or the raw network without StudentEMA."""
+        return next(iter(self.averages.values()), self.trained)
+
+    def weights(self) -> list[Tensor]:
+        """The weights of `trained` in the order of its parameters, in float32 where the optimizer holds them so."""
+        optimizer = self.trainer.optimizers[0]
+        masters = optimizer.masters if isinstance(optimizer, MasterAdam) else {}
+        return [masters.get(p, p.data) for p in self.trained.parameters()]
+
+    def sharded(self) -> list[nn.Module]:
+        """The networks that FSDP2 shards."""
+        return [*self.networks().values(), *self.averages.values()]
+
+    def missing(self) -> dict[Tensor, Tensor]:
+        """Weights that have a shape and no data yet, and what they are copies of."""
+        return {}
+
+    def configure_callbacks(self) -> list[Callback]:
+        """What every run needs: its last step in `last`, and a validation that was cut short made up for on resuming."""
+        return [UnfinishedValidation(), LastStep()]
+
+    def configure_model(self) -> None:
+        """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
+        check_trainer(self.trainer)
+        strategy = self.trainer.strategy
+        read_plain_values(strategy)
+        check_strategy(strategy, self.trainer.precision)
+        if isinstance(strategy, ModelParallelStrategy):
+            shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
+        else:
+            fill(self, self.missing())
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
+        """Let figures be logged at their own step: after resuming from a validation's checkpoint Lightning is one ahead."""
+        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+
+    @torch.no_grad()
+    def validation_step(self, batch: IndexBatch, batch_idx: int) -> Evaluation:  # type: ignore[override]  # only callbacks see it
+        z, condition = self.teacher.draw_indexed(batch.indices, seed=batch.seed, stream="validation", device=self.device)
+        return Evaluation(batch.indices, z, condition, self.generate(z, condition))
+
+    def configure_gradient_clipping(
+        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+    ) -> None:
+        """Measure, check and, if asked, clip the gradient norm of each network by itself.
+
+        From the first number on that is not finite, a fused optimizer leaves the weights as they are, on the device and by
+        itself; for any other, and for sharded weights, the host waits for the norms.
+        """
+        if gradient_clip_algorithm not in (None, "norm"):
+            raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
+        groups = dict(zip(self.networks(), trained_by(optimizer), strict=True))
+        gradients = {name: [p.grad for p in weights if p.grad is not None] for name, weights in groups.items()}
+        every = [gradient for each in gradients.values() for gradient in each]
+        lengths = whole(torch.stack(torch._foreach_norm(every)))
+        names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
+        skips = optimizer.defaults.get("fused") and not any(isinstance(gradient, DTensor) for gradient in every)
+        self._finite.add(self.global_step, names, lengths)
+        self._raise_if_broken(wait=not skips)
+        if skips:
+            optimizer.found_inf = self._finite.broken
+        self.weights_step = None  # the optimizer's update is next
+        if not (gradient_clip_val or self.logs_now):
+            return
+        norms = [part.norm() for part in lengths.split([len(each) for each in gradients.values()])]
+        if gradient_clip_val:
+            for norm, weights in zip(norms, groups.values(), strict=True):
+                torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
+        if self.logs_now:
+            self.log_dict({f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)})
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        self.weights_step = self.global_step + 1  # Lightning counts it after this
+
+    @property
+    def logs_now(self) -> bool:
+        """Whether Lightning will write the figures of this step: figures cost time and are made for such steps only."""
+        return is_logged(self.trainer, self.global_step + 1)
+
+    def check_finite(self, terms: dict[str, Tensor]) -> None:
+        """Stop the run where a term is not finite: now, or within a few steps that change no weight.
+
+        Raises:
+            NonFiniteError: with the terms, their step and the last checkpoint.
+        """
+        self._finite.add(self.global_step, list(terms), largest(list(terms.values())))
+        self._raise_if_broken(wait=False)
+
+    def _raise_if_broken(self, *, wait: bool) -> None:
+        if (broken := self._finite.look(wait=wait)) is None:
+            return
+        raise NonFiniteError(
+            f"{' and '.join(broken.names)} not finite at step {broken.step} (rank {self.global_rank}). The weights of this "
+            f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
+            "gradient clipping (--trainer.gradient_clip_val) or a higher precision.",
+            broken.step,
+        )
+
+    def on_fit_start(self) -> None:
+        """Note how the optimizers are configured: a checkpoint's state will be loaded over it."""
+        self._settings = [settings_of(optimizer) for optimizer in self.trainer.optimizers]
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Fit the averages of a checkpoint to this module's, and note its optimizers' settings."""
+        if "state_dict" in checkpoint:
+            match_averages(self, checkpoint["state_dict"])
+        self._loaded_settings = checkpoint.get("optimizer_settings", [])
+
+    def on_train_start(self) -> None:
+        """Give the restored optimizers the settings that have been changed since the checkpoint."""
+        self._finite = FiniteWatch()
+        self.weights_step = self.global_step
+        saved, self._loaded_settings = self._loaded_settings, None
+        if saved is None or not self._settings:
+            return
+        optimizers = self.trainer.optimizers
+        then = saved or [settings_of(optimizer) for optimizer in optimizers]  # 0.1.0 saved none
+        schedules = [config.scheduler for config in self.trainer.lr_scheduler_configs]
+        for optimizer, before, now in zip(optimizers, then, self._settings, strict=True):
+            for change in apply_changes(optimizer, before, now, schedules):
+                rank_zero_info(f"going on with {change}")
+
+    def on_validation_start(self) -> None:
+        self._raise_if_broken(wait=True)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """No checkpoint is written of steps whose numbers the host has not seen, and each says what it is of."""
+        self._raise_if_broken(wait=True)
+        checkpoint["optimizer_settings"] = self._settings
+        from_config = "class_path" in checkpoint.get("hyper_parameters", {})
+        if not from_config:
+            checkpoint["hyper_parameters"] = self._description
+        checkpoint[ABOUT] = training_facts(self.folders, None if from_config else self._teacher_weights)
+        if self.trainer.is_global_zero and not self._is_remembered:
+            self._is_remembered = True
+            remember_config(checkpoint["hyper_parameters"])
+
+    @classmethod
+    def load_from_checkpoint(  # type: ignore[override]  # Lightning's would unpickle what an address leads to
+        cls,
+        checkpoint_path: str | Path,
+        map_location: str | torch.device | None = None,
+        *,
+        trust: str | Sequence[str] | None = None,
+        **given: Any,
+    ) -> Self:
+        """The recipe of a checkpoint with its weights, averages included, from the config that the checkpoint carries.
+
+        Args:
+            checkpoint_path: a file, the folder of a sharded run, a run's folder or an address. Nothing in it is executed.
+            map_location: device to move the recipe to; the CPU if not given.
+            trust: class paths outside this package that the config may import.
+            given: arguments of the constructor, which take the place of the config's: teacher=..., network=...
+
+        Raises:
+            FileNotFoundError: no such checkpoint.
+            ValueError: a checkpoint that cannot be read, does not say an argument, or does not fit.
+        """
+        recipe: Self = load_recipe(cls, checkpoint_path, trust, given)
+        return recipe if map_location is None else recipe.to(map_location)
+
+    def on_train_end(self) -> None:
+        self._raise_if_broken(wait=True)
+
+    def _last_checkpoint(self) -> str:
+        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+        named = {Path(path) for c in callbacks for path in (c.last_model_path, c.best_model_path) if path}
+        beside = {path for c in callbacks if c.dirpath for path in Path(c.dirpath).glob("*.ckpt")}  # named before it is written
+        paths = [path for path in named | beside if path.exists()]
+        return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuse counts of the Trainer that Lightning divides by without a look.
+
+    Raises:
+        ValueError: such a count below 1 (below 0 for log_every_n_steps).
+    """
+    check_counts(0, **{"trainer.log_every_n_steps": trainer.log_every_n_steps})
+    check_counts(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    if trainer.check_val_every_n_epoch is not None:
+        check_counts(1, **{"trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch})
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a barebones Trainer, is never."""
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector, undeclared
+    return every > 0 and step % every == 0

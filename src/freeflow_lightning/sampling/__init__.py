@@ -1,0 +1,1 @@
+"""Samples as a function of (seed, index): drawn, written, drawn on by several processes."""

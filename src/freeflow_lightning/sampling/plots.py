@@ -1,0 +1,201 @@
+"""Pictures that people look at: sample grids with named rows, scatter plots of points, curves."""
+
+import io
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from freeflow_lightning.training.atomic_write import write_file
+
+STUDENT, TEACHER = "#d1495b", "#30638e"
+
+
+def canvas(
+    lines: int = 1, columns: int = 1, *, figsize: tuple[float, float], sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, np.ndarray]:
+    """A figure that belongs to no window or backend, and its axes, [lines, columns]."""
+    figure = Figure(figsize=figsize, layout="constrained")
+    return figure, figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey)
+
+
+def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left."""
+    count = max(len(group) for group in groups.values())
+    figure, axes = canvas(len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups)))
+    for line, (name, group) in zip(axes, groups.items(), strict=True):
+        for axis in line:
+            axis.set_axis_off()
+        for axis, picture in zip(line, group, strict=False):  # a row may be shorter than another
+            axis.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
+        line[0].text(-0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+    figure.suptitle(title, fontsize=10)
+    return figure
+
+
+def grid(pictures: Tensor, columns: int | None = None) -> np.ndarray:
+    """Pictures, uint8 [N, C, H, W], as one image without decoration, uint8 [H', W', C] or [H', W']."""
+    n, c, h, w = pictures.shape
+    columns = columns or int(np.ceil(np.sqrt(n)))
+    lines = -(-n // columns)
+    sheet = torch.zeros(lines * columns, c, h, w, dtype=torch.uint8)
+    sheet[:n] = pictures
+    sheet = sheet.view(lines, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, lines * h, columns * w)
+    return _hwc(sheet)
+
+
+def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
+    """Two-dimensional points [N, 2] per group; thin lines join the points of the same noise in the first two groups."""
+    figure, axes = canvas(figsize=(5, 5))
+    axis = axes[0, 0]
+    states = list(groups.values())
+    if len(states) > 1:
+        pairs = torch.stack([states[0], states[1]], dim=1)
+        axis.plot(pairs[..., 0].T, pairs[..., 1].T, color="#bbbbbb", linewidth=0.6, zorder=1)
+    colors = [TEACHER, STUDENT, "#edae49"]
+    for k, (name, group) in enumerate(groups.items()):
+        axis.scatter(group[:, 0], group[:, 1], s=8, label=name, color=colors[k % len(colors)], zorder=2)
+    axis.set_aspect("equal")
+    axis.legend(loc="upper right", fontsize=8)
+    axis.set_title(title, fontsize=10)
+    return figure
+
+
+def plane(states: Tensor) -> Tensor:
+    """The first two numbers of states [N, ...] as points [N, 2]; states of one number lie on the line y = 0.
+
+    >>> plane(torch.ones(1, 1))
+    tensor([[1., 0.]])
+    """
+    flat = states.flatten(1)[:, :2]
+    return torch.nn.functional.pad(flat, (0, 2 - flat.shape[1]))
+
+
+def curves(
+    lines: Mapping[str, tuple[Any, Any]],
+    *,
+    xlabel: str,
+    ylabel: str,
+    title: str = "",
+    log: bool = False,
+    log_x: bool = False,
+    levels: Mapping[str, float] | None = None,
+) -> Figure:
+    """Lines (x, y) by name, with dashed horizontal levels by name."""
+    figure, axes = canvas(figsize=(5.2, 3.4))
+    axis = axes[0, 0]
+    for name, (x, y) in lines.items():
+        axis.plot(x, y, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
+    for name, level in (levels or {}).items():
+        axis.axhline(level, linestyle="--", linewidth=1, color="#777777")
+        axis.annotate(
+            name, (1.02, level), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=8, color="#555555"
+        )
+    axis.set_xlabel(xlabel)
+    axis.set_ylabel(ylabel)
+    axis.set_title(title, fontsize=10)
+    if log:
+        axis.set_yscale("log")
+    if log_x:
+        axis.set_xscale("log", base=2)
+        axis.xaxis.set_major_formatter("{x:g}")
+    if len(lines) > 1:
+        axis.legend(fontsize=8)
+    axis.grid(alpha=0.25)
+    return figure
+
+
+def bars(heights: Mapping[str, float], *, ylabel: str, title: str = "", level: float | None = None) -> Figure:
+    """Bars by name, with a dashed level across."""
+    figure, axes = canvas(figsize=(max(4.0, 1.2 + 0.32 * len(heights)), 3.0))
+    axis = axes[0, 0]
+    axis.bar(list(heights), list(heights.values()), color=STUDENT)
+    if level is not None:
+        axis.axhline(level, linestyle="--", linewidth=1, color="#555555")
+    axis.set_ylabel(ylabel)
+    axis.set_title(title, fontsize=10)
+    axis.grid(alpha=0.25, axis="y")
+    return figure
+
+
+def densities(groups: Mapping[str, Tensor]) -> Figure:
+    """Histograms of two-dimensional points [N, 2], side by side on the same axes."""
+    reach = 1.1 * max(float(group.abs().max()) for group in groups.values())
+    figure, axes = canvas(1, len(groups), figsize=(4 * len(groups), 4.2))
+    for axis, (name, group) in zip(axes[0], groups.items(), strict=True):
+        axis.hist2d(*group.T.numpy(), bins=80, range=[[-reach, reach]] * 2, cmap="magma")
+        axis.set_aspect("equal")
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
+    """Paths of two-dimensional states [K, N, 2] along delta: the teacher's ODE and the student's f(z, delta)."""
+    figure, axes = canvas(1, 2, figsize=(8, 4.2), sharex=True, sharey=True)
+    for axis, name, states, color in zip(
+        axes[0], ("teacher's ODE", "student's f(z, delta)"), (teacher, student), (TEACHER, STUDENT), strict=True
+    ):
+        axis.plot(states[:, :count, 0], states[:, :count, 1], color=color, linewidth=0.7, alpha=0.7)
+        axis.scatter(states[-1, :count, 0], states[-1, :count, 1], s=8, color=color)
+        axis.set_aspect("equal")
+        axis.set_title(name, fontsize=10)
+    return figure
+
+
+def training(rows_: list[dict[str, float]]) -> Figure:
+    """The training curves of a metrics.csv: residuals, gradients, schedules, lambda, errors, FID."""
+    panels = {
+        "residuals": ["prediction/residual", "correction/residual", "auxiliary/loss"],
+        "gradient norms": ["gradient/student", "gradient/auxiliary"],
+        "schedules": ["prediction/t_c", "correction/alpha"],
+        "lambda": ["correction/lambda"],
+        "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
+        "FID to the teacher's samples": ["fid/student", "fid/floor"],
+    }
+    figure, axes = canvas(2, 3, figsize=(13, 6.4))
+    for axis, (title, names) in zip(axes.flat, panels.items(), strict=True):
+        for name in names:
+            places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
+            if places:
+                axis.plot(*zip(*places, strict=True), label=name, linewidth=1.4)
+        axis.set_title(title, fontsize=10)
+        axis.set_xlabel("step")
+        axis.grid(alpha=0.25)
+        if axis.lines:
+            axis.legend(fontsize=8)
+        axis.set_ylim(bottom=0)
+    return figure
+
+
+def png(figure: Figure, dpi: int = 110, maker: str = "freeflow") -> bytes:
+    """A figure as the bytes of a PNG that names the command that made it."""
+    written = io.BytesIO()
+    figure.savefig(written, format="png", dpi=dpi, facecolor="white", metadata={"Software": maker})
+    return written.getvalue()
+
+
+def save(figure: Figure, path: Path, dpi: int = 110) -> None:
+    """Write a PNG, whole or not at all, making its folder."""
+    with write_file(path) as temporary:
+        temporary.write_bytes(png(figure, dpi))
+
+
+def pixels(figure: Figure) -> np.ndarray:
+    """A figure as uint8 [H, W, 3]."""
+    drawn = FigureCanvasAgg(figure)
+    drawn.draw()
+    return np.asarray(drawn.buffer_rgba())[..., :3].copy()
+
+
+def _hwc(picture: Tensor) -> np.ndarray:
+    """A picture [C, H, W] as matplotlib takes it: of latents with 2, or more than 4, channels the first one or three."""
+    channels = len(picture)
+    if channels not in (1, 3, 4):
+        picture = picture[: 1 if channels < 3 else 3]
+    array = picture.permute(1, 2, 0).cpu().numpy()
+    return array[..., 0] if array.shape[-1] == 1 else array

@@ -1,0 +1,279 @@
+"""A folder of samples that survives an interruption: whole files only, and a note of what they are."""
+
+import io
+import re
+import zipfile
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.training.atomic_write import sweep, write_file, write_json
+from freeflow_lightning.training.output_folder import (
+    MARK,
+    digest_of,
+    file_digest,
+    key_of,
+    marked,
+    read_listed,
+    read_note,
+    refuse_others,
+    remove_listed,
+    write_bytes,
+)
+
+PART = 64
+"""Samples that are written, or missing, together."""
+GRID = 256
+VERB, NOTE, JOINED, SHEET = "sample", "samples.json", "samples.npz", "grid.png"
+RECORD = re.compile(r"\d{8,}-\d{8,}\.json")
+"""Name of what is noted about a part until the folder is finished."""
+
+
+@final
+class SampleFolder:
+    """PNG files, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and arr_1 the classes.
+
+    Samples are written in parts of 64, each file under a temporary name first. What is written is noted with its SHA-256
+    beforehand, in a record of the part and at the end in samples.json: a second run draws what is missing or damaged, and
+    nothing that is not noted is taken for a sample, overwritten or removed. The file samples.json also says what the
+    samples are; others are not mixed in.
+
+    Args:
+        path: the folder; made if it does not exist.
+        count: samples that it will hold.
+        about: all that the samples depend on, as JSON.
+        npz: one .npz instead of PNG files. Samples that are no pictures are always written so.
+
+    Raises:
+        ValueError: no samples asked for, or the folder holds other samples.
+    """
+
+    def __init__(self, path: Path, count: int, about: dict[str, Any], *, npz: bool) -> None:
+        if count < 1:
+            raise ValueError(f"expected at least one sample, got {count}")
+        self.path, self.count, self.npz = path, count, npz
+        self.about = about | {"format": "npz" if npz else "png"} | ({"count": count} if npz else {})
+        self.parts = range(-(-count // PART))
+
+    def check(self, *, overwrite: bool = False) -> None:
+        """See that the folder is free, or holds these samples, or samples of ours that may be removed.
+
+        Raises:
+            ValueError: it holds other samples, or files of these names that are not ours.
+        """
+        listed = read_listed(self.path / NOTE, VERB)
+        refuse_others(self.path, self._names(), set() if listed is None else self._ours(), VERB)
+        if listed is None or overwrite:
+            return
+        held = read_note(self.path / NOTE) or {}
+        keys = (held.keys() | self.about.keys()) - {MARK}
+        other = sorted(key for key in keys if held.get(key) != self.about.get(key))
+        if other:
+            raise ValueError(
+                f"{self.path} holds samples of another {', '.join(other)}: choose another --output, or --overwrite"
+            )
+
+    def open(self, *, overwrite: bool = False) -> None:
+        """Make the folder with its note, or see that the note there says the same (one process does)."""
+        self.check(overwrite=overwrite)
+        sweep(self.path, self._names())
+        sweep(self.path / "parts", [name.removeprefix("parts/") for name in self._names()])
+        if overwrite and read_listed(self.path / NOTE, VERB) is not None:
+            remove_listed(self.path, [name for name in self._ours() if name != NOTE])
+            (self.path / NOTE).unlink()
+        if not (self.path / NOTE).is_file():
+            self._write_note({})
+
+    def missing(self) -> list[int]:
+        """The parts that are not there yet, or not as they were written, ascending (one process looks)."""
+        listed = self._listed()
+        if self.npz and JOINED in listed and file_digest(self.path / JOINED) == listed[JOINED]:
+            return []
+        return [part for part in self.parts if not self._is_there(part, listed)]
+
+    def indices(self, part: int) -> Tensor:
+        """The samples of a part, [at most 64]."""
+        return torch.arange(part * PART, min((part + 1) * PART, self.count))
+
+    def write(self, part: int, drawn: Tensor, labels: Tensor | None) -> None:
+        """Write a part: pictures uint8 [n, C, H, W], or other samples [n, ...], and their classes [n]."""
+        if self.npz:
+            arrays: dict[str, Any] = {"arr_0": _channels_last(drawn)}
+            if labels is not None:
+                arrays["arr_1"] = labels.numpy()
+            files = {self._files(part)[0]: _npz(arrays)}
+        else:
+            images = [Image.fromarray(plots.grid(picture[None])) for picture in drawn]
+            files = {name: _png(image) for name, image in zip(self._files(part), images, strict=True)}
+        digests = {name: digest_of(data) for name, data in files.items()}
+        write_json(self.path / self._record(part), marked({"of": key_of(self.about)}, VERB, digests))
+        for name, data in files.items():
+            write_bytes(self.path / name, data, wait_for_disk=False)  # thousands of files, digests noted
+
+    def finish(self) -> None:
+        """Join the parts, draw grid.png, and note every file in samples.json (one process does)."""
+        listed, records = self._listed(), self._records()
+        if self.npz and file_digest(self.path / JOINED) != listed.get(JOINED, ""):
+            with write_file(self.path / JOINED) as temporary:
+                self._join(temporary)
+                listed[JOINED] = file_digest(temporary) or ""
+                self._write_note(listed)
+        if not self.npz:
+            listed |= self._noted(records)
+        sheet = self._sheet()
+        if sheet is not None:
+            listed[SHEET] = digest_of(sheet)
+        self._write_note(listed)
+        if sheet is not None:
+            write_bytes(self.path / SHEET, sheet)
+        done = [name for files in records.values() for name in files if name not in listed]
+        remove_listed(self.path, done)
+        remove_listed(self.path, records)
+
+    def first(self, n: int) -> Tensor:
+        """The first samples of a finished folder, as they were written."""
+        n = min(n, self.count)
+        if self.npz:
+            stored = torch.from_numpy(_head(self.path / JOINED, n))
+            return stored.permute(0, 3, 1, 2) if stored.dtype == torch.uint8 else stored
+        arrays = [np.asarray(Image.open(self.path / f"{i:06d}.png")) for i in range(n)]
+        stacked = torch.from_numpy(np.stack(arrays))
+        return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+
+    # Names
+
+    def _range(self, part: int) -> str:
+        index = self.indices(part)
+        return f"{int(index[0]):08d}-{int(index[-1]):08d}"
+
+    def _record(self, part: int) -> str:
+        return f"parts/{self._range(part)}.json"
+
+    def _files(self, part: int) -> list[str]:
+        """The files that hold a part until the folder is finished."""
+        if self.npz:
+            return [f"parts/{self._range(part)}.npz"]
+        return [f"{i:06d}.png" for i in self.indices(part).tolist()]
+
+    def _names(self) -> list[str]:
+        """Every name that this folder may come to hold."""
+        names = [NOTE, SHEET, *([JOINED] if self.npz else [])]
+        for part in self.parts:
+            names += [self._record(part), *self._files(part)]
+        return names
+
+    # Notes
+
+    def _listed(self) -> dict[str, str]:
+        """Names and digests of samples.json."""
+        return read_listed(self.path / NOTE, VERB) or {}
+
+    def _records(self) -> dict[str, dict[str, str]]:
+        """The records of parts by name, and the files with digests that each lists: of any samples of ours."""
+        place = self.path / "parts"
+        if place.is_symlink() or not place.is_dir():
+            return {}
+        found = {}
+        for path in sorted(place.iterdir()):
+            files = read_listed(path, VERB) if RECORD.fullmatch(path.name) else None
+            if files is not None:
+                found[f"parts/{path.name}"] = files
+        return found
+
+    def _noted(self, records: dict[str, dict[str, str]]) -> dict[str, str]:
+        """What records note, those of the parts as they are now last: they are the newest."""
+        now = {self._record(part) for part in self.parts}
+        noted: dict[str, str] = {}
+        for name in sorted(records, key=lambda name: name in now):
+            noted |= records[name]
+        return noted
+
+    def _ours(self) -> set[str]:
+        """Every name that a note in the folder lists, and the notes."""
+        records = self._records()
+        return {NOTE, *self._listed(), *records, *self._noted(records)}
+
+    def _is_there(self, part: int, listed: dict[str, str]) -> bool:
+        """Whether every file of a part is what was noted when it was written."""
+        path = self.path / self._record(part)
+        record = read_listed(path, VERB)
+        if record is not None and (read_note(path) or {}).get("of") == key_of(self.about):
+            listed = listed | record
+        return all(name in listed and file_digest(self.path / name) == listed[name] for name in self._files(part))
+
+    def _write_note(self, files: dict[str, str]) -> None:
+        write_json(self.path / NOTE, marked(self.about, VERB, files))
+
+    # Content
+
+    def _join(self, target: Path) -> None:
+        """samples.npz from the parts, one part in memory at a time; its bytes depend on the samples alone."""
+        paths = [self.path / self._files(part)[0] for part in self.parts]
+        with np.load(paths[0]) as part:
+            shapes = {name: (part[name].dtype, part[name].shape[1:]) for name in part.files}
+        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+            for name, (dtype, shape) in shapes.items():
+                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                    self._write_array(entry, name, paths, dtype, shape)
+
+    def _write_array(self, entry: Any, name: str, paths: list[Path], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+        header = {
+            "descr": np.lib.format.dtype_to_descr(dtype),
+            "fortran_order": False,
+            "shape": (self.count, *shape),
+        }
+        np.lib.format.write_array_header_1_0(entry, header)
+        for path in paths:
+            with np.load(path) as part:
+                entry.write(np.ascontiguousarray(part[name]).tobytes())
+
+    def _sheet(self) -> bytes | None:
+        """grid.png, of pictures and of points in the plane."""
+        drawn = self.first(GRID)
+        if drawn.ndim == 4:
+            return _png(sheet_of(drawn))
+        if drawn.shape[1:] == (2,):
+            return plots.png(plots.points({"samples": drawn}))
+        return None
+
+
+def sheet_of(drawn: Tensor) -> Image.Image:
+    """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
+    sheet = Image.fromarray(plots.grid(drawn))
+    zoom = max(1, 512 // sheet.height)
+    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+
+
+def save_sheet(drawn: Tensor, path: Path) -> None:
+    """Write the sheet of pictures, uint8 [N, C, H, W]."""
+    write_bytes(path, _png(sheet_of(drawn)))
+
+
+def _png(image: Image.Image) -> bytes:
+    written = io.BytesIO()
+    image.save(written, "PNG")
+    return written.getvalue()
+
+
+def _npz(arrays: dict[str, Any]) -> bytes:
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+def _channels_last(drawn: Tensor) -> np.ndarray:
+    return (drawn.permute(0, 2, 3, 1) if drawn.ndim == 4 else drawn).numpy()
+
+
+def _head(path: Path, n: int) -> np.ndarray:
+    """The first n rows of arr_0, without reading the others."""
+    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape = (min(n, shape[0]), *shape[1:])
+        return np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape).copy()

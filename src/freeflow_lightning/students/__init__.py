@@ -1,0 +1,1 @@
+"""Trained students: opened from whatever holds one, used, searched with, exported."""

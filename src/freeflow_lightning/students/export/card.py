@@ -1,0 +1,156 @@
+"""The model card of an exported folder: what it is, figures, picture, how to use it, licence, config."""
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from freeflow_lightning.students.export.markdown import fenced, plain
+from freeflow_lightning.students.export.networks import foreign
+
+UNKNOWN = "unknown: ask"
+PICTURE = "samples.png"
+PAPER = "[Flow Map Distillation Without Data](https://arxiv.org/abs/2511.19428)"
+
+
+def write_card(folder: Path, manifest: Mapping[str, Any], licence: str, place: str, figures: Sequence[str] = ()) -> None:
+    """Write README.md into an exported folder.
+
+    Args:
+        folder: with all its other files.
+        manifest: of the folder.
+        licence: of the teacher's weights, a name of the hub's list such as mit, or in words.
+        place: what the examples name: the folder or the repository.
+        figures: lines of Markdown about how good the samples are.
+    """
+    config = manifest.get("config")
+    known = ["", "## Figures", "", *figures] if figures else []
+    settings: list[str] = []
+    if config:
+        settings = ["", "## Training config", "", *fenced(yaml.safe_dump(config, sort_keys=False).rstrip(), "yaml")]
+    lines = [
+        *_front(folder, manifest, licence),
+        f"# One-step flow map{_teacher_words(config)}",
+        "",
+        f"Noise to a sample in one network evaluation: a student that {PAPER} (FreeFlow) trains from its teacher without data, "
+        "exported by freeflow-lightning.",
+        *(["", f"![samples]({PICTURE})"] if (folder / PICTURE).is_file() else []),
+        "",
+        *[f"- {plain(fact)}" for fact in _facts(manifest)],
+        *known,
+        "",
+        "## Use",
+        "",
+        *_use(folder, manifest, place),
+        "",
+        "## Licence",
+        "",
+        f"The student's weights come from its teacher's, whose licence is: {plain(licence)}.",
+        *settings,
+    ]
+    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> list[str]:
+    listed = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence)
+    named = {"license": licence} if listed else {"license": "other", "license_name": licence}
+    about: dict[str, Any] = {"license": "unknown"} if licence == UNKNOWN else named
+    about["library_name"] = "diffusers" if (folder / "model_index.json").is_file() else "freeflow-lightning"
+    if len(manifest["sample_shape"]) == 3 or manifest["decoder"]:
+        prompts = manifest["conditions"]["kind"] == "prompts"
+        about["pipeline_tag"] = "text-to-image" if prompts else "unconditional-image-generation"
+    about["tags"] = ["flow-map", "one-step", "distillation", "freeflow"]
+    return ["---", yaml.safe_dump(about, sort_keys=False).rstrip(), "---", ""]
+
+
+def _teacher_words(config: Any) -> str:
+    teacher = ((config or {}).get("init_args") or {}).get("teacher") or {}
+    arguments = teacher.get("init_args") or {}
+    name = arguments.get("filename") or arguments.get("model") or arguments.get("checkpoint") or teacher.get("class_path")
+    return f" of {plain(name)}" if isinstance(name, str) else ""
+
+
+def _facts(manifest: Mapping[str, Any]) -> list[str]:
+    conditions, (low, high) = manifest["conditions"], manifest["guidance_range"]
+    what = {"classes": f"{conditions.get('num_classes')} classes", "none": "nothing"}.get(
+        conditions["kind"], conditions.get("what")
+    )
+    average, steps = manifest.get("average"), manifest.get("steps")
+    return [
+        f"samples {manifest['sample_shape']}{_shown(manifest)}",
+        f"conditioned on {what}",
+        f"trained for guidance {low:g}" + (f" to {high:g}" if low < high else ""),
+        f"weights: {average or 'as they were given'}" + (f", after {steps} steps" if steps else ""),
+        *manifest["left_out"],
+    ]
+
+
+def _shown(manifest: Mapping[str, Any]) -> str:
+    decoder = manifest["decoder"]
+    if decoder is None:
+        return ", pictures in [-1, 1]" if len(manifest["sample_shape"]) == 3 and not manifest["left_out"] else ""
+    return {"vae": f", decoded by {decoder.get('vae')}", "pipeline": ", decoded by the pipeline's VAE"}.get(decoder["kind"], "")
+
+
+def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
+    conditions, (low, high) = manifest["conditions"], manifest["guidance_range"]
+    gamma = (low + high) / 2
+    own = foreign(manifest["network"])
+    trust = f", trust={own[0].class_path!r}" if own else ""
+    prompts = ', conditions=Prompts("embeddings")' if conditions["kind"] == "prompts" else ""
+    lines = [
+        "```python",
+        "from freeflow_lightning import FlowMap",
+        *(["from freeflow_lightning.teachers import Prompts  # freeflow embed writes the folder"] if prompts else []),
+        "",
+        f"flow_map = FlowMap.from_pretrained({place!r}{prompts}{trust})",
+        f"x = flow_map.sample(16, guidance={gamma:g}, seed=0)",
+        "pictures = flow_map.teacher.decode(x)  # in [-1, 1]",
+        "```",
+    ]
+    if (folder / "flow_map_pipeline.py").is_file():
+        labels = "class_labels=[0, 1, 2, 3], " if conditions.get("num_classes") else "num_images=4, "
+        lines += [
+            "",
+            "With diffusers alone (the folder's two Python files are run: read them first; the network needs timm):",
+            "",
+            "```python",
+            "from diffusers import DiffusionPipeline",
+            "",
+            f"pipe = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True)",
+            f"pipe({labels}guidance_scale={gamma:g}).images[0].save('sample.png')",
+            "```",
+        ]
+    elif "call" in manifest:
+        call = ", ".join(f"{name}={value:g}" for name, value in manifest["call"].items())
+        lines += ["", *_stock(folder, place, call, manifest.get("folded_guidance"))]
+    for name, reader in (("flow_map.onnx", "onnxruntime"), ("flow_map.pt2", "torch.export.load")):
+        if (folder / name).is_file():
+            lines += ["", f"`{name}` ({reader}): {', '.join(_inputs(conditions))} to sample, any batch size."]
+    return lines
+
+
+def _stock(folder: Path, place: str, call: str, gamma: float | None) -> list[str]:
+    index = json.loads((folder / "model_index.json").read_text())
+    parts = {name: part for name, part in index.items() if isinstance(part, list) and name.isidentifier()}
+    absent = [name for name, part in parts.items() if part[0] is None]
+    given = "".join(f", {name}=..." for name in absent)
+    fixed = f" Guidance {gamma:g} is folded into its weights." if gamma is not None else ""
+    return [
+        f"With diffusers alone: its own pipeline, and none of this package's code.{fixed}",
+        "",
+        "```python",
+        "from diffusers import DiffusionPipeline",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({place!r}{given})",
+        f'pipe("a red fox in the snow", {call}).images[0].save("sample.png")',
+        "```",
+    ]
+
+
+def _inputs(conditions: Mapping[str, Any]) -> list[str]:
+    named = {"classes": ["labels [B]"], "none": []}.get(conditions["kind"], ["the embeddings by name"])
+    return ["z [B, ...]", "gamma [B]", *named]

@@ -1,0 +1,147 @@
+"""What a student needs beside its network, as plain values: conditions, the decoder of its samples; and back."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Generator, Tensor
+
+from freeflow_lightning.students.export.networks import refuse_other_than_networks
+from freeflow_lightning.teachers import (
+    Classes,
+    Conditions,
+    DiffusersTeacher,
+    EDMTeacher,
+    Family,
+    LatentDecoder,
+    LatentSpace,
+    NoCondition,
+    Prompts,
+    SiTTeacher,
+    Teacher,
+)
+from freeflow_lightning.teachers.diffusers.families import LAYOUTS
+from freeflow_lightning.teachers.diffusers.files import PipelineFiles
+from freeflow_lightning.teachers.diffusers.previews import PipelineDecoder
+
+DECODER = ("vae", "scale", "shift", "chunk", "class_name", "subfolder", "revision")
+
+
+class GivenConditions(Conditions):
+    """Conditions that whoever samples has to give: a folder holds no prompts.
+
+    Args:
+        what: what they are, in words.
+    """
+
+    def __init__(self, what: str) -> None:
+        self.what = what
+
+    def draw(self, n: int, generator: Generator) -> Any:
+        raise ValueError(
+            f"this exported student is conditioned on {self.what}, which its folder does not hold: give "
+            "sample(n, condition), or from_pretrained(folder, conditions=Prompts(folder of embeddings)); on the command "
+            "line --prompts FOLDER, which freeflow embed writes"
+        )
+
+    def null(self, condition: Any) -> Any:
+        raise ValueError("an exported student is never asked for the null condition")
+
+
+class Divided:
+    """decode(x) = x / scale: EDM's data, whose unit is another.
+
+    Args:
+        scale: states are this many times the data.
+    """
+
+    def __init__(self, scale: float) -> None:
+        self.scale = scale
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x / self.scale
+
+
+def describe_conditions(teacher: Teacher) -> dict[str, Any]:
+    """What a student of this teacher is conditioned on."""
+    own = getattr(teacher, "conditions", None)
+    if isinstance(own, Prompts):
+        return {"kind": "prompts", "what": f"embedded prompts ({', '.join(own.names)})"}
+    if isinstance(own, GivenConditions):
+        return {"kind": "prompts", "what": own.what}
+    drawn = type(teacher).draw_condition in (Teacher.draw_condition, LatentSpace.draw_condition)
+    if drawn or isinstance(own, Classes | NoCondition):
+        return {"kind": "classes", "num_classes": teacher.num_classes} if teacher.num_classes else {"kind": "none"}
+    return {"kind": "prompts", "what": f"what {type(teacher).__name__}.draw_condition draws"}
+
+
+def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]]:
+    """How samples become pictures (None: they are pictures), and what of it a folder cannot hold."""
+    latent = isinstance(teacher, SiTTeacher | LatentSpace)
+    decoder: Any = teacher.vae if latent else teacher.decoder if isinstance(teacher, DiffusersTeacher) else None
+    if isinstance(teacher, EDMTeacher) and teacher.data_scale != 1:
+        decoder = Divided(teacher.data_scale)
+    if decoder is not None:
+        return _describe(decoder)
+    if latent or type(teacher).decode in (Teacher.decode, EDMTeacher.decode):
+        return None, []
+    return None, [f"{type(teacher).__name__}.decode is code of your own: samples are states, not pictures"]
+
+
+def _describe(decoder: Any) -> tuple[dict[str, Any] | None, list[str]]:
+    if isinstance(decoder, LatentDecoder):
+        return {"kind": "vae"} | {name: _plain(getattr(decoder, name)) for name in DECODER}, []
+    if isinstance(decoder, Divided):
+        return {"kind": "divided", "scale": decoder.scale}, []
+    if isinstance(decoder, PipelineDecoder):
+        own = {"model": decoder.files.model, "revision": decoder.files.revision, "vae": decoder.files.index.get("vae")}
+        return {"kind": "pipeline", **own, "layout": decoder.family.layout, "size": list(decoder.size)}, []
+    return None, [f"the decoder is a {type(decoder).__qualname__} of your own: samples are states, not pictures"]
+
+
+def _plain(value: Any) -> Any:
+    return list(value) if isinstance(value, tuple | list) else value
+
+
+def build_space(manifest: dict[str, Any], folder: Path, conditions: Conditions | None) -> LatentSpace:
+    """Shape, conditions and decoder of an exported student.
+
+    Args:
+        manifest: of the folder.
+        folder: where it is.
+        conditions: instead of those that the folder cannot hold.
+    """
+    about = manifest["conditions"]
+    num_classes = about.get("num_classes", 0)
+    made: Conditions | None = conditions
+    if made is None and about["kind"] == "prompts":
+        made = GivenConditions(about["what"])
+    decoder = build_decoder(manifest["decoder"], folder, has_vae="vae/config.json" in manifest["files"])
+    return LatentSpace(tuple(manifest["sample_shape"]), num_classes, decoder, made)
+
+
+def build_decoder(about: dict[str, Any] | None, folder: Path, *, has_vae: bool) -> Callable[[Tensor], Tensor] | None:
+    """The decoder of a description; a VAE is loaded for the first picture.
+
+    Args:
+        about: the description.
+        folder: where it is.
+        has_vae: whether the folder holds the VAE itself.
+
+    Raises:
+        ValueError: a class that is no network of diffusers.
+    """
+    if about is None:
+        return None
+    if about["kind"] == "divided":
+        return Divided(about["scale"])
+    if about["kind"] == "vae":
+        refuse_other_than_networks(about["class_name"])
+        arguments = {name: about[name] for name in DECODER}
+        if has_vae:
+            arguments |= {"vae": str(folder), "subfolder": "vae", "revision": None}
+        return LatentDecoder(**arguments)
+    if about["layout"] not in LAYOUTS:
+        raise ValueError(f"this version has no layout {about['layout']!r}: install the one that wrote {folder}")
+    files = PipelineFiles(str(folder) if has_vae else about["model"], "", None, about["revision"], {"vae": about["vae"]})
+    return PipelineDecoder(files, Family(layout=about["layout"]), tuple(about["size"]))

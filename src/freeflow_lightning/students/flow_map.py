@@ -1,0 +1,397 @@
+"""FlowMap: a trained student for inference: noise to a sample in one network evaluation."""
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from huggingface_hub import HfApi
+from torch import Tensor, nn
+
+from freeflow_lightning import flow
+from freeflow_lightning.evaluation.reference import weights_hash
+from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, map_noise, merge
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
+from freeflow_lightning.sampling.sample_folder import save_sheet
+from freeflow_lightning.students.export import (
+    PICTURE,
+    UNKNOWN,
+    allowed,
+    build,
+    build_space,
+    foreign,
+    load_student,
+    located,
+    push_folder,
+    same_everywhere,
+    seal,
+    write_card,
+    write_student,
+)
+from freeflow_lightning.students.official_weights import OfficialConvention, read_official
+from freeflow_lightning.students.training_checkpoint import TrainingCheckpoint, build_recipe, load_weights, open_checkpoint
+from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
+from freeflow_lightning.teachers.reading.sit_files import read_file
+from freeflow_lightning.training.output_folder import write_exported
+from freeflow_lightning.training.record import unknown_parts
+from freeflow_lightning.training.strategies import fill
+
+ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
+"""What a student's `about` says, where it is known: which average, of which, after how many steps, gamma, training config."""
+
+
+class FlowMap(nn.Module):
+    """f(z, 1) = z + F(z, 1, c, delta = 1, gamma), with what is needed to draw and decode its samples.
+
+    Args:
+        network: the student, (x, t, condition, delta=, gamma=) -> F.
+        teacher: gives shapes, conditions and the decoder; its velocity is not used.
+        guidance_range: the gammas that the student was trained for.
+        about: where the student comes from, as plain values: what an exported folder says of it.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        teacher: Teacher,
+        guidance_range: tuple[float, float] = (1.0, 2.0),
+        about: Mapping[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        self.network, self.teacher, self.guidance_range, self.about = network.eval(), teacher, guidance_range, dict(about or {})
+
+    @classmethod
+    def from_checkpoint(
+        cls,
+        path: str | Path,
+        *,
+        average: str | None = None,
+        teacher: Teacher | None = None,
+        network: nn.Module | None = None,
+        trust: str | Sequence[str] | None = None,
+    ) -> "FlowMap":
+        """The student of a training checkpoint, from its first average (or the one named) if it has any.
+
+        A checkpoint says what its student was made of. Only the student's own weights are read, not the optimizer's state.
+
+        Args:
+            path: a checkpoint that `freeflow fit` or a Trainer wrote, a file or a folder, or a run's folder, for its last
+                one. Nothing in it is executed.
+            average: name of the average, for example "ema_0_9999", or "raw" for the trained weights themselves.
+            teacher: takes the place of the recorded one; needed where the checkpoint cannot say it.
+            network: the same for the network that the student started from, with any weights.
+            trust: class paths outside this package that the checkpoint may import.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not a checkpoint of FreeFlowModule, an unknown average, or something that it cannot say.
+        """
+        checkpoint = open_checkpoint(path)
+        module = build_module(checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False)
+        names = checkpoint.averages
+        chosen = average or (names[0] if names else "raw")
+        if chosen != "raw" and chosen not in names:
+            raise ValueError(f"{path} has no average {chosen!r}: expected one of {[*names, 'raw']}")
+        weights = checkpoint.weights("student." if chosen == "raw" else f"averages.{chosen}.")
+        load_weights(module.student, weights, f"the weights of {checkpoint.path}")
+        about = {
+            "average": chosen,
+            "averages": names,
+            "steps": checkpoint.content.get("global_step"),
+            "evaluation_guidance": module.evaluation_guidance,
+            "config": checkpoint.config,
+        }
+        return cls(module.student, module.teacher, module.guidance_range, about)
+
+    @classmethod
+    def from_official(
+        cls,
+        path: str | Path,
+        convention: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+        *,
+        vae: str | LatentDecoder | None = "stabilityai/sd-vae-ft-ema",
+        guidance_range: tuple[float, float] = (1.0, 2.0),
+        num_heads: int | None = None,
+        input_size: int | None = None,
+    ) -> "FlowMap":
+        """A student from the FreeFlow authors' weights: a SiT with one embedder each of delta and gamma.
+
+        Args:
+            path: .pt, .pth, .ckpt or .safetensors. Nothing in it is executed.
+            convention: how to read it; what is "auto" is measured and said.
+            vae: what decodes its latents, loaded for the first picture; None shows the latents.
+            guidance_range: the gammas it was trained for (Table 6).
+            num_heads: attention heads, where the width is none of the published ones.
+            input_size: side of the latents, only for a file without position embedding: 32 at 256, 64 at 512.
+
+        Raises:
+            FileNotFoundError: no such file.
+            ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+        """
+        student = read_official(path, convention, num_heads=num_heads, input_size=input_size)
+        net = student.get_submodule("backbone.net")
+        assert isinstance(net, SiT)
+        space = LatentSpace(net.sample_shape, net.num_classes, LatentDecoder(vae) if isinstance(vae, str) else vae)
+        return cls(student, space, guidance_range, {"average": "official weights"})
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        place: str | Path,
+        *,
+        revision: str | None = None,
+        conditions: Conditions | None = None,
+        network: nn.Module | None = None,
+        trust: str | Sequence[str] | None = None,
+    ) -> "FlowMap":
+        """The student of a folder that `save_pretrained` or `freeflow export` wrote, without its teacher.
+
+        Every file is checked against its hash, and nothing in the folder is executed. A network that is not of this package
+        or of diffusers is only made from what you hand over: the network itself, or your leave to import its class.
+
+        Args:
+            place: a folder, or a hub repository ("owner/name").
+            revision: commit, tag or branch of the repository; a commit pins it.
+            conditions: for a student of prompts, Prompts("folder that freeflow embed wrote").
+            network: for a student of your own network, that network with any weights.
+            trust: or the class paths that may be imported for it, exactly as the folder names them.
+
+        Raises:
+            FileNotFoundError: no such folder or repository, or one that lacks a file.
+            ValueError: a changed file, weights that do not fit, or a network of one's own without `network` or `trust`.
+        """
+        folder, manifest = located(place, revision)
+        mine = [unknown.class_path for unknown in foreign(manifest["network"])]
+        if not mine and (network is not None or trust is not None):
+            raise ValueError(f"the network of {place} is built by this package: leave network and trust out")
+        student = build(manifest["network"], folder, lambda unknown: allowed(unknown, network, trust))
+        load_student(student, folder, manifest)
+        space = build_space(manifest, folder, conditions)
+        low, high = manifest["guidance_range"]
+        return cls(student, space, (low, high), {name: manifest[name] for name in ABOUT})
+
+    def save_pretrained(
+        self, folder: str | Path, *, network_arguments: Mapping[str, Any] | None = None, overwrite: bool = False
+    ) -> dict[str, Any]:
+        """Write the student into a folder for `from_pretrained`, and see that it comes back bit for bit.
+
+        An adapter is merged into a network that stands alone, which agrees with it up to rounding.
+
+        Args:
+            folder: to write to; made if it does not exist.
+            network_arguments: constructor arguments of a network of your own, where the config does not name them.
+            overwrite: replace an exported student that the folder holds.
+
+        Returns:
+            What freeflow.json says.
+
+        Raises:
+            ValueError: the folder is not empty, or a part of the student that a folder cannot hold.
+        """
+        with write_exported(Path(folder), overwrite) as made:
+            return self.write_to(made, network_arguments)
+
+    def write_to(self, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """`save_pretrained` into an empty folder, without its guard."""
+        network = self.network
+        assert isinstance(network, ScalarConditioned)  # what every constructor of this class has made
+        alone = merge(network) if isinstance(network.backbone, Adapter) else network
+        facts = {name: self.about.get(name) for name in ABOUT} | {"guidance_range": list(self.guidance_range)}
+        facts["weights_hash"] = weights_hash(alone)
+        manifest = write_student(alone, self.teacher, folder, facts, network_arguments)
+        mine = [unknown.class_path for unknown in foreign(manifest["network"])]
+        again = FlowMap.from_pretrained(folder, trust=mine[0] if mine else None)
+        if different := same_everywhere(alone, again.network):
+            raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
+        return manifest
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        licence: str = UNKNOWN,
+        private: bool = False,
+        token: str | None = None,
+        network_arguments: Mapping[str, Any] | None = None,
+        api: HfApi | None = None,
+    ) -> str:
+        """Export the student with a model card and upload it; `freeflow export --push` can do more.
+
+        Args:
+            repo_id: "owner/name", made if it is not there.
+            licence: of the teacher's weights, which holds for the student's too.
+            private: whether a new repository is private.
+            token: with write access; the one of `hf auth login` or $HF_TOKEN if not given.
+            network_arguments: as in `save_pretrained`.
+            api: of the hub.
+
+        Returns:
+            The address of the commit.
+
+        Raises:
+            ValueError: no permission, no network, or a part of the student that a folder cannot hold.
+        """
+        with TemporaryDirectory() as place:
+            folder = Path(place) / "student"
+            folder.mkdir()
+            manifest = self.write_to(folder, network_arguments)
+            self.draw_picture(folder / PICTURE)
+            write_card(folder, seal(folder, manifest), licence, repo_id)
+            return push_folder(folder, repo_id, private=private, token=token, api=api)
+
+    def draw_picture(self, path: Path, guidance: float | None = None, n: int = 16) -> str:
+        """A sheet of samples at the given gamma or the middle one; says why there is none where they cannot be drawn."""
+        gamma = sum(self.guidance_range) / 2 if guidance is None else guidance
+        try:
+            drawn = pictures(self.teacher, self.sample(n, guidance=gamma), batch_size=4)
+        except (ValueError, FileNotFoundError) as error:
+            return str(error)
+        if drawn.ndim != 4:
+            return f"samples of shape {list(drawn.shape[1:])} are no pictures"
+        save_sheet(drawn, path)
+        return ""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the student is."""
+        return next(self.network.parameters()).device
+
+    @torch.no_grad()
+    def forward(self, z: Tensor, condition: Any = None, guidance: float | Tensor = 1.5, delta: float | Tensor = 1.0) -> Tensor:
+        """f(z, delta) in one evaluation: noise z [B, *sample_shape] to samples at delta = 1, in float32.
+
+        Guidance and delta (in [0, 1]) are numbers or [B]; a condition is one label for each sample, or what the teacher draws.
+        """
+        if z.shape[1:] != tuple(self.teacher.sample_shape):
+            raise ValueError(f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got {list(z.shape)}")
+        given = read_condition(self.teacher, condition, len(z), z.device)
+        one = torch.ones(len(z), device=z.device)
+        return map_noise(self.network, z, given, delta=one * delta, gamma=one * guidance)
+
+    def sample(
+        self, n: int, condition: Any = None, guidance: float = 1.5, seed: int = 0, *, batch_size: int = 256, first: int = 0
+    ) -> Tensor:
+        """Samples number `first` to `first + n - 1` of the given seed, [n, *sample_shape].
+
+        Args:
+            n: how many, at least 1.
+            condition: one condition per sample, or None to draw them; class labels [n], a tensor or a list, for a
+                class-conditional student.
+            guidance: gamma; a warning names the trained range if it is left.
+            seed: sample i is a function of (seed, i).
+            batch_size: samples per evaluation; has no influence on the samples.
+            first: index of the first sample, to continue an earlier call.
+        """
+        flow.check_counts(1, n=n, batch_size=batch_size)
+        flow.check_counts(0, first=first)
+        self.check_guidance(guidance)
+        if condition is not None:
+            condition = read_condition(self.teacher, condition, n, self.device)
+        parts, draw = [], Draw(seed)
+        for index in torch.arange(n).split(batch_size):
+            if condition is None:
+                z, given = draw.noise(self.teacher, index + first, self.device)
+            else:
+                z = flow.indexed_noise(index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream).to(self.device)
+                given = flow.take(condition, index)
+            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, given))
+        return torch.cat(parts)
+
+    def check_guidance(self, guidance: float) -> None:
+        """Warn where gamma is outside the range that the student was trained for; refuse what is no guidance."""
+        flow.check_numbers(0, guidance=guidance)
+        low, high = self.guidance_range
+        if not low <= guidance <= high:
+            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
+
+
+def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.device) -> Any:
+    """A condition of n samples as the network takes it, on the device; a list of numbers is taken for class labels.
+
+    Raises:
+        ValueError: another number of conditions, labels that there are not, or a condition that the student does not take.
+    """
+    if condition is None:
+        if teacher.num_classes:
+            raise ValueError(f"expected a class label for each of the {n} samples, got no condition: give labels [{n}]")
+        return None
+    parts = condition if isinstance(condition, list | tuple) else [condition]
+    numbers = all(isinstance(part, int | float) for part in parts)
+    given = torch.tensor(condition) if numbers else condition
+    if isinstance(given, Tensor) and teacher.num_classes and given.ndim < 2:
+        if given.shape != (n,) or given.is_floating_point() or given.dtype == torch.bool:
+            raise ValueError(
+                f"expected one whole class label for each of the {n} samples, got {given.dtype} of shape {list(given.shape)}"
+            )
+        return teacher.class_condition(given.to(device, torch.int64))
+    if numbers:
+        raise ValueError("expected no class labels, since this student has no classes: leave condition out")
+    return flow.apply(lambda tensor: _rows_of(tensor, n).to(device), given)
+
+
+def _rows_of(tensor: Tensor, n: int) -> Tensor:
+    if tensor.ndim < 1 or len(tensor) != n:
+        raise ValueError(f"expected one condition for each of the {n} samples, got a tensor of shape {list(tensor.shape)}")
+    return tensor
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
+    try:
+        content = read_file(path)
+    except (ValueError, FileNotFoundError):
+        return False
+    return not (isinstance(content, dict) and "pytorch-lightning_version" in content)
+
+
+def build_module(
+    checkpoint: TrainingCheckpoint,
+    *,
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: str | Sequence[str] | None = None,
+    auxiliary: bool = True,
+) -> FreeFlowModule:
+    """The module that a checkpoint belongs to, without its weights, and without an auxiliary network if none is wanted.
+
+    Raises:
+        ValueError: as `build_recipe`, or a recipe that has no flow map.
+    """
+    given: dict[str, Any] = {"teacher": teacher, "network": network}
+    given = {name: value for name, value in given.items() if value is not None}
+    arguments = (checkpoint.config or {}).get("init_args") or {}
+    defaults = inspect.signature(FreeFlowModule).parameters
+    unused = {name: defaults[name].default for name in ("prediction", "delta", "r") if unknown_parts(arguments.get(name))}
+    if not auxiliary and not arguments.get("lora") and 0 < arguments.get("correction_fraction", 0) < 1:
+        unused["correction_fraction"] = 0.0
+    module = build_recipe(checkpoint, Recipe, given, trust, unused=unused)
+    if not isinstance(module, FreeFlowModule):
+        raise ValueError(
+            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule"
+        )
+    fill(module, module.missing())
+    return module
+
+
+def read_auxiliary(
+    path: str | Path, teacher: Teacher | None = None, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
+) -> tuple[FreeFlowModule, nn.Module] | None:
+    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
+
+    Raises:
+        ValueError: weights that do not fit the checkpoint's config.
+    """
+    checkpoint = open_checkpoint(path)
+    weights = checkpoint.weights("auxiliary.")
+    if not weights:
+        return None
+    module = build_module(checkpoint, teacher=teacher, network=network, trust=trust)
+    if module.auxiliary is None:
+        raise ValueError(f"{path} holds an auxiliary network that its config does not have (correction_fraction 0)")
+    load_weights(module.auxiliary, weights, f"the weights of the auxiliary network in {path}")
+    return module, module.auxiliary.eval()

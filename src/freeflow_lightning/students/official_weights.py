@@ -1,0 +1,170 @@
+"""The official FreeFlow students: their files as ScalarConditioned networks in the paper's convention.
+
+Their code could not be read when this was written, so that names and conventions are options; "auto" measures, and says so.
+"""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import torch
+from lightning.pytorch.utilities import rank_zero_info
+from torch import Generator, Tensor
+
+from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder
+from freeflow_lightning.teachers import FromPrior
+from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit, size_name
+
+Scalar = Literal["delta", "gamma"]
+NAMES = {
+    "delta": re.compile(r"delta|^dt|^d_|jump|dur|step|^r_|^s_|^h_"),
+    "gamma": re.compile(r"gamma|gw|guid|cfg|omega|^w_|^g_"),
+}
+"""Input of a student: what the name of its embedder looks like. diffuse_nnx, by an author of the paper, has dt and gw."""
+PARTS = ("mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias")
+
+
+@dataclass(frozen=True)
+class OfficialConvention:
+    """How to read an official student; what is "auto" is measured on a few samples.
+
+    Args:
+        prior_time: the network's time at the prior: 1, or 0 as in SiT.
+        sign: 1 if its output points from prior to data, x - z; -1 if from data to prior, z - x.
+        delta_scale: factor on delta before its sinusoid.
+        gamma_scale: factor on gamma before its sinusoid.
+        rename: embedders that are not recognised by name, for example {"foo_embedder": "delta"}.
+        weights_key: which of a file's weights to take, where it holds several networks.
+    """
+
+    prior_time: Literal["auto", 0, 1] = "auto"
+    sign: Literal["auto", 1, -1] = "auto"
+    delta_scale: float = 1.0
+    gamma_scale: float = 1.0
+    rename: dict[str, Scalar] = field(default_factory=dict)
+    weights_key: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.prior_time not in ("auto", 0, 1) or self.sign not in ("auto", 1, -1):
+            raise ValueError(f"expected prior_time 0, 1 or auto and sign 1, -1 or auto, got {self.prior_time} and {self.sign}")
+
+
+class Score(NamedTuple):
+    """What z + sign * F(z, delta = 1) looks like, read with one sign and prior time.
+
+    Args:
+        std: standard deviation of the samples; near 1 for latents.
+        smoothness: correlation of neighbouring pixels; far above 0 for pictures, 0 for noise.
+    """
+
+    std: float
+    smoothness: float
+
+
+def read_official(
+    path: str | Path, convention: OfficialConvention, *, num_heads: int | None = None, input_size: int | None = None
+) -> ScalarConditioned:
+    """The student of an official file, ready to be called at t = 1 with delta and gamma.
+
+    Says which weights and embedders it took, what it left out, and the figures that decided an "auto".
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+    """
+    read = read_sit(path, num_heads=num_heads, input_size=input_size, weights_key=convention.weights_key)
+    chosen = embedders(read.extra, read.architecture["hidden_size"], convention.rename, path)
+    weights = {scalar: {part: read.extra[f"{prefix}.{part}"].float() for part in PARTS} for scalar, prefix in chosen.items()}
+    if bad := [chosen[scalar] for scalar in weights if not all(bool(w.isfinite().all()) for w in weights[scalar].values())]:
+        raise ValueError(f"{path} has NaN or infinite values in {', '.join(bad)}")
+    net = build_sit(read)
+    student = ScalarConditioned(FromPrior(net, 1, 1), ("delta", "gamma"))
+    scales: dict[Scalar, float] = {"delta": convention.delta_scale, "gamma": convention.gamma_scale}
+    for scalar, scale in scales.items():
+        embedder = student.embedders[scalar]
+        assert isinstance(embedder, ScalarEmbedder)
+        embedder.scale = scale
+        embedder.load_state_dict(weights[scalar])
+    student.eval().requires_grad_(False)
+    time, sign, why = decided(student, convention, path)
+    assert isinstance(student.backbone, FromPrior)
+    student.backbone.prior_time, student.backbone.sign = time, sign
+    names = f"delta from {chosen['delta']!r}, gamma from {chosen['gamma']!r}"
+    about = f"official student, {size_name(read.architecture)}, {sum(p.numel() for p in student.parameters()):,} parameters"
+    rank_zero_info(f"{path}: " + "; ".join([about, *read.notes, names, why]))
+    return student
+
+
+def embedders(extra: Mapping[str, Tensor], width: int, rename: Mapping[str, str], path: str | Path) -> dict[Scalar, str]:
+    """Which of the tensors that no SiT has embed delta and gamma: scalar to prefix, nothing left over."""
+    shapes = dict(zip(PARTS, [(width, 256), (width,), (width, width), (width,)], strict=True))
+    prefixes = [key.removesuffix(".mlp.0.weight") for key in extra if key.endswith(".mlp.0.weight")]
+    fitting = [
+        prefix
+        for prefix in prefixes
+        if all(f"{prefix}.{part}" in extra and extra[f"{prefix}.{part}"].shape == shape for part, shape in shapes.items())
+    ]
+    if unknown := rename.keys() - set(fitting):
+        raise ValueError(f"{path} has no embedder {sorted(unknown)}: rename one of {fitting}")
+    found = {
+        prefix: [rename[prefix]] if prefix in rename else [name for name, pattern in NAMES.items() if pattern.search(prefix)]
+        for prefix in fitting
+    }
+    delta, gamma = ([prefix for prefix, names in found.items() if names == [scalar]] for scalar in ("delta", "gamma"))
+    left = [key for key in extra if not any(key == f"{prefix}.{part}" for prefix in delta + gamma for part in PARTS)]
+    if len(delta) != 1 or len(gamma) != 1 or left:
+        raise ValueError(
+            f"{path} is not recognised as a FreeFlow student, a SiT with one embedder each of delta and gamma: "
+            f"found {delta} for delta, {gamma} for gamma and other tensors {sorted(left)[:8]}. "
+            f"Name embedders with rename, for example {{{(fitting or ['foo_embedder'])[0]!r}: 'delta'}}"
+        )
+    return {"delta": delta[0], "gamma": gamma[0]}
+
+
+def decided(student: ScalarConditioned, convention: OfficialConvention, path: str | Path) -> tuple[int, int, str]:
+    """Prior time and sign, given or by the pictures that the student draws, and the evidence in words.
+
+    Raises:
+        ValueError: no reading draws pictures much smoother than the others.
+    """
+    if convention.prior_time != "auto" and convention.sign != "auto":
+        return convention.prior_time, convention.sign, "prior time and sign as given"
+    scores = {
+        (time, sign): score
+        for (time, sign), score in measured(student).items()
+        if convention.prior_time in ("auto", time) and convention.sign in ("auto", sign)
+    }
+    table = ", ".join(
+        f"prior_time {time} sign {sign:+d}: std {score.std:.2f}, neighbours {score.smoothness:+.2f}"
+        for (time, sign), score in scores.items()
+    )
+    best, second = sorted(scores, key=lambda reading: -scores[reading].smoothness)[:2]
+    if not scores[best].smoothness > max(0.2, scores[second].smoothness + 0.1):
+        raise ValueError(f"cannot tell prior time and sign of {path}: give both. Samples ({table})")
+    return *best, f"prior_time {best[0]} and sign {best[1]:+d} as measured ({table})"
+
+
+@torch.no_grad()
+def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, int], Score]:
+    """The scores of the samples that each prior time and sign give, two evaluations of a few noises."""
+    backbone = student.backbone
+    assert isinstance(backbone, FromPrior)
+    generator, one = Generator().manual_seed(0), torch.ones(samples)
+    z = torch.randn(samples, *backbone.net.sample_shape, generator=generator)
+    labels = torch.randint(backbone.net.num_classes or 1, (samples,), generator=generator)
+    condition = labels if backbone.net.num_classes else None
+    scores: dict[tuple[int, int], Score] = {}
+    for time in (0, 1):
+        backbone.prior_time, backbone.sign = time, 1
+        F = student(z, one, condition, delta=one, gamma=1.5 * one)
+        scores |= {(time, sign): score(z + sign * F) for sign in (1, -1)}
+    return scores
+
+
+def score(x: Tensor) -> Score:
+    """Standard deviation, and correlation of vertical and horizontal neighbours about each channel's mean, of [B, C, H, W]."""
+    y = x - x.mean((0, 2, 3), keepdim=True)
+    together = (y[..., 1:] * y[..., :-1]).mean() + (y[..., 1:, :] * y[..., :-1, :]).mean()
+    return Score(float(x.std()), float(together / (2 * y.square().mean()).clamp(min=1e-12)))

@@ -1,0 +1,173 @@
+"""Whose samples a command draws: a student opened from a path, or its teacher."""
+
+import re
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.evaluation.diagnosis import TrainedAuxiliary
+from freeflow_lightning.evaluation.reference import Sampler, weights_hash
+from freeflow_lightning.flow import check_numbers
+from freeflow_lightning.sampling.draw import Draw, Drawer, balanced_classes
+from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.students.export import MANIFEST
+from freeflow_lightning.students.flow_map import FlowMap, is_foreign, read_auxiliary
+from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.teachers import Prompts, Teacher
+
+VAE = "stabilityai/sd-vae-ft-ema"
+SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
+"""Of files of weights."""
+
+
+class Overrides(NamedTuple):
+    """What the user gives beside a checkpoint: see FlowMap.from_checkpoint."""
+
+    teacher: Teacher | None = None
+    network: nn.Module | None = None
+    trust: list[str] | None = None
+
+
+def open_student(
+    checkpoint: str | Path,
+    average: str | None = None,
+    image_size: Literal[256, 512] | None = None,
+    vae: str | None = None,
+    official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
+    prompts: str | None = None,
+    overrides: Overrides = Overrides(),  # noqa: B008 (immutable)
+) -> FlowMap:
+    """The student of a file or a folder, by what it is: the one place where commands open one.
+
+    An option that the file leaves without effect is refused.
+
+    Args:
+        checkpoint: a training checkpoint (a file, a folder, or a run's folder for its last one), official weights, or an
+            exported student: a folder or a hub repository.
+        average: which average of a training checkpoint.
+        image_size: height and width of the pictures of official weights.
+        vae: what decodes official latents; a training checkpoint's config names its own.
+        official: how to read official weights.
+        prompts: folder of embeddings for an exported student of prompts.
+        overrides: teacher, network and class paths that the user gives beside it.
+
+    Raises:
+        FileNotFoundError: no such file or folder.
+        ValueError: a file of neither kind, options that are not for it, or weights of another image size.
+    """
+    if is_exported(checkpoint):
+        if average or image_size or vae or official != OfficialConvention():
+            raise ValueError(
+                f"{checkpoint} is an exported student, which says all of itself: leave --average, --image_size, --vae and "
+                "--official out"
+            )
+        if overrides.teacher is not None:
+            raise ValueError(
+                f"{checkpoint} is an exported student, which has left its teacher behind: leave --teacher CLASS out"
+            )
+        conditions = Prompts(prompts) if prompts else None
+        return FlowMap.from_pretrained(checkpoint, conditions=conditions, network=overrides.network, trust=overrides.trust)
+    if prompts:
+        raise ValueError(f"{checkpoint} is no exported student: leave --prompts out")
+    if not is_foreign(checkpoint):
+        if image_size or vae or official != OfficialConvention():
+            raise ValueError(
+                f"{checkpoint} is a training checkpoint, which carries its config: leave --image_size, --vae and --official out"
+            )
+        return FlowMap.from_checkpoint(checkpoint, average=average, **overrides._asdict())
+    if any(overrides):
+        raise ValueError(f"{checkpoint} holds official weights: leave --teacher CLASS, --network and --trust out")
+    if average is not None:
+        raise ValueError(f"{checkpoint} is no training checkpoint and holds one student: leave --average out")
+    return FlowMap.from_official(checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8)
+
+
+def is_exported(place: str | Path) -> bool:
+    """Whether a path is an exported student's folder, or the name of a hub repository rather than of a file."""
+    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place)) and Path(place).suffix not in SUFFIXES
+    here = Path(place).exists() or Path(place).parent.is_dir()
+    return (Path(place) / MANIFEST).is_file() or (bool(named) and not here)
+
+
+def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> TrainedAuxiliary | None:
+    """The auxiliary network that was trained with a student, on its device; None where the path holds none."""
+    if is_exported(path):
+        return None
+    found = read_auxiliary(path, **overrides._asdict())
+    if found is None:
+        return None
+    module, network = found
+    frozen = network.to(student.device)
+    return TrainedAuxiliary(frozen, module.r, module.guidance_range, module.guidance_interval, module.auxiliary_lr)
+
+
+def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
+    """The named device; "auto" is the accelerator that torch sees (each process its own), or the CPU."""
+    if name != "auto":
+        return torch.device(name)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found is None:
+        return torch.device("cpu")
+    return torch.device(found.type, processes.local_rank % torch.accelerator.device_count()) if processes.size > 1 else found
+
+
+class Source(NamedTuple):
+    """Who draws: the student in one step, or the teacher (`sampler` given)."""
+
+    student: FlowMap
+    sampler: Sampler | None = None
+
+    @classmethod
+    def of_options(cls, student: FlowMap, teacher: bool | Teacher, steps: int | None, method: str | None) -> "Source":
+        """Of --teacher, --steps and --method (Raises: ValueError for steps or a method without the teacher)."""
+        if isinstance(teacher, Teacher):  # given in the place of the checkpoint's
+            teacher = not (steps is None and method is None)
+        if not teacher and not (steps is None and method is None):
+            raise ValueError(
+                "--steps and --method are the teacher's: add --teacher, or leave them out (a student takes one step)"
+            )
+        return cls(student, Sampler(method or "heun", 64 if steps is None else steps) if teacher else None)
+
+    @property
+    def teacher(self) -> Teacher:
+        """What conditions and decodes."""
+        return self.student.teacher
+
+    @property
+    def name(self) -> str:
+        """In words, for a table."""
+        if self.sampler is None:
+            return "student, 1 step"
+        return f"teacher, {self.sampler.steps} {self.sampler.method} steps"
+
+    def drawer(self, guidance: float) -> Drawer:
+        """Noise and condition to samples, at a guidance; warns outside the range that a student was trained for."""
+        sampler = self.sampler
+        check_numbers(0, guidance=guidance)
+        if sampler is not None:
+            guided = sampler._replace(guidance=guidance)
+            return lambda z, condition: guided(self.teacher, z, condition)
+        self.student.check_guidance(guidance)
+
+        def draw(z: Tensor, condition: Any) -> Tensor:
+            return self.student(z, condition, guidance)
+
+        return draw
+
+    def facts(self, guidance: float) -> dict[str, Any]:
+        """What the samples depend on beside the draw, as JSON."""
+        sampler = self.sampler
+        network = self.student.network if sampler is None else self.teacher
+        drawn = {"drawn by": self.name, "weights": weights_hash(network)[:16], "guidance": guidance}
+        return drawn | {"decoder": f"{type(self.teacher).__name__}.decode", "sample shape": list(self.teacher.sample_shape)}
+
+
+def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:
+    """Of --seed, --classes and --balanced (Raises: ValueError for both of the last, or classes that there are not)."""
+    if classes and balanced:
+        raise ValueError("--balanced takes every class in turn: leave --classes out")
+    draw = Draw(seed, tuple(classes) if classes else balanced_classes(teacher) if balanced else None)
+    draw.noise(teacher, torch.zeros(1, dtype=torch.int64))  # refuses classes that there are not, before anything is drawn
+    return draw

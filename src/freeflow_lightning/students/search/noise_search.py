@@ -1,0 +1,221 @@
+"""Noise search with a student and its teacher: what each sample's search sees, and what it costs, evaluation by evaluation."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.evaluation.reference import Sampler
+from freeflow_lightning.flow import expand, indexed_noise, solve, take
+from freeflow_lightning.sampling.draw import ROWS, Draw, Drawer, evaluate_rows, pictures
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.search import Algorithm, Found, Verifier
+
+
+@dataclass(frozen=True)
+class Evaluations:
+    """Network evaluations: one sample through one network once; a guided velocity counts two, a student always one."""
+
+    student: int = 0
+    teacher: int = 0
+
+    @property
+    def total(self) -> int:
+        """Both networks'."""
+        return self.student + self.teacher
+
+    def __add__(self, other: "Evaluations") -> "Evaluations":
+        return Evaluations(self.student + other.student, self.teacher + other.teacher)
+
+    def __sub__(self, other: "Evaluations") -> "Evaluations":
+        return Evaluations(self.student - other.student, self.teacher - other.teacher)
+
+    def shared(self, parts: int) -> "Evaluations":
+        """One of so many equal parts."""
+        assert self.student % parts == self.teacher % parts == 0
+        return Evaluations(self.student // parts, self.teacher // parts)
+
+
+class Searched(NamedTuple):
+    """What the search of G samples gives.
+
+    Args:
+        found: what the search ended with.
+        final: [G, ...], the teacher's samples from there; what the search saw best where the teacher takes no steps.
+        score: the verifier's of `final`, [G].
+        condition: of the samples.
+        search: evaluations that the search of one sample took.
+        handed_over: evaluations that the teacher's final sample took beside, for one sample.
+        used: evaluations that the networks made in all, rows included that fill a batch up to a multiple of 8.
+        verified: samples that the verifier saw in the search, for one sample.
+    """
+
+    found: Found
+    final: Tensor
+    score: Tensor
+    condition: Any
+    search: Evaluations
+    handed_over: Evaluations
+    used: Evaluations
+    verified: int
+
+
+class Unsearched(NamedTuple):
+    """The samples of the noise that nobody searched for, [G, ...], their scores [G], evaluations of one and of all."""
+
+    student: Tensor
+    teacher: Tensor
+    student_score: Tensor
+    teacher_score: Tensor
+    per_sample: Evaluations
+    used: Evaluations
+
+
+class NoiseSearch(NamedTuple):
+    """How samples are searched for.
+
+    Args:
+        student: proposes, in one evaluation a candidate; holds the teacher, who draws the final sample.
+        verifier: scores (see `search.Verifier`).
+        algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a `search.Ground`.
+        sampler: how the teacher draws the final sample; its guidance is the student's too. With 0 steps he does not.
+        path_steps: the teacher's steps from time 1 to 0 inside a path search; a shorter way takes its share.
+        batch_size: rows per network evaluation; has no influence on the result.
+        decode_batch_size: samples that a latent teacher's decoder takes at once.
+    """
+
+    student: FlowMap
+    verifier: Verifier
+    algorithm: Algorithm
+    sampler: Sampler = Sampler()
+    path_steps: int = 8
+    batch_size: int = 256
+    decode_batch_size: int = 64
+
+    def __call__(self, which: Draw, index: Tensor) -> Searched:
+        """Search for the samples with the given indices, [G]: each is a function of (seed, its index) alone."""
+        ground = SampleGround(self, which, index)
+        found, g = self.algorithm(ground), len(index)
+        search, verified = ground.asked, ground.verified
+        final, score = (ground.finished(found.state, found.time) if self.sampler.steps else found.seen), found.score
+        if self.sampler.steps:
+            score = ground.score(final)
+        spent = (search.shared(g), (ground.asked - search).shared(g), ground.used, verified // g)
+        return Searched(found, final, score, ground.condition, *spent)
+
+    def unsearched(self, which: Draw, index: Tensor) -> Unsearched:
+        """Student and teacher from each sample's own noise, as `freeflow sample` draws it."""
+        ground = SampleGround(self, which, index)
+        z = ground.noise(range(1))
+        x = ground.student(z)
+        y = ground.finished(z, 1.0) if self.sampler.steps else x
+        return Unsearched(x, y, ground.score(x), ground.score(y), ground.asked.shared(len(index)), ground.used)
+
+
+class SampleGround:
+    """The `search.Ground` of G samples of a draw. Noise k of sample i is a function of (seed, i, k).
+
+    Attributes:
+        asked: evaluations of rows that were asked for, over all samples.
+        used: evaluations that the networks made, rows included that fill a batch up.
+        verified: samples that were scored.
+    """
+
+    def __init__(self, setting: NoiseSearch, which: Draw, index: Tensor) -> None:
+        self.setting, self.which, self.index = setting, which, index
+        self.device = setting.student.device
+        self.samples, self.rows = len(index), -(-setting.batch_size // ROWS) * ROWS  # what evaluate_rows would fill it up to
+        together = self.rows // self.samples
+        self.together = max(1, together - together % ROWS if together > ROWS else together)  # whole batches as far as possible
+        self.asked = self.used = Evaluations()
+        self.verified = 0
+        self.first, self.condition = which.noise(setting.student.teacher, index, self.device)
+
+    def noise(self, numbers: range) -> Tensor:
+        """Noise [len(numbers) * G, ...]; number 0 is the sample's own, as `freeflow sample` draws it."""
+        return torch.cat([self._noise(k) for k in numbers])
+
+    def _noise(self, number: int) -> Tensor:
+        if number == 0:
+            return self.first
+        stream = f"{self.which.stream}/candidate {number}"
+        return indexed_noise(self.index, self.first.shape[1:], seed=self.which.seed, stream=stream).to(self.device)
+
+    def student(self, z: Tensor, delta: float = 1.0) -> Tensor:
+        """f(z, delta)."""
+
+        def draw(z: Tensor, condition: Any) -> Tensor:
+            self.used += Evaluations(student=len(z))
+            return self.setting.student(z, condition, self.setting.sampler.guidance, delta)
+
+        return self._evaluated(draw, z)
+
+    def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
+        """The teacher's ODE with as many steps as `path_steps` has on the way."""
+        return self._integrated(x, t, t_next, self.setting.path_steps)
+
+    def finished(self, x: Tensor, t: float) -> Tensor:
+        """The teacher's ODE from t to 0 with as many of the final sampler's steps as are on the way."""
+        return self._integrated(x, t, 0.0, self.setting.sampler.steps)
+
+    def _integrated(self, x: Tensor, t: float, t_next: float, whole_way: int) -> Tensor:
+        steps = math.ceil(whole_way * (t - t_next) - 1e-9)
+        grid = torch.linspace(t, t_next, steps + 1, dtype=torch.float64)
+
+        def draw(x: Tensor, condition: Any) -> Tensor:
+            return solve(self._velocity, x, condition, method=self.setting.sampler.method, grid=grid)
+
+        return self._evaluated(draw, x)
+
+    def predicted(self, x: Tensor, t: float) -> Tensor:
+        """x + t u(x, t)."""
+
+        def draw(x: Tensor, condition: Any) -> Tensor:
+            time = torch.full((len(x),), t, device=x.device)
+            return x + expand(time, x) * self._velocity(x, time, condition)
+
+        return self._evaluated(draw, x)
+
+    def score(self, x: Tensor) -> Tensor:
+        """The verifier's scores.
+
+        Raises:
+            ValueError: no such scores from the verifier: another shape, or NaN.
+        """
+
+        def draw(x: Tensor, condition: Any) -> Tensor:
+            seen = pictures(self.setting.student.teacher, x, batch_size=self.setting.decode_batch_size)
+            scores = self.setting.verifier(seen, condition)
+            if not isinstance(scores, Tensor) or scores.shape != (len(x),):
+                got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
+                raise ValueError(f"a verifier gives one score a sample, shape [{len(x)}]; this one gave {got}")
+            if bool(scores.isnan().any()):
+                raise ValueError("the verifier gave NaN for a score: no sample is better than that one")
+            return scores.float()
+
+        self.verified += len(x)
+        return self._evaluated(draw, x)
+
+    def _velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        gamma = self.setting.sampler.guidance
+        self.used += Evaluations(teacher=len(x) * (1 if gamma == 1 else 2))
+        scale = None if gamma == 1 else torch.full((len(x),), gamma, device=x.device)
+        return self.setting.student.teacher.guided(x, t, condition, scale)
+
+    def _evaluated(self, draw: Drawer, x: Tensor) -> Tensor:
+        """draw(x, condition) of rows [C * G, ...] in batches; each row counts what it cost."""
+        parts = []
+        for rows in torch.arange(len(x), device=x.device).split(self.rows):
+            before = self.used
+            parts.append(evaluate_rows(draw, x[rows], take(self.condition, rows % self.samples)))
+            one = (self.used - before).shared(-(-len(rows) // ROWS) * ROWS)
+            self.asked += Evaluations(one.student * len(rows), one.teacher * len(rows))
+        return torch.cat(parts)
+
+
+def frozen(verifier: Callable[..., Tensor], device: torch.device | str) -> Callable[..., Tensor]:
+    """A verifier ready for use: one that is a module is moved to the device, put in eval mode and frozen."""
+    return verifier.to(device).eval().requires_grad_(False) if isinstance(verifier, nn.Module) else verifier

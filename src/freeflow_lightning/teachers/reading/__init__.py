@@ -1,0 +1,1 @@
+"""Foreign files of weights: read strictly, as data, from disk or hub."""

@@ -1,0 +1,1 @@
+"""What any run needs: data, optimizer, strategies, files."""

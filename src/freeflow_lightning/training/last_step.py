@@ -1,0 +1,233 @@
+"""LastStep: however a run ends, `last` holds its last step."""
+
+import logging
+import os
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from lightning.pytorch import LightningModule, Trainer
+from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.strategies import ModelParallelStrategy
+from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+
+from freeflow_lightning.training.atomic_write import is_full_disk
+from freeflow_lightning.training.data import IndexRange
+from freeflow_lightning.training.finite import NonFiniteError
+from freeflow_lightning.training.signals import SignalConnector, Stopped
+
+log = logging.getLogger(__name__)
+
+
+class Progress(NamedTuple):
+    """How far the fit loop was at the end of an optimizer step, without what it has begun since."""
+
+    step: int
+    epoch: int
+    loops: dict[str, Any]
+
+
+class LastStep(Checkpoint):
+    """Writes last.ckpt when a run ends and no ModelCheckpoint has written its last step.
+
+    A run ends at max_steps, max_epochs or max_time, by SIGTERM or Ctrl-C (all processes agree between two steps; exit codes
+    143 and 130), or by an error. After an error the first process writes by itself, as the others may be gone. Nothing is
+    written then where weights are sharded, where the error met an update of the weights, or where numbers have not been
+    finite for longer than a step. Every Recipe brings this callback along; a Trainer that writes no checkpoints
+    (enable_checkpointing=False, fast_dev_run) writes none here.
+    """
+
+    def __init__(self) -> None:
+        self._signals: SignalConnector | None = None
+        self._agreed_signal = 0
+        self._start_step: int | None = None
+        self._progress: Progress | None = None
+        self._loaded_path = ""
+        self._unvalidated: list[str] = []
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._signals = SignalConnector(trainer)
+        trainer._signal_connector = self._signals
+
+    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+        self._loaded_path = str(trainer.ckpt_path or "")
+
+    # Between two steps
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._start_step = trainer.global_step
+
+    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+        self._stop_if_agreed()
+        self._connector.training_has_begun = True
+
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        is_accumulating = trainer.global_step == (self._progress.step if self._progress else self._start_step)
+        if not is_accumulating:
+            self._progress = progress_of(trainer)
+            self._agree(trainer)
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._agree(trainer)
+        self._stop_if_agreed()  # the figures of the step are written by now
+        self._unvalidated = self._checkpoints_of_step(trainer)
+
+    def on_validation_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+    ) -> None:
+        if isinstance(trainer.val_dataloaders, IndexRange):  # every process has as many batches
+            self._agree(trainer)
+            self._stop_if_agreed()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Write the checkpoints of this step again: now they know the validation, and the best candidates that it gave."""
+        for path in self._unvalidated:
+            trainer.save_checkpoint(path, weights_only=False)
+        self._unvalidated = []
+
+    @property
+    def _connector(self) -> SignalConnector:
+        assert self._signals is not None  # `setup` has seen to it
+        return self._signals
+
+    def _agree(self, trainer: Trainer) -> None:
+        self._agreed_signal = self._connector.received.of_any_process(trainer)
+
+    def _stop_if_agreed(self) -> None:
+        if self._agreed_signal:
+            self._connector.stop(self._agreed_signal)
+
+    def _checkpoints_of_step(self, trainer: Trainer) -> list[str]:
+        """Files from which this step's validation would be repeated on resuming."""
+        if trainer.sanity_checking or not trainer.global_step:
+            return []
+        keepers = [keeper for keeper in model_checkpoints(trainer) if holds_step(keeper, trainer.global_step)]
+        paths = [keeper._last_checkpoint_saved for keeper in keepers]
+        homes = [str(keeper.dirpath) for keeper in model_checkpoints(trainer)]
+        if self._start_step == trainer.global_step and os.path.dirname(self._loaded_path) in homes:
+            paths.append(self._loaded_path)
+        return paths
+
+    # When the run ends
+
+    def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        if self._has_trained(trainer):
+            keepers = model_checkpoints(trainer)
+            self._write_last(trainer, weights_only=all(keeper.save_weights_only for keeper in keepers))
+            trainer.strategy.barrier("LastStep")
+
+    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+        if self._signals is not None:
+            self._signals.is_ending = True
+        launcher = trainer.strategy.launcher
+        if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, KeyboardInterrupt):
+            launcher.procs.clear()  # Lightning kills this process within seconds of another one's end
+        path = ""
+        if self._has_trained(trainer) and is_whole(trainer, exception):
+            path = self._try_to_write_last(trainer, exception)
+        if isinstance(exception, Stopped) and trainer.is_global_zero:
+            self._tell(trainer, exception, path)
+
+    def _has_trained(self, trainer: Trainer) -> bool:
+        """Whether there is a step to save, and a place for it."""
+        is_trial: int = trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning, undeclared
+        is_writing = bool(model_checkpoints(trainer)) and not is_trial
+        return is_writing and self._start_step is not None and trainer.global_step > self._start_step
+
+    def _try_to_write_last(self, trainer: Trainer, exception: BaseException) -> str:
+        """The file that holds the last step; empty if it cannot be written: the error that ended the run is what counts."""
+        try:
+            path = self._write_last(trainer, is_alone=not isinstance(exception, Stopped))
+        except Exception as error:
+            log.warning("the last step, %d, could not be saved: %s", trainer.global_step, error)
+            return ""
+        if not isinstance(exception, Stopped):
+            log.warning("the last step, %d, is saved in %s", trainer.global_step, path)
+        return path
+
+    def _write_last(self, trainer: Trainer, *, weights_only: bool = False, is_alone: bool = False) -> str:
+        """The file that holds the last step, written if there is none."""
+        path = last_path(trainer)
+        is_there = os.path.exists(path)
+        if not is_alone:
+            is_there = trainer.strategy.broadcast(is_there)
+        for keeper in model_checkpoints(trainer):
+            saved = keeper._last_checkpoint_saved
+            if holds_step(keeper, trainer.global_step, weights_only) and (not is_there or is_same_file(saved, path)):
+                return saved
+        if trainer.is_global_zero and os.path.islink(path):
+            os.unlink(path)  # save_last="link": not the best checkpoint that it points to
+        progress = self._progress
+        if progress is None or progress.step != trainer.global_step:  # an error at the very end of the step
+            progress = progress_of(trainer)
+        checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only)
+        checkpoint["epoch"] = progress.epoch
+        checkpoint["loops"]["fit_loop"] = progress.loops
+        trainer.strategy.save_checkpoint(checkpoint, path)
+        return path
+
+    def _tell(self, trainer: Trainer, stopped: Stopped, path: str) -> None:
+        known = path or self._loaded_path
+        advice = f"go on with --ckpt_path {known}" if known else "no step of it is saved"
+        log.warning("%s: stopped after step %d; %s", stopped.signal_name, trainer.global_step, advice)
+
+
+def progress_of(trainer: Trainer) -> Progress:
+    """The progress as it is now."""
+    return Progress(trainer.global_step, trainer.current_epoch, trainer.fit_loop.state_dict())
+
+
+def model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
+    """What the user, or Lightning by default, has asked to be saved."""
+    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+
+
+def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -> bool:
+    """Whether the newest file of a ModelCheckpoint, not its best one, is of this step, and in full unless asked."""
+    saved = keeper._last_checkpoint_saved
+    is_written = bool(saved) and keeper._last_global_step_saved == step
+    is_newest = keeper.monitor is None or is_called_last(saved)
+    return is_written and is_newest and (weights_only or not keeper.save_weights_only)
+
+
+def last_path(trainer: Trainer) -> str:
+    """The file called last: that of the ModelCheckpoint which writes one, or last.ckpt beside the other checkpoints."""
+    keepers = sorted(model_checkpoints(trainer), key=lambda keeper: keeper.monitor is not None)
+    for keeper in keepers:
+        newest = keeper.best_model_path if keeper.monitor is None else ""
+        for path in (keeper.last_model_path, newest):
+            if is_called_last(path):
+                return path
+    return os.path.join(str(keepers[0].dirpath), f"last{keepers[0].FILE_EXTENSION}")
+
+
+def is_called_last(path: str) -> bool:
+    """Whether a file's name is last, or last-v1 and so on, as Lightning counts where it finds a file of that name.
+
+    >>> is_called_last("a/last.ckpt"), is_called_last("a/last-v2.ckpt"), is_called_last("a/last-step=8.ckpt")
+    (True, True, False)
+    """
+    return re.fullmatch(r"last(-v\d+)?", Path(path).stem) is not None
+
+
+def is_same_file(a: str, b: str) -> bool:
+    """Whether two paths lead to one file, which `last` does as a link."""
+    return os.path.realpath(a) == os.path.realpath(b)
+
+
+def is_whole(trainer: Trainer, exception: BaseException) -> bool:
+    """Whether the weights after an exception are those of the last step, and this process may write them."""
+    if isinstance(exception, SystemExit) and not exception.code:
+        return False  # a callback's way to end the run: Requeue has saved
+    if is_full_disk(exception):
+        return False
+    if isinstance(exception, NonFiniteError) and exception.step != trainer.global_step:
+        return False
+    if trainer.lightning_module.weights_step != trainer.global_step:
+        return False
+    if isinstance(exception, Stopped):
+        return True
+    is_sharded = isinstance(trainer.strategy, ModelParallelStrategy) and trainer.world_size > 1
+    return trainer.is_global_zero and not is_sharded

@@ -1,0 +1,116 @@
+"""What a run goes on from: the checkpoint that `last` means, and the config that it belongs to."""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import NamedTuple
+
+from freeflow_lightning.training.atomic_write import write_json
+from freeflow_lightning.training.checkpoint_files import defect
+from freeflow_lightning.training.run_folder import checkpoints_of, job_file, versions
+
+ORIGIN = "origin.json"
+"""A run's note of the config file that it was started from."""
+
+
+class Origin(NamedTuple):
+    """The config file that a run was started from.
+
+    Args:
+        config: its path, seen from the folder that holds runs/.
+        sha256: of its text.
+    """
+
+    config: str
+    sha256: str
+
+    @classmethod
+    def of_file(cls, config: Path, root: Path) -> "Origin":
+        """Of a config that `freeflow fit` is given, for runs below `root`."""
+        digest = hashlib.sha256(config.read_bytes()).hexdigest()
+        return cls(Path(os.path.relpath(config.resolve(), root.resolve())).as_posix(), digest)
+
+    @classmethod
+    def of_run(cls, run: Path) -> "Origin | None":
+        """Of an earlier run; None where it left no readable note."""
+        try:
+            note = json.loads((run / ORIGIN).read_text(encoding="utf-8"))
+            return cls(str(note["config"]), str(note["sha256"]))
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+
+    def write(self, run: Path) -> None:
+        """Leave a note in a run's folder."""
+        write_json(run / ORIGIN, self._asdict())
+
+    def is_other_than(self, mine: "Origin") -> bool:
+        """Whether this is another experiment: a file that was edited, or moved, is the same one."""
+        return self.config != mine.config and self.sha256 != mine.sha256
+
+
+class Found(NamedTuple):
+    """A checkpoint to go on from, and what is newer and was not taken, each with the reason."""
+
+    path: Path
+    passed_over: tuple[str, ...] = ()
+
+
+def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool = True) -> Found:
+    """Find the newest good checkpoint of the newest run of this config that has written any.
+
+    Args:
+        folder: of all runs of configs of this name.
+        origin: the config; runs of other files with the same name are passed over.
+        trains: whether training is to go on from it, which takes more than weights.
+
+    Raises:
+        FileNotFoundError: no run of this config has written one.
+        ValueError: the newest run has none that can be gone on from.
+    """
+    others: list[str] = []
+    for n in reversed(versions(folder)):
+        paths = checkpoints_of(run := folder / f"version_{n}")
+        theirs = Origin.of_run(run)
+        if paths and origin and theirs and theirs.is_other_than(origin):
+            others.append(theirs.config)
+        elif paths:
+            found = newest_good(paths, trains=trains)
+            newer = [f"a newer run of {config}" for config in others]
+            return found._replace(passed_over=(*newer, *found.passed_over))
+    if others and origin:
+        raise FileNotFoundError(
+            f"--ckpt_path last: the runs in {folder} are of {', '.join(sorted(set(others)))}, "
+            f"another experiment than {origin.config}: give the path of a checkpoint to go on from "
+            "it, or leave --ckpt_path out to start anew"
+        )
+    what = f"no run in {folder} has written a checkpoint"
+    raise FileNotFoundError(f"--ckpt_path last: {what}; leave it out to start anew")
+
+
+def checkpoint_of_job(folder: Path) -> Found | None:
+    """Find the newest good checkpoint of a SLURM job that was requeued; None where it has none."""
+    if not int(os.environ.get("SLURM_RESTART_COUNT", "0")) or not job_file():
+        return None
+    runs = [marker.parent for marker in folder.glob(f"version_*/{job_file()}")]
+    paths = [path for run in runs for path in checkpoints_of(run)]
+    return newest_good(paths) if paths else None
+
+
+def newest_good(paths: Iterable[Path], *, trains: bool = True) -> Found:
+    """Find the one written last of those that can be gone on from.
+
+    Raises:
+        ValueError: there is none.
+    """
+    bad: list[str] = []
+    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
+        if reason := defect(path, trains=trains):
+            bad.append(f"{path.name} ({reason})")
+        else:
+            return Found(path, tuple(bad))
+    raise ValueError(
+        "no checkpoint to go on from: expected one with weights and optimizer, "
+        f"found {', '.join(bad)}; leave --ckpt_path out to start anew"
+    )

@@ -1,0 +1,195 @@
+"""freeflow bench, as a user runs it. What is asserted are counts, sums and words: no test asserts a time."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.flow import training_generator
+from freeflow_lightning.profiling.hardware import PEAKS, machine, peak_flops
+from freeflow_lightning.profiling.network_calls import counted, recorded
+from freeflow_lightning.profiling.step_parts import ADAM, CHECKS, EMA, LOGGING, PARTS
+from freeflow_lightning.profiling.step_time import (
+    Clock,
+    SideBySide,
+    mean_rows,
+    networks_of,
+    one_step_sampling,
+    teacher_sampling,
+)
+from nets.random_weights import tiny_sit
+from tiny import data, fit, learned_teacher, module, same, weights
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def measured():
+    """A module of small networks after three rounds."""
+    m = module(learned_teacher(), check_teacher=False)
+    before = weights(m)
+    side = SideBySide(Clock(torch.device("cpu")), rounds=3)
+    fit(m, StudentEMA(), side, max_steps=side.steps, prior=data(batch_size=16, length=side.steps), log_every_n_steps=7)
+    return m, before, side
+
+
+def test_every_round_counts_the_evaluations_of_its_own_step(measured):
+    m, _, side = measured
+    assert len(side.rounds) == 3
+    for place, seen in enumerate(side.rounds):
+        with recorded(networks_of(m)) as made:
+            m.step(*m.draw(16, training_generator(0, 0, side.warmup + place)))
+        assert seen.rows == counted(made)
+    rows = mean_rows(side.rounds)
+    assert rows["teacher"]["forward"] == sum(r.rows["teacher"]["forward"] for r in side.rounds) / 3
+    assert rows["student"]["backward"] == 16
+
+
+def test_all_runs_find_the_same_weights(measured):
+    m, before, side = measured
+    now = weights(m)
+    assert same({name: now[name] for name in before}, before)
+    assert all(t > 0 for seen in side.rounds for t in seen[:4])
+    assert side.rounds[0].floor == side.rounds[0].evaluations + side.rounds[0].optimizer
+
+
+def test_the_breakdown_holds_the_whole_step(measured):
+    m, _, side = measured
+    seconds = side.breakdown.seconds
+    assert tuple(seconds) == PARTS
+    assert all(seconds[part] > 0 for part in ("student", "auxiliary", "teacher", "noise", "loss terms", ADAM, EMA, LOGGING))
+    assert side.breakdown.rest > 0
+    assert side.log_every == 7
+    assert all(0 < side.parts[part] < 10 for part in (EMA, CHECKS, LOGGING))
+    standing = sum(p.nbytes for p in m.parameters())
+    assert side.breakdown.peak > 3 * standing  # weights, gradients, two moments
+    assert side.flops > 0
+
+
+def test_the_operations_are_those_of_forward_and_backward_passes():
+    from freeflow_lightning import FreeFlowModule
+    from freeflow_lightning.profiling.step_memory import estimate
+    from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
+
+    def made():
+        net = tiny_sit()
+        teacher = VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
+        return FreeFlowModule(teacher, skip_idle_rows=False, check_teacher=False)
+
+    side = SideBySide(Clock(torch.device("cpu")), rounds=1, warmup=1)
+    fit(made(), side, max_steps=side.steps, prior=data(batch_size=8, length=side.steps))
+    assert side.flops == pytest.approx(8 * estimate(made, batch_size=8).flops, rel=1e-6)
+
+
+def test_sampling_is_compared_with_its_own_evaluations():
+    m = module(learned_teacher())
+    options = {"rounds": 1, "context": torch.no_grad}
+    student = one_step_sampling(m, 5, Clock(torch.device("cpu")), **options)
+    assert (student.samples, student.evaluations) == (8, 8)  # filled up to a multiple of 8
+    teacher = teacher_sampling(m, 8, Clock(torch.device("cpu")), steps=3, **options)
+    assert (teacher.samples, teacher.evaluations) == (8, 8 * 3 * 2 * 2)  # Heun, both branches
+
+
+def test_the_clock_of_one_thread_is_its_own_work():
+    clock = Clock(torch.device("cpu"))
+    assert clock.name == "CPU time"
+    import time
+
+    assert clock(lambda: time.sleep(0.2)) < 0.1
+
+
+@pytest.mark.slow
+def test_a_config_from_the_command_line(freeflow, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    config = ROOT / "configs" / "digits.yaml"
+    arguments = ("--config", config, "--data.batch_size", 8, "--data.val_samples", 16, "--data.val_batch_size", 8)
+    code, out, err = freeflow("bench", *arguments, "--steps", 2, "--output", "bench.json")
+    assert code == 0, err
+    for words in ("floor: both", "step: in a Trainer", "samples / s", "Peak memory: measured", "days of this device"):
+        assert words in out
+    found = json.loads(Path("bench.json").read_text())
+    assert found["machine"]["type"] == "cpu"
+    assert found["machine"]["torch"] == torch.__version__
+    assert found["command"].endswith("--output bench.json")
+    assert found["subject"] | {"name": ""} == {"name": "", "batch_size": 8, "precision": "32", "averages": 1}
+    assert found["timed"]["rounds"] == 2
+    step = found["step"]
+    assert step["mfu"] is None
+    assert step["floor_seconds"] == pytest.approx(step["evaluations_seconds"] + step["optimizer_seconds"], rel=0.5)
+    assert step["samples_per_second"] == pytest.approx(8 / step["seconds"])
+    assert found["evaluations_per_sample"]["student"]["backward"] == 1
+    assert found["evaluations_per_sample"]["teacher"] == {"forward": 2 * 5 / 8 + 3 / 8}  # unguided
+    assert found["memory"]["measured"] == pytest.approx(found["memory"]["estimated"], rel=0.1)
+    overhead = found["overhead_seconds_per_step"]
+    assert all(overhead[name] > 0 for name in ("checks", "ema", "logging", "fid"))
+    beside = sum(overhead[name] for name in ("method", "lightning", "checks", "ema"))
+    assert beside == pytest.approx(step["seconds"] - step["floor_seconds"])
+    whole = found["whole_run"]
+    assert (whole["steps"], whole["batch"]) == (7000, 8)
+    assert whole["device_days"] == pytest.approx(7000 * 8 / step["samples_per_second"] / 86400)
+    assert not Path("runs").exists()  # nothing is left behind
+
+
+@pytest.mark.slow
+def test_a_size_and_a_half_precision(freeflow):
+    arguments = ("--size", "S/2", "--image_size", 16, "--batch_size", 4, "--steps", 1, "--precision", "bf16-mixed")
+    code, out, err = freeflow("bench", *arguments)
+    assert code == 0, err
+    assert "SiT-S/2 with random weights, 16 x 16, batch 4, precision bf16-mixed" in out
+    assert "1,000,000 x 256" in out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((), "give --config FILE or --size XL/2"),
+        (("--config", "a.yaml", "--size", "S/2"), "expected one thing to measure"),
+        (("--size", "S/2", "--model.alpha_ref", "1"), "--model.alpha_ref changes a config"),
+        (("--config", "missing.yaml"), "no config at missing.yaml"),
+        (("--size", "S/2", "--steps", "0"), "at least one step"),
+        (("--config", ROOT / "configs" / "digits_teacher.yaml"), "distils no teacher"),
+        (("--size", "M/2"), "size"),
+        (("--stepz", "3"), "did you mean '--steps'"),
+    ],
+)
+def test_errors_in_two_lines(freeflow, arguments, message):
+    code, _, err = freeflow("bench", *arguments)
+    assert code in (1, 2)
+    assert message in err
+    assert "Traceback" not in err
+
+
+def test_help_names_the_floor(freeflow):
+    code, out, _ = freeflow("bench", "--help")
+    assert code == 0
+    for words in ("the floor", "--size", "--compile", "rounds to take the median of", "freeflow bench --config"):
+        assert words in out
+
+
+def test_peaks_of_devices():
+    assert peak_flops("NVIDIA H100 80GB HBM3", "32") == 67e12
+    assert peak_flops("NVIDIA A100-SXM4-80GB", "bf16-true") == 312e12
+    assert peak_flops("NVIDIA GeForce RTX 4090", "bf16-mixed") == PEAKS["RTX 4090"][0]
+    assert peak_flops("AMD EPYC", "bf16-mixed") is None
+    assert machine(torch.device("cpu"))["threads"] == 1
+
+
+@pytest.mark.slow
+def test_compiled_networks_are_measured_with_every_row(freeflow, monkeypatch):
+    graphs, compile_ = [], torch.nn.Module.compile
+
+    def backend(graph, inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: compile_(net, **(options | {"backend": backend})))
+    arguments = ("--config", ROOT / "configs" / "digits.yaml", "--batch_size", 8, "--steps", 1)
+    code, _, err = freeflow("bench", *arguments, "--compile", "--output", "bench.json")
+    assert code == 0, err
+    found = json.loads(Path("bench.json").read_text())
+    assert found["compiled"]
+    rows = found["evaluations_per_sample"]
+    assert rows["student"] == {"backward": 1, "forward": 5 / 8}  # every row
+    assert graphs

@@ -1,0 +1,133 @@
+"""What a step evaluates is seen whole, and can be run again on its own, bit for bit."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.utils._pytree import tree_map
+
+from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
+from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
+from freeflow_lightning.profiling.network_calls import counted, intercepted, recorded
+from freeflow_lightning.profiling.step_time import networks_of
+from tiny import learned_teacher, module
+
+FORMS = {
+    "heun": DiscretePrediction(4, "heun"),
+    "rk4": DiscretePrediction(4, "rk4"),
+    "jvp": ContinuousPrediction(),
+    "central": ContinuousPrediction(CentralDifference(0.1)),
+    "forward": ContinuousPrediction(ForwardDifference(0.1)),
+}
+
+
+def shapes(evaluations):
+    return [(e.network, e.kind, tree_map(lambda x: (x.shape, x.dtype), (e.arguments, e.keywords))) for e in evaluations]
+
+
+@pytest.mark.parametrize("autocast", [False, True])
+@pytest.mark.parametrize("form", FORMS)
+def test_the_floor_is_the_steps_own_evaluations(form, autocast):
+    m = module(learned_teacher(), prediction=FORMS[form])
+    outputs = []
+
+    def keep(name, net, call, arguments, keywords):
+        outputs.append(call(*arguments, **keywords))
+        return outputs[-1]
+
+    nets = networks_of(m)
+    p, c = m.draw(16, training_generator(0, 0, 0))
+    with torch.autocast("cpu", enabled=autocast):
+        with recorded(nets) as made:
+            m.step(p, c)
+        with intercepted(nets, keep):
+            m.step(p, c)
+        with recorded(nets) as floor:
+            again = [e.again() for e in made]
+    assert shapes(floor) == shapes(made)
+    assert counted(floor) == counted(made)
+    assert [e.autocast for e in floor] == [e.autocast for e in made]
+    for x, evaluation, theirs in zip(again, made, outputs, strict=True):
+        assert x.requires_grad == (evaluation.kind == "backward")
+        assert torch.equal(x.detach(), torch.autograd.forward_ad.unpack_dual(theirs).primal.detach())
+
+
+def test_rows_by_network_and_kind():
+    m = module(learned_teacher(), skip_idle_rows=False)
+    with recorded(networks_of(m)) as made:
+        m.step(*m.draw(16, training_generator(0, 0, 0)))
+    assert counted(made) == {
+        "student": {"backward": 16, "forward": 12},
+        "teacher": {"forward": 2 * (12 + 12 + 4)},
+        "auxiliary": {"backward": 4},
+    }
+
+
+def test_a_derivative_is_told_from_a_forward_pass():
+    m = module(learned_teacher(), prediction=ContinuousPrediction(), skip_idle_rows=False)
+    with recorded(networks_of(m)) as made:
+        m.step(*m.draw(16, training_generator(0, 0, 0)))
+    assert counted(made)["student"] == {"backward": 16, "derivative": 12}
+
+
+class Guided(nn.Module):
+    """Calls its parts itself, and one of them through itself."""
+
+    def __init__(self):
+        super().__init__()
+        self.a, self.b = nn.Linear(2, 2), nn.Linear(2, 2)
+
+    def forward(self, x):
+        return self.a(x) + self.b(x)
+
+
+def test_parts_that_are_called_by_themselves_count_and_inner_calls_do_not():
+    net, x = Guided(), torch.ones(3, 2)
+    with recorded({"net": net}) as made:
+        net(x)
+        net.b(x[:1])
+    assert [(e.module, e.rows) for e in made] == [(net, 3), (net.b, 1)]
+    net(x)
+    assert len(made) == 2  # nothing is seen afterwards
+    assert net._compiled_call_impl is None
+
+
+def test_what_is_compiled_stays_compiled():
+    net, x, calls = nn.Linear(2, 2), torch.ones(3, 2), []
+
+    def backend(graph, inputs):
+        calls.append(len(inputs))
+        return graph.forward
+
+    net.compile(backend=backend)
+    with torch.no_grad():
+        before = net(x)
+        with recorded({"net": net}) as made:
+            assert torch.equal(net(x), before)
+        assert torch.equal(made[0].again(), before)
+    assert len(calls) == 1  # compiled once
+
+
+def test_the_peers_steps_make_the_evaluations_of_the_table():
+    path = Path(__file__).parents[1] / "notebooks" / "tools" / "peer_evaluations.py"
+    spec = importlib.util.spec_from_file_location("peer_evaluations", path)
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    assert tool.peer(tool.meanflow) == {"teacher": {"forward": 2}, "student": {"derivative": 1, "backward": 1}}
+    assert tool.peer(lambda nets: tool.dmd(nets, 1)) == {
+        "student": {"backward": 1},
+        "teacher": {"forward": 2},
+        "auxiliary": {"forward": 1, "backward": 1},
+    }
+    assert tool.peer(lambda nets: tool.dmd(nets, 5))["student"] == {"backward": 1, "forward": 4}
+    every = tool.freeflow(2, skip_idle_rows=False)
+    assert every == {
+        "student": {"backward": 1, "forward": 0.75},
+        "teacher": {"forward": 3.5},
+        "auxiliary": {"backward": 0.25},
+    }
+    fewer = tool.freeflow(20)
+    assert fewer["student"]["forward"] == pytest.approx(0.75 * (1 - 0.1 - 0.9 * 0.0258), abs=0.02)  # P(delta < 1/8), Table 6
+    assert fewer["teacher"]["forward"] == pytest.approx(3 + 0.25 * (1 + 0.2257), abs=0.02)  # P(r <= 0.4)
