@@ -1,7 +1,8 @@
-"""Imports point downwards only (design.md): the files are parsed, nothing is imported."""
+"""Imports point to the left only (docs/design.md): the files are parsed, nothing is imported."""
 
 import ast
 import sys
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
@@ -11,69 +12,96 @@ import freeflow_lightning
 PACKAGE = "freeflow_lightning"
 ROOT = Path(freeflow_lightning.__file__).parent
 FUNCTIONS = (ast.FunctionDef, ast.AsyncFunctionDef)
-MODULES = "modules"  # the files beside the folders: module.py, data.py, flow_map.py ...
-MATHS = {"flow", "objectives", "nets", "teachers", "metrics", "search"}
-
-BELOW = {  # a layer and the layers that it may import
-    "flow": set(),
-    "objectives": {"flow"},
-    "nets": {"flow"},
-    "teachers": {"flow", "nets"},
-    "metrics": {"flow"},
-    "export": {"flow", "nets", "teachers"},
-    "search": {"flow", "metrics"},
-    MODULES: MATHS | {"export"},
-    "callbacks": MATHS | {MODULES},
-    "commands": MATHS | {"export", MODULES, "callbacks"},
-    "cli": MATHS | {MODULES, "callbacks", "commands"},
-}
+ORDER = (
+    "flow",
+    "objectives",
+    "nets",
+    "metrics",
+    "examples",
+    "teachers",
+    "training",
+    "recipes",
+    "sampling",
+    "students",
+    "evaluation",
+    "callbacks",
+    "profiling",
+    "commands",
+)
+"""The rooms: a file imports from its own and from those to its left."""
 LIBRARIES = {
     "flow": {"torch"},
     "objectives": {"torch"},
     "metrics": {"torch", "torchmetrics", "safetensors", "numpy", "timm", "torch_fidelity"},
-    "search": {"torch", "numpy", "PIL"},
 }
+"""The libraries that a room may import, where they are limited."""
 OPTIONAL = {"sklearn", "peft"}  # imported inside functions alone: distillation runs without it
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
-
-
-def layer(parts):
-    """The layer of a module, given the parts of its name without the package's; the package itself has none."""
-    if not parts or parts == ("__init__",):
-        return None
-    name = parts[0].removesuffix(".py")
-    return name if name in BELOW and name != MODULES else MODULES
+MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
 
 def imports(source, parts):
-    """Every module that the source imports, with names such as freeflow_lightning.flow.solver, relative ones resolved."""
+    """Every module or name that the source imports, such as freeflow_lightning.flow.solve, relative ones resolved."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
             base = ".".join([PACKAGE, *parts[: len(parts) - node.level]]) if node.level else None
             module = ".".join(filter(None, [base, node.module]))
-            inside = module == PACKAGE  # `from freeflow_lightning import flow` imports a layer
-            yield from (f"{module}.{alias.name}" for alias in node.names) if inside else (module,)
+            yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
 def violations(source, path):
-    """The imports of a file that point upwards or sideways, or to a library that its layer does not know."""
+    """The imports of a file that point to the right, or to a library that its room does not know."""
     parts = path.with_suffix("").parts
-    home = layer(parts)
+    room = parts[0] if len(parts) > 1 else None
     for name in imports(source, parts):
         top, *rest = name.split(".")
-        if top == PACKAGE:
-            target = layer(tuple(rest))
-            if home is not None and target not in (home, None) and target not in BELOW[home]:
+        if top == PACKAGE and room is not None:
+            target = rest[0]
+            if target in ORDER and ORDER.index(target) > ORDER.index(room):
                 yield name
-        elif home in LIBRARIES and top not in LIBRARIES[home] | OPTIONAL | sys.stdlib_module_names:
+        elif room in LIBRARIES and top not in LIBRARIES[room] | OPTIONAL | sys.stdlib_module_names:
             yield name
 
 
+def test_the_package_has_the_rooms_of_the_plan_and_nothing_beside():
+    rooms = {path.parts[0] for path in FILES if len(path.parts) > 1}
+    assert rooms == set(ORDER)
+    assert {str(path) for path in FILES if len(path.parts) == 1} == {"__init__.py", "__main__.py"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_point_downwards(path):
+def test_imports_point_to_the_left(path):
     assert list(violations((ROOT / path).read_text(), path)) == []
+
+
+def test_no_file_imports_itself_by_a_circle():
+    """Of a package's names, the file that defines the name counts, not the package's __init__."""
+    graph = {}
+    for module, path in MODULES.items():
+        if path.name == "__init__.py":
+            continue  # lists the names of its room
+        needed = set()
+        for name in imports((ROOT / path).read_text(), path.with_suffix("").parts):
+            inside = name.removeprefix(f"{PACKAGE}.")
+            needed |= {part for part in (inside, inside.rpartition(".")[0]) if part in MODULES}
+        graph[module] = {name for name in needed if MODULES[name].name != "__init__.py"}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" imports ".join(error.args[1]))
+
+
+@pytest.mark.parametrize("path", FILES, ids=str)
+def test_no_file_asks_its_own_room_for_a_name(path):
+    """A file imports its neighbours by their files: asking the room's __init__, which imports them all, is a circle."""
+    if path.name == "__init__.py":
+        return
+    room = ".".join([PACKAGE, *path.parts[:-1]])
+    nodes = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ImportFrom)]
+    asked = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module == room]
+    assert [name for name in asked if name.removeprefix(f"{PACKAGE}.") not in MODULES] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
@@ -83,11 +111,6 @@ def test_optional_libraries_are_imported_inside_functions(path):
     imported = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in nested)
     names = {name.split(".")[0] for node in imported for name in imports(ast.unparse(node), path.with_suffix("").parts)}
     assert not names & OPTIONAL
-
-
-def test_every_folder_has_its_layer():
-    folders = {path.parts[0] for path in FILES if len(path.parts) > 1}
-    assert folders <= BELOW.keys(), "say in BELOW what the new folder may import"
 
 
 @pytest.mark.parametrize(
@@ -105,23 +128,17 @@ def test_every_folder_has_its_layer():
         ("objectives/a.py", "from freeflow_lightning.nets import SiT", True),
         ("nets/a.py", "import timm", False),
         ("nets/a.py", "from freeflow_lightning.teachers import Teacher", True),
-        ("teachers/a.py", "from freeflow_lightning.nets import SiT", False),
-        ("teachers/a.py", "from freeflow_lightning.objectives import residual", True),
         ("metrics/a.py", "import lightning.pytorch", True),
-        ("metrics/a.py", "import torchmetrics, safetensors.torch", False),
-        ("metrics/a.py", "from freeflow_lightning.flow import check_counts", False),
-        ("metrics/a.py", "from freeflow_lightning.teachers import Teacher", True),
-        ("search/a.py", "from freeflow_lightning.metrics import FeatureNetwork", False),
-        ("search/a.py", "from freeflow_lightning.teachers import Teacher", True),
-        ("metrics/a.py", "from freeflow_lightning.search import Verifier", True),
-        ("flow_map.py", "from freeflow_lightning.data import PriorDataModule", False),
-        ("module.py", "from freeflow_lightning.callbacks import StudentEMA", True),
-        ("callbacks/a.py", "from freeflow_lightning.module import FreeFlowModule", False),
+        ("metrics/a.py", "from freeflow_lightning.examples import digits", True),
+        ("teachers/a.py", "from freeflow_lightning.nets import SiT", False),
+        ("teachers/a.py", "from freeflow_lightning.training import data", True),
+        ("recipes/a.py", "from freeflow_lightning.training.data import PriorDataModule", False),
+        ("recipes/a.py", "from freeflow_lightning.callbacks import StudentEMA", True),
+        ("sampling/a.py", "from freeflow_lightning.students.flow_map import FlowMap", True),
+        ("students/search/a.py", "from freeflow_lightning.evaluation.reference import teacher_table", True),
+        ("callbacks/a.py", "from freeflow_lightning.recipes.freeflow import FreeFlowModule", False),
         ("callbacks/a.py", "from freeflow_lightning.commands import sample", True),
-        ("commands/a.py", "from freeflow_lightning.callbacks import StudentEMA", False),
-        ("commands/a.py", "from freeflow_lightning import cli", True),
-        ("cli.py", "from freeflow_lightning.commands import sample", False),
-        ("module.py", "from freeflow_lightning import __version__", False),
+        ("commands/views/a.py", "from freeflow_lightning.callbacks import StudentEMA", False),
     ],
 )
 def test_the_parser_sees(path, line, refused):

@@ -16,10 +16,10 @@ from lightning.pytorch.plugins.io import AsyncCheckpointIO
 
 import freeflow_lightning
 from freeflow_lightning import FlowMap, FreeFlowModule
-from freeflow_lightning.students.own_runs import is_remembered, remember_config
-from freeflow_lightning.students.training_checkpoint import open_checkpoint
 from freeflow_lightning.teachers.reading.trust import class_paths, is_known, trusted
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
+from freeflow_lightning.training.own_runs import is_remembered, remember_config
+from freeflow_lightning.training.training_checkpoint import open_checkpoint
 from tiny import data, fit, mixture, mlp, module, trainer
 
 ROOT = Path(freeflow_lightning.__file__).parent

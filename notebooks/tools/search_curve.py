@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, mean_and_covariance, to_uint8
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, pictures
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.search import ClassScore, FrechetOracle, RandomSearch
 from freeflow_lightning.students.search.noise_search import NoiseSearch, SampleGround
 

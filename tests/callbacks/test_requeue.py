@@ -3,12 +3,12 @@
 import os
 import re
 import stat
-from pathlib import Path
 
 import pytest
 import torch
 
 from freeflow_lightning.callbacks import Requeue
+from places import ROOT
 from recipes.test_resume import assert_same_run, configure, last, run_of
 
 SENDER = """
@@ -92,6 +92,6 @@ def test_it_looks_now_and_then():
 
 
 def test_the_example_names_the_signal_that_is_waited_for():
-    text = (Path(__file__).parents[2] / "configs" / "slurm.sbatch").read_text()
+    text = (ROOT / "configs" / "slurm.sbatch").read_text()
     assert "--signal=SIGUSR1@" in text
     assert re.search(r"^srun freeflow fit --config", text, re.M)

@@ -20,9 +20,8 @@ from freeflow_lightning.profiling.step_time import (
     teacher_sampling,
 )
 from nets.random_weights import tiny_sit
+from places import ROOT
 from tiny import data, fit, learned_teacher, module, same, weights
-
-ROOT = Path(__file__).parents[1]
 
 
 @pytest.fixture(scope="module")

@@ -14,9 +14,11 @@ import torch
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.commands.words import spelled_out
-from freeflow_lightning.evaluation.reference import Sampler, cache_folder
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures, FrechetDistance
 from freeflow_lightning.sampling.draw import Draw, pictures
+from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.training.cache_folder import cache_folder
+from places import TESTS
 
 QUICK = ["--num_samples", 40, "--reference_samples", 50, "--reference_steps", 2, "--paired_samples", 16]
 
@@ -26,7 +28,7 @@ def files(folder: Path) -> dict[str, bytes]:
 
 
 def environment():
-    paths = os.pathsep.join([str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
     return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
 
 
@@ -197,7 +199,7 @@ def test_training_and_evaluation_share_the_reference(freeflow, checkpoint):
     assert files(cache_folder()) == kept
     from freeflow_lightning.callbacks import PeriodicFID
     from freeflow_lightning.students.flow_map import build_module
-    from freeflow_lightning.students.training_checkpoint import open_checkpoint
+    from freeflow_lightning.training.training_checkpoint import open_checkpoint
     from tiny import data, trainer
 
     m = build_module(open_checkpoint(checkpoint))

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from places import ROOT
 from teachers import public_sit
 
-ROOT = Path(__file__).parents[1]
 MINE = """
 import torch
 from freeflow_lightning.teachers import Teacher, VelocityTeacher

@@ -8,7 +8,6 @@ from torch import nn
 from freeflow_lightning import FlowMap
 from freeflow_lightning.evaluation.diagnosis import (
     PLACES,
-    TrainedAuxiliary,
     along_delta,
     auxiliary_lag,
     correction_gap,
@@ -18,6 +17,7 @@ from freeflow_lightning.evaluation.diagnosis import (
 )
 from freeflow_lightning.flow import Uniform
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.students.open_student import TrainedAuxiliary
 from freeflow_lightning.teachers import Teacher
 
 places = torch.tensor(PLACES)

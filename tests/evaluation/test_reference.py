@@ -8,21 +8,15 @@ from pathlib import Path
 import pytest
 import torch
 
-from freeflow_lightning.evaluation.reference import (
-    KEPT,
-    Sampler,
-    cache_folder,
-    draw_table,
-    fingerprint,
-    read_cache,
-    teacher_endpoints,
-    teacher_table,
-    write_cache,
-)
+from freeflow_lightning.evaluation.cache import read_cache, write_cache
+from freeflow_lightning.evaluation.reference import KEPT, draw_table, teacher_endpoints, teacher_table
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.hashes import fingerprint
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.teachers import VelocityTeacher
+from freeflow_lightning.training.cache_folder import cache_folder
 from tiny import learned_teacher, mixture
 
 CPU = torch.device("cpu")

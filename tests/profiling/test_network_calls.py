@@ -1,7 +1,6 @@
 """What a step evaluates is seen whole, and can be run again on its own, bit for bit."""
 
 import importlib.util
-from pathlib import Path
 
 import pytest
 import torch
@@ -12,6 +11,7 @@ from freeflow_lightning.flow import CentralDifference, ForwardDifference, traini
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.profiling.network_calls import counted, intercepted, recorded
 from freeflow_lightning.profiling.step_time import networks_of
+from places import ROOT
 from tiny import learned_teacher, module
 
 FORMS = {
@@ -111,7 +111,7 @@ def test_what_is_compiled_stays_compiled():
 
 
 def test_the_peers_steps_make_the_evaluations_of_the_table():
-    path = Path(__file__).parents[1] / "notebooks" / "tools" / "peer_evaluations.py"
+    path = ROOT / "notebooks" / "tools" / "peer_evaluations.py"
     spec = importlib.util.spec_from_file_location("peer_evaluations", path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)

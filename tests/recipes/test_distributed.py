@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from places import TESTS
 from tiny import drawn_together, module, same
 
 STEPS, SIZE, SAMPLES = 5, 8, 17  # the last validation batch has one sample: the second rank pads its own
@@ -51,7 +52,7 @@ train(int(sys.argv[1]))
 
 def launch(folder: Path, devices: int) -> list[dict]:
     (folder / "train.py").write_text(SCRIPT)
-    here = str(Path(__file__).parent)
+    here = str(TESTS)
     paths = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
     done = subprocess.run(

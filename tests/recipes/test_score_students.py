@@ -5,9 +5,9 @@ import torch
 from torch import nn
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.nets import MLP
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.teachers import DDPMTeacher, EDMTeacher, PathTeacher, VarianceExplodingPath, VelocityTeacher
 from tiny import fit, mixture, mlp
 

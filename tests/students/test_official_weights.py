@@ -202,7 +202,7 @@ def test_freeflow_evaluate_compares_official_weights_with_given_pictures(publish
     assert freeflow("sample", *options, "--num_samples", 3, "--npz", "--output", "out")[0] == 0
     options += ["--num_samples", 3]
     compared = ["evaluate", *options, "--reference", "out/samples.npz", "--features"]
-    code, _, err = freeflow(*compared, "test_evaluate.Bright")
+    code, _, err = freeflow(*compared, "commands.test_evaluate.Bright")
     assert code == 0, err
     assert json.loads((tmp_path / "evaluation/evaluation.json").read_text())["scores"]["fid"]["value"] == pytest.approx(
         0, abs=1e-4

@@ -5,7 +5,6 @@ import pickle
 import runpy
 import sys
 import types
-from pathlib import Path
 
 import pytest
 import torch
@@ -14,9 +13,10 @@ from torch import nn
 from freeflow_lightning.flow import guide
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.teachers import EDMTeacher
+from places import ROOT
 
 SHAPE = (3, 4, 4)
-TOOL = Path(__file__).parents[2] / "notebooks" / "tools" / "convert_edm.py"
+TOOL = ROOT / "notebooks" / "tools" / "convert_edm.py"
 
 
 class UNet(nn.Module):

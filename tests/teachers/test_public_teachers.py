@@ -6,8 +6,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from freeflow_lightning.evaluation.reference import fingerprint
 from freeflow_lightning.flow import stream_seed
+from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.teachers import LatentDecoder, SiTTeacher, check_convention, load_sit
 from teachers import public_sit
 from teachers.public_sit import CHANNELS, CLASSES, HEADS, projectors, state_dict

@@ -12,19 +12,26 @@ import pytest
 from freeflow_lightning.training.atomic_write import sweep, write_file, write_folder, write_json
 
 
+def write_half(opened, error):
+    """Write something, then fail."""
+    with opened as path:
+        target = path / "a" if path.is_dir() else path
+        target.write_text("half")
+        raise error
+
+
 def test_a_failed_write_leaves_the_old_file_and_no_temporary():
     Path("a.txt").write_text("old")
-    with pytest.raises(RuntimeError), write_file("a.txt") as path:
-        path.write_text("half")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(write_file("a.txt"), RuntimeError())
     assert Path("a.txt").read_text() == "old"
     assert os.listdir() == ["a.txt"]
 
 
 def test_a_full_disk_is_named_with_the_target():
-    with pytest.raises(OSError, match=r"No space left.*MiB are free.*a\.txt") as caught, write_file("a.txt") as path:
-        path.write_text("half")
-        raise OSError(errno.ENOSPC, "No space left on device")
+    error = OSError(errno.ENOSPC, "No space left on device")
+    with pytest.raises(OSError, match=r"No space left.*MiB are free.*a\.txt") as caught:
+        write_half(write_file("a.txt"), error)
     assert caught.value.errno == errno.ENOSPC
     assert os.listdir() == []
 
@@ -33,9 +40,8 @@ def test_a_folder_appears_whole_or_not_at_all():
     with write_folder("made") as path:
         (path / "a").write_text("1")
         assert not Path("made").exists()
-    with pytest.raises(RuntimeError), write_folder("made") as path:
-        (path / "a").write_text("2")
-        raise RuntimeError
+    with pytest.raises(RuntimeError):
+        write_half(write_folder("made"), RuntimeError())
     assert Path("made/a").read_text() == "1"
     with write_folder("made") as path:
         (path / "b").write_text("3")

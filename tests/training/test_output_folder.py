@@ -8,16 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from freeflow_lightning.students.export.write_exported import write_exported
 from freeflow_lightning.teachers.conditions import refuse_filled
 from freeflow_lightning.training import output_folder
-from freeflow_lightning.training.output_folder import (
-    claim_names,
-    claim_picture,
-    lock_folder,
-    publish,
-    read_listed,
-    write_exported,
-)
+from freeflow_lightning.training.output_folder import claim_names, claim_picture, lock_folder, publish, read_listed
 
 HERE = Path()
 

@@ -28,11 +28,12 @@ from freeflow_lightning.training.checkpoint_files import (
 )
 from freeflow_lightning.training.strategies import check_strategy, fill, optimizer_states, shard
 from parallel_run import module, run, teacher
+from places import TESTS
 from tiny import drawn_together, same
 
 SIZE, ACCUMULATE, CLIP = 8, 2, 0.05
 COMMON = {"size": SIZE, "accumulate": ACCUMULATE, "clip": CLIP}
-HERE = Path(__file__).parent
+HERE = TESTS
 
 
 def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:

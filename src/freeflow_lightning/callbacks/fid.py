@@ -9,12 +9,13 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second
-from freeflow_lightning.evaluation.reference import Sampler, teacher_table
+from freeflow_lightning.evaluation.reference import teacher_table
 from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.metrics import FeatureTable, FrechetDistance, frechet_distance
 from freeflow_lightning.recipes.base import Evaluation, Recipe
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.training.data import validated_samples
 
 log = logging.getLogger(__name__)
@@ -24,8 +25,8 @@ class PeriodicFID(Callback):
     """Logs "fid/student" (validation samples against the teacher's own) and "fid/floor" (the teacher against itself).
 
     The floor uses as many samples as the validation does: a student cannot be expected below it, and both carry the same
-    bias of the count. The reference is cached, for `freeflow evaluate` too; see freeflow_lightning.evaluation.reference. Samples come
-    from the EMA if there is one.
+    bias of the count. The reference is cached, for `freeflow evaluate` too; see freeflow_lightning.evaluation.reference.
+    Samples come from the EMA if there is one.
 
     Args:
         metric: FrechetDistance with a feature network, or InceptionFID.

@@ -7,10 +7,10 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.recipes.base import Evaluation, is_logged
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.training.data import validation_range
 
 log = logging.getLogger(__name__)

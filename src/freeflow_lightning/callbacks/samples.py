@@ -10,11 +10,11 @@ from lightning.pytorch.loggers import CometLogger, Logger, MLFlowLogger, TensorB
 from torch import Tensor
 
 from freeflow_lightning.callbacks.checks import refuse_second
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.training.run_folder import folder_of
 
 

@@ -7,9 +7,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from freeflow_lightning.callbacks.checks import refuse_second
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 
 
 def relative_error(states: Tensor, reference: Tensor) -> Tensor:

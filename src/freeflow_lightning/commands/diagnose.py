@@ -25,13 +25,13 @@ from freeflow_lightning.evaluation.diagnosis import (
     solver_errors,
 )
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import EVALUATIONS, take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.metrics.scores import spread
 from freeflow_lightning.metrics.support import nearest
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import Overrides, open_auxiliary, open_student, pick_device
 from freeflow_lightning.teachers import Teacher

@@ -17,10 +17,12 @@ from torch import nn
 from freeflow_lightning.commands.parser import BriefErrors, about
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
-from freeflow_lightning.evaluation.reference import Sampler, draw_table, feature_facts, fingerprint, teacher_table
+from freeflow_lightning.evaluation.reference import draw_table, feature_facts, teacher_table
 from freeflow_lightning.evaluation.scores import ClassRow, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, Score, read_statistics
+from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.export.markdown import plain
 from freeflow_lightning.students.official_weights import OfficialConvention
 from freeflow_lightning.students.open_student import Overrides, Source, draw_of_options, open_student, pick_device

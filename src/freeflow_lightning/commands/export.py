@@ -13,20 +13,20 @@ from torch import nn
 from freeflow_lightning.commands.evaluate import TITLES
 from freeflow_lightning.commands.parser import BriefErrors, about
 from freeflow_lightning.evaluation.compare_averages import compare_averages, show
-from freeflow_lightning.evaluation.reference import weights_hash
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.export import PICTURE, UNKNOWN, foreign, push_folder, seal, write_card
 from freeflow_lightning.students.export.graphs import VAE, Example, OneStep, export_onnx, export_torch
 from freeflow_lightning.students.export.markdown import plain
 from freeflow_lightning.students.export.pipeline import add_pipeline
 from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline
+from freeflow_lightning.students.export.write_exported import write_exported
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
 from freeflow_lightning.students.open_student import Overrides, is_exported, open_student, pick_device
-from freeflow_lightning.students.training_checkpoint import find_checkpoint
 from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher, Teacher
-from freeflow_lightning.training.output_folder import write_exported
+from freeflow_lightning.training.training_checkpoint import find_checkpoint
 
 
 def export(

@@ -26,10 +26,10 @@ from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
-from freeflow_lightning.students.training_checkpoint import find_files
 from freeflow_lightning.training.checkpoint_files import META, AtomicCheckpointIO, defect
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.output_folder import lock_folder
+from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
 from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
 from freeflow_lightning.training.strategies import refusal

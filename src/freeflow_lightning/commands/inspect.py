@@ -14,7 +14,7 @@ from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.commands.config import build, parsed_fit
 from freeflow_lightning.commands.fit import quiet
 from freeflow_lightning.commands.parser import BriefErrors, brief
-from freeflow_lightning.evaluation.reference import Sampler, pictures
+from freeflow_lightning.evaluation.reference import pictures
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.profiling.step_memory import (
     NOT_COUNTED,
@@ -28,6 +28,7 @@ from freeflow_lightning.profiling.step_memory import (
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
 from freeflow_lightning.training.output_folder import claim_picture, write_bytes

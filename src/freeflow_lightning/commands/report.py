@@ -13,19 +13,19 @@ from freeflow_lightning.callbacks.trajectory import relative_error
 from freeflow_lightning.commands.parser import BriefErrors
 from freeflow_lightning.evaluation.diagnosis import along_delta
 from freeflow_lightning.evaluation.pick_features import MOST_FLAT, Name, pick_features
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import labels_of, pictures
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.export.markdown import plain
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import Overrides, open_student, pick_device
-from freeflow_lightning.students.training_checkpoint import find_checkpoint
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 from freeflow_lightning.training.run_folder import read_metrics, versions
+from freeflow_lightning.training.training_checkpoint import find_checkpoint
 
 NOTE, PAGE = "report.json", "report.md"
 PATHS = "trajectories.png"

@@ -16,9 +16,10 @@ from torch import nn
 
 from freeflow_lightning.commands.parser import BriefErrors, about
 from freeflow_lightning.commands.views.progress import progress_bar
-from freeflow_lightning.evaluation.reference import Sampler, weights_hash
 from freeflow_lightning.sampling.draw import Draw, labels_of, pictures
+from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
 from freeflow_lightning.students.open_student import Overrides, draw_of_options, open_student, pick_device

@@ -9,10 +9,11 @@ from rich.console import Console
 from rich.table import Table
 
 from freeflow_lightning.evaluation.pick_features import pick_features
-from freeflow_lightning.evaluation.reference import Sampler, draw_table, teacher_table
+from freeflow_lightning.evaluation.reference import draw_table, teacher_table
 from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, Score
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import Source
 

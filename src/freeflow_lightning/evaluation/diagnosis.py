@@ -5,13 +5,11 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import (
     EVALUATIONS,
     CentralDifference,
-    TimeDistribution,
     expand,
     flow_map,
     interpolate,
@@ -20,7 +18,9 @@ from freeflow_lightning.flow import (
 )
 from freeflow_lightning.objectives import auxiliary as auxiliary_residual
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.open_student import TrainedAuxiliary
 from freeflow_lightning.teachers import Teacher
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
@@ -43,16 +43,6 @@ class Gaps(NamedTuple):
     place: Tensor
     gap: Tensor
     size: Tensor
-
-
-class TrainedAuxiliary(NamedTuple):
-    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the interval of Eq. 11, its rate."""
-
-    network: nn.Module
-    r: TimeDistribution
-    guidance_range: tuple[float, float]
-    guidance_interval: tuple[float, float]
-    lr: float
 
 
 class Lag(NamedTuple):

@@ -1,58 +1,28 @@
 """The teacher's own samples as an evaluation reference: drawn from streams of their own, kept on disk under a content key."""
 
-import hashlib
-import json
 import logging
-import os
-import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load, save
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import check_numbers, solve, take
+from freeflow_lightning.evaluation.cache import read_cache, write_cache
+from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
-from freeflow_lightning.nets import precision_of
 from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.hashes import fingerprint, weights_hash
 from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.atomic_write import sweep, write_file
+from freeflow_lightning.training.cache_folder import cache_folder
 from freeflow_lightning.training.data import IndexRange
 from freeflow_lightning.training.output_folder import key_of
-from freeflow_lightning.training.strategies import whole
 
 log = logging.getLogger(__name__)
 SCHEMA = 2
-CACHED = re.compile(r"[0-9a-f]{32}\.safetensors")
-"""Name of a file of the cache."""
 KEPT = 10_000
 """Samples of a reference that are kept one by one, as in ADM's reference files; the moments are of all."""
-
-
-class Sampler(NamedTuple):
-    """How the teacher draws: one-step rule, steps of the uniform grid, guidance."""
-
-    method: str = "heun"
-    steps: int = 64
-    guidance: float = 1.0
-
-    def __call__(self, teacher: Teacher, z: Tensor, condition: Any, *, trajectory: bool = False) -> Tensor:
-        """The teacher's samples for the noise z [B, ...] (all states, [steps + 1, B, ...], with `trajectory`)."""
-        check_numbers(0, guidance=self.guidance)
-        gamma = torch.full((len(z),), self.guidance, device=z.device) if self.guidance != 1 else None
-        wide = torch.promote_types(z.dtype, precision_of(teacher))  # teachers of narrower weights cast
-        return solve(
-            lambda x, t, c: teacher.guided(x, t, c, gamma),
-            z.to(wide),
-            condition,
-            steps=self.steps,
-            method=self.method,
-            trajectory=trajectory,
-        ).to(z.dtype)
 
 
 def teacher_table(
@@ -202,81 +172,8 @@ def teacher_endpoints(
     return endpoints
 
 
-def cache_folder() -> Path:
-    """Where references are kept."""
-    return Path(os.environ.get("FREEFLOW_CACHE") or Path.home() / ".cache" / "freeflow-lightning")
-
-
-def read_cache(path: Path) -> dict[str, Tensor] | None:
-    """Cached tensors; None where there are none or they are damaged (then they are made again, and the log says so)."""
-    try:
-        if not path.is_file():
-            return None
-        content = load(path.read_bytes())
-        digest = content.pop("digest")
-        if not torch.equal(digest, _digest(content)):
-            raise ValueError("its checksum is another")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
-        log.warning("the cached reference %s is damaged (%s): drawing it again", path, error)
-        return None
-    return content
-
-
-def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write with a checksum, whole or not at all, and sweep what killed processes have left in the cache.
-
-    What cannot be written is said in the log, and nothing else is lost by it.
-    """
-    try:
-        sweep(path.parent, (), CACHED)
-        with write_file(path) as temporary:
-            temporary.write_bytes(save(content | {"digest": _digest(content)}, {"facts": json.dumps(facts)}))
-    except OSError as error:
-        log.warning(
-            "what was drawn of the teacher could not be kept in %s (%s), and is drawn again the next time: "
-            "make room there, or name another folder in FREEFLOW_CACHE",
-            path.parent,
-            error,
-        )
-
-
-@torch.no_grad()
-def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> str:
-    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one decoded point to three digits.
-
-    The points tell apart functions and settings that no weight shows.
-    """
-    z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
-    z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
-    gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
-    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten()[:4096].tolist()
-    decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
-    probe = ",".join(f"{value:.2e}" for value in u + decoded)
-    text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
-    return hashlib.sha256(text.encode()).hexdigest()
-
-
 def feature_facts(network: nn.Module) -> dict[str, str]:
     """What a feature network is: class, weights' hash, version of the library behind it."""
     version = network.version if isinstance(network, FeatureNetwork) else ""
     name = f"{type(network).__module__}.{type(network).__qualname__}"
     return {"class": name, "weights": weights_hash(network), "version": version}
-
-
-def weights_hash(module: nn.Module) -> str:
-    """SHA-256 of names, types, shapes and values of all weights and buffers."""
-    return hashlib.sha256(b"".join(_hashed(module.state_dict()))).hexdigest()
-
-
-def _digest(content: dict[str, Tensor]) -> Tensor:
-    return torch.tensor(list(hashlib.sha256(b"".join(_hashed(content))).digest()), dtype=torch.uint8)
-
-
-def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
-    """Each tensor's name, type, shape and values as a digest."""
-    digests = []
-    for name, value in sorted(tensors.items()):
-        digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(whole(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
-        digests.append(digest.digest())
-    return digests

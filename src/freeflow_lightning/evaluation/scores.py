@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from freeflow_lightning.evaluation.reference import Sampler, teacher_endpoints
+from freeflow_lightning.evaluation.reference import teacher_endpoints
 from freeflow_lightning.metrics import FeatureTable, Score, compare, inception_score
 from freeflow_lightning.metrics.scores import class_distance, spread_within_classes
 from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import finite_or_none
 

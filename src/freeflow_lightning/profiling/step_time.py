@@ -12,12 +12,12 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.profiling.network_calls import Evaluation, counted, recorded
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.training.data import PriorBatch
 

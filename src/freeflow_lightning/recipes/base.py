@@ -16,17 +16,18 @@ from torch.distributed.tensor import DTensor
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
-from freeflow_lightning.students.own_runs import remember_config
-from freeflow_lightning.students.training_checkpoint import ABOUT, load_recipe, training_facts
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.checkpoint_files import read_plain_values
 from freeflow_lightning.training.data import IndexBatch
 from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, largest
 from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
+from freeflow_lightning.training.own_runs import remember_config
+from freeflow_lightning.training.rebuild import load_recipe
 from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
 from freeflow_lightning.training.strategies import check_strategy, fill, shard, whole
+from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
 
 

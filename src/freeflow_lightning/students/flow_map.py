@@ -12,11 +12,11 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
-from freeflow_lightning.evaluation.reference import weights_hash
 from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, map_noise, merge
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
+from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.sample_folder import save_sheet
 from freeflow_lightning.students.export import (
     PICTURE,
@@ -33,13 +33,14 @@ from freeflow_lightning.students.export import (
     write_card,
     write_student,
 )
+from freeflow_lightning.students.export.write_exported import write_exported
 from freeflow_lightning.students.official_weights import OfficialConvention, read_official
-from freeflow_lightning.students.training_checkpoint import TrainingCheckpoint, build_recipe, load_weights, open_checkpoint
 from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
 from freeflow_lightning.teachers.reading.sit_files import read_file
-from freeflow_lightning.training.output_folder import write_exported
+from freeflow_lightning.training.rebuild import build_recipe, load_weights
 from freeflow_lightning.training.record import unknown_parts
 from freeflow_lightning.training.strategies import fill
+from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
 ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
 """What a student's `about` says, where it is known: which average, of which, after how many steps, gamma, training config."""

@@ -7,11 +7,14 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.evaluation.diagnosis import TrainedAuxiliary
-from freeflow_lightning.evaluation.reference import Sampler, weights_hash
-from freeflow_lightning.flow import check_numbers
+from freeflow_lightning.flow import (
+    TimeDistribution,
+    check_numbers,
+)
 from freeflow_lightning.sampling.draw import Draw, Drawer, balanced_classes
+from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.export import MANIFEST
 from freeflow_lightning.students.flow_map import FlowMap, is_foreign, read_auxiliary
 from freeflow_lightning.students.official_weights import OfficialConvention
@@ -89,6 +92,16 @@ def is_exported(place: str | Path) -> bool:
     named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place)) and Path(place).suffix not in SUFFIXES
     here = Path(place).exists() or Path(place).parent.is_dir()
     return (Path(place) / MANIFEST).is_file() or (bool(named) and not here)
+
+
+class TrainedAuxiliary(NamedTuple):
+    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the interval of Eq. 11, its rate."""
+
+    network: nn.Module
+    r: TimeDistribution
+    guidance_range: tuple[float, float]
+    guidance_interval: tuple[float, float]
+    lr: float
 
 
 def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> TrainedAuxiliary | None:

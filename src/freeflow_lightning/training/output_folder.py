@@ -7,14 +7,12 @@ import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from math import isfinite
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from PIL import Image
 
-from freeflow_lightning.students.export.folder import CARD, MANIFEST, read_manifest
-from freeflow_lightning.students.export.manifest import is_inside
-from freeflow_lightning.training.atomic_write import sweep, write_file, write_folder, write_json
+from freeflow_lightning.training.atomic_write import sweep, write_file, write_json
 
 log = logging.getLogger(__name__)
 MARK = "freeflow"
@@ -131,24 +129,6 @@ def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> It
                     yield name
 
 
-@contextmanager
-def write_exported(target: Path, overwrite: bool = False) -> Iterator[Path]:
-    """An empty folder beside the target that becomes it at the end, or vanishes if anything fails.
-
-    Args:
-        target: of an exported student.
-        overwrite: whether an exported student there may be replaced, and nothing but its own files.
-
-    Raises:
-        ValueError: the target holds other files, or a student that is not to be overwritten.
-    """
-    real = claim_folder(target)
-    check_replaceable(target, overwrite)
-    with write_folder(real) as made:
-        yield made
-        check_replaceable(target, overwrite)  # what has come there meanwhile
-
-
 def claim_folder(target: Path) -> Path:
     """The real path of a folder that is to be written as one, swept of what killed processes have left of it.
 
@@ -160,23 +140,6 @@ def claim_folder(target: Path) -> Path:
         raise ValueError(f"{target} is a file system of its own: choose a folder inside it, for example {target / 'new'}")
     sweep(real.parent, [real.name])
     return real
-
-
-def check_replaceable(target: Path, overwrite: bool) -> None:
-    """See that a folder's place is free, or holds an exported student that may be replaced (Raises: ValueError)."""
-    if os.path.lexists(target) and not target.is_dir():
-        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
-    held = {path.relative_to(target).as_posix() for path in target.rglob("*")}
-    if held and MANIFEST not in held:
-        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
-    if held and not overwrite:
-        raise ValueError(f"{target} holds an exported student already: choose another folder, or overwrite it (--overwrite)")
-    if held:
-        known = {MANIFEST, CARD, *read_manifest(target / MANIFEST)["files"]}
-        known |= {parent.as_posix() for name in known for parent in Path(name).parents}
-        links = {name for name in held if (target / name).is_symlink()}
-        if others := sorted((held - known) | links):
-            raise ValueError(f"{target} holds files beside the exported student ({', '.join(others[:4])}): move them first")
 
 
 def claim_picture(path: Path, verb: str) -> None:
@@ -285,3 +248,15 @@ def finite_or_none(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite_or_none(part) for part in value]
     return None if isinstance(value, float) and not isfinite(value) else value
+
+
+def is_inside(name: Any) -> bool:
+    """Whether a name with slashes stays in the folder that it is read from, links aside.
+
+    >>> [is_inside(name) for name in ("a.png", "parts/a.npz", "../a", "/etc/a", "a/../../b", "", 3)]
+    [True, True, False, False, False, False, False]
+    """
+    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
+        return False
+    path = PurePosixPath(name)
+    return not path.is_absolute() and bool(path.parts) and ".." not in path.parts

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
-from freeflow_lightning.students.export.networks import ARGUMENTS
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers.network_arguments import ARGUMENTS
 
 PLAIN = (bool, int, float, str, type(None))
 LONGEST = 10_000

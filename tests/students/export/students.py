@@ -101,7 +101,7 @@ def path(path_, prediction) -> FlowMap:
     return student(PathTeacher(shaken(Plain(), 1, 0.2), path_, prediction, (1, 4, 4)))
 
 
-OWN = {"export.students.Plain": {}, "export.students.Own": {"width": 8}}
+OWN = {"students.export.students.Plain": {}, "students.export.students.Own": {"width": 8}}
 STUDENTS = {
     "SiT": sit,
     "SiT of REPA": lambda: sit("repa"),

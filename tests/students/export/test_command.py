@@ -10,7 +10,7 @@ import yaml
 from PIL import Image
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.evaluation.reference import weights_hash
+from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.official_weights import OfficialConvention
 from students.export.test_hub import PretendedHub
 

@@ -14,9 +14,9 @@ from freeflow_lightning import FlowMap
 from freeflow_lightning.students.export import seal
 from freeflow_lightning.students.export.bundle import bundle
 from freeflow_lightning.students.export.flow_map_network import MAKERS
-from freeflow_lightning.students.export.networks import ARGUMENTS
 from freeflow_lightning.students.export.pipeline import add_pipeline
 from freeflow_lightning.teachers import LatentDecoder, LatentSpace, VelocityTeacher
+from freeflow_lightning.teachers.network_arguments import ARGUMENTS
 from students.export import students
 from teachers.diffusers.test_previews import KL, vae
 
@@ -119,7 +119,7 @@ def test_the_code_that_travels_makes_the_same_samples(name, tmp_path):
 
 
 def test_what_is_no_student_of_pictures_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot hold the code of export.students.Own: leave --pipeline out"):
+    with pytest.raises(ValueError, match=r"cannot hold the code of students.export.students.Own: leave --pipeline out"):
         write("own", students.STUDENTS["own network"](), tmp_path / "own", network_arguments={})
     with pytest.raises(ValueError, match=r"draws pictures from classes or nothing, .* shape \[2\] from classes"):
         write("mlp", students.mlp(), tmp_path / "mlp")

@@ -111,7 +111,10 @@ def test_a_network_of_ones_own_needs_its_arguments_to_be_right(tmp_path):
 
 def test_a_network_of_ones_own_is_not_imported_without_leave(tmp_path, monkeypatch):
     (tmp_path / "mine.py").write_text(
-        "import pathlib\npathlib.Path('imported').touch()\nfrom export.students import Own\nclass Net(Own):\n    pass\n"
+        "import pathlib\n"
+        "pathlib.Path('imported').touch()\n"
+        "from students.export.students import Own\n"
+        "class Net(Own):\n    pass\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     import mine
@@ -141,7 +144,7 @@ def test_a_network_of_ones_own_is_not_imported_without_leave(tmp_path, monkeypat
 
 def test_arguments_are_those_of_the_training_config(tmp_path):
     made = STUDENTS["own network"]()
-    network = {"class_path": "export.students.Own", "init_args": {"width": 8, "classes": 3}}
+    network = {"class_path": "students.export.students.Own", "init_args": {"width": 8, "classes": 3}}
     made.about["config"] = {"class_path": "freeflow_lightning.FreeFlowModule", "init_args": {"network": network}}
     manifest = made.save_pretrained(tmp_path / "out")
     (mine,) = foreign(manifest["network"])

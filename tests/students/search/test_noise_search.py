@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import indexed_noise, solve
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.search import PathSearch, RandomSearch, ZeroOrderSearch
 from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch
 from tiny import mixture, module

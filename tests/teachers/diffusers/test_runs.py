@@ -9,6 +9,7 @@ import torch
 import yaml
 
 from freeflow_lightning import FlowMap
+from places import ROOT
 from teachers.diffusers.test_previews import KL, VAES, vae
 from teachers.tiny_diffusers import TINY, quiet
 from teachers.tiny_encoders import encoders
@@ -120,7 +121,7 @@ CONFIGS = {"sd35_medium_lora": "sd3", "flux1_dev_lora": "flux", "sana_lora": "sa
 def test_the_published_config_trains_a_tiny_pipeline(config, freeflow):
     """Everything as published but the model, the number of steps and processes, and what a CPU cannot afford."""
     pytest.importorskip("peft")
-    path = Path(__file__).parents[2] / "configs" / f"{config}.yaml"
+    path = ROOT / "configs" / f"{config}.yaml"
     assert path.read_text().startswith("# ")
     callbacks = yaml.safe_load(path.read_text())["trainer"]["callbacks"]
     for callback in callbacks:

@@ -2,26 +2,16 @@
 
 import math
 from collections.abc import Callable, Mapping
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
+
+from freeflow_lightning.training.output_folder import is_inside
 
 FORMAT, SCHEMA = "freeflow flow map", 1
 LARGEST_SAMPLE = 2**26
 """Numbers in one sample: 256 MiB in float32, over thirty times a two-second video's latents."""
 LARGEST_COUNT, LARGEST_DEPTH = 2**20, 1024
 """Of any whole number in a network's description, and of its layers."""
-
-
-def is_inside(name: Any) -> bool:
-    """Whether a name with slashes stays in the folder that it is read from, links aside.
-
-    >>> [is_inside(name) for name in ("a.png", "parts/a.npz", "../a", "/etc/a", "a/../../b", "", 3)]
-    [True, True, False, False, False, False, False]
-    """
-    if not isinstance(name, str) or not name or "\\" in name or "\0" in name:
-        return False
-    path = PurePosixPath(name)
-    return not path.is_absolute() and bool(path.parts) and ".." not in path.parts
 
 
 def inside(folder: Path, name: str) -> Path:

@@ -9,20 +9,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.nets import MLP, Adapter, ScalarConditioned, SiT
-from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
+from freeflow_lightning.nets import Adapter
 from freeflow_lightning.teachers.diffusers.families import FAMILIES, Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles, load_network
-from freeflow_lightning.teachers.diffusers.teacher import DiffusersNetwork, DiffusersVelocity
-from freeflow_lightning.teachers.edm import EDMVelocity
-from freeflow_lightning.teachers.gaussian_path import (
-    PREDICTIONS,
-    LinearPath,
-    PathVelocity,
-    TrigonometricPath,
-    VarianceExplodingPath,
-)
-from freeflow_lightning.teachers.sit import FromPrior, SiTVelocity
+from freeflow_lightning.teachers.network_arguments import ARGUMENTS
 
 ESSENTIALS = (
     *("time", "sign", "prediction", "layout", "classes", "state", "timestep", "time_module"),
@@ -44,39 +34,6 @@ class Unknown(NamedTuple):
 
 Builder = Callable[[Unknown], nn.Module]
 """Makes a network of the user's own; refuses where the user has not allowed it."""
-
-
-def _path_velocity(module: PathVelocity) -> dict[str, Any]:
-    names = [name for name, function in PREDICTIONS.items() if function is module.prediction]
-    if not names:
-        raise ValueError(
-            f"the student's prediction is a function of your own, which a folder cannot hold: name one of {sorted(PREDICTIONS)}"
-        )
-    return {"net": module.net, "path": module.path, "prediction": names[0]}
-
-
-ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    ScalarConditioned: lambda m: {
-        "backbone": m.backbone,
-        "scalars": list(m.scalars),
-        "time_module": m.time_module,
-        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
-    },
-    SiT: lambda m: m.architecture,
-    MLP: lambda m: m.architecture,
-    SiTVelocity: lambda m: {"net": m.net, "convention": m.convention},
-    FromPrior: lambda m: {"net": m.net, "prior_time": m.prior_time, "sign": m.sign},
-    EDMVelocity: lambda m: {"net": m.net, "num_classes": m.num_classes, "data_scale": m.data_scale, **m.sigmas},
-    PathVelocity: _path_velocity,
-    FirstChannels: lambda m: {"net": m.net},
-    LinearPath: dataclasses.asdict,
-    TrigonometricPath: dataclasses.asdict,
-    VarianceExplodingPath: lambda p: {"sigma_min": p.sigma_min, "sigma_max": p.sigma_max},
-    DiscretePath: lambda p: {"abars": p.abars, "whole_steps": p.whole_steps, "t_max": p.t_max},
-    DiffusersVelocity: lambda m: {"net": m.net},
-    DiffusersNetwork: lambda m: {"net": m.net, "family": m.family, "size": list(m.size), "scheduler": dict(m.scheduler)},
-}
-"""What each class of this package was constructed with."""
 
 
 def describe(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | None = None) -> Any:

@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.evaluation.reference import Sampler
 from freeflow_lightning.flow import expand, indexed_noise, solve, take
 from freeflow_lightning.sampling.draw import ROWS, Draw, Drawer, evaluate_rows, pictures
+from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.search import Algorithm, Found, Verifier
+from freeflow_lightning.students.search.algorithms import Algorithm, Found
+from freeflow_lightning.students.search.verifiers import Verifier
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,11 @@ from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.nets import MLP, LoRA
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.students.training_checkpoint import find_checkpoint, find_files, open_checkpoint
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, VelocityTeacher
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
+from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.record import describe
+from freeflow_lightning.training.training_checkpoint import find_checkpoint, open_checkpoint
 from tiny import data, fit, learned_teacher, mixture, mlp, module, same, shaken, weights
 
 DIGITS = Path(__import__("freeflow_lightning").__file__).parent / "assets" / "digits_teacher.safetensors"

@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from freeflow_lightning.evaluation.reference import cache_folder
 from freeflow_lightning.teachers.reading.trust import class_paths, is_known
+from freeflow_lightning.training.cache_folder import cache_folder
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,41 @@
+"""What a network is, as a hash: its weights, and what a teacher does with fixed points."""
+
+import hashlib
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.nets import precision_of
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.strategies import whole
+
+
+@torch.no_grad()
+def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> str:
+    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one decoded point to three digits.
+
+    The points tell apart functions and settings that no weight shows.
+    """
+    z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
+    z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
+    gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
+    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten()[:4096].tolist()
+    decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
+    probe = ",".join(f"{value:.2e}" for value in u + decoded)
+    text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def weights_hash(module: nn.Module) -> str:
+    """SHA-256 of names, types, shapes and values of all weights and buffers."""
+    return hashlib.sha256(b"".join(_hashed(module.state_dict()))).hexdigest()
+
+
+def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
+    """Each tensor's name, type, shape and values as a digest."""
+    digests = []
+    for name, value in sorted(tensors.items()):
+        digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
+        digest.update(whole(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digests.append(digest.digest())
+    return digests

@@ -1,0 +1,209 @@
+"""A recipe built again from the config that its checkpoint carries."""
+
+import inspect
+import warnings
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import ArgumentParser
+from torch import Tensor, nn
+
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers.reading.trust import (
+    denied_import,
+    find_object,
+    guarded,
+    trusted,
+)
+from freeflow_lightning.training.own_runs import is_remembered
+from freeflow_lightning.training.record import describe, is_importable, path_of, unknown_parts, weights_sample
+from freeflow_lightning.training.strategies import fill
+from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
+from freeflow_lightning.training.trust_config import check_trust, refusal
+
+
+def build_recipe(
+    checkpoint: TrainingCheckpoint,
+    kind: type,
+    given: Mapping[str, Any],
+    trust: str | Sequence[str] | None = None,
+    *,
+    unused: Mapping[str, Any] | None = None,
+) -> Any:
+    """The recipe that a checkpoint belongs to, built from the config that it carries; its weights are not loaded.
+
+    Args:
+        checkpoint: as `open_checkpoint` gives it.
+        kind: what it must be of, or exactly its class where that is defined in a script.
+        given: arguments that take the place of the config's; those that differ are said.
+        trust: class paths outside this package that may be imported.
+        unused: values for arguments that the caller has no use for, in place of what the config says, if it can say them.
+
+    Raises:
+        ValueError: a config that lacks something, does not fit this version, or names a class that may not be imported.
+    """
+    config = checkpoint.config
+    if config is None:
+        raise ValueError(
+            f"{checkpoint.path} does not say its settings (scalar_scale, guidance_range, time_module ...), as those that were "
+            f"trained in Python with version 0.1.0: open it with {kind.__name__}.load_from_checkpoint(path, teacher=..., and "
+            "every other argument that it was trained with)"
+        )
+    check_trust(checkpoint, config, trust, given)
+    arguments = dict(config.get("init_args") or {})
+    say_overrides(checkpoint, arguments, given)
+    objects = dict(given) | dict(unused or {})
+    arguments = {name: value for name, value in arguments.items() if name not in objects}
+    refuse_unknown(checkpoint, arguments)
+    check_options(checkpoint, {"class_path": config["class_path"], "init_args": arguments})
+    arguments = find_files(arguments, places_of(checkpoint))
+    cls = kind if config["class_path"] == path_of(kind) else find_object(config["class_path"])
+    if not (inspect.isclass(cls) and issubclass(cls, kind)):
+        raise ValueError(f"{checkpoint.path} is a checkpoint of {config['class_path']}: expected {kind.__name__}")
+    others = None if is_remembered(config) else trusted(trust, config)
+    if "teacher" in arguments:
+        objects["teacher"] = build_teacher(checkpoint, arguments.pop("teacher"), others)
+    return construct(checkpoint, cls, arguments, objects, others)
+
+
+def load_recipe(kind: type, place: str | Path, trust: str | Sequence[str] | None, given: Mapping[str, Any]) -> Any:
+    """A recipe with the weights of a checkpoint, averages included: what `Recipe.load_from_checkpoint` does."""
+    checkpoint = open_checkpoint(place)
+    recipe = kind(**given) if checkpoint.config is None else build_recipe(checkpoint, kind, given, trust)
+    fill(recipe, recipe.missing())
+    for name in checkpoint.averages:
+        recipe.averages[name] = recipe.twin(name).float().requires_grad_(False).eval()
+    load_weights(recipe, checkpoint.weights(""), f"the weights of {checkpoint.path}")
+    return recipe
+
+
+def construct(
+    checkpoint: TrainingCheckpoint,
+    kind: type,
+    arguments: dict[str, Any],
+    objects: Mapping[str, Any],
+    others: Sequence[str] | None,
+) -> Any:
+    """An object of a class from plain arguments, which a parser makes what they stand for, and from objects as they are.
+
+    Imports known classes and `others` alone; anything where `others` is None.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_class_arguments(kind, "it", instantiate=False, skip=set(objects))
+    with guarded(others):
+        try:
+            made = parser.instantiate_classes(parser.parse_object({"it": arguments})).it
+        except Exception as error:
+            if path := denied_import(error):
+                raise refusal(checkpoint, path) from error
+            raise ValueError(f"the config in {checkpoint.path} cannot be built: {error}") from error
+    return kind(**made.as_dict() | dict(objects))
+
+
+def build_teacher(checkpoint: TrainingCheckpoint, config: Any, others: Sequence[str] | None) -> Teacher:
+    """The teacher of a config, with the weights that the training had (Raises: ValueError)."""
+
+    class Holder:
+        def __init__(self, teacher: Teacher) -> None:
+            self.teacher = teacher
+
+    teacher: Teacher = construct(checkpoint, Holder, {"teacher": config}, {}, others).teacher
+    expected = checkpoint.about.get("teacher_weights")
+    if expected is not None and weights_sample(teacher) != expected:
+        raise ValueError(
+            f"{checkpoint.path} was trained with other weights in its {type(teacher).__name__} than its description leads to: "
+            "pass the teacher itself (teacher=...)"
+        )
+    return teacher
+
+
+def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load strictly (Raises: ValueError that names what does not fit)."""
+    try:
+        module.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(f"{what} do not fit its config: {error}") from error
+
+
+def say_overrides(checkpoint: TrainingCheckpoint, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+    """Warn of every given argument that takes the place of another one in the config."""
+    for name, value in given.items():
+        recorded, mine = arguments.get(name), describe(value)
+        if recorded is None or unknown_parts(recorded) or is_same(recorded, mine):
+            continue
+        warnings.warn(f"{checkpoint.path}: the given {name} {words(mine)} takes the place of {words(recorded)}", stacklevel=4)
+
+
+def is_same(recorded: Any, given: Any) -> bool:
+    """Whether two descriptions are of the same thing, whatever path its class was imported by."""
+    if not isinstance(recorded, Mapping) or not isinstance(given, Mapping) or "class_path" not in recorded:
+        return bool(describe(recorded) == given)
+    short = str(recorded["class_path"]).rpartition(".")[2], str(given.get("class_path")).rpartition(".")[2]
+    return short[0] == short[1] and describe(recorded.get("init_args") or {}) == (given.get("init_args") or {})
+
+
+def words(description: Any) -> str:
+    """A description in one line: the class and its arguments, as far as a line holds them."""
+    if not isinstance(description, Mapping) or "class_path" not in description:
+        return repr(description)
+    arguments = description.get("init_args") or {}
+    inside = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, str | int | float))
+    return f"{description['class_path']}({inside})"
+
+
+def refuse_unknown(checkpoint: TrainingCheckpoint, arguments: dict[str, Any]) -> None:
+    """Refuse arguments that the checkpoint cannot say (Raises: ValueError, with what to pass instead)."""
+    for part, path in unknown_parts(arguments).items():
+        name = part.partition(".")[0]
+        why = "how it was constructed" if is_importable(path) else "where it is: it is defined in a script or a function"
+        raise ValueError(
+            f"{checkpoint.path} was trained with a {part} of class {path}, and cannot say {why}. Pass {name}=... "
+            f"(--{name} CLASS --{name}.ARGUMENT VALUE)"
+        )
+
+
+def check_options(checkpoint: TrainingCheckpoint, config: Any) -> None:
+    """Refuse classes and options that this version does not have (Raises: ValueError)."""
+    if isinstance(config, list | tuple):
+        for value in config:
+            check_options(checkpoint, value)
+    if not isinstance(config, Mapping):
+        return
+    path = config.get("class_path")
+    inside = (config.get("init_args") or {}) if path is not None else config
+    if isinstance(path, str) and "." in path and is_importable(path):
+        written = f"{checkpoint.path} was written by {checkpoint.version}, and this is {version('freeflow-lightning')}"
+        kind = find_object(path)
+        if kind is None:
+            raise ValueError(f"there is no class {path} in this version: {written}; install that version")
+        parameters = inspect.signature(kind).parameters
+        takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+        if not takes_any and (unknown := sorted(set(inside) - set(parameters))):
+            raise ValueError(f"{path} has no option {unknown[0]!r} in this version: {written}; install that version")
+    for value in inside.values():
+        check_options(checkpoint, value)
+
+
+def places_of(checkpoint: TrainingCheckpoint) -> list[Path]:
+    """Folders in which a checkpoint's relative paths are looked for, before the current one."""
+    beside = checkpoint.path.resolve().parent
+    run = [beside.parent] if beside.name == "checkpoints" else []
+    recorded = [Path(folder) for folder in checkpoint.about.get("folders", [])]
+    return [beside, *run, *recorded]
+
+
+def find_files(config: Any, places: Sequence[Path]) -> Any:
+    """A config whose relative paths lead to where the files are: the first of `places` that has one, or the current folder.
+
+    A value is taken for a path if it looks like one (a suffix or a slash) and something is there.
+    """
+    if isinstance(config, Mapping):
+        return {name: value if name == "class_path" else find_files(value, places) for name, value in config.items()}
+    if isinstance(config, list):
+        return [find_files(value, places) for value in config]
+    if not isinstance(config, str) or not ("/" in config or "." in config) or Path(config).is_absolute():
+        return config
+    found = next((place / config for place in places if (place / config).exists()), None)
+    return config if found is None else str(found)

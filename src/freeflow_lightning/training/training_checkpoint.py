@@ -1,0 +1,213 @@
+"""A training checkpoint as what it says of itself: read in parts, and built again from the config that it carries."""
+
+import struct
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from freeflow_lightning.training.checkpoint_files import (
+    META,
+    is_remote,
+    read_checkpoint_file,
+    read_meta,
+    read_parts,
+    sharded_keys,
+    unreadable,
+    written_at,
+)
+from freeflow_lightning.training.run_folder import versions
+
+ABOUT = "freeflow_lightning"
+"""The key of a checkpoint under which this package writes its version and where the training found its files."""
+
+HEADER = struct.Struct("<26x2H")
+"""Of a record in a zip file: the lengths of its name and of its extra field."""
+
+Config = dict[str, Any]
+
+
+class TrainingCheckpoint(NamedTuple):
+    """A checkpoint of which the weights are still on the disk.
+
+    Attributes:
+        path: of the file or folder.
+        content: everything but the weights and the state of the training.
+        names: of the weights.
+        read: the weights of the given names, each checked against its CRC32.
+    """
+
+    path: Path
+    content: dict[str, Any]
+    names: list[str]
+    read: Callable[[list[str]], dict[str, Tensor]]
+
+    @property
+    def config(self) -> Config | None:
+        """Class path and arguments of the recipe; None where nothing says them."""
+        config = self.content.get("hyper_parameters")
+        return config if isinstance(config, dict) and isinstance(config.get("class_path"), str) else None
+
+    @property
+    def version(self) -> str:
+        """The version of this package that wrote it, in words."""
+        return f"freeflow-lightning {self.about.get('version', '0.1.0')}"
+
+    @property
+    def about(self) -> Config:
+        """What this package says of the training beside its config: see `training_facts`."""
+        found: Config = self.content.get(ABOUT, {})
+        return found
+
+    @property
+    def averages(self) -> list[str]:
+        """The names of the averages, in the order of the config."""
+        return list(dict.fromkeys(name.split(".")[1] for name in self.names if name.startswith("averages.")))
+
+    def weights(self, prefix: str) -> dict[str, Tensor]:
+        """The weights below a prefix ("student."), by their names without it; nothing else is read."""
+        held = self.read([name for name in self.names if name.startswith(prefix)])
+        return {name.removeprefix(prefix): value for name, value in held.items()}
+
+
+def training_facts(folders: Sequence[str], teacher_weights: str | None) -> Config:
+    """What a checkpoint says beside its config: the package's version, the folders of relative paths, the teacher's weights."""
+    return {"version": version("freeflow-lightning"), "folders": list(folders), "teacher_weights": teacher_weights}
+
+
+# Reading
+
+
+def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
+    """The checkpoint of a file, a sharded run's folder, a run's folder or an address; nothing in it is executed.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: a damaged checkpoint, one that holds more than tensors and plain values, or no checkpoint.
+    """
+    path = find_checkpoint(place)
+    if not is_remote(place) and path.is_dir():
+        return _open_folder(path)
+    if is_remote(place) or not zipfile.is_zipfile(path):
+        content = read_checkpoint_file(place if is_remote(place) else path)
+        weights = _weights_of(content, path)
+        return TrainingCheckpoint(path, _settings(content), list(weights), lambda names: {k: weights[k] for k in names})
+    return _open_file(path)
+
+
+def find_checkpoint(place: str | Path) -> Path:
+    """The checkpoint itself, of a run's folder its last one.
+
+    Raises:
+        FileNotFoundError: a folder that is neither a run nor a checkpoint.
+    """
+    path = Path(place)
+    if is_remote(place) or not path.is_dir() or (path / META).is_file() or (path / ".metadata").is_file():
+        return path
+    runs = [path / f"version_{n}" for n in reversed(versions(path))] or [path]
+    for run in runs:
+        if written := sorted((run / "checkpoints").glob("*.ckpt"), key=_age):
+            return written[-1]
+    raise FileNotFoundError(
+        f"no checkpoint in {place}: expected a run that has written one (runs/NAME or runs/NAME/version_N), the folder of a "
+        "sharded checkpoint, or an exported student (with freeflow.json)"
+    )
+
+
+def _age(checkpoint: Path) -> tuple[bool, int]:
+    """Sorts a run's checkpoints so that its last one comes last."""
+    return checkpoint.stem.startswith("last"), written_at(checkpoint)
+
+
+def _settings(content: Mapping[str, Any]) -> dict[str, Any]:
+    training = ("state_dict", "optimizer_states", "lr_schedulers", "callbacks", "loops")
+    return {name: value for name, value in content.items() if name not in training}
+
+
+def _weights_of(content: Any, path: Path) -> dict[str, Any]:
+    if not isinstance(content, dict) or not isinstance(content.get("state_dict"), dict):
+        raise ValueError(f"{path} is not a Lightning checkpoint: it has no state_dict")
+    return content["state_dict"]
+
+
+def _open_file(path: Path) -> TrainingCheckpoint:
+    try:
+        records = _records(path)
+        with FakeTensorMode():  # shapes and places in the file, no data
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:
+        raise unreadable(path, error) from error
+    weights = _weights_of(content, path)
+
+    def read(names: list[str]) -> dict[str, Tensor]:
+        storages: dict[int, torch.UntypedStorage] = {}
+        try:
+            with zipfile.ZipFile(path) as archive:
+                return {name: _tensor(weights[name], archive, records, storages) for name in names}
+        except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
+            raise unreadable(path, error) from error
+
+    return TrainingCheckpoint(path, _settings(content), list(weights), read)
+
+
+def _records(path: Path) -> dict[int, zipfile.ZipInfo]:
+    """The records of a file of torch.save by the place where their bytes begin; those that hold no weights are checked."""
+    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
+        found = {}
+        for record in archive.infolist():
+            file.seek(record.header_offset)
+            found[record.header_offset + HEADER.size + sum(HEADER.unpack(file.read(HEADER.size)))] = record
+            if not record.filename.rpartition("/")[0].endswith("/data"):
+                archive.read(record)
+    return found
+
+
+def _tensor(
+    empty: Tensor, archive: zipfile.ZipFile, records: Mapping[int, zipfile.ZipInfo], storages: dict[int, torch.UntypedStorage]
+) -> Tensor:
+    """A tensor with its data, which zipfile compares with its CRC32 while it reads."""
+    held = empty.untyped_storage()
+    if not held.nbytes():
+        return torch.empty_strided(empty.shape, empty.stride(), dtype=empty.dtype)
+    place = held._checkpoint_offset  # documented in torch's notes on serialization
+    assert place is not None  # its storage is not empty
+    if place not in storages:
+        data = bytearray(archive.read(records[place]))
+        storages[place] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
+    flat = torch.empty(0, dtype=empty.dtype)
+    return flat.set_(storages[place], empty.storage_offset(), empty.shape, empty.stride())
+
+
+def _open_folder(path: Path) -> TrainingCheckpoint:
+    try:
+        content, names = read_meta(path), sorted(sharded_keys(path))
+    except Exception as error:
+        raise unreadable(path, error) from error
+
+    def read(names: list[str]) -> dict[str, Tensor]:
+        if not names:
+            return {}
+        try:
+            found: dict[str, Tensor] = read_parts(path, {f"state_dict.{name}" for name in names})["state_dict"]
+        except Exception as error:
+            raise unreadable(path, error) from error
+        return found
+
+    return TrainingCheckpoint(path, content, names, read)
+
+
+# Building
+
+
+# What may be imported
+
+
+# What the config says, and what it cannot
+
+
+# Where its files are
