@@ -47,6 +47,11 @@ from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from freeflow_lightning.students.search import PathSearch, RandomSearch, TargetDistance, ZeroOrderSearch
 from freeflow_lightning.students.search.oracle import FrechetOracle
+from freeflow_lightning.teachers import GaussianMixtureTeacher, VelocityTeacher
+from freeflow_lightning.teachers.conditions import Classes
+from freeflow_lightning.teachers.ddpm import Betas, CosineBetas
+from freeflow_lightning.teachers.edm import EDMVelocity
+from freeflow_lightning.teachers.gaussian_path import LinearPath, VarianceExplodingPath
 from tiny import data, fit, mlp, module
 
 NAN, INF = math.nan, math.inf
@@ -121,6 +126,18 @@ def labels(**setting):
 
 def scalars(**setting):
     return ScalarEmbedder(**{"hidden_size": 4} | setting)
+
+
+def edm(**setting):
+    return EDMVelocity(mlp(), **setting)
+
+
+def velocity(**setting):
+    return VelocityTeacher(**{"function": lambda x, t, c: -x, "sample_shape": (2,)} | setting)
+
+
+def mixture_of_two(**setting):
+    return GaussianMixtureTeacher(**{"means": [[0.0], [1.0]], "std": 0.1} | setting)
 
 
 REFUSED = [
@@ -228,6 +245,28 @@ REFUSED = [
     (PathSearch, "start", (*NO_FACTORS, 1.0)),
     (PathSearch, "forward", (*NO_AMOUNTS, 0.6)),
     (PathSearch, "backward", (*NO_FACTORS, 0.25)),
+    (Betas, "start", (*NO_FACTORS, 0.5)),
+    (Betas, "end", (*NO_FACTORS, 1.0, 1e-5)),
+    (Betas, "steps", (*NO_COUNTS, 1)),
+    (Betas, "power", NO_FACTORS),
+    (CosineBetas, "steps", (*NO_COUNTS, 1)),
+    (CosineBetas, "offset", NO_FACTORS),
+    (CosineBetas, "largest", (*NO_FACTORS, 1.0)),
+    (LinearPath, "scale", NO_FACTORS),
+    (VarianceExplodingPath, "sigma_min", (*NO_FACTORS, 100.0)),
+    (VarianceExplodingPath, "sigma_max", (*NO_FACTORS, 0.001)),
+    (edm, "num_classes", NO_SIZES),
+    (edm, "sigma_data", NO_FACTORS),
+    (edm, "sigma_min", (*NO_FACTORS, 100.0)),
+    (edm, "sigma_max", (*NO_FACTORS, 0.001)),
+    (edm, "data_scale", NO_FACTORS),
+    (velocity, "sample_shape", NO_SHAPES),
+    (velocity, "num_classes", NO_SIZES),
+    (Classes, "num_classes", NO_COUNTS),
+    (mixture_of_two, "means", ([[NAN], [1.0]], [[INF], [1.0]], [0.0, 1.0])),
+    (mixture_of_two, "std", (0.0, -1.0, NAN, INF, [0.1, NAN])),
+    (mixture_of_two, "weights", ([1.0, NAN], [1.0, 0.0], [1.0, -1.0], [1.0, INF], [1.0])),
+    (mixture_of_two, "labels", ([0, 2], [-1, 0], [0])),
     (oracle, "weight", NO_COUNTS),
     (oracle, "refresh", NO_COUNTS),
     (TargetDistance, "target", ([], [NAN, 1.0])),

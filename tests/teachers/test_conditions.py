@@ -134,5 +134,5 @@ def test_classes_and_no_condition():
     assert NoCondition().draw(3, generator()) is None
     with pytest.raises(ValueError, match="cannot be guided"):
         NoCondition().null(None)
-    with pytest.raises(ValueError, match="at least one class"):
+    with pytest.raises(ValueError, match="num_classes to be an integer of at least 1"):
         Classes(0)

@@ -63,7 +63,7 @@ def test_a_vae_that_is_not_there_says_how_to_get_it(folder, tmp_path):
 
 
 def test_settings_that_cannot_be_are_refused():
-    with pytest.raises(ValueError, match="at least one latent per call"):
+    with pytest.raises(ValueError, match="chunk to be an integer of at least 1"):
         LatentDecoder("vae", chunk=0)
     with pytest.raises(ValueError, match="no class 'Autoencoder'"):
         LatentDecoder("vae", class_name="Autoencoder").network()

@@ -27,8 +27,10 @@ def warn_beyond_end(trainer: Trainer, callback: Callback, steps: int) -> None:
     end = trainer.max_steps
     if 0 < end < steps and trainer.is_global_zero and not trainer.fast_dev_run:  # type: ignore[attr-defined]
         log.warning(
-            "%s takes %d steps and this run ends at step %d: shorten the schedule, or train longer (trainer.max_steps)",
+            "%s takes %d steps and this run ends at step %d: shorten the schedule, or train longer "
+            "(freeflow fit ... --trainer.max_steps %d)",
             type(callback).__name__,
             steps,
             end,
+            steps,
         )

@@ -13,6 +13,8 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor
 from torch.nn.functional import pad
 
+from freeflow_lightning.flow import check_counts
+
 SCHEMA = 1
 
 
@@ -59,8 +61,7 @@ class Classes(Conditions):
     """
 
     def __init__(self, num_classes: int) -> None:
-        if num_classes < 1:
-            raise ValueError(f"expected at least one class, got {num_classes}")
+        check_counts(1, num_classes=num_classes)
         self.num_classes = num_classes
 
     def draw(self, n: int, generator: Generator) -> Tensor:

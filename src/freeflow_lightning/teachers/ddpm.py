@@ -10,6 +10,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.teachers.gaussian_path import (
     Coefficients,
     GaussianPath,
@@ -58,6 +59,12 @@ class Betas(Schedule):
     steps: int = 1000
     power: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_numbers(0, 1, without_low=True, without_high=True, start=self.start)
+        check_numbers(self.start, 1, without_high=True, end=self.end)
+        check_numbers(0, without_low=True, power=self.power)
+        check_counts(2, steps=self.steps)
+
     def abars(self) -> Tensor:
         roots = torch.linspace(self.start ** (1 / self.power), self.end ** (1 / self.power), self.steps, dtype=torch.float64)
         return (1 - roots**self.power).cumprod(0)
@@ -76,6 +83,11 @@ class CosineBetas(Schedule):
     steps: int = 1000
     offset: float = 0.008
     largest: float = 0.999
+
+    def __post_init__(self) -> None:
+        check_counts(2, steps=self.steps)
+        check_numbers(0, without_low=True, offset=self.offset)
+        check_numbers(0, 1, without_low=True, without_high=True, largest=self.largest)
 
     def abars(self) -> Tensor:
         k = torch.arange(self.steps + 1, dtype=torch.float64) / self.steps

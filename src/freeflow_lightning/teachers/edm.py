@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import expand, guide, take
+from freeflow_lightning.flow import check_counts, check_numbers, expand, guide, take
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
 from freeflow_lightning.teachers.reading.weights import load_weights, read_metadata
@@ -49,11 +49,9 @@ class EDMVelocity(nn.Module):
         data_scale: float = 1.0,
     ) -> None:
         super().__init__()
-        if not 0 < sigma_min < sigma_max or not sigma_data > 0 or not data_scale > 0:
-            raise ValueError(
-                f"expected 0 < sigma_min < sigma_max and positive sigma_data and data_scale, "
-                f"got {sigma_min}, {sigma_max}, {sigma_data} and {data_scale}"
-            )
+        check_counts(0, num_classes=num_classes)
+        check_numbers(0, without_low=True, sigma_min=sigma_min, sigma_data=sigma_data, data_scale=data_scale)
+        check_numbers(sigma_min, without_low=True, sigma_max=sigma_max)
         self.net, self.num_classes, self.data_scale = net, num_classes, data_scale
         self.sigmas = {"sigma_data": sigma_data, "sigma_min": sigma_min, "sigma_max": sigma_max}
         self.spread = sigma_data * data_scale

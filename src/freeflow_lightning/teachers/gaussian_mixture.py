@@ -64,6 +64,8 @@ class GaussianMixtureTeacher(Teacher):
             raise ValueError(f"expected means of shape [K, *sample_shape], got {list(means.shape)}")
         std = torch.as_tensor(std, dtype=means.dtype).expand(k).clone()
         weights = torch.full((k,), 1 / k, dtype=means.dtype) if weights is None else torch.as_tensor(weights, dtype=means.dtype)
+        if not all(bool(torch.isfinite(part).all()) for part in (means, std, weights)):
+            raise ValueError("expected finite means, std and weights, got NaN or infinite numbers")
         if not bool((std > 0).all()) or weights.shape != (k,) or not bool((weights > 0).all()):
             raise ValueError(f"expected positive std and {k} positive weights, got {std.tolist()} and {weights.tolist()}")
         labels_ = torch.zeros(k, dtype=torch.long) if labels is None else torch.as_tensor(labels)

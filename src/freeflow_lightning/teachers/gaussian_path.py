@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import expand
+from freeflow_lightning.flow import check_counts, check_numbers, check_shapes, expand
 from freeflow_lightning.teachers.base import Teacher
 
 
@@ -160,6 +160,9 @@ class LinearPath(GaussianPath):
     reverse: bool = False
     scale: float = 1.0
 
+    def __post_init__(self) -> None:
+        check_numbers(0, without_low=True, scale=self.scale)
+
     def tau(self, t: Tensor) -> Tensor:
         return 1 - t if self.reverse else t
 
@@ -191,8 +194,8 @@ class VarianceExplodingPath(GaussianPath):
     """
 
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
-        if not 0 < sigma_min < sigma_max:
-            raise ValueError(f"expected 0 < sigma_min < sigma_max, got {sigma_min} and {sigma_max}")
+        check_numbers(0, without_low=True, sigma_min=sigma_min)
+        check_numbers(sigma_min, without_low=True, sigma_max=sigma_max)
         self.sigma_min, self.sigma_max = sigma_min, sigma_max
         self.t_min, self.t_max = sigma_min / (1 + sigma_min), sigma_max / (1 + sigma_max)
 
@@ -266,6 +269,8 @@ class PathTeacher(Teacher):
         num_classes: int = 0,
     ) -> None:
         super().__init__()
+        check_shapes(sample_shape=sample_shape)
+        check_counts(0, num_classes=num_classes)
         self.function = PathVelocity(network, path, prediction)
         self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
 

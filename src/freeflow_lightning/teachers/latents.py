@@ -6,6 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts
+
 SD_SCALE = 0.18215
 """Factor on the latents of Stable Diffusion's first VAE, the one of SiT, REPA and DiT."""
 
@@ -41,8 +43,7 @@ class LatentDecoder:
         cache_dir: str | None = None,
         offline: bool = False,
     ) -> None:
-        if chunk < 1:
-            raise ValueError(f"expected at least one latent per call of the VAE, got chunk={chunk}")
+        check_counts(1, chunk=chunk)
         self.vae, self.scale, self.shift, self.chunk, self.class_name = str(vae), scale, shift, chunk, class_name
         self.subfolder, self.revision, self.cache_dir, self.offline = subfolder, revision, cache_dir, offline
         self._network: nn.Module | None = None

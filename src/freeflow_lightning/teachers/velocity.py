@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts, check_shapes
 from freeflow_lightning.teachers.base import Teacher
 
 
@@ -25,6 +26,8 @@ class VelocityTeacher(Teacher):
         self, function: Callable[[Tensor, Tensor, Any], Tensor], sample_shape: tuple[int, ...], num_classes: int = 0
     ) -> None:
         super().__init__()
+        check_shapes(sample_shape=sample_shape)
+        check_counts(0, num_classes=num_classes)
         self.function = function
         self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
 
