@@ -22,7 +22,7 @@ from freeflow_lightning.last_step import LastStep
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
 from freeflow_lightning.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.own_runs import remember_config
-from freeflow_lightning.parallel import check_strategy, fill, shard, whole
+from freeflow_lightning.parallel import check_reader, check_strategy, fill, shard, whole
 from freeflow_lightning.record import describe, weights_sample
 from freeflow_lightning.resumed_averages import match_averages
 from freeflow_lightning.teachers import Teacher
@@ -166,6 +166,7 @@ class Recipe(Recorded, LightningModule, ABC):
         strategy = self.trainer.strategy
         read_plain_values(strategy)
         check_strategy(strategy, self.trainer.precision)
+        check_reader(strategy, self.trainer.ckpt_path)
         if isinstance(strategy, ModelParallelStrategy):
             shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
         else:
