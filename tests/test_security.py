@@ -13,12 +13,15 @@ import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
+from lightning.pytorch.strategies import ModelParallelStrategy
 
 import freeflow_lightning
-from freeflow_lightning import FlowMap, FreeFlowModule
+from freeflow_lightning import FlowMap, FreeFlowModule, PriorDataModule
+from freeflow_lightning.examples.digits.data import DigitsDataModule
 from freeflow_lightning.teachers.reading.trust import class_paths, is_known, trusted
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
 from freeflow_lightning.training.own_runs import is_remembered, remember_config
+from freeflow_lightning.training.strategies import FSDP2, check_reader
 from freeflow_lightning.training.training_checkpoint import open_checkpoint
 from tiny import data, fit, mixture, mlp, module, trainer
 
@@ -167,6 +170,19 @@ def test_no_part_of_a_folder_is_executed(part, tmp_path):
     for opens in (read_checkpoint_file, open_checkpoint, AtomicCheckpointIO().load_checkpoint):
         with pytest.raises(ValueError, match=r"would run code"):
             opens(folder)
+    assert not Path(CANARY).exists()
+
+
+def test_no_reader_of_lightnings_is_left(trap):
+    check_reader(FSDP2(), trap)
+    check_reader(ModelParallelStrategy(), None)
+    with pytest.raises(
+        ValueError, match=r"trap.ckpt: Lightning's ModelParallelStrategy unpickles .*use --trainer.strategy fsdp2"
+    ):
+        check_reader(ModelParallelStrategy(), trap)
+    for kind in (PriorDataModule, DigitsDataModule):
+        with pytest.raises(ValueError, match=rf"a checkpoint holds nothing of {kind.__name__}"):
+            kind.load_from_checkpoint(trap, weights_only=False)
     assert not Path(CANARY).exists()
 
 

@@ -164,7 +164,6 @@ def test_a_consistency_error_is_one_local_error_of_its_rule(method, order):
         (DiscreteEulerian(0.1), lambda *a: maps.discrete_eulerian(*a, alpha=0.1)),
         (Endpoint(4), lambda *a: maps.endpoint(*a, steps=4)),
     ],
-    ids=str,
 )
 def test_off_the_optimum_the_error_is_the_paper_s(form, formula):
     net, u = Small(), mixture_velocity

@@ -27,6 +27,7 @@ from freeflow_lightning.training.checkpoint_files import (
     written_whole,
 )
 from freeflow_lightning.training.strategies import check_strategy, fill, optimizer_states, shard
+from freeflow_lightning.training.unfinished_validation import PENDING
 from parallel_run import module, run, teacher
 from places import TESTS
 from tiny import drawn_together, same
@@ -177,7 +178,7 @@ def test_two_processes_under_every_strategy(tmp_path):
 
     held = read_sharded(Path("checkpoints/folder.ckpt"))
     plain = torch.load("checkpoints/ddp.ckpt", weights_only=True)
-    assert held.keys() == plain.keys()
+    assert held.keys() - {PENDING} == plain.keys() - {PENDING}  # the run of the folder does not validate
     for k, state in plain["optimizer_states"][0]["state"].items():
         assert torch.allclose(held["optimizer_states"][0]["state"][k]["exp_avg"], state["exp_avg"], atol=1e-6), k
     run("alone", resume="checkpoints/folder.ckpt", **more)  # and in one process, where other rows are drawn

@@ -26,7 +26,7 @@ from freeflow_lightning.training.own_runs import remember_config
 from freeflow_lightning.training.rebuild import load_recipe
 from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
-from freeflow_lightning.training.strategies import check_strategy, fill, shard, whole
+from freeflow_lightning.training.strategies import check_reader, check_strategy, fill, shard, whole
 from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
 
@@ -167,6 +167,7 @@ class Recipe(Recorded, LightningModule, ABC):
         strategy = self.trainer.strategy
         read_plain_values(strategy)
         check_strategy(strategy, self.trainer.precision)
+        check_reader(strategy, self.trainer.ckpt_path)
         if isinstance(strategy, ModelParallelStrategy):
             shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
         else:

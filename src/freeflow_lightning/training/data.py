@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
@@ -81,7 +81,16 @@ def validated_samples(trainer: Trainer) -> int:
     return int(min(indices.count, seen))
 
 
-class PriorDataModule(LightningDataModule):
+class SettingsOnly(LightningDataModule):
+    """A data module of which a checkpoint keeps nothing."""
+
+    @classmethod
+    def load_from_checkpoint(cls, *_: Any, **__: Any) -> NoReturn:
+        """Refuse: Lightning's would unpickle what an address leads to, for nothing (Raises: ValueError)."""
+        raise ValueError(f"a checkpoint holds nothing of {cls.__name__}: construct it with its arguments")
+
+
+class PriorDataModule(SettingsOnly):
     """Counters instead of data: nothing is opened, nothing is downloaded.
 
     Args:

@@ -168,6 +168,15 @@ def check_strategy(strategy: Strategy, precision: str) -> None:
         raise ValueError(f"expected --trainer.precision among {', '.join(PRECISIONS)}, got {precision}: {why}; use bf16-mixed")
 
 
+def check_reader(strategy: Strategy, checkpoint: str | Path | None) -> None:
+    """Refuse to load by a strategy that reads files itself and may run code from them (Raises: ValueError)."""
+    if checkpoint and isinstance(strategy, ModelParallelStrategy) and not isinstance(strategy, FSDP2):
+        raise ValueError(
+            f"{checkpoint}: Lightning's {type(strategy).__name__} unpickles the folders that it reads, which can run code; use "
+            "--trainer.strategy fsdp2, which reads them as tensors and plain values"
+        )
+
+
 def refusal(name: str) -> str:
     """Why a strategy of this name is not supported, and which one is."""
     why = {

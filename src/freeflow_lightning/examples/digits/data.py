@@ -1,9 +1,10 @@
 """The digits of scikit-learn: data for the embedded teacher, and the reference of the demo's report."""
 
 import torch
-from lightning.pytorch import LightningDataModule
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+
+from freeflow_lightning.data import SettingsOnly
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
@@ -20,7 +21,7 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(pictures, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(labels)
 
 
-class DigitsDataModule(LightningDataModule):
+class DigitsDataModule(SettingsOnly):
     """Endless-looking epochs of random digits, drawn with replacement.
 
     Args:
