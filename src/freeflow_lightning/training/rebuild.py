@@ -158,9 +158,9 @@ def refuse_unknown(checkpoint: TrainingCheckpoint, arguments: dict[str, Any]) ->
     for part, path in unknown_parts(arguments).items():
         name = part.partition(".")[0]
         why = "how it was constructed" if is_importable(path) else "where it is: it is defined in a script or a function"
+        option = f" (--{name} CLASS --{name}.ARGUMENT VALUE)" if name in ("teacher", "network") else ""
         raise ValueError(
-            f"{checkpoint.path} was trained with a {part} of class {path}, and cannot say {why}. Pass {name}=... "
-            f"(--{name} CLASS --{name}.ARGUMENT VALUE)"
+            f"{checkpoint.path} was trained with a {part} of class {path}, and cannot say {why}. Pass {name}=...{option}"
         )
 
 

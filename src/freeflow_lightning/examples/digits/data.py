@@ -4,7 +4,7 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
-from freeflow_lightning.data import SettingsOnly
+from freeflow_lightning.training.data import SettingsOnly
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
