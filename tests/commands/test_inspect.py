@@ -189,3 +189,69 @@ def test_a_network_without_a_time_module_is_told_in_a_sentence(inspect, mine):
     told = "Costs: not known: expected one time-embedding module in Net, found 0: name it with time_module=..., "
     assert f"{told}for example one of ['layer']" in " ".join(out.split())
     assert "Subtypes" not in out
+
+
+SCORE = """
+import torch
+from freeflow_lightning.nets import MLP
+from freeflow_lightning.teachers import DDPMTeacher, Teacher
+
+class Noise(DDPMTeacher):
+    "An untrained network: what it makes of noise is 157 times too large."
+    def __init__(self, t_max: float = 1.0):
+        torch.manual_seed(0)
+        super().__init__(MLP((6,), 8, 1), (6,), t_max=t_max)
+
+class Negated(Teacher):
+    sample_shape = (6,)
+    def __init__(self):
+        super().__init__()
+        self.net = MLP((6,), 8, 1)
+    def velocity(self, x, t, condition):
+        return -self.net(x, 1000 * t)
+    def backbone(self):
+        return self.net
+"""
+
+
+def unwrapped(out):
+    """The text of a table whose cells may be wrapped."""
+    return re.sub(r"[│\s]+", " ", out)
+
+
+def test_the_factor_on_the_students_step_and_the_spread_are_named(inspect, tmp_path, monkeypatch):
+    (tmp_path / "scores.py").write_text(SCORE)
+    monkeypatch.syspath_prepend(tmp_path)
+    quick = ("--no_samples", "--batch_size", 4)
+    code, out, err = inspect("--teacher", "scores.Noise", *quick, "--precision", "32")
+    assert code == 0, err
+    assert row(out, "student's step")[1] == "student_lr / 157.4: at the prior u is the raw output times 157.4"
+    assert row(out, "spread at t = 1")[1] == "look"
+    assert "t_max 0.97 of the teacher brings that to 32" in unwrapped(out)
+    code, out, err = inspect("--teacher", "scores.Noise", "--teacher.t_max", "0.97", *quick)
+    assert code == 0, err
+    assert "student_lr / 32.33" in unwrapped(out)
+    assert "bfloat16 rounds the raw output by 0.2 %, which is 6% of u at the prior" in unwrapped(out)
+    code, out, err = inspect("embedded:digits", *quick)
+    assert row(out, "student's step")[1] == "student_lr as it is: the network predicts a velocity"
+    assert row(out, "spread at t = 1")[1] == "ok"
+
+
+def test_a_backbone_in_another_convention_is_found(inspect, tmp_path, monkeypatch):
+    (tmp_path / "scores.py").write_text(SCORE)
+    monkeypatch.syspath_prepend(tmp_path)
+    code, out, err = inspect("--teacher", "scores.Negated", "--no_samples")
+    assert code == 1
+    assert row(out, "backbone")[1] == "BROKEN"
+    assert "velocity() is -backbone(x, 1000 t): the sign is the other and the time is 1000 t and not t" in err
+    assert len(err.splitlines()) == 2
+
+
+def test_a_table_without_a_null_row_is_inspected_unguided(inspect):
+    state = public_sit.state_dict() | {"y_embedder.embedding_table.weight": torch.randn(10, public_sit.WIDTH)}
+    torch.save({"ema": state, "args": {"num_classes": 10}}, "weights.pt")
+    arguments = ("--teacher", "SiTTeacher", "--teacher.checkpoint", "weights.pt", "--teacher.num_heads", 2)
+    code, out, err = inspect(*arguments, "--teacher.convention", "sit", "--no_samples")
+    assert code == 0, err
+    assert row(out, "classes")[1] == "10, no null class: it cannot be guided"
+    assert row(out, "null condition")[2] == "not needed without guidance"

@@ -73,7 +73,7 @@ def run(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_report_is_made_for_every_kind_of_teacher(kind, run, monkeypatch):
-    monkeypatch.setattr(reporting, "open_student", lambda path: student(kind))
+    monkeypatch.setattr(reporting, "open_student", lambda path, **others: student(kind))
     reporting.report(str(run), num_samples=12, device="cpu")
     text = (run / "report.md").read_text()
     assert "| student, 1 step | 1 | 1 |" in text
@@ -84,15 +84,15 @@ def test_a_report_is_made_for_every_kind_of_teacher(kind, run, monkeypatch):
 def test_large_pictures_are_seen_by_a_network_and_not_number_by_number(run, monkeypatch):
     large = student("a decoder that changes the shape")
     large.teacher.decode = lambda x: torch.zeros(len(x), 3, 64, 64)
-    monkeypatch.setattr(reporting, "open_student", lambda path: large)
+    monkeypatch.setattr(reporting, "open_student", lambda path, **others: large)
     with pytest.raises(FileNotFoundError, match=r"no Inception weights at gone\.pth"):
         reporting.report(str(run), num_samples=12, weights="gone.pth", device="cpu")
 
 
 @pytest.mark.parametrize("kind", ["prompts", "states of one number"])
 def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, monkeypatch):
-    monkeypatch.setattr(diagnosing, "open_student", lambda path, average: student(kind))
-    monkeypatch.setattr(diagnosing, "open_auxiliary", lambda path, student: None)
+    monkeypatch.setattr(diagnosing, "open_student", lambda path, *others, **more: student(kind))
+    monkeypatch.setattr(diagnosing, "open_auxiliary", lambda *others, **more: None)
     monkeypatch.setattr(diagnosing, "SOLVER_SAMPLES", 8)
     diagnosing.diagnose("a.ckpt", guidance=1.0, num_samples=16, features="flat", fine_steps=4, auxiliary_steps=0, device="cpu")
     assert Path("diagnosis/diagnosis.html").is_file()

@@ -147,9 +147,55 @@ class Odd(nn.Module):
             self.add_module(name, ScalarEmbedder(8))
 
 
+def linear():
+    return nn.Sequential(nn.Linear(8, 8), nn.SiLU(), nn.Linear(8, 8))
+
+
+class Sinusoid(nn.Module):
+    """No weights."""
+
+
+def ddpm():
+    """temb is a container that nobody calls: its layers are called one by one."""
+    net = nn.Module()
+    net.dense = nn.ModuleList([nn.Linear(8, 8), nn.Linear(8, 8)])
+    return net
+
+
+NETWORKS = {  # name: (what the network is made of, the module that embeds the time)
+    "ADM": ({"time_embed": linear(), "out": linear()}, "time_embed"),
+    "lucidrains": ({"time_mlp": nn.Sequential(Sinusoid(), *linear())}, "time_mlp"),
+    "a layer for the time in each block": (
+        {"time_mlp": linear(), "downs": nn.ModuleList([nn.ModuleDict({"time_mlp": nn.Linear(8, 4)}) for _ in range(2)])},
+        "time_mlp",
+    ),
+    "by hand": ({"t_mlp": linear()}, "t_mlp"),
+    "short": ({"t_emb": linear()}, "t_emb"),
+    "DDPM": ({"temb": ddpm(), "temb_proj": nn.Linear(8, 8)}, "temb.dense.1"),
+    "temb": ({"temb": linear()}, "temb"),
+    "EDM": ({"map_noise": Sinusoid(), "map_layer0": nn.Linear(8, 8), "map_layer1": nn.Linear(8, 8)}, "map_layer1"),
+    "EDM2": ({"unet": nn.ModuleDict({"emb_noise": nn.Linear(8, 8), "emb_label": nn.Linear(8, 8)})}, "unet.emb_noise"),
+    "a projection alone": ({"time_proj": nn.Linear(8, 8)}, "time_proj"),
+    "UNet of diffusers": ({"time_proj": Sinusoid(), "time_embedding": linear()}, "time_embedding"),
+    "Wan": ({"time_embedder": linear(), "time_proj": nn.Linear(8, 48)}, "time_embedder"),
+    "an embedding and its projection": ({"time_emb": linear(), "time_proj": nn.Linear(8, 8)}, "time_emb"),
+    "DiffWave": ({"diffusion_embedding": linear()}, "diffusion_embedding"),
+}
+
+
+@pytest.mark.parametrize("kind", NETWORKS)
+def test_the_time_embedding_of_usual_networks_is_found(kind):
+    parts, expected = NETWORKS[kind]
+    net = Odd()
+    for name, part in parts.items():
+        net.add_module(name, part)
+    assert list(time_embeddings(net)) == [expected]
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
+        (("time_mlp", "noise_embed"), "found 2: name it with time_module=.*'time_mlp', 'noise_embed'"),
         (("clock", "body"), "found 0: name it with time_module=.*'clock', .*'body'"),
         (("t_embedder", "time_embedding"), "found 2: name it with time_module=.*'t_embedder', 'time_embedding'"),
     ],

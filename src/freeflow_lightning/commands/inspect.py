@@ -26,7 +26,7 @@ from freeflow_lightning.profiling.step_memory import (
     without_data,
 )
 from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.freeflow import FreeFlowModule, bfloat16_error, step_size
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.open_student import pick_device
@@ -65,6 +65,9 @@ class Subject(NamedTuple):
     batch_size: int = 64
     precision: str = "bf16-mixed"
     averages: int = 1
+    has_network: bool = False
+    """Whether the config gives the student a network of its own."""
+    student_lr: float | None = None
 
 
 def inspect(
@@ -126,7 +129,7 @@ def inspect(
         return
     stand_in = without_data(subject.teacher)
     subject.teacher.to(where).eval().requires_grad_(False)
-    _introduce(console, subject, subject.teacher)
+    _introduce(console, subject, subject.teacher, precision)
     _check(console, subject, subject.teacher, where, seed)
     _show_costs(console, subject, stand_in, batch_size, precision, averages)
     if not no_samples:
@@ -153,10 +156,17 @@ def _subject(
     found = SiTTeacher(checkpoint) if checkpoint else teacher
     assert found is not None  # one of four was given
     name = f"{checkpoint}: {type(found).__name__}" if checkpoint else type(found).__name__
-    if found.draw_condition(1, torch.Generator().manual_seed(0)) is not None:
+    if can_be_guided(found):
         return Subject(name, found, partial(FreeFlowModule, lora=lora))
     unguided = partial(FreeFlowModule, guidance_range=(1.0, 1.0), evaluation_guidance=1.0, lora=lora)
     return Subject(name, found, unguided, guided=False)
+
+
+def can_be_guided(teacher: Teacher) -> bool:
+    """Whether it has conditions, and is no network whose table of classes lacks the null class."""
+    if isinstance(teacher, SiTTeacher) and not teacher.function.net.null_class:
+        return False
+    return teacher.draw_condition(1, torch.Generator().manual_seed(0)) is not None
 
 
 def _from_config(path: str, overrides: list[str]) -> Subject:
@@ -185,30 +195,64 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
         batch_size=fit.data.init_args.batch_size,
         precision=PRECISIONS_OF[str(precision or 32)],
         averages=sum(map(len, decays)),
+        has_network=model["init_args"].get("network") is not None,
+        student_lr=model["init_args"].get("student_lr"),
     )
 
 
 # What is shown
 
 
-def _introduce(console: Console, subject: Subject, teacher: Teacher) -> None:
+def _introduce(console: Console, subject: Subject, teacher: Teacher, precision: str | None) -> None:
+    """What the teacher is, and by what the student's learning rate is divided."""
     table = _table("", " ")
     table.show_header = False
     table.add_row("sample_shape", " x ".join(map(str, teacher.sample_shape)))
-    table.add_row("classes", f"{teacher.num_classes}, null class {teacher.num_classes}" if teacher.num_classes else "none")
+    table.add_row("classes", _classes(teacher))
     table.add_row("parameters", f"{sum(p.numel() for p in teacher.parameters()):,}")
     for note in teacher.notes if isinstance(teacher, SiTTeacher) else ():
         table.add_row("", note)
     if isinstance(teacher, SiTTeacher):
         table.add_row("convention", teacher.function.convention)
+    for line in _steps(subject, teacher, precision):
+        table.add_row("student's step", line)
     console.print(subject.name, style="bold", markup=False, soft_wrap=True)
     console.print(table)
+
+
+def _classes(teacher: Teacher) -> str:
+    if not teacher.num_classes:
+        return "none"
+    if isinstance(teacher, SiTTeacher) and not teacher.function.net.null_class:
+        return f"{teacher.num_classes}, no null class: it cannot be guided"
+    return f"{teacher.num_classes}, null class {teacher.num_classes}"
+
+
+@torch.no_grad()
+def _steps(subject: Subject, teacher: Teacher, precision: str | None) -> list[str]:
+    """The student's learning rate, and what bfloat16 would do to it."""
+    if subject.has_network:
+        return ["student_lr as it is: a network of its own predicts u"]
+    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
+    scale = float(teacher.output_scale(torch.ones(1, device=device)))
+    if scale == 1:
+        return ["student_lr as it is: the network predicts a velocity"]
+    problem = bfloat16_error(scale, precision or subject.precision)
+    return [step_size(subject.student_lr, scale), *([problem] if problem else [])]
 
 
 def _check(console: Console, subject: Subject, teacher: Teacher, device: torch.device, seed: int) -> None:
     """The findings as a table; the first problem as an error."""
     table = _table("check", " ", "seen")
-    findings = list(examine(teacher, guided=subject.guided, device=device, seed=seed))
+    findings = list(
+        examine(
+            teacher,
+            guided=subject.guided,
+            device=device,
+            seed=seed,
+            starts_student=not subject.has_network,
+        )
+    )
     for finding in findings:
         table.add_row(finding.check, "[red]BROKEN" if finding.problem else "[green]ok", finding.evidence)
     if findings[-1].problem:
@@ -223,6 +267,8 @@ def _check(console: Console, subject: Subject, teacher: Teacher, device: torch.d
         label = turned if turned == "as it is" else f"{turned} turned"
         more = "" if reading.imbalance is None else f", imbalance {reading.imbalance:.2f}"
         table.add_row("", "", f"  {label:<20} {reading.correlation:+.2f}, {reading.spread:.2f}{more}")
+    seen = convention.size_problem or f"std(u) / std(z) = {convention.size:.2f} at t = 1"
+    table.add_row("spread at t = 1", "[yellow]look" if convention.size_problem else "[green]ok", seen)
     console.print(table)
     convention.raise_if_wrong()
 

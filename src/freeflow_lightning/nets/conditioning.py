@@ -11,10 +11,20 @@ from freeflow_lightning.flow import apply, flow_map
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
 from freeflow_lightning.nets.recorded import Recorded
 
-_LEAF = re.compile(
-    r"(^|\.)(timestep_embedder|time_embedder|time_embedding|time_step_proj|t_embedder|time_token|time_in|t_embedding"
-    r"|timestep_proj|to_timestep_embed)$"
+_NAMES = tuple(
+    re.compile(rf"(^|\.)({names})$")
+    for names in (
+        # diffusers, DiT, SiT, Flux
+        r"timestep_embedder|time_embedder|time_embedding|time_step_proj|t_embedder|time_token|time_in|t_embedding"
+        r"|timestep_proj|to_timestep_embed",
+        # ADM, lucidrains, DDPM, EDM, EDM2, k-diffusion and what is written by hand
+        r"(time|t|timestep|step|diffusion|noise|sigma)_(mlp|embed|emb|embedder|embedding|encoder|encoding)"
+        r"|time_net|temb|embed_(time|t)|emb_(time|noise)|map_layer\d+",
+        # a projection of an embedding: where nothing else has the name of one
+        r"(time|t|timestep)_(proj|projection|dense|linear|fc|layer|layers)",
+    )
 )
+"""Usual names of the module whose output is the time embedding; a later line counts where an earlier one finds nothing."""
 _OTHERS = re.compile(r"context_embedder|refiner|guidance_embedder|audio")  # embed a time for something else
 
 
@@ -45,8 +55,7 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
         if name not in modules:
             raise ValueError(f"time_module={name!r} is not a module of {type(backbone).__name__}; it has {_sample(modules)}")
         return {name: modules[name]}
-    named = [path for path in modules if _LEAF.search(path) and not _OTHERS.search(path)]
-    found = [path for path in named if not any(other.startswith(f"{path}.") for other in named)]
+    found = next(filter(None, (_named(modules, names) for names in _NAMES)), [])
     if len({re.sub(r"\d+", "", path) for path in found}) != 1:
         seen = found or _sample(modules)
         raise ValueError(
@@ -54,6 +63,30 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
             f"name it with time_module=..., for example one of {seen}"
         )
     return {path: modules[path] for path in found}
+
+
+def _named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str]:
+    """The paths with one of the names: of those inside each other the innermost, of layers in a row the last.
+
+    A block's own layer for the time, below a module of the same name at the top, is fed by that one and is left out. So is
+    a module without weights: a sinusoid.
+    """
+    named = [path for path in modules if names.search(path) and not _OTHERS.search(path)]
+    weighty = [path for path in named if any(p.ndim > 1 for p in modules[path].parameters())]
+    leaves = [path for path in weighty if not any(other.startswith(f"{path}.") for other in weighty)]
+    if names is not _NAMES[0]:
+        top = min((path.count(".") for path in leaves), default=0)
+        leaves = [path for path in leaves if path.count(".") == top]
+    rows = {re.sub(r"(?<=map_layer)\d+$", "", path): path for path in leaves}
+    return [_called(path, modules) for path in rows.values()]
+
+
+def _called(path: str, modules: Mapping[str, nn.Module]) -> str:
+    """The path, or where it is a mere container of layers, as DDPM's `temb` is, that of its last layer with weights."""
+    if type(modules[path]).forward is not nn.Module.forward:
+        return path
+    layers = [name for name in modules if name.startswith(f"{path}.") and not list(modules[name].children())]
+    return [name for name in layers if any(p.ndim > 1 for p in modules[name].parameters())][-1]
 
 
 def _sample(modules: dict[str, nn.Module]) -> list[str]:

@@ -152,7 +152,7 @@ def sit_teacher(size: SizeName, image_size: int) -> Teacher:
         raise ValueError(
             f"expected an image size that is a multiple of 16 (latents of an eighth, patches of 2), got {image_size}"
         )
-    net = SiT(image_size // 8, **SIZES[size.removesuffix("/2")])
+    net = SiT(image_size // 8, **SIZES[size.removesuffix("/2")])  # type: ignore[arg-type]  # not its other arguments
     return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
 
 

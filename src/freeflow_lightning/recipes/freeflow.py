@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_warn
+from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning import objectives
@@ -283,7 +283,8 @@ class FreeFlowModule(Recipe):
     def setup(self, stage: str) -> None:
         """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
         self.teacher.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
-        for finding in examine(self.teacher, guided=self.guided, device=self.device):
+        starts = self._from_teacher and not self.meta_init  # without data there is nothing to compare
+        for finding in examine(self.teacher, guided=self.guided, device=self.device, starts_student=starts):
             finding.raise_if_broken()
         probe = Generator().manual_seed(0)
         condition = self.transfer_batch_to_device(self.teacher.draw_condition(2, probe), self.device, 0)
@@ -307,6 +308,10 @@ class FreeFlowModule(Recipe):
     def on_fit_start(self) -> None:
         """Measure the teacher's sign and direction of time, now that it is where it will run."""
         super().on_fit_start()
+        if self.student_scale != 1:
+            rank_zero_info(f"the student's learning rate is {step_size(self.student_lr, self.student_scale)}")
+            if error := bfloat16_error(self.student_scale, str(self.trainer.precision)):
+                rank_zero_warn(error)
         if not self.check_teacher:
             return
         with self.teacher.whole(), self.trainer.precision_plugin.forward_context():  # sharded networks: all ask the same
@@ -314,6 +319,8 @@ class FreeFlowModule(Recipe):
         evidence.raise_if_wrong()
         if evidence.verdict == "unclear":
             rank_zero_warn(evidence.summary())
+        if evidence.size_problem:
+            rank_zero_warn(evidence.size_problem)
 
     # The algorithm
 
@@ -500,6 +507,31 @@ class FreeFlowModule(Recipe):
         size = len(p.z) + len(c.z)
         figures |= self._speed.figures(size * self.trainer.world_size, sum(self.evaluations_per_sample().values()))
         self.log_dict(figures, batch_size=size)
+
+
+def step_size(rate: float | None, scale: float) -> str:
+    """The student's learning rate in words: why and by what it is divided.
+
+    >>> step_size(3e-4, 150.0)
+    'student_lr / 150 = 2e-06: at the prior u is the raw output times 150'
+    """
+    result = "" if rate is None else f" = {rate / scale:.4g}"
+    return f"student_lr / {scale:.4g}{result}: at the prior u is the raw output times {scale:.4g}"
+
+
+def bfloat16_error(scale: float, precision: str) -> str | None:
+    """What bfloat16 does to a student whose raw output is worth `scale` in u; None where it does little.
+
+    >>> bfloat16_error(1.0, "bf16-mixed") is None, bfloat16_error(150.0, "32-true") is None
+    (True, True)
+    """
+    error = scale / 2**9
+    if "bf16" not in precision or error < 0.02:
+        return None
+    return (
+        f"bfloat16 rounds the raw output by 0.2 %, which is {error:.0%} of u at the prior: train with precision 32-true, or "
+        "give the teacher a lower t_max"
+    )
 
 
 def _selected(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:

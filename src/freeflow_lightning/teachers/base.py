@@ -74,6 +74,15 @@ class Teacher(Recorded, nn.Module, ABC):
         """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a latent space."""
         return x
 
+    def check_decoder(self) -> str:
+        """Say how samples become pictures, without loading anything large; asked before training.
+
+        Raises:
+            ValueError: a decoder that does not take these samples.
+            FileNotFoundError: one that is not here.
+        """
+        return "none: samples are shown as they are" if type(self).decode is Teacher.decode else "its own"
+
     def backbone(self) -> nn.Module:
         """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA adapts in place."""
         raise ValueError(

@@ -22,11 +22,13 @@ class Reading(NamedTuple):
         spread: standard deviation of z + u(z, 1) over that of z, likewise; 0 for an exact teacher.
         imbalance: distance from E[u . (x - n - u)] = 0, a property of every true velocity on its own samples, as a share of
             E|x - n|^2; measured only where several readings look right at the prior, else None.
+        size: standard deviation of u(z, 1) over that of z, likewise; 1 for an exact teacher.
     """
 
     correlation: float
     spread: float
     imbalance: float | None = None
+    size: float = 1.0
 
     @property
     def right(self) -> bool:
@@ -54,11 +56,13 @@ class ConventionCheck(NamedTuple):
         verdict: what is wrong, if anything; "unclear" for a field that is no trained teacher's in any reading.
         readings: by what was turned round: "as it is", "sign", "time", "sign and time".
         name: the teacher's class.
+        output_scale: what an error of the network's raw output is multiplied by at the prior.
     """
 
     verdict: Verdict
     readings: dict[str, Reading]
     name: str
+    output_scale: float = 1.0
 
     @property
     def correlation(self) -> float:
@@ -69,6 +73,25 @@ class ConventionCheck(NamedTuple):
     def spread(self) -> float:
         """Standard deviation of z + u(z, 1) over that of z; must be below 1."""
         return self.readings["as it is"].spread
+
+    @property
+    def size(self) -> float:
+        """Standard deviation of u(z, 1) over that of z; 1 for an exact teacher."""
+        return self.readings["as it is"].size
+
+    @property
+    def size_problem(self) -> str | None:
+        """What is wrong with the size of u(z, 1), where training starts, and the cure; None where nothing is."""
+        low, high = SIZES
+        if low <= self.size <= high:
+            return None
+        seen = f"the spread of u(z, 1) is {self.size:.3g} times that of the noise z, and 1 for an exact teacher"
+        if self.output_scale > AMPLIFIES:
+            return (
+                f"{seen}: at the prior the error of its network is multiplied by {self.output_scale:.4g}. Ask it at lower "
+                "times: t_max 0.97 of the teacher brings that to 32"
+            )
+        return f"{seen}: look at the weights, the scale of the latents, and whether it was trained up to pure noise (t_max)"
 
     def summary(self) -> str:
         """The verdict with its figures, a line per reading.
@@ -108,6 +131,10 @@ class ConventionCheck(NamedTuple):
             )
 
 
+SIZES = (0.75, 1.3)
+"""Sizes of u(z, 1) over z that a trained teacher has; it was 0.97 to 1.03 of those that were tried."""
+AMPLIFIES = 4.0
+"""Worth of the raw output in u from which on its error is what makes u(z, 1) too large."""
 TURNED = {"as it is": (1, False), "sign": (-1, False), "time": (1, True), "sign and time": (-1, True)}
 """Reading: (factor on the velocity, whether it is asked at 1 - t)."""
 
@@ -148,14 +175,18 @@ def check_convention(
         for turned in candidates:
             value = _imbalance(_turn(teacher, *TURNED[turned]), z, noise, condition)
             readings[turned] = readings[turned]._replace(imbalance=value)
-    return ConventionCheck(_verdict(readings), readings, type(teacher).__name__)
+    scale = float(teacher.output_scale(torch.ones(1, device=z.device)))
+    found = ConventionCheck(_verdict(readings), readings, type(teacher).__name__, scale)
+    if found.size_problem and scale > AMPLIFIES:  # u(z, 1) is mostly the network's error, which tells no sign
+        return found if found.verdict == "right" else found._replace(verdict="unclear")
+    return found
 
 
 def _at_the_prior(z: Tensor, u: Tensor) -> Reading:
     """Correlation and spread about the mean over samples, which takes E[x | c] out whatever its size."""
     z, u = z - z.mean(0), u - u.mean(0)
     correlation = (z * u).sum() / (z.norm() * u.norm()).clamp(min=1e-12)
-    return Reading(float(correlation), float((z + u).norm() / z.norm()))
+    return Reading(float(correlation), float((z + u).norm() / z.norm()), size=float(u.norm() / z.norm()))
 
 
 def _turn(velocity: Velocity, sign: int, flip: bool) -> Velocity:

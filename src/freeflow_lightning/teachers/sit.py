@@ -87,7 +87,7 @@ class SiTTeacher(Teacher):
         cache_dir: where hub files are kept.
         offline: take hub files from the cache alone.
         vae: what decodes latents to pictures: a folder or hub repository of a diffusers VAE, such as
-            stabilityai/sd-vae-ft-ema (scale 0.18215), or a LatentDecoder; None shows the samples as they are.
+            stabilityai/sd-vae-ft-ema, or a LatentDecoder; None shows the samples as they are.
         cfg_channels: guide only so many of the first channels, 3 as the samplers of SiT and DiT do; None guides all.
         num_heads: attention heads of a width that was never published.
         input_size: side of the latents, for a file without position embedding.
@@ -162,6 +162,11 @@ class SiTTeacher(Teacher):
     def decode(self, x: Tensor) -> Tensor:
         """Pictures of latents by the VAE, or the samples themselves without one."""
         return x if self.vae is None else self.vae(x)
+
+    def check_decoder(self) -> str:
+        if self.vae is None:
+            return "none: samples are shown as they are"
+        return self.vae.check(self.sample_shape)
 
     def network(self) -> nn.Module:
         twin = trainable_copy(self.function)

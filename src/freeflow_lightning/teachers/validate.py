@@ -1,6 +1,6 @@
 """Whether a teacher keeps what Teacher promises, asked on four samples: what it breaks is named, with the way out."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -40,7 +40,13 @@ class Probe(NamedTuple):
 
 
 def examine(
-    teacher: Teacher, *, guided: bool, name: str | None = None, device: torch.device | str = "cpu", seed: int = 0
+    teacher: Teacher,
+    *,
+    guided: bool,
+    name: str | None = None,
+    device: torch.device | str = "cpu",
+    seed: int = 0,
+    starts_student: bool = True,
 ) -> Iterator[Finding]:
     """Findings in the order in which to mend them; the first problem ends it, since it may cause what would follow.
 
@@ -52,13 +58,19 @@ def examine(
         name: what to call it; its class if not given.
         device: where the teacher is.
         seed: of states and conditions.
+        starts_student: whether student and auxiliary start from its backbone, which then must be its velocity.
 
     >>> from freeflow_lightning.teachers import VelocityTeacher
     >>> [finding.check for finding in examine(VelocityTeacher(lambda x, t, c: -x, (2,)), guided=False)][:3]
     ['shape', 'inputs', 'finite']
     """
     name = name or type(teacher).__name__
-    for check in (_shape, _inputs, _finite, _deterministic, _rows, _gradient, *([_null] if guided else [])):
+    checks = [_shape, _inputs, _finite, _deterministic, _rows, _gradient]
+    if starts_student:
+        checks.append(_backbone)
+    if guided:
+        checks.append(_null)
+    for check in [*checks, _decoder]:
         finding = check(teacher, _probe(teacher, device, seed), name)
         yield finding
         if finding.problem:
@@ -165,6 +177,112 @@ def _gradient(teacher: Teacher, probe: Probe, name: str) -> Finding:
     if attached:
         return Finding("gradient", "none under no_grad; it uses a trainable network that is not an attribute of the teacher")
     return Finding("gradient", "none: the teacher is frozen")
+
+
+Asked = Callable[[Tensor, Tensor], Tensor]
+
+
+@torch.no_grad()
+def _backbone(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    """The student starts from this network: it must be the velocity itself, sign and time included."""
+    try:
+        network = teacher.backbone()
+    except ValueError:  # it has none, or makes the student's in `network`
+        if type(teacher).network is Teacher.network:
+            return Finding("backbone", "none: the student needs a network of its own")
+        network = teacher.network().to(probe.x.device)
+    x, t, condition = probe
+    u = teacher(x, t, condition)
+
+    def asked(x: Tensor, t: Tensor) -> Tensor:
+        return network(x, t, condition)
+
+    try:
+        found = asked(x, t)
+    except Exception as error:
+        problem = (
+            f"{name}.backbone() fails where velocity does not ({type(error).__name__}: {error}): it must be the network "
+            "(x, t, condition) -> u that velocity calls"
+        )
+        return Finding("backbone", "it fails", problem, error)
+    if not isinstance(found, Tensor) or found.shape != u.shape:
+        kind = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
+        problem = (
+            f"{name}.backbone() returns {kind}, and velocity shape {list(u.shape)}: wrap the network so that it returns u "
+            "itself, since the student starts from it"
+        )
+        return Finding("backbone", kind, problem)
+    gap = _gap(u, found)
+    if gap <= SAME:
+        return Finding("backbone", "it is the velocity")
+    problem = (
+        f"{name}.backbone() is not the velocity that velocity() returns, which the student should start from: they differ "
+        f"by {gap:.0%} on four states; {_cause(asked, u, x, t)}. Put the conversion into a module, and let velocity and "
+        "backbone() both use it"
+    )
+    return Finding("backbone", f"it differs from the velocity by {gap:.0%}", problem)
+
+
+SAME = 0.02
+"""Relative difference up to which two evaluations are the same function: bfloat16 makes them differ by less."""
+TIMES: dict[str, Callable[[Tensor], Tensor]] = {
+    "t": lambda t: t,
+    "1 - t": lambda t: 1 - t,
+    "1000 t": lambda t: 1000 * t,
+    "1000 (1 - t)": lambda t: 1000 * (1 - t),
+    "999 t": lambda t: 999 * t,
+    "999 (1 - t)": lambda t: 999 * (1 - t),
+    "t / 1000": lambda t: t / 1000,
+}
+"""The times that networks of other conventions take, by how one writes them."""
+
+
+def _cause(backbone: Asked, u: Tensor, x: Tensor, t: Tensor) -> str:
+    """Why a backbone is not the velocity u: its sign, its time, a factor, or another prediction."""
+    outputs = {}
+    for label, time in TIMES.items():
+        try:
+            outputs[label] = backbone(x, time(t)).float()
+        except Exception:  # a time that it cannot take is not its time
+            continue
+    u = u.float()
+    gaps = {(sign, label): _gap(u, sign * output) for label, output in outputs.items() for sign in (1, -1)}
+    sign, label = min(gaps, key=lambda key: gaps[key])
+    if gaps[sign, label] <= SAME:
+        parts = [f"velocity() is {'-' if sign < 0 else ''}backbone(x, {label})"]
+        parts += ["the sign is the other"] if sign < 0 else []
+        parts += [f"the time is {label} and not t"] if label != "t" else []
+        return ": ".join([parts[0], " and ".join(parts[1:])])
+    for label, output in outputs.items():
+        factor = float((u * output).sum() / output.square().sum().clamp(min=1e-12))
+        if _gap(u, factor * output) <= SAME:
+            return f"velocity() is {factor:.4g} times backbone(x, {label}): a factor is missing"
+    for label, output in outputs.items():
+        if _is_mixed(u, output, x):
+            return f"velocity() is made of x and backbone(x, {label}): it predicts something else (noise, data, a score)"
+    return "neither its sign nor a factor on its output or time explains that"
+
+
+def _is_mixed(u: Tensor, output: Tensor, x: Tensor) -> bool:
+    """Whether each row of u is a combination of its rows of output and x (of at least 4 numbers)."""
+    if x[0].numel() < 4:
+        return False
+    rows = torch.stack([output.flatten(1), x.float().flatten(1)], dim=-1).double().cpu()
+    wanted = u.flatten(1)[..., None].double().cpu()
+    fit = rows @ torch.linalg.lstsq(rows, wanted, driver="gelsd").solution
+    return _gap(wanted, fit) <= SAME
+
+
+@torch.no_grad()
+def _decoder(teacher: Teacher, probe: Probe, name: str) -> Finding:
+    """Asked of the decoder's settings alone: no weights are loaded for it."""
+    try:
+        evidence = teacher.check_decoder()
+    except FileNotFoundError:
+        return Finding("decoder", "not here: pictures will need it")
+    except ValueError as error:
+        return Finding("decoder", "it does not fit", str(error), error)
+    return Finding("decoder", evidence)
 
 
 @torch.no_grad()

@@ -107,7 +107,9 @@ def _is_name_or_none(value: Any) -> bool:
 
 
 def _is_scale(value: Any) -> bool:
-    """One number, or one per channel."""
+    """One number, one per channel, or what the VAE's config says."""
+    if value is None:
+        return True
     return _is_number(value) or (isinstance(value, list) and bool(value) and all(map(_is_number, value)))
 
 

@@ -90,7 +90,9 @@ def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]
 
 def _describe(decoder: Any) -> tuple[dict[str, Any] | None, list[str]]:
     if isinstance(decoder, LatentDecoder):
-        return {"kind": "vae"} | {name: _plain(getattr(decoder, name)) for name in DECODER}, []
+        given = {"scale": decoder.given_scale, "shift": decoder.given_shift}  # None: the VAE's config says it
+        others = {name: getattr(decoder, name) for name in DECODER if name not in given}
+        return {"kind": "vae"} | {name: _plain((given | others)[name]) for name in DECODER}, []
     if isinstance(decoder, Divided):
         return {"kind": "divided", "scale": decoder.scale}, []
     if isinstance(decoder, PipelineDecoder):

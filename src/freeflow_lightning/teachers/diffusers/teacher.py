@@ -102,6 +102,7 @@ class DiffusersTeacher(Teacher):
             velocity (Qwen-Image, Lumina2: the conditional velocity's norm).
         revision: of the repository.
         variant: of the weight files, for example fp16.
+        t_max: highest t at which an epsilon, v or x0 network is asked, see DDPMTeacher.
 
     Raises:
         FileNotFoundError: no such model.
@@ -119,6 +120,7 @@ class DiffusersTeacher(Teacher):
         guidance: Literal["linear", "pipeline"] = "linear",
         revision: str | None = None,
         variant: str | None = None,
+        t_max: float = 1.0,
     ) -> None:
         super().__init__()
         pipeline = read_pipeline(model, subfolder, revision)
@@ -130,7 +132,9 @@ class DiffusersTeacher(Teacher):
         scheduler = load_scheduler_config(pipeline) if row.needs_scheduler else {}
         raw = DiffusersNetwork(net, row, self.latent_size, scheduler)
         self.function: DiffusersVelocity | PathVelocity
-        self.function = DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw)
+        if row.prediction == "flow" and t_max != 1:
+            raise ValueError(f"{pipeline.class_name} predicts a velocity, which needs no t_max: leave it out")
+        self.function = DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw, t_max)
         self.conditions = fitting(conditions, row, pipeline.class_name) if conditions else own_conditions(row, net)
         self.num_classes = self.conditions.num_classes
         self.embedded = raw.embedded
@@ -237,12 +241,13 @@ def fitting(conditions: Conditions, family: Family, class_name: str) -> Conditio
     return conditions
 
 
-def ddpm_velocity(net: DiffusersNetwork) -> PathVelocity:
+def ddpm_velocity(net: DiffusersNetwork, t_max: float = 1.0) -> PathVelocity:
     """An epsilon, v or x0 network with its scheduler's betas as u(x, t, condition)."""
     from diffusers import DDPMScheduler  # noqa: PLC0415 (slow to import)
 
     table = DDPMScheduler.from_config(net.scheduler)
-    return PathVelocity(net, DiscretePath(table.alphas_cumprod), DDPM_PREDICTIONS[table.config["prediction_type"]])
+    path = DiscretePath(table.alphas_cumprod, t_max=t_max)
+    return PathVelocity(net, path, DDPM_PREDICTIONS[table.config["prediction_type"]])
 
 
 def keep_labels(net: Any) -> Any:
