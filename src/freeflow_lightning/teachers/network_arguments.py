@@ -24,7 +24,7 @@ def _path_velocity(module: PathVelocity) -> dict[str, Any]:
         raise ValueError(
             f"the student's prediction is a function of your own, which a folder cannot hold: name one of {sorted(PREDICTIONS)}"
         )
-    return {"net": module.net, "path": module.path, "prediction": names[0]}
+    return {"net": module.net, "path": module.path, "prediction": names[0], "t_max": module.t_max}
 
 
 ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {

@@ -36,42 +36,6 @@ Builder = Callable[[Unknown], nn.Module]
 """Makes a network of the user's own; refuses where the user has not allowed it."""
 
 
-<<<<<<< HEAD:src/freeflow_lightning/students/export/networks.py
-=======
-def _path_velocity(module: PathVelocity) -> dict[str, Any]:
-    names = [name for name, function in PREDICTIONS.items() if function is module.prediction]
-    if not names:
-        raise ValueError(
-            f"the student's prediction is a function of your own, which a folder cannot hold: name one of {sorted(PREDICTIONS)}"
-        )
-    return {"net": module.net, "path": module.path, "prediction": names[0], "t_max": module.t_max}
-
-
-ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    ScalarConditioned: lambda m: {
-        "backbone": m.backbone,
-        "scalars": list(m.scalars),
-        "time_module": m.time_module,
-        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
-    },
-    SiT: lambda m: m.architecture,
-    MLP: lambda m: m.architecture,
-    SiTVelocity: lambda m: {"net": m.net, "convention": m.convention},
-    FromPrior: lambda m: {"net": m.net, "prior_time": m.prior_time, "sign": m.sign},
-    EDMVelocity: lambda m: {"net": m.net, "num_classes": m.num_classes, "data_scale": m.data_scale, **m.sigmas},
-    PathVelocity: _path_velocity,
-    FirstChannels: lambda m: {"net": m.net},
-    LinearPath: dataclasses.asdict,
-    TrigonometricPath: dataclasses.asdict,
-    VarianceExplodingPath: lambda p: {"sigma_min": p.sigma_min, "sigma_max": p.sigma_max},
-    DiscretePath: lambda p: {"abars": p.abars, "whole_steps": p.whole_steps, "t_max": p.t_max},
-    DiffusersVelocity: lambda m: {"net": m.net},
-    DiffusersNetwork: lambda m: {"net": m.net, "family": m.family, "size": list(m.size), "scheduler": dict(m.scheduler)},
-}
-"""What each class of this package was constructed with."""
-
-
->>>>>>> main:src/freeflow_lightning/export/networks.py
 def describe(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | None = None) -> Any:
     """Plain values (JSON) for a network, its paths and numbers.
 
