@@ -121,6 +121,25 @@ def test_an_auxiliary_network_at_its_optimum_has_nothing_to_gain_and_one_that_la
     assert float((late.teacher - late.now).abs().min()) > 0  # u = -x is another velocity
 
 
+class Halves(nn.Module):
+    """G(x, r) = k(r) x with one offset below r = 1/2 and another above."""
+
+    def __init__(self):
+        super().__init__()
+        self.exact, self.offsets = Linear(np.exp(-1.0)).requires_grad_(False), nn.Parameter(torch.ones(2))
+
+    def forward(self, x, r, condition=None, *, gamma):
+        return self.exact(x, r, gamma=gamma) + self.offsets[(r > 0.5).long()][:, None]
+
+
+def test_the_auxiliary_network_goes_on_in_the_units_of_its_raw_output():
+    """Where that is worth a million in u, its loss counts for nothing."""
+    scale = lambda r: torch.where(r > 0.5, 1e6, 1.0)
+    lag = auxiliary_lag(student(), trained(Halves())._replace(output_scale=scale), Draw(0), 1.0, steps=60, samples=500)
+    assert float((lag.later / lag.now)[:4].max()) < 0.7
+    torch.testing.assert_close(lag.later[4:], lag.now[4:], rtol=0.05, atol=0)
+
+
 def test_the_copy_is_trained_and_not_the_network_itself():
     network = Linear(1.0, offset=1.0)
     auxiliary_lag(student(), trained(network), Draw(0), 1.0, steps=3, samples=16, batch_size=8)

@@ -17,6 +17,7 @@ from freeflow_lightning.flow import (
     training_generator,
 )
 from freeflow_lightning.objectives import auxiliary as auxiliary_residual
+from freeflow_lightning.objectives import equalise
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows
 from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
@@ -209,6 +210,8 @@ def auxiliary_lag(
         f = student(noise, c, gamma)
         output = twin(interpolate(f, epsilon, r), r, c, gamma=gamma)
         residual = auxiliary_residual(twin, f, epsilon, r, output=output)
+        if auxiliary.output_scale is not None:
+            residual = equalise(residual, auxiliary.output_scale(r) ** 2)
         optimizer.zero_grad()
         residual.surrogate().mean().backward()
         optimizer.step()

@@ -148,7 +148,7 @@ class FreeFlowModule(Recipe):
         check_numbers(0, without_low=True, student_lr=student_lr, auxiliary_lr=auxiliary_lr, eps=eps)
         check_numbers(0, without_low=True, scalar_scale=scalar_scale)
         self.frozen = Frozen(teacher)
-        self._from_teacher = network is None  # and so in the teacher's own parameterisation
+        self.starts_from_teacher = network is None  # and so in the teacher's own parameterisation
         self.lora, self.time_module, self.scalar_scale = lora, time_module, scalar_scale
         self.meta_init, self.compile_backend, self._is_compiled = meta_init, compile, False
         names = ("student", "auxiliary") if correction_fraction > 0 else ("student",)
@@ -264,7 +264,7 @@ class FreeFlowModule(Recipe):
         rate is divided by it. Its loss is divided too, which makes Eqs. 9 and 11 products with the raw output: gradients,
         and with them Adam's eps and clipping, are then in the same units for every teacher.
         """
-        if not self._from_teacher:
+        if not self.starts_from_teacher:
             return 1.0
         scale = float(self.teacher.output_scale(torch.ones(1, device=self.device)))
         if not 0 < scale < math.inf:
@@ -283,7 +283,7 @@ class FreeFlowModule(Recipe):
     def setup(self, stage: str) -> None:
         """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
         self.teacher.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
-        starts = self._from_teacher and not self.meta_init  # without data there is nothing to compare
+        starts = self.starts_from_teacher and not self.meta_init  # without data there is nothing to compare
         for finding in examine(self.teacher, guided=self.guided, device=self.device, starts_student=starts):
             finding.raise_if_broken()
         probe = Generator().manual_seed(0)
@@ -444,7 +444,7 @@ class FreeFlowModule(Recipe):
         self, delta_n: Residual | None, auxiliary: Residual | None, r: Tensor
     ) -> tuple[Residual | None, Residual | None]:
         """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw output (App. A.2)."""
-        if not (delta_n and auxiliary) or not self._from_teacher:
+        if not (delta_n and auxiliary) or not self.starts_from_teacher:
             return delta_n, auxiliary
         difference, raw = self.teacher.difference_scale(r), self.teacher.output_scale(r)
         return objectives.equalise(delta_n, difference), objectives.equalise(auxiliary, raw**2)

@@ -1,6 +1,7 @@
 """Whose samples a command draws: a student opened from a path, or its teacher."""
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -95,13 +96,17 @@ def is_exported(place: str | Path) -> bool:
 
 
 class TrainedAuxiliary(NamedTuple):
-    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the interval of Eq. 11, its rate."""
+    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the interval of Eq. 11, its rate.
+
+    `output_scale` is what its raw output is worth in u at r, None for a network that predicts u itself.
+    """
 
     network: nn.Module
     r: TimeDistribution
     guidance_range: tuple[float, float]
     guidance_interval: tuple[float, float]
     lr: float
+    output_scale: Callable[[Tensor], Tensor] | None = None
 
 
 def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> TrainedAuxiliary | None:
@@ -112,8 +117,14 @@ def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> 
     if found is None:
         return None
     module, network = found
-    frozen = network.to(student.device)
-    return TrainedAuxiliary(frozen, module.r, module.guidance_range, module.guidance_interval, module.auxiliary_lr)
+    return TrainedAuxiliary(
+        network.to(student.device),
+        module.r,
+        module.guidance_range,
+        module.guidance_interval,
+        module.auxiliary_lr,
+        student.teacher.output_scale if module.starts_from_teacher else None,
+    )
 
 
 def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
