@@ -1,5 +1,7 @@
 """The command: what it answers when something is wrong, and what it draws."""
 
+import errno
+import importlib
 import subprocess
 import sys
 from pathlib import Path
@@ -384,3 +386,32 @@ def test_the_package_has_its_names_and_no_others():
     }
     with pytest.raises(AttributeError, match="no attribute 'FreeFlow'"):
         freeflow_lightning.FreeFlow  # noqa: B018
+
+
+@pytest.mark.parametrize("verb", list(cli.VERBS))
+def test_ctrl_c_is_one_line_in_every_verb(freeflow, monkeypatch, verb):
+    def interrupted():
+        raise KeyboardInterrupt
+
+    def as_lightning_ends():
+        try:
+            interrupted()
+        except KeyboardInterrupt:
+            sys.exit(1)
+
+    for main in (interrupted, as_lightning_ends):
+        monkeypatch.setattr(importlib.import_module(cli.VERBS[verb][0]), "main", main)
+        assert freeflow(verb) == (130, "", f"freeflow {verb}: interrupted\n")
+
+
+def test_a_full_disk_anywhere_is_two_lines(freeflow, monkeypatch):
+    def write():
+        raise OSError(errno.ENOSPC, "No space left on device", "metrics.csv")
+
+    monkeypatch.setattr(importlib.import_module(cli.VERBS["fit"][0]), "main", write)
+    code, _, err = freeflow("fit")
+    assert code == 1
+    assert err.splitlines() == [
+        "freeflow fit: [Errno 28] No space left on device: 'metrics.csv'",
+        "(FREEFLOW_TRACEBACK=1 shows where)",
+    ]

@@ -79,6 +79,18 @@ def test_a_resumed_table_keeps_what_was_before_the_checkpoint(tmp_path):
     assert read_metrics(tmp_path / "run/version_0/metrics.csv") == [*rows(0, 1, 2, 3), {"step": 4, "new": 1.0}]
 
 
+def test_what_a_validation_has_logged_is_not_kept_where_it_is_repeated(tmp_path):
+    earlier = MetricsCSV(tmp_path, "run", 0)
+    for figures, step in (({"fid/student": 3.0}, 1), ({"gradient/student": 1.0}, 3), ({"fid/student": 2.0}, 3)):
+        earlier.log_metrics(figures, step)
+        earlier.save()
+    for repeats, kept in ((False, [1, 3, 3, 4]), (True, [1, 3, 4])):
+        write(MetricsCSV(tmp_path, "run", 0, keep_below=4, repeats_validation=repeats), 4)
+        table = read_metrics(tmp_path / "run/version_0/metrics.csv")
+        assert [row["step"] for row in table] == kept
+    assert [row.get("fid/student") for row in table] == [3.0, None, None]
+
+
 def test_a_new_run_of_the_same_folder_starts_an_empty_table(tmp_path):
     write(MetricsCSV(tmp_path, "run", 0), 0, 1)
     write(MetricsCSV(tmp_path, "run", 0), 7)

@@ -19,6 +19,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 (short names)
 from freeflow_lightning.commands.changed_settings import changes, settings_at
+from freeflow_lightning.commands.closing import closing_line
 from freeflow_lightning.commands.parser import BriefErrors
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
@@ -33,6 +34,7 @@ from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
 from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
 from freeflow_lightning.training.strategies import refusal
+from freeflow_lightning.training.unfinished_validation import is_validation_pending
 
 
 class Parser(BriefErrors, LightningArgumentParser):
@@ -125,6 +127,11 @@ class FreeFlowCLI(LightningCLI):
         for line in changes(before, after):
             rank_zero_info(f"changed: {line}")
 
+    def after_fit(self) -> None:
+        """Say in one line what the run has left."""
+        if self.trainer.is_global_zero and self.trainer.log_dir:
+            print(closing_line(self.trainer, Path(self.trainer.log_dir)))
+
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         self.model.hparams.update(self._plain_model_config())
@@ -161,7 +168,8 @@ class FreeFlowCLI(LightningCLI):
     def _loggers(self, given: Any) -> list[Logger]:
         """The run's own metrics.csv, and the loggers that are named; TensorBoard's if none are."""
         kept = 0 if self.resumed is None else self.start_step
-        table = MetricsCSV(self.root, self.run_name, self.resumed, kept)
+        repeats_validation = self.resumed is not None and is_validation_pending(Path(self._get(self.config, "ckpt_path")))
+        table = MetricsCSV(self.root, self.run_name, self.resumed, kept, repeats_validation)
         if given in (None, True):
             return [table, Events(table)]
         return [table, *(given if isinstance(given, list) else [given] if given else [])]
@@ -238,13 +246,15 @@ NOISE = (
     ".*does not have many workers.*",
 )
 
+CHATTER = ("Tip:", "Detected KeyboardInterrupt")
+
 
 def quiet() -> None:
     """Drop the messages of libraries that tell the user of this package nothing."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: "Tip:" not in record.getMessage())
+        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in CHATTER))
 
 
 SETTINGS: dict[str, Any] = {

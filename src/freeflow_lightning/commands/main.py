@@ -2,9 +2,11 @@
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable
 from importlib.metadata import version
+from typing import NoReturn
 
 from freeflow_lightning.commands.parser import brief, is_foreseen
 
@@ -60,15 +62,27 @@ def main() -> None:
         print(f"freeflow: unknown verb {verb!r}: expected one of {', '.join(VERBS)} (freeflow --help)", file=sys.stderr)
         sys.exit(2)
     sys.path.insert(0, os.getcwd())  # a teacher defined in a file of the current folder is found
-    run: Callable[[], None] = importlib.import_module(VERBS[verb][0]).main
     try:
+        run: Callable[[], None] = importlib.import_module(VERBS[verb][0]).main
         run()
+    except KeyboardInterrupt:
+        stop_interrupted(verb)
+    except SystemExit as stop:
+        if not isinstance(stop.__context__, KeyboardInterrupt):
+            raise
+        stop_interrupted(verb)  # Lightning's exit after Ctrl-C
     except Exception as error:
         if not is_foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
             raise
         cause = brief(str(error)) or type(error).__name__
         print(f"freeflow {verb}: {cause}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def stop_interrupted(verb: str) -> NoReturn:
+    """Say that Ctrl-C ended a verb, and exit with the code that shells expect."""
+    print(f"freeflow {verb}: interrupted", file=sys.stderr)
+    sys.exit(128 + signal.SIGINT)
 
 
 if __name__ == "__main__":

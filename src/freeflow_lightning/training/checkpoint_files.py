@@ -1,6 +1,8 @@
 """Checkpoints that are whole or not there, as one file or as the folder of a sharded run, each read by every strategy."""
 
+import errno
 import io
+import os
 import pickle
 import re
 import shutil
@@ -25,7 +27,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from torch.futures import Future
 from torch.optim import Optimizer
 
-from freeflow_lightning.training.atomic_write import sweep, write_file
+from freeflow_lightning.training.atomic_write import is_full_disk, sweep, write_file
 
 META = "meta.pt"
 """What Lightning calls the part of a sharded checkpoint that is no tensor."""
@@ -59,9 +61,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
                 if target.is_dir():  # a sharded run's, now resumed by another strategy
                     shutil.rmtree(target)
         except OSError as error:
-            reason = error.strerror or str(error)
-            message = f"{target} could not be written: {reason}; {advice(target)}"
-            raise CheckpointWriteError(error.errno, message) from error
+            raise CheckpointWriteError(error.errno, f"{target}: {error.strerror or error}; {advice(target)}") from error
 
     def load_checkpoint(
         self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
@@ -81,22 +81,35 @@ def read_plain_values(strategy: Strategy) -> None:
 
 
 def advice(target: Path) -> str:
-    """What to do where a checkpoint could not be written: the newest one beside it is whole."""
-    written = [path for path in target.parent.glob("*.ckpt") if not path.name.startswith(".")]
-    newest = max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
-    if newest is None:
-        return "no checkpoint has been written before it: make room and start again"
-    return f"the last good checkpoint is {newest}: make room and go on with --ckpt_path {newest}"
+    """What to do where a checkpoint could not be written: the last good one is still there."""
+    written = sorted(target.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    good = next((path for path in written if not defect(path)), None)
+    if good is None:
+        return "no checkpoint was written before it: make room and start again"
+    return f"the last good checkpoint is {good}: make room and go on with --ckpt_path {good}"
 
 
 @contextmanager
 def written_whole(folder: Path, barrier: Callable[[], None], *, first: bool) -> Iterator[Path]:
-    """A temporary folder that all processes write to, renamed to `folder` when all are done."""
+    """A temporary folder that all processes write to, renamed to `folder` when all are done.
+
+    Raises:
+        CheckpointWriteError: the disk is full.
+    """
     temporary, old = (folder.with_name(f".{folder.name}.{part}") for part in ("tmp", "old"))
     if first:
         shutil.rmtree(temporary, ignore_errors=True)
     barrier()
-    yield temporary
+    try:
+        yield temporary
+    except (Exception, CheckpointException) as error:  # the latter is none, and is raised on every process
+        if first:
+            shutil.rmtree(temporary, ignore_errors=True)
+        if not is_full_disk(error):
+            raise
+        free = shutil.disk_usage(folder.parent).free / 2**20
+        message = f"{folder}: {os.strerror(errno.ENOSPC)}: {free:.1f} MiB are free; {advice(folder)}"
+        raise CheckpointWriteError(errno.ENOSPC, message) from error
     barrier()
     if first:
         shutil.rmtree(old, ignore_errors=True)

@@ -15,6 +15,7 @@ from freeflow_lightning.training.atomic_write import is_full_disk
 from freeflow_lightning.training.data import IndexRange
 from freeflow_lightning.training.finite import NonFiniteError
 from freeflow_lightning.training.signals import SignalConnector, Stopped
+from freeflow_lightning.training.unfinished_validation import LOOPS_AS_SAVED, PENDING
 
 log = logging.getLogger(__name__)
 
@@ -38,19 +39,23 @@ class LastStep(Checkpoint):
     """
 
     def __init__(self) -> None:
+        self.path = ""
+        """The file that was loaded, and once the run has ended that of its last step; empty where there is none."""
         self._signals: SignalConnector | None = None
         self._agreed_signal = 0
         self._start_step: int | None = None
         self._progress: Progress | None = None
-        self._loaded_path = ""
-        self._unvalidated: list[str] = []
+        self._unvalidated: list[str] = []  # checkpoints that were written before their step's validation
+        self._has_candidates = False  # for the best checkpoint, from a validation that has ended
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._signals = SignalConnector(trainer)
         trainer._signal_connector = self._signals
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        self._loaded_path = str(trainer.ckpt_path or "")
+        self.path = str(trainer.ckpt_path or "")
+        if LOOPS_AS_SAVED in checkpoint:
+            self._progress = Progress(checkpoint["global_step"], checkpoint["epoch"], checkpoint[LOOPS_AS_SAVED])
 
     # Between two steps
 
@@ -60,6 +65,9 @@ class LastStep(Checkpoint):
     def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
         self._stop_if_agreed()
         self._connector.training_has_begun = True
+        epochs: Any = trainer.fit_loop.epoch_progress
+        for count in (epochs.total, epochs.current):  # Lightning does not count the epoch after an end that it resumes at
+            count.ready = count.started = count.processed + 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
@@ -82,9 +90,20 @@ class LastStep(Checkpoint):
             self._stop_if_agreed()
 
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Write the checkpoints of this step again: now they know the validation, and the best candidates that it gave."""
+        self._has_candidates = True
+        is_end_of_epoch = trainer.should_stop or trainer.fit_loop.epoch_loop._is_training_done
+        if not is_end_of_epoch:
+            self._write_again(trainer)
+
+    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._write_again(trainer)  # the best checkpoint is written here where the epoch ends with a validation
+
+    def _write_again(self, trainer: Trainer) -> None:
+        """Let the checkpoints of this step know that it is validated, and the best candidates that this gave."""
+        self._has_candidates = False
         for path in self._unvalidated:
-            trainer.save_checkpoint(path, weights_only=False)
+            self._write(trainer, path)
+            trainer.strategy.barrier("LastStep")
         self._unvalidated = []
 
     @property
@@ -105,9 +124,9 @@ class LastStep(Checkpoint):
             return []
         keepers = [keeper for keeper in model_checkpoints(trainer) if holds_step(keeper, trainer.global_step)]
         paths = [keeper._last_checkpoint_saved for keeper in keepers]
-        homes = [str(keeper.dirpath) for keeper in model_checkpoints(trainer)]
-        if self._start_step == trainer.global_step and os.path.dirname(self._loaded_path) in homes:
-            paths.append(self._loaded_path)
+        homes = [os.path.abspath(str(keeper.dirpath)) for keeper in model_checkpoints(trainer)]
+        if self._start_step == trainer.global_step and os.path.dirname(os.path.abspath(self.path)) in homes:
+            paths.append(self.path)
         return paths
 
     # When the run ends
@@ -115,7 +134,7 @@ class LastStep(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._has_trained(trainer):
             keepers = model_checkpoints(trainer)
-            self._write_last(trainer, weights_only=all(keeper.save_weights_only for keeper in keepers))
+            self.path = self._write_last(trainer, weights_only=all(keeper.save_weights_only for keeper in keepers))
             trainer.strategy.barrier("LastStep")
 
     def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
@@ -124,11 +143,11 @@ class LastStep(Checkpoint):
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, KeyboardInterrupt):
             launcher.procs.clear()  # Lightning kills this process within seconds of another one's end
-        path = ""
         if self._has_trained(trainer) and is_whole(trainer, exception):
-            path = self._try_to_write_last(trainer, exception)
+            self._try_to_write_last(trainer, exception)
         if isinstance(exception, Stopped) and trainer.is_global_zero:
-            self._tell(trainer, exception, path)
+            advice = f"go on with --ckpt_path {self.path}" if self.path else "no step of it is saved"
+            log.warning("%s: stopped after step %d; %s", exception.signal_name, trainer.global_step, advice)
 
     def _has_trained(self, trainer: Trainer) -> bool:
         """Whether there is a step to save, and a place for it."""
@@ -136,16 +155,16 @@ class LastStep(Checkpoint):
         is_writing = bool(model_checkpoints(trainer)) and not is_trial
         return is_writing and self._start_step is not None and trainer.global_step > self._start_step
 
-    def _try_to_write_last(self, trainer: Trainer, exception: BaseException) -> str:
-        """The file that holds the last step; empty if it cannot be written: the error that ended the run is what counts."""
+    def _try_to_write_last(self, trainer: Trainer, exception: BaseException) -> None:
+        """Write the last step; where that fails, the error that ended the run is still what counts."""
+        is_agreed = isinstance(exception, Stopped)
         try:
-            path = self._write_last(trainer, is_alone=not isinstance(exception, Stopped))
+            self.path = self._write_last(trainer, is_alone=not is_agreed)
         except Exception as error:
             log.warning("the last step, %d, could not be saved: %s", trainer.global_step, error)
-            return ""
-        if not isinstance(exception, Stopped):
-            log.warning("the last step, %d, is saved in %s", trainer.global_step, path)
-        return path
+        else:
+            if not is_agreed:
+                log.warning("the last step, %d, is saved in %s", trainer.global_step, self.path)
 
     def _write_last(self, trainer: Trainer, *, weights_only: bool = False, is_alone: bool = False) -> str:
         """The file that holds the last step, written if there is none."""
@@ -155,23 +174,25 @@ class LastStep(Checkpoint):
             is_there = trainer.strategy.broadcast(is_there)
         for keeper in model_checkpoints(trainer):
             saved = keeper._last_checkpoint_saved
-            if holds_step(keeper, trainer.global_step, weights_only) and (not is_there or is_same_file(saved, path)):
+            is_last = not is_there or is_same_file(saved, path)
+            if is_last and holds_step(keeper, trainer.global_step, weights_only):
                 return saved
         if trainer.is_global_zero and os.path.islink(path):
             os.unlink(path)  # save_last="link": not the best checkpoint that it points to
+        self._write(trainer, path, weights_only=weights_only)
+        return path
+
+    def _write(self, trainer: Trainer, path: str, *, weights_only: bool = False) -> None:
+        """Write a checkpoint with the progress of the loops as it was at the end of the last step."""
         progress = self._progress
         if progress is None or progress.step != trainer.global_step:  # an error at the very end of the step
             progress = progress_of(trainer)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only)
         checkpoint["epoch"] = progress.epoch
         checkpoint["loops"]["fit_loop"] = progress.loops
+        if self._has_candidates:
+            checkpoint[PENDING] = True  # an error has come before the best checkpoint
         trainer.strategy.save_checkpoint(checkpoint, path)
-        return path
-
-    def _tell(self, trainer: Trainer, stopped: Stopped, path: str) -> None:
-        known = path or self._loaded_path
-        advice = f"go on with --ckpt_path {known}" if known else "no step of it is saved"
-        log.warning("%s: stopped after step %d; %s", stopped.signal_name, trainer.global_step, advice)
 
 
 def progress_of(trainer: Trainer) -> Progress:

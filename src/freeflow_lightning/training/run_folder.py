@@ -125,6 +125,7 @@ class MetricsCSV(CSVLogger):
         name: the config's name.
         version: N; if not given, the next free one, claimed by the first process when asked for.
         keep_below: rows of an earlier process are kept up to this step (that of the checkpoint); later ones are repeated.
+        repeats_validation: the validation of that step is repeated too: what it has logged is not kept.
     """
 
     def __init__(
@@ -133,10 +134,12 @@ class MetricsCSV(CSVLogger):
         name: str,
         version: int | None = None,
         keep_below: int = 0,
+        repeats_validation: bool = False,
     ) -> None:
         super().__init__(save_dir, name, version, flush_logs_every_n_steps=1)
         self.keep_below = keep_below
         self._unlock: Callable[[], Any] | None = None
+        self.repeats_validation = repeats_validation
 
     @property
     def version(self) -> int | str:
@@ -165,9 +168,16 @@ class MetricsCSV(CSVLogger):
             path = Path(self.log_dir) / "metrics.csv"
             if read_table(path).unreadable:
                 shutil.copy2(path, path.with_name("metrics_damaged.csv"))
-            kept = [row for row in read_metrics(path) if row["step"] < self.keep_below]
-            self._experiment = MetricsWriter(self.log_dir, kept)
+            self._experiment = MetricsWriter(self.log_dir, [row for row in read_metrics(path) if self._keeps(row)])
         return self._experiment
+
+    def _keeps(self, row: dict[str, float]) -> bool:
+        """Whether a row of an earlier process is not going to be logged again."""
+        is_of_last_step = row["step"] == self.keep_below - 1
+        is_of_training = any(name.startswith("gradient/") for name in row)
+        if self.repeats_validation and is_of_last_step and not is_of_training:
+            return False
+        return row["step"] < self.keep_below
 
 
 class Events(TensorBoardLogger):

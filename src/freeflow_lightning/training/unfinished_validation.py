@@ -1,11 +1,19 @@
 """UnfinishedValidation: a validation that a run died in is made up for when the run is resumed."""
 
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
+from freeflow_lightning.training.checkpoint_files import contents
+from freeflow_lightning.training.loop_progress import set_to_end_of_step, set_to_start_of_validation
+
 PENDING = "validation_pending"
+"""In checkpoints that were written before their step's validation."""
+LOOPS_AS_SAVED = "loops_as_saved"
+"""The fit loop's progress in such a checkpoint; what Lightning loads is that of the validation's start."""
 
 
 class UnfinishedValidation(Callback):
@@ -42,9 +50,14 @@ class UnfinishedValidation(Callback):
             checkpoint[PENDING] = True
 
     def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
-        if trainer.state.fn != TrainerFn.FITTING or not checkpoint.get(PENDING):
+        if trainer.state.fn != TrainerFn.FITTING:
             return
-        begin_validation(checkpoint["loops"]["fit_loop"])
+        loops = checkpoint["loops"]["fit_loop"]
+        set_to_end_of_step(loops)
+        if not checkpoint.get(PENDING):
+            return
+        checkpoint[LOOPS_AS_SAVED] = deepcopy(loops)
+        set_to_start_of_validation(loops)
         self._resumed_step = checkpoint["global_step"]
         if trainer.strategy.restore_checkpoint_after_setup:
             self._lift_limit(trainer)
@@ -73,13 +86,6 @@ def is_due(trainer: Trainer) -> bool:
     return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
 
 
-def begin_validation(loops: dict[str, Any]) -> None:
-    """Change the progress of a fit loop at the end of a batch into that at the start of the validation that follows.
-
-    Lightning goes on from there as from a checkpoint that was written within the validation.
-    """
-    batches = loops["epoch_loop.batch_progress"]
-    for progress in (batches["total"], batches["current"]):
-        progress["completed"] = progress["processed"]
-    first = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
-    loops["epoch_loop.val_loop.batch_progress"] = {"total": dict(first), "current": dict(first), "is_last_batch": False}
+def is_validation_pending(path: Path) -> bool:
+    """Whether resuming from a checkpoint begins with the validation of its step."""
+    return PENDING in contents(path)

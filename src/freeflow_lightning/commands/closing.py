@@ -1,0 +1,41 @@
+"""The line that `freeflow fit` ends with: the run's folder, its last checkpoint, its best figure, and what to do next."""
+
+import os
+from pathlib import Path
+
+from lightning.pytorch import Trainer
+
+from freeflow_lightning.training.last_step import LastStep, model_checkpoints
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.training.run_folder import read_metrics
+
+MEASURED = ("fid/student", "error/endpoint")
+"""Figures of validations, the smaller the better; the first that a run has measured is named."""
+
+
+def closing_line(trainer: Trainer, run: Path) -> str:
+    """What a finished run has left, in one line."""
+    parts = [f"{run}: step {trainer.global_step}, {last_checkpoint_of(trainer)}", *best_figure(trainer, run)]
+    if isinstance(trainer.lightning_module, FreeFlowModule):
+        parts.append(f"next: freeflow report {run}")
+    return "; ".join(parts)
+
+
+def last_checkpoint_of(trainer: Trainer) -> str:
+    """The file that the last step is in."""
+    paths = [callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, LastStep)]
+    return os.path.relpath(paths[0]) if paths and paths[0] else "no checkpoint written"
+
+
+def best_figure(trainer: Trainer, run: Path) -> list[str]:
+    """The best figure, with the checkpoint that was chosen by it or the step it was measured at; nothing without any."""
+    for keeper in model_checkpoints(trainer):
+        if keeper.monitor and keeper.best_model_score is not None:
+            return [f"best {keeper.monitor} {float(keeper.best_model_score):.4g} in {Path(keeper.best_model_path).name}"]
+    rows = read_metrics(run / "metrics.csv")
+    for name in MEASURED:
+        measured = [(row[name], row["step"]) for row in rows if name in row]
+        if measured:
+            figure, step = min(measured)
+            return [f"best {name} {figure:.4g} after step {step + 1}"]
+    return []

@@ -1,0 +1,57 @@
+"""A checkpoint is there whole or not at all, also where the disk is full."""
+
+import errno
+import os
+from pathlib import Path
+
+import pytest
+import torch
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from freeflow_lightning.training.atomic_write import temporary_name
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, CheckpointWriteError
+from tiny import fit, module
+
+FULL = Path("/dev/full")  # every write to it finds no space left
+needs_full = pytest.mark.skipif(not FULL.exists(), reason="a device that is always full is Linux's")
+WHOLE = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "weights": torch.zeros(100_000)}
+
+
+@needs_full
+@pytest.mark.parametrize("content", [WHOLE, {"text": "x" * 10}], ids=["large", "small"])
+def test_a_full_disk_is_named_with_its_space_and_the_last_good_checkpoint(tmp_path, content):
+    writer, good, bad = AtomicCheckpointIO(), tmp_path / "good.ckpt", tmp_path / "bad.ckpt"
+    temporary_name(bad).symlink_to(FULL)
+    with pytest.raises(CheckpointWriteError, match=r"bad.ckpt: No space left .*MiB are free; no checkpoint was written"):
+        writer.save_checkpoint(content, bad)
+    writer.save_checkpoint(WHOLE, good)
+    (tmp_path / "newer.ckpt").write_text("no checkpoint")
+    temporary_name(bad).symlink_to(FULL)
+    with pytest.raises(CheckpointWriteError, match=r"good.ckpt: make room and go on with --ckpt_path .*good.ckpt$") as caught:
+        writer.save_checkpoint(content, bad)
+    assert caught.value.errno == errno.ENOSPC
+    assert sorted(os.listdir(tmp_path)) == ["good.ckpt", "newer.ckpt"]
+
+
+@needs_full
+def test_a_run_whose_disk_is_full_ends_with_the_last_checkpoint_it_could_write(tmp_path, monkeypatch):
+    class Fills(AtomicCheckpointIO):
+        def save_checkpoint(self, checkpoint, path, storage_options=None):
+            if checkpoint["global_step"] == 4:
+                temporary_name(Path(path)).symlink_to(FULL)
+            super().save_checkpoint(checkpoint, path, storage_options)
+
+    keeper = ModelCheckpoint(tmp_path, "last", every_n_train_steps=2, enable_version_counter=False)
+    with pytest.raises(CheckpointWriteError, match="last good checkpoint is .*last.ckpt"):
+        fit(module(), keeper, enable_checkpointing=True, plugins=[Fills()])
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
+    assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_what_a_killed_process_left_is_swept(tmp_path):
+    import socket
+
+    left = tmp_path / f".last.ckpt.{socket.gethostname()}.999999999.tmp"
+    left.write_text("half")
+    AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "last.ckpt")
+    assert os.listdir(tmp_path) == ["last.ckpt"]

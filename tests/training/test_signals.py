@@ -1,0 +1,81 @@
+"""Runs that signals end again and again are, in the end, the run that was never broken."""
+
+import json
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from freeflow_lightning.training.run_folder import read_metrics
+from tiny import same
+
+
+def break_runs(folder: Path, kind: str) -> dict:
+    """What broken_runs.py saw; its seed is printed, and can be given as FREEFLOW_SEED."""
+    seed = int(os.environ.get("FREEFLOW_SEED", random.randrange(10**6)))
+    print(f"FREEFLOW_SEED={seed}")
+    here = Path(__file__).parent
+    paths = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
+    other_disk = {"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {}
+    done = subprocess.run(
+        [sys.executable, here / "broken_runs.py", kind, str(seed)],
+        cwd=folder,
+        env=os.environ | other_disk | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
+        capture_output=True,
+        text=True,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    print(done.stdout)
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def rows(folder: Path) -> list[dict[str, float]]:
+    """The figures, without what depends on the clock and on where the run was broken."""
+    found = read_metrics(folder / "run/version_0/metrics.csv")
+    return [{name: x for name, x in row.items() if not name.startswith("speed/")} for row in found]
+
+
+def checkpoint(folder: Path) -> dict:
+    return torch.load(folder / "run/version_0/checkpoints/last.ckpt", weights_only=True)
+
+
+def assert_same_run(broken: Path, straight: Path, until: int) -> None:
+    ours, theirs = checkpoint(broken), checkpoint(straight)
+    assert ours["global_step"] == theirs["global_step"] == until
+    for part in ("state_dict", "optimizer_states"):
+        assert same(ours[part], theirs[part]), part
+    (best,), (expected,) = ([x for x in y["callbacks"].values() if x.get("monitor") == "fid/student"] for y in (ours, theirs))
+    assert best["best_model_score"] == expected["best_model_score"]
+    assert Path(best["best_model_path"]).name == Path(expected["best_model_path"]).name
+    assert Path(broken / best["best_model_path"]).exists()
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_bit_for_bit_and_lacks_no_validation(tmp_path):
+    """SIGKILL: the figures of a step are lost only where its checkpoint was written and its line was not."""
+    seen = break_runs(tmp_path, "kill")
+    assert [trial["codes"] for trial in seen["trials"]] == [[-9]] * len(seen["trials"])
+    assert seen["codes"] == [0, 0]
+    assert_same_run(tmp_path / "broken", tmp_path / "straight", seen["until"])
+    broken, straight = rows(tmp_path / "broken"), rows(tmp_path / "straight")
+    reached = {trial["step"] for trial in seen["trials"]}
+    may_be_lost = lambda row: row["step"] + 1 in reached and "gradient/student" in row
+    assert [row for row in straight if row in broken or not may_be_lost(row)] == broken
+
+
+@pytest.mark.slow
+def test_sigterm_to_either_process_and_to_both_ends_the_run_between_two_steps(tmp_path):
+    """Two processes over gloo: no trial hangs, every one ends with 143 and saves its last step once."""
+    seen = break_runs(tmp_path, "terminate")
+    for trial in seen["trials"]:
+        assert trial["codes"] == [143, 143], trial
+        assert trial["step"] > trial["before"], trial
+        assert trial["saves"].count(f"last.ckpt {trial['step']}") == 1, trial
+    assert seen["codes"] == [0, 0, 0, 0]
+    assert_same_run(tmp_path / "broken", tmp_path / "straight", seen["until"])
+    assert rows(tmp_path / "broken") == rows(tmp_path / "straight")
