@@ -412,6 +412,6 @@ def test_a_full_disk_anywhere_is_two_lines(freeflow, monkeypatch):
     code, _, err = freeflow("fit")
     assert code == 1
     assert err.splitlines() == [
-        "freeflow fit: [Errno 28] No space left on device: 'metrics.csv'",
+        "freeflow fit: No space left on device: 'metrics.csv'",
         "(FREEFLOW_TRACEBACK=1 shows where)",
     ]

@@ -1,12 +1,5 @@
 """A run that was interrupted ends where the uninterrupted one does, bit for bit."""
 
-import os
-import random
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Collection
 from pathlib import Path
 
 import pytest

@@ -42,7 +42,7 @@ def test_a_run_whose_disk_is_full_ends_with_the_last_checkpoint_it_could_write(t
             super().save_checkpoint(checkpoint, path, storage_options)
 
     keeper = ModelCheckpoint(tmp_path, "last", every_n_train_steps=2, enable_version_counter=False)
-    with pytest.raises(CheckpointWriteError, match="last good checkpoint is .*last.ckpt"):
+    with pytest.raises(CheckpointWriteError, match=r"last good checkpoint is .*last\.ckpt"):
         fit(module(), keeper, enable_checkpointing=True, plugins=[Fills()])
     assert torch.load(tmp_path / "last.ckpt", weights_only=True)["global_step"] == 2
     assert os.listdir(tmp_path) == ["last.ckpt"]

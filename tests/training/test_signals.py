@@ -24,6 +24,7 @@ def break_runs(folder: Path, kind: str) -> dict:
     done = subprocess.run(
         [sys.executable, here / "broken_runs.py", kind, str(seed)],
         cwd=folder,
+        check=False,
         env=os.environ | other_disk | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
         capture_output=True,
         text=True,
