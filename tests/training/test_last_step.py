@@ -12,7 +12,9 @@ from lightning.pytorch.loggers import CSVLogger
 
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.training.finite import NonFiniteError
+from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.unfinished_validation import is_validation_pending
 from tiny import data, fit, module, same
 
 STEPS = 20
@@ -184,6 +186,30 @@ def test_the_validation_at_the_end_of_a_finished_run_is_made_up_for_once(tmp_pat
     assert_same_run(whole, folder)
     run(folder, log="third", resume=True, max_steps=16)
     assert read_metrics(folder / "third" / "metrics.csv") == []
+
+
+def test_a_finished_run_that_is_resumed_without_validation_stays_finished(tmp_path):
+    with pytest.raises(OSError, match="user's"):
+        run(tmp_path, At("on_validation_batch_end", 16, raises(OSError("user's"))), max_steps=16)
+    run(tmp_path, log="second", resume=True, max_steps=16, limit_val_batches=0)
+    assert last(tmp_path)["global_step"] == 16
+    assert rows(tmp_path)[-1]["step"] == 15
+    fit(module(), prior=data(), max_steps=4, enable_checkpointing=True, default_root_dir=tmp_path / "none")
+    (path,) = (tmp_path / "none").rglob("*.ckpt")
+    assert not is_validation_pending(path)  # of nothing
+
+
+def test_a_trainer_may_run_again(tmp_path):
+    keeper = ModelCheckpoint(tmp_path, "last", every_n_train_steps=4, enable_version_counter=False)
+    m, prior = module(), data(val_samples=4)
+    again = fit(m, keeper, prior=prior, max_steps=4, enable_checkpointing=True)
+    written = (tmp_path / "last.ckpt").stat().st_mtime_ns
+    again.validate(m, prior, verbose=False)
+    assert (tmp_path / "last.ckpt").stat().st_mtime_ns == written
+    again.fit_loop.epoch_loop.max_steps = 6
+    again.fit(m, prior)
+    assert last(tmp_path)["global_step"] == 6
+    assert sum(isinstance(callback, LastStep) for callback in again.callbacks) == 1
 
 
 def test_a_trainer_of_its_own_writes_last_where_it_has_written_no_last_step(tmp_path):

@@ -10,6 +10,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
+from lightning.pytorch.trainer.states import TrainerFn
 
 from freeflow_lightning.training.atomic_write import is_full_disk
 from freeflow_lightning.training.data import IndexRange
@@ -42,6 +43,10 @@ class LastStep(Checkpoint):
         self.path = ""
         """The file that was loaded, and once the run has ended that of its last step; empty where there is none."""
         self._signals: SignalConnector | None = None
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start anew: a Trainer may run again."""
         self._agreed_signal = 0
         self._start_step: int | None = None
         self._progress: Progress | None = None
@@ -49,6 +54,7 @@ class LastStep(Checkpoint):
         self._has_candidates = False  # for the best checkpoint, from a validation that has ended
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._forget()
         self._signals = SignalConnector(trainer)
         trainer._signal_connector = self._signals
 
@@ -120,7 +126,7 @@ class LastStep(Checkpoint):
 
     def _checkpoints_of_step(self, trainer: Trainer) -> list[str]:
         """Files from which this step's validation would be repeated on resuming."""
-        if trainer.sanity_checking or not trainer.global_step:
+        if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return []
         keepers = [keeper for keeper in model_checkpoints(trainer) if holds_step(keeper, trainer.global_step)]
         paths = [keeper._last_checkpoint_saved for keeper in keepers]

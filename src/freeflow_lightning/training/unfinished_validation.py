@@ -24,6 +24,13 @@ class UnfinishedValidation(Callback):
     """
 
     def __init__(self) -> None:
+        self._forget()
+
+    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
+        self._forget()
+
+    def _forget(self) -> None:
+        """Start anew: a Trainer may run again."""
         self._seen_step = self._validated_step = -1
         self._is_due = False
         self._resumed_step = -1
@@ -70,7 +77,7 @@ class UnfinishedValidation(Callback):
 
         Not earlier than here, where learning-rate schedules know the length of the run.
         """
-        if 0 <= trainer.max_steps <= self._resumed_step:
+        if 0 <= trainer.max_steps <= self._resumed_step and validates(trainer):
             self._max_steps = trainer.max_steps
             trainer.fit_loop.epoch_loop.max_steps = self._resumed_step + 1
 
@@ -83,7 +90,17 @@ class UnfinishedValidation(Callback):
 def is_due(trainer: Trainer) -> bool:
     """Whether Lightning validates after the batch that is ending."""
     loop = trainer.fit_loop
-    return loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    has_samples = sum(trainer.num_val_batches) > 0
+    return has_samples and loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+
+
+def validates(trainer: Trainer) -> bool:
+    """Whether a run that is about to start has something to validate on."""
+    loop = trainer.fit_loop.epoch_loop.val_loop
+    trainer.validating = True
+    loop.setup_data()
+    trainer.training = True
+    return not loop.skip
 
 
 def is_validation_pending(path: Path) -> bool:
