@@ -19,8 +19,8 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from freeflow_lightning.callbacks import PeriodicFID, StudentEMA
-from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.resuming import newest_good
 from freeflow_lightning.training.run_folder import MetricsCSV
 from freeflow_lightning.training.unfinished_validation import is_validation_pending

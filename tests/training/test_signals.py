@@ -18,7 +18,7 @@ def break_runs(folder: Path, kind: str) -> dict:
     """What broken_runs.py saw; its seed is printed, and can be given as FREEFLOW_SEED."""
     seed = int(os.environ.get("FREEFLOW_SEED", random.randrange(10**6)))
     print(f"FREEFLOW_SEED={seed}")
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     paths = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
     other_disk = {"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {}
     done = subprocess.run(

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from freeflow_lightning.training.last_step import LastStep, model_checkpoints
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.training.last_step import LastStep, model_checkpoints
 from freeflow_lightning.training.run_folder import read_metrics
 
 MEASURED = ("fid/student", "error/endpoint")

@@ -159,8 +159,9 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """What every run needs: its last step in `last`, and a validation that was cut short made up for on resuming."""
-        there = {type(callback) for callback in self.trainer.callbacks}  # the trainer has run before
-        return [callback for callback in (UnfinishedValidation(), LastStep()) if type(callback) not in there]
+        present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
+        kinds = {type(callback) for callback in present}  # where this Trainer has run before
+        return [callback for callback in (UnfinishedValidation(), LastStep()) if type(callback) not in kinds]
 
     def configure_model(self) -> None:
         """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
