@@ -18,10 +18,10 @@ from torch import Generator, Tensor, nn
 from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_iter
-from torch.utils.flop_counter import flop_registry
 
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.nets.sit import SIZES
+from freeflow_lightning.profiling.operations import OPERATIONS
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
 from freeflow_lightning.teachers.base import Network
@@ -214,8 +214,8 @@ class LiveMemory(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self._meet((args, kwargs), born=False)  # what is older than the count is not counted, nor are views of it
         result = func(*args, **(kwargs or {}))
-        if func._overloadpacket in flop_registry:
-            self.flops += flop_registry[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
+        if func._overloadpacket in OPERATIONS:
+            self.flops += OPERATIONS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
         self._meet(result, born=True)
         return result
 

@@ -14,6 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.profiling.network_calls import Evaluation, counted, recorded
+from freeflow_lightning.profiling.operations import MISSING
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows
@@ -187,7 +188,7 @@ class SideBySide(Callback):
 
     def _count_flops(self, trainer: Trainer, made: list[Evaluation]) -> None:
         for evaluation in made:
-            with FlopCounterMode(display=False) as counter, torch.compiler.set_stance("force_eager"):
+            with FlopCounterMode(display=False, custom_mapping=MISSING) as counter, torch.compiler.set_stance("force_eager"):
                 with trainer.precision_plugin.forward_context():
                     output = evaluation.again()
                 if evaluation.kind == "backward":
