@@ -131,7 +131,7 @@ def equal_steps(errors: dict[int, float], error: float) -> int | None:
 
 @torch.no_grad()
 def prediction_gap(student: FlowMap, z: Tensor, condition: Any, guidance: float) -> Gaps:
-    """v_G - u along the student's path, v_G = F + delta dF/d(delta) by central differences (Eq. 9's residual at each delta)."""
+    """v_G - u along the student's path, v_G = F + delta dF/d(delta) by central differences (see Eq. 9)."""
     one = torch.ones(len(z), device=z.device)
 
     def average_velocity(z: Tensor, delta: Tensor) -> Tensor:
@@ -151,7 +151,7 @@ def prediction_gap(student: FlowMap, z: Tensor, condition: Any, guidance: float)
 def correction_gap(
     student: FlowMap, auxiliary: TrainedAuxiliary, z: Tensor, condition: Any, guidance: float, seed: int = 0
 ) -> Gaps:
-    """G - u at the noised samples, u guided inside the interval alone (Eq. 11's residual at each r)."""
+    """G - u at the noised samples, u guided inside the interval alone (see Eq. 11)."""
     one = torch.ones(len(z), device=z.device)
     f, n = student(z, condition, guidance), _noise(z, seed)
     gaps, sizes = [], []
@@ -174,7 +174,7 @@ def auxiliary_lag(
     samples: int = 512,
     advance: Callable[[int], None] | None = None,
 ) -> Lag:
-    """How far the auxiliary network is behind the student: what more training of it alone would gain (Eq. 12).
+    """How far the auxiliary network is behind the student: what more training of it alone would gain (see Eq. 12).
 
     A copy of G trains for `steps` more steps as before while the student stands still; the same held-out draws judge both. The
     teacher's velocity in G's place is the optimum of a student whose samples are the teacher's (unguided).

@@ -76,7 +76,9 @@ class WithAtom(TimeDistribution):
 
 
 def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
-    """The index i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps (Eq. 14's grid); delta = 1 gives the last.
+    """Find i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps; delta = 1 gives the last.
+
+    The grid is that of the discrete prediction: see Eq. 14.
 
     >>> floor_to_grid(torch.tensor([0.0, 0.124, 0.125, 1.0]), 8)
     tensor([0, 0, 1, 7])

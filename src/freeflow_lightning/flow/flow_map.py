@@ -13,7 +13,7 @@ TwoTimeVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def flow_map(z: Tensor, F: Tensor, delta: Tensor) -> Tensor:
-    """f(z, delta) = z + delta F (Sec. 4); f(z, 0) = z by construction.
+    """f(z, delta) = z + delta F, F the mean of u on the way; f(z, 0) = z by construction (Eq. 6).
 
     From any time t it is f(x, t, s) = x + (t - s) F(x, t, delta), with delta = t - s.
 

@@ -118,7 +118,7 @@ def solve(
     grid: Tensor | None = None,
     trajectory: bool = False,
 ) -> Tensor:
-    """Integrate dx = -u(x, t) dt from t = 1 to 0 (Sec. 3): the sample that the velocity gives for the noise z.
+    """Integrate dx = -u(x, t) dt from t = 1 to 0, from noise to a sample (Eqs. 1, 3).
 
     Args:
         velocity: u(x, t, condition), x [B, ...], t [B] in [0, 1] with 1 = prior, to [B, ...] (prior to data).

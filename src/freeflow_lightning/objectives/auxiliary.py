@@ -1,4 +1,4 @@
-"""The auxiliary objective: the network G learns the marginal noising velocity of the student's samples (Eq. 12)."""
+"""The auxiliary objective: the network G learns the noising velocity of the student's samples."""
 
 from torch import Tensor
 

@@ -1,4 +1,4 @@
-"""The correction objective: the noising velocity of the student's samples meets the teacher's velocity (Eqs. 10-11)."""
+"""The correction objective: the noising velocity of the student's samples meets the teacher's."""
 
 from collections.abc import Callable
 
@@ -21,7 +21,7 @@ def correction(
     *,
     output: Tensor | None = None,
 ) -> Residual:
-    """The correction residual (Eq. 11): the student's output F(z, 1) and Delta_N = v_N(x_r, r) - u(x_r, r).
+    """The correction residual F(z, 1) and Delta_N = v_N(x_r, r) - u(x_r, r) (Eqs. 11, 17).
 
     Args:
         F: the student's average velocity F(z, delta).

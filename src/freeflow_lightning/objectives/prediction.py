@@ -1,4 +1,4 @@
-"""The prediction objective: the student's generating velocity meets the teacher's along its own path (Eqs. 6-9, 14)."""
+"""The prediction objective: the student's generating velocity meets the teacher's on its own path."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -16,7 +16,9 @@ from freeflow_lightning.objectives.residual import Residual, residual
 
 
 class Prediction(ABC):
-    """One form of Eq. 9: where the student's output carries the gradient, and the error v_G - u there."""
+    """One form of the prediction: where the output carries the gradient, and its error v_G - u.
+
+    See Eq. 9."""
 
     @abstractmethod
     def output_delta(self, delta: Tensor) -> Tensor:
@@ -48,7 +50,7 @@ class Prediction(ABC):
 
 @dataclass(frozen=True)
 class ContinuousPrediction(Prediction):
-    """v_G = F + delta dF/d(delta) against u(f(z, delta), 1 - delta) (Eqs. 7-9).
+    """v_G = F + delta dF/d(delta) against u(f(z, delta), 1 - delta) (Eqs. 7, 8, 13).
 
     Args:
         derivative: ExactJVP, CentralDifference or ForwardDifference.
@@ -82,7 +84,9 @@ class ContinuousPrediction(Prediction):
 
 @dataclass(frozen=True)
 class DiscretePrediction(Prediction):
-    """v_G = (f_{i+1} - f_i) / h on the uniform grid against the teacher's mean velocity from f_i over that step (Eq. 14).
+    """v_G = (f_{i+1} - f_i) / h against the teacher's mean velocity over that step (Eqs. 14, 15).
+
+    The grid is uniform; the teacher's step starts from f_i.
 
     Args:
         steps: N, the steps of the grid (Table 6: 8). bfloat16's rounding of f is divided by 1 / N: 4 % of u at 8,

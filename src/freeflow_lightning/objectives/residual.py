@@ -17,7 +17,10 @@ class Residual(NamedTuple):
     """[B, ...], float32 or wider, a constant."""
 
     def surrogate(self) -> Tensor:
-        """output . error per sample, [B]: not a distance, but its gradient is that of Eq. 9, 11 or 12."""
+        """output . error per sample, [B]: no distance, but its gradient is the objective's.
+
+        See Eqs. 9, 11 and 12.
+        """
         return (self.output.to(self.error.dtype) * self.error).flatten(1).sum(1)
 
     def norm(self) -> Tensor:

@@ -96,7 +96,7 @@ def is_exported(place: str | Path) -> bool:
 
 
 class TrainedAuxiliary(NamedTuple):
-    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the interval of Eq. 11, its rate.
+    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the guidance interval, its rate.
 
     `output_scale` is what its raw output is worth in u at r, None for a network that predicts u itself.
     """

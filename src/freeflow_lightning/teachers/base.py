@@ -95,7 +95,7 @@ class Teacher(Recorded, nn.Module, ABC):
         return trainable_copy(self.backbone())
 
     def difference_scale(self, t: Tensor) -> Tensor:
-        """What a difference of network outputs is worth in u at t, [B]: Eq. 11 is divided by it (App. A.2, "same scale").
+        """What a difference of network outputs is worth in u at t, [B] (App. A.2, "same scale"; see Eq. 11).
 
         1 for networks that predict a velocity of the linear path, as the paper's.
         """
