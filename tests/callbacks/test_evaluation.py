@@ -10,7 +10,7 @@ from PIL import Image
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
 from freeflow_lightning.callbacks.health import ADVICE, grows, spread
-from freeflow_lightning.callbacks.trajectory import relative_error
+from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.nets import SiT

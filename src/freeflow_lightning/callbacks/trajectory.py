@@ -7,15 +7,10 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.teacher_sampler import Sampler
-
-
-def relative_error(states: Tensor, reference: Tensor) -> Tensor:
-    """mean over samples of |states - reference| / |reference|, over the last dimensions; [K, B, ...] to [K]."""
-    gap, size = (x.flatten(2).norm(dim=2) for x in (states - reference, reference))
-    return (gap / size).mean(1)
 
 
 class TrajectoryError(Callback):

@@ -1,14 +1,17 @@
 """A config of `freeflow fit`, read by commands that do something else with it."""
 
 import warnings
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
 
 from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI
 from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.teachers import Teacher
 
 
 class ConfigOnly(FreeFlowCLI):
@@ -46,3 +49,22 @@ def build(kind: type, config: dict[str, Any]) -> Any:
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "it")
     return parser.instantiate_classes(parser.parse_object({"it": config})).it
+
+
+PRECISIONS_OF = {"32": "32", "32-true": "32", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed", "bf16-true": "bf16-true"}
+"""Lightning's names and the three that are told apart."""
+
+
+class Subject(NamedTuple):
+    """What is inspected: a teacher (None where only costs are asked for), and how a module is made of a stand-in for it."""
+
+    name: str
+    teacher: Teacher | None
+    make: Callable[[Teacher], FreeFlowModule]
+    guided: bool = True
+    batch_size: int = 64
+    precision: str = "bf16-mixed"
+    averages: int = 1
+    has_network: bool = False
+    """Whether the config gives the student a network of its own."""
+    student_lr: float | None = None

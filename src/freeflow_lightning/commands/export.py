@@ -10,8 +10,8 @@ import torch
 from jsonargparse import auto_cli
 from torch import nn
 
-from freeflow_lightning.commands.evaluate import TITLES
 from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.views.evaluation import TITLES
 from freeflow_lightning.evaluation.compare_averages import compare_averages, show
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw

@@ -1,8 +1,6 @@
 """freeflow fit and validate: LightningCLI with this package's recipes, default loggers, and resuming."""
 
-import logging
 import sys
-import warnings
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +18,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 (short names)
 from freeflow_lightning.commands.changed_settings import changes, settings_at
 from freeflow_lightning.commands.closing import closing_line
-from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.commands.parser import BriefErrors, quiet
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
 from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
@@ -236,25 +234,6 @@ def settings_in(checkpoint: Path) -> dict[str, Any]:
     """The model's section of the config, as a checkpoint of `freeflow fit` carries it."""
     model = plain_part(checkpoint).get("hyper_parameters", {})
     return {"model": model} if "class_path" in model else {}
-
-
-NOISE = (
-    ".*isinstance.treespec, LeafSpec.*",  # Lightning on newer torch
-    ".*in eval mode at the start of training.*",  # averages are, on purpose
-    ".*but have no `val_dataloader`.*",  # val_samples: 0
-    ".*Total length of `list` across ranks is zero.*",  # the same
-    ".*does not have many workers.*",
-)
-
-CHATTER = ("Tip:", "Detected KeyboardInterrupt")
-
-
-def quiet() -> None:
-    """Drop the messages of libraries that tell the user of this package nothing."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in CHATTER))
 
 
 SETTINGS: dict[str, Any] = {

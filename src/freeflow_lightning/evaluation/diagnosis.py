@@ -16,9 +16,12 @@ from freeflow_lightning.flow import (
     take,
     training_generator,
 )
+from freeflow_lightning.metrics import FeatureNetwork
+from freeflow_lightning.metrics.scores import spread
+from freeflow_lightning.metrics.support import nearest
 from freeflow_lightning.objectives import auxiliary as auxiliary_residual
 from freeflow_lightning.objectives import equalise
-from freeflow_lightning.sampling.draw import Draw, evaluate_rows
+from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import TrainedAuxiliary
@@ -233,3 +236,53 @@ def _noise(z: Tensor, seed: int) -> Tensor:
 
 def _rms(x: Tensor) -> float:
     return float(x.flatten(1).square().mean(1).sqrt().mean())
+
+
+class Pairs(NamedTuple):
+    """Student's and teacher's samples of other noise: pictures, features, and each one's nearest on the other side."""
+
+    student: Tensor
+    teacher: Tensor
+    to_teacher: tuple[Tensor, Tensor]
+    to_student: tuple[Tensor, Tensor]
+    diversity: float
+
+
+def neighbours(student: FlowMap, network: FeatureNetwork, guidance: float, n: int, seed: int, batch_size: int) -> Pairs:
+    """n samples of either side, of different noise, and each one's nearest on the other side in feature space."""
+    teacher, drawn, seen, kinds = student.teacher, [], [], []
+    sampler = Sampler("heun", 64, guidance)
+    draws = {
+        "diagnosis/student": lambda z, c: student(z, c, guidance),
+        "diagnosis/teacher": lambda z, c: sampler(teacher, z, c),
+    }
+    for stream, draw in draws.items():
+        parts, looks, labels = [], [], []
+        for index in torch.arange(n).split(batch_size):
+            z, condition = Draw(seed, stream=stream).noise(teacher, index, student.device)
+            parts.append(pictures(teacher, evaluate_rows(draw, z, condition)))
+            with torch.no_grad():
+                looks.append(network(parts[-1]).float().cpu())
+            labels.append(labels_of(teacher, condition))
+        drawn.append(torch.cat(parts).cpu())
+        seen.append(torch.cat(looks))
+        kinds.append(torch.cat([part for part in labels if part is not None]) if labels[0] is not None else torch.zeros(n))
+    (a, b), (la, lb) = seen, kinds
+    classes = [c for c in la.unique() if int((la == c).sum()) > 1 and int((lb == c).sum()) > 1]
+    ratios = [spread(a[la == c]) / spread(b[lb == c]) for c in classes]
+    diversity = sum(ratios) / len(ratios) if ratios else spread(a) / spread(b)
+    return Pairs(drawn[0], drawn[1], nearest(a, b), nearest(b, a), diversity)
+
+
+def class_errors(errors: Tensor, labels: Tensor | None) -> dict[int, float]:
+    """Mean endpoint error of each class, worst first; empty without classes."""
+    if labels is None:
+        return {}
+    means = {int(c): float(errors[labels == c].mean()) for c in labels.unique()}
+    return dict(sorted(means.items(), key=lambda item: -item[1]))
+
+
+def relative_error(states: Tensor, reference: Tensor) -> Tensor:
+    """mean over samples of |states - reference| / |reference|, over the last dimensions; [K, B, ...] to [K]."""
+    gap, size = (x.flatten(2).norm(dim=2) for x in (states - reference, reference))
+    return (gap / size).mean(1)

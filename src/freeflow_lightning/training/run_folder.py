@@ -29,6 +29,15 @@ def versions(folder: Path) -> list[int]:
     return sorted(int(match[1]) for match in names if match)
 
 
+def newest(folder: Path) -> Path:
+    """A run's own folder: the given one, or the newest version in it."""
+    numbers = versions(folder)
+    folder = folder / f"version_{numbers[-1]}" if numbers else folder
+    if not (folder / "checkpoints").is_dir():
+        raise FileNotFoundError(f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N")
+    return folder
+
+
 def next_version(folder: Path) -> int:
     """The N of a new run."""
     return max(versions(folder), default=-1) + 1

@@ -2,7 +2,7 @@
 
 import yaml
 
-from freeflow_lightning.commands.evaluate import markdown
+from freeflow_lightning.commands.views.evaluation import markdown
 from freeflow_lightning.evaluation.scores import Result
 from freeflow_lightning.students.export import write_card
 from freeflow_lightning.students.export.markdown import fenced, plain

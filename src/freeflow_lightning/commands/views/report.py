@@ -1,0 +1,105 @@
+"""What freeflow report shows: report.md and its pictures."""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from freeflow_lightning.evaluation.steps_table import (
+    Line,
+)
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.students.export.markdown import plain
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.training.run_folder import read_metrics
+
+PATHS = "trajectories.png"
+
+
+PICTURES = ("comparison.png", "error_along_delta.png", "training.png", PATHS)
+
+
+def draw_pictures(
+    folder: Path, student: FlowMap, shown: dict[str, Tensor], labels: Tensor | None, paths: dict[str, Tensor]
+) -> dict[str, bytes]:
+    """Every picture that report.md shows, as the bytes of a PNG by its name."""
+    drawn = {}
+    first = {name: pictures(student.teacher, x).cpu() for name, x in shown.items()}
+    if next(iter(first.values())).ndim == 4:
+        columns = slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
+        figure = plots.rows({name: x[columns] for name, x in first.items()}, "the same noise, column by column")
+    else:
+        figure = plots.densities({name: plots.plane(first[name]) for name in ("teacher, 64 steps", "student, 1 step")})
+    if student.teacher.sample_shape == (2,):
+        drawn[PATHS] = plots.png(plots.trajectories(paths["teacher"], paths["student"]))
+    curve = plots.curves(
+        {"student": (paths["delta"], paths["error"])},
+        xlabel="delta",
+        ylabel="relative error",
+        title="error along delta (Fig. 4)",
+    )
+    drawn["comparison.png"] = plots.png(figure, 130)
+    drawn["error_along_delta.png"] = plots.png(curve)
+    drawn["training.png"] = plots.png(plots.training(read_metrics(folder / "metrics.csv")))
+    return drawn
+
+
+def one_per_class(labels: Tensor, classes: int) -> Tensor:
+    """The first two samples of each class, class by class."""
+    return torch.cat([(labels == k).nonzero()[:2, 0] for k in range(min(classes, 10))])
+
+
+def table(lines: list[Line]) -> list[str]:
+    """The figures as Markdown."""
+    recognised = any(line.accuracy is not None for line in lines)
+    header = ["sampler", "guidance", "evaluations", "FID", "endpoint error", *["recognised"] * recognised, "ms / sample"]
+    rows = [header, ["---"] + ["---:"] * (len(header) - 1)]
+    for x in lines:
+        accuracy = [f"{x.accuracy:.1%}"] * recognised if x.accuracy is not None else []
+        rows.append(
+            [
+                x.name,
+                f"{x.guidance:g}",
+                str(x.evaluations),
+                f"{x.fid:.4g}",
+                f"{x.endpoint:.3f}",
+                *accuracy,
+                f"{x.milliseconds:.3f}",
+            ]
+        )
+    return [f"| {' | '.join(row)} |" for row in rows]
+
+
+def text(folder: Path, lines: list[Line], shown: list[str], reference: str, floor: float | None, count: int) -> str:
+    """report.md."""
+    student = next(x for x in lines if x.name.startswith("student"))
+    many, two = (next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance) for k in (64, 2))
+    against = (
+        "scikit-learn's 1797 real digits" if reference == "digits" else "the teacher's own samples (64 Heun steps, other noise)"
+    )
+    return "\n".join(
+        [
+            f"# {plain(folder.parent.name)}, {plain(folder.name)}",
+            "",
+            f"One step of the student: FID {student.fid:.4g}, {student.fid / many.fid:.2f} times its teacher's at 64 Heun",
+            f"steps and {student.fid / two.fid:.2f} times its teacher's at 2.",
+            "",
+            "![the same noise through teacher and student](comparison.png)",
+            "",
+            f"{count} samples from the same noise and conditions. FID is to {against}; the endpoint error is the mean of",
+            "|x - y| / |y| against the 64-step teacher y of the same guidance; an evaluation is one network pass, a guided",
+            "teacher step of Heun takes four.",
+            *([f"Two halves of the real digits have FID {floor:.4g} to each other."] if floor is not None else []),
+            "",
+            *table(lines),
+            "",
+            *(["![paths](trajectories.png)", ""] if PATHS in shown else []),
+            "![error along delta](error_along_delta.png)",
+            "",
+            "![training](training.png)",
+            "",
+            "Made by `freeflow report`; every figure of the training is in metrics.csv, the settings in config.yaml.",
+            "",
+        ]
+    )
