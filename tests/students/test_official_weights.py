@@ -19,6 +19,12 @@ from teachers.test_public_teachers import digits, heads
 GIVEN = OfficialConvention(1, -1)
 
 
+def inputs():
+    """States, jumps and labels; a student is not asked for the null class."""
+    x, delta, y = public_sit.inputs()
+    return x, delta, y % CLASSES
+
+
 def embedder(name, seed, width=WIDTH, size=0.15):
     g = torch.Generator().manual_seed(seed)
     shapes = {"0.weight": (width, 256), "0.bias": (width,), "2.weight": (width, width), "2.bias": (width,)}
@@ -45,7 +51,7 @@ def expected(w, z, y, delta, gamma, convention=GIVEN, names=("dt_embedder", "gw_
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize("scales", [(1.0, 1.0), (1000.0, 0.5)])
 def test_the_function_in_every_convention(tmp_path, time, sign, scales):
-    w, convention, (z, delta, y) = student(), OfficialConvention(time, sign, *scales), public_sit.inputs()
+    w, convention, (z, delta, y) = student(), OfficialConvention(time, sign, *scales), inputs()
     flow_map = load(tmp_path / "student.pt", w, convention)
     gamma = torch.linspace(1, 2, len(z))
     reference = expected(w, z, y, delta, gamma, convention)
@@ -67,7 +73,7 @@ NAMES = [
 
 @pytest.mark.parametrize("names", NAMES, ids="-".join)
 def test_embedders_are_recognised_by_name_and_said(tmp_path, caplog, names):
-    w, (z, delta, y) = student(*names), public_sit.inputs()
+    w, (z, delta, y) = student(*names), inputs()
     with caplog.at_level("INFO"):
         flow_map = load(tmp_path / "student.pt", w)
     gamma = torch.full((len(z),), 1.5)
@@ -78,7 +84,7 @@ def test_embedders_are_recognised_by_name_and_said(tmp_path, caplog, names):
 @pytest.mark.parametrize("learn_sigma", [False, True])
 @pytest.mark.parametrize("layout", ["ema of a training file", "DDP", "safetensors"])
 def test_the_layouts_of_teachers_are_those_of_students(tmp_path, layout, learn_sigma):
-    w, (z, delta, y) = student(learn_sigma=learn_sigma), public_sit.inputs()
+    w, (z, delta, y) = student(learn_sigma=learn_sigma), inputs()
     path = tmp_path / ("student.safetensors" if layout == "safetensors" else "student.pt")
     if layout == "safetensors":
         save_file(w, path)
@@ -90,7 +96,7 @@ def test_the_layouts_of_teachers_are_those_of_students(tmp_path, layout, learn_s
 
 
 def test_an_unknown_name_is_listed_and_can_be_given(tmp_path):
-    w, (z, delta, y) = student("foo", "bar"), public_sit.inputs()
+    w, (z, delta, y) = student("foo", "bar"), inputs()
     with pytest.raises(
         ValueError, match=r"found \[\] for delta, \[\] for gamma.*bar\.mlp.*foo\.mlp.*Name embedders with rename"
     ):
@@ -151,8 +157,16 @@ def test_a_student_that_does_not_tell_its_convention_needs_it(tmp_path):
         OfficialConvention(sign=2)
 
 
+def test_the_vae_is_only_named_until_the_first_picture(tmp_path):
+    torch.save(student(), tmp_path / "student.pt")
+    flow_map, (z, delta, y) = FlowMap.from_official(tmp_path / "student.pt", GIVEN, num_heads=HEADS), inputs()
+    x = flow_map(z, y, 1.5, delta)
+    with pytest.raises(FileNotFoundError, match=r"no VAE at 'stabilityai/sd-vae-ft-ema'"):
+        flow_map.teacher.decode(x)
+
+
 def test_a_student_has_no_teacher(tmp_path):
-    flow_map, (x, t, y) = load(tmp_path / "student.pt", student()), public_sit.inputs()
+    flow_map, (x, t, y) = load(tmp_path / "student.pt", student()), inputs()
     with pytest.raises(ValueError, match="holds no teacher"):
         flow_map.teacher(x, t, y)
 

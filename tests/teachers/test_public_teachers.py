@@ -149,8 +149,18 @@ def test_pictures_are_decoded_by_a_vae_that_is_no_part_of_the_teacher(tmp_path):
     assert "no vae" not in "; ".join(painted.notes)
     assert torch.equal(painted.decode(x), 2 * x[:, :3])
     assert plain.state_dict().keys() == painted.state_dict().keys()
-    named = load(vae="owner/vae", cache_dir=str(tmp_path), offline=True).vae
-    assert (named.vae, named.scale, named.offline) == ("owner/vae", 0.18215, True)
+
+
+def test_a_vae_that_is_only_named_is_missed_at_the_first_picture_or_by_setups_check(tmp_path):
+    torch.save(state_dict(), tmp_path / "weights.pt")
+    place = {"cache_dir": str(tmp_path), "offline": True}
+    teacher = SiTTeacher(tmp_path / "weights.pt", "sit", num_heads=HEADS, vae="owner/vae", **place)
+    assert (teacher.vae.vae, teacher.vae.given_scale, teacher.vae.offline) == ("owner/vae", None, True)
+    x, t, y = public_sit.inputs()
+    assert teacher(x, t, y).shape == x.shape
+    for asked in (lambda: teacher.decode(x), teacher.check_decoder):
+        with pytest.raises(FileNotFoundError, match=r"no VAE at 'owner/vae'.*hf download owner/vae"):
+            asked()
 
 
 def test_references_are_kept_apart_by_guidance_and_vae(tmp_path):
@@ -162,7 +172,7 @@ def test_references_are_kept_apart_by_guidance_and_vae(tmp_path):
         for name, teacher in {
             "plain": load(),
             "three": load(cfg_channels=3),
-            "vae": load(vae=Brush("a")),
+            "vae": load(vae=Brush("a", scale=0.18215)),
             "other vae": load(vae=Brush("a", scale=1.0)),
         }.items()
     }
