@@ -64,7 +64,9 @@ def test_guidance_meets_the_null_tree_row_by_row():
     g = torch.Generator().manual_seed(0)
     x, t, condition = torch.randn(4, *SHAPE, generator=g), torch.rand(4, generator=g), teacher.draw_condition(4, g)
     u, null = teacher(x, t, condition), teacher(x, t, teacher.null_condition(condition))
-    torch.testing.assert_close(teacher.guided(x, t, condition, torch.full((4,), 2.0)), 2 * u - null, atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        teacher.guided_velocity(condition, gamma=torch.full((4,), 2.0))(x, t), 2 * u - null, atol=1e-5, rtol=1e-4
+    )
     row = slice(2, 3)
     torch.testing.assert_close(teacher(x[row], t[row], take(condition, row)), u[row], atol=1e-5, rtol=1e-4)
 

@@ -61,7 +61,7 @@ def meanflow(nets: Networks) -> None:
     x, t, y = noise()
     delta = t * torch.rand(BATCH)
     with torch.no_grad():
-        v = nets.teacher.guided(x, t, y, torch.full((BATCH,), 1.5))
+        v = nets.teacher.guided_velocity(y, gamma=torch.full((BATCH,), 1.5))(x, t)
         with forward_ad.dual_level():  # from here to the fixed end t - delta: dx = -v dt, d(delta) = dt
             along = [forward_ad.make_dual(a, da) for a, da in ((x, -v), (t, torch.ones_like(t)), (delta, torch.ones_like(t)))]
             total = forward_ad.unpack_dual(nets.average(along[0], along[1], y, along[2])).tangent
@@ -80,7 +80,7 @@ def dmd(nets: Networks, updates: int) -> None:
     sample = z + nets.average(z, one, y, one)
     with torch.no_grad():
         x_t = interpolate(sample, torch.randn_like(z), t)
-        gradient = nets.auxiliary(x_t, t, y) - nets.teacher.guided(x_t, t, y, torch.full((BATCH,), 1.5))
+        gradient = nets.auxiliary(x_t, t, y) - nets.teacher.guided_velocity(y, gamma=torch.full((BATCH,), 1.5))(x_t, t)
     (sample * gradient).mean().backward()
     for k in range(updates):
         if updates > 1 and k:

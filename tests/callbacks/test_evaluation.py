@@ -37,7 +37,7 @@ def test_the_fid_and_its_floor_are_those_of_the_samples():
 
     def teacher_samples(n, stream):
         z, y = m.teacher.draw_indexed(torch.arange(n), seed=5, stream=stream)
-        return solve(lambda x, t, c: m.teacher.guided(x, t, c, gamma.expand(len(x))), z, y, steps=4)
+        return solve(lambda x, t, c: m.teacher.guided_velocity(c, gamma=gamma.expand(len(x)))(x, t), z, y, steps=4)
 
     metric.update(teacher_samples(40, "reference"), real=True)
     metric.update(teacher_samples(21, "floor"), real=False)

@@ -46,7 +46,7 @@ def test_a_sample_of_an_embedded_prompt_is_the_pipelines(name, freeflow):
         )[0]  # fmt: skip
     gamma = torch.full((2,), 3.0)
     x = solve(
-        lambda x, t, c: teacher.guided(x, t, c, gamma),
+        lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t),
         z,
         prompts.rows(torch.tensor([0, 1])),
         grid=pipe.scheduler.sigmas.double(),

@@ -34,8 +34,21 @@ def test_null_condition_is_the_label_after_the_last():
 
 def test_guidance_by_hand():
     x = torch.zeros(2, 2)
-    u = Labelled().guided(x, torch.tensor([0.2, 0.6]), torch.tensor([1, 1]), torch.tensor([2.0, 2.0]), (0.0, 0.4))
+    u = Labelled().guided_velocity(torch.tensor([1, 1]), gamma=torch.tensor([2.0, 2.0]), interval=(0.0, 0.4))(
+        x, torch.tensor([0.2, 0.6])
+    )
     assert u.tolist() == [[-1.0, -1.0], [1.0, 1.0]]  # 2 * 1 - 3, and 1 outside the interval
+
+
+@pytest.mark.parametrize("number", [2.0, 2, torch.tensor(2.0)])
+def test_gamma_may_be_a_number_and_1_asks_once(number):
+    x, t, labels = torch.zeros(2, 2), torch.ones(2), torch.tensor([1, 2])
+    teacher = Labelled()
+    each = teacher.guided_velocity(labels, gamma=torch.full((2,), 2.0))(x, t)
+    assert torch.equal(teacher.guided_velocity(labels, gamma=number)(x, t), each)
+    plain = VelocityTeacher(lambda x, t, c: -x, (2,))  # no null condition: the unconditional branch would raise
+    for none in (None, 1, 1.0):
+        assert torch.equal(plain.guided_velocity(None, gamma=none)(x, t), -x)
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1]])
@@ -52,9 +65,9 @@ def test_class_condition_is_the_labels():
 
 def test_a_teacher_without_null_condition_cannot_be_guided():
     teacher, x, t = VelocityTeacher(lambda x, t, c: -x, (2,)), torch.ones(3, 2), torch.ones(3)
-    assert torch.equal(teacher.guided(x, t, None), -x)
+    assert torch.equal(teacher.guided_velocity(None)(x, t), -x)
     with pytest.raises(ValueError, match=r"VelocityTeacher has no null condition.*guidance_range"):
-        teacher.guided(x, t, None, 2 * t)
+        teacher.guided_velocity(None, gamma=2 * t)(x, t)
 
 
 def test_a_teacher_without_a_network_says_what_to_give():

@@ -171,19 +171,19 @@ def test_the_null_condition_is_shaped_as_the_condition_or_refused(teacher):
 
 def test_gamma_none_is_the_plain_velocity(teacher):
     x, t, condition = inputs(teacher)
-    assert torch.equal(teacher.guided(x, t, condition), teacher.velocity(x, t, condition))
+    assert torch.equal(teacher.guided_velocity(condition)(x, t), teacher.velocity(x, t, condition))
 
 
 def test_gamma_1_is_the_conditional_velocity_and_gamma_2_the_formula(teacher):
     x, t, condition = inputs(teacher)
     if not conditioned(teacher):
         with pytest.raises(ValueError, match="no null condition"):
-            teacher.guided(x, t, condition, torch.ones(5))
+            teacher.guided_velocity(condition, gamma=torch.ones(5))(x, t)
         return
     u, null = teacher.velocity(x, t, condition), teacher.velocity(x, t, teacher.null_condition(condition))
     one = torch.ones(len(x))
-    torch.testing.assert_close(teacher.guided(x, t, condition, one), u, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(teacher.guided(x, t, condition, 2 * one), 2 * u - null, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(teacher.guided_velocity(condition, gamma=one)(x, t), u, atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(teacher.guided_velocity(condition, gamma=2 * one)(x, t), 2 * u - null, atol=1e-5, rtol=1e-5)
     assert not torch.allclose(u, null)
 
 

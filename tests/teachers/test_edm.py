@@ -106,21 +106,25 @@ def test_the_second_network_guides(label_dim):
     teacher = EDMTeacher(net(), SHAPE, 3, guide=weak)
     gamma = torch.linspace(1, 3, 6)
     expected = guide(teacher(x, t, label), EDMTeacher(weak, SHAPE, 3).velocity(x, t, label), t, gamma)
-    torch.testing.assert_close(teacher.guided(x, t, label, gamma), expected)
-    torch.testing.assert_close(teacher.guided(x, t, label, torch.ones(6)), teacher(x, t, label))
-    assert not torch.allclose(teacher.guided(x, t, label, gamma), EDMTeacher(net(), SHAPE, 3).guided(x, t, label, gamma))
-    inside = teacher.guided(x, t, label, gamma, (0.0, 0.4))
+    torch.testing.assert_close(teacher.guided_velocity(label, gamma=gamma)(x, t), expected)
+    torch.testing.assert_close(teacher.guided_velocity(label, gamma=torch.ones(6))(x, t), teacher(x, t, label))
+    assert not torch.allclose(
+        teacher.guided_velocity(label, gamma=gamma)(x, t), EDMTeacher(net(), SHAPE, 3).guided_velocity(label, gamma=gamma)(x, t)
+    )
+    inside = teacher.guided_velocity(label, gamma=gamma, interval=(0.0, 0.4))(x, t)
     assert torch.equal(inside[t > 0.4], teacher(x, t, label)[t > 0.4])
     rows = (t <= 0.4).nonzero()[:, 0]
-    torch.testing.assert_close(teacher.guided(x, t, label, gamma, (0.0, 0.4), rows), inside, atol=1e-6, rtol=1e-5)
+    torch.testing.assert_close(
+        teacher.guided_velocity(label, gamma=gamma, interval=(0.0, 0.4), rows=rows)(x, t), inside, atol=1e-6, rtol=1e-5
+    )
     assert teacher.null_condition(label) is label
 
 
 def test_without_labels_only_a_second_network_guides():
     x, t, _ = inputs()
     with pytest.raises(ValueError, match="no null condition"):
-        EDMTeacher(net(label_dim=0), SHAPE).guided(x, t, None, torch.ones(6))
-    guided = EDMTeacher(net(label_dim=0), SHAPE, guide=net(1, label_dim=0)).guided(x, t, None, 2 * torch.ones(6))
+        EDMTeacher(net(label_dim=0), SHAPE).guided_velocity(None, gamma=torch.ones(6))(x, t)
+    guided = EDMTeacher(net(label_dim=0), SHAPE, guide=net(1, label_dim=0)).guided_velocity(None, gamma=2 * torch.ones(6))(x, t)
     assert guided.shape == x.shape
 
 

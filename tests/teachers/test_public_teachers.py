@@ -127,8 +127,8 @@ def test_cfg_channels_is_the_guidance_of_sits_sampler(tmp_path):
     three = torch.cat([guided[:, :3], c[:, 3:]], 1)
     for channels, expected in ((3, three), (None, guided)):
         teacher = SiTTeacher(tmp_path / "weights.pt", "sit", num_heads=HEADS, cfg_channels=channels)
-        torch.testing.assert_close(teacher.guided(x, t, y, gamma), expected, atol=1e-5, rtol=1e-5)
-        assert torch.equal(teacher.guided(x, t, y), teacher(x, t, y))
+        torch.testing.assert_close(teacher.guided_velocity(y, gamma=gamma)(x, t), expected, atol=1e-5, rtol=1e-5)
+        assert torch.equal(teacher.guided_velocity(y)(x, t), teacher(x, t, y))
     assert not torch.allclose(three, guided, atol=1e-2)
 
 

@@ -140,11 +140,12 @@ def prediction_gap(student: FlowMap, z: Tensor, condition: Any, guidance: float)
     def average_velocity(z: Tensor, delta: Tensor) -> Tensor:
         return student.network(z, one, condition, delta=delta, gamma=guidance * one)
 
+    teacher = student.teacher.guided_velocity(condition, gamma=guidance)
     gaps, sizes = [], []
     for delta in (place * one for place in PLACES):
         F = average_velocity(z, delta)
         v_g = F + expand(delta, F) * CentralDifference(1e-2)(average_velocity, z, delta)
-        u = student.teacher.guided(flow_map(z, F, delta), 1 - delta, condition, _gamma(guidance, one))
+        u = teacher(flow_map(z, F, delta), 1 - delta)
         gaps.append(_rms(v_g - u))
         sizes.append(_rms(u))
     return Gaps(torch.tensor(PLACES), torch.tensor(gaps), torch.tensor(sizes))
@@ -157,10 +158,11 @@ def correction_gap(
     """G - u at the noised samples, u guided inside the interval alone (see Eq. 11)."""
     one = torch.ones(len(z), device=z.device)
     f, n = student(z, condition, guidance), _noise(z, seed)
+    teacher = student.teacher.guided_velocity(condition, gamma=guidance, interval=auxiliary.guidance_interval)
     gaps, sizes = [], []
     for r in (place * one for place in PLACES):
         x_r = interpolate(f, n, r)
-        u = student.teacher.guided(x_r, r, condition, _gamma(guidance, one), auxiliary.guidance_interval)
+        u = teacher(x_r, r)
         gaps.append(_rms(auxiliary.network(x_r, r, condition, gamma=guidance * one) - u))
         sizes.append(_rms(u))
     return Gaps(torch.tensor(PLACES), torch.tensor(gaps), torch.tensor(sizes))
@@ -223,10 +225,6 @@ def auxiliary_lag(
     later = held_out(twin)
     teacher = held_out(lambda x, r, c, gamma: student.teacher(x, r, c))
     return Lag(torch.tensor(PLACES), now, later, teacher)
-
-
-def _gamma(guidance: float, one: Tensor) -> Tensor | None:
-    return None if guidance == 1 else guidance * one
 
 
 def _noise(z: Tensor, seed: int) -> Tensor:

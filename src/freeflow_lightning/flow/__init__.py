@@ -5,10 +5,11 @@ from freeflow_lightning.flow.conditions import apply, join, take
 from freeflow_lightning.flow.derivative import CentralDifference, Derivative, ExactJVP, ForwardDifference
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
 from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, average_two_legs, flow_map
-from freeflow_lightning.flow.guidance import guide, guided_rows, guided_velocity, interval_guidance
+from freeflow_lightning.flow.guidance import Guidance, guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
 from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
+from freeflow_lightning.flow.rows import on_rows, spread
 from freeflow_lightning.flow.schedules import alpha, confident_time, tangent_share
 from freeflow_lightning.flow.solver import (
     CHORD_RULES,
@@ -61,6 +62,7 @@ __all__ = [
     "FromPrior",
     "Gap",
     "Grid",
+    "Guidance",
     "LogitNormal",
     "Noised",
     "PartOfPath",
@@ -110,10 +112,12 @@ __all__ = [
     "interval_guidance",
     "join",
     "midpoint",
+    "on_rows",
     "one_step_rule",
     "renoise",
     "rk4",
     "solve",
+    "spread",
     "stream_seed",
     "take",
     "tangent_share",

@@ -34,6 +34,6 @@ def join(*conditions: Any) -> Any:
     return apply(lambda *tensors: torch.cat(tensors), *conditions)
 
 
-def take(condition: Any, rows: slice | Tensor) -> Any:
-    """The given rows of a condition."""
-    return apply(lambda tensor: tensor[rows], condition)
+def take(condition: Any, rows: slice | Tensor | None) -> Any:
+    """The given rows of a condition; all of it for None."""
+    return condition if rows is None else apply(lambda tensor: tensor[rows], condition)

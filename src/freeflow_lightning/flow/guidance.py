@@ -1,13 +1,29 @@
 """Classifier-free guidance: the one place where a conditional and an unconditional velocity meet."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.conditions import join, take
 from freeflow_lightning.flow.interpolant import expand
+from freeflow_lightning.flow.rows import spread
+
+
+class Guidance(NamedTuple):
+    """How much guidance is in force, and where.
+
+    Args:
+        gamma: guidance scale, [B]; 1 is no guidance.
+        interval: times [lo, hi] inside which it applies.
+        rows: samples that it changes, int64 [K], where they are known: the others need no
+            unconditional velocity.
+    """
+
+    gamma: Tensor
+    interval: tuple[float, float] = (0.0, 1.0)
+    rows: Tensor | None = None
 
 
 def interval_guidance(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -> Tensor:
@@ -35,20 +51,16 @@ def guide(
     t: Tensor,
     gamma: Tensor,
     interval: tuple[float, float] = (0.0, 1.0),
-    rows: Tensor | None = None,
 ) -> Tensor:
     """u_gamma = gamma u_c + (1 - gamma) u_null of two velocities [B, ...] at t [B], in float32 or wider; gamma [B].
 
-    u_null may be any guiding velocity: a weaker network's is autoguidance. With `rows` [K] it is given for these rows alone,
-    [K, ...], and the others keep u_c.
+    u_null may be any guiding velocity: a weaker network's is autoguidance. Where it is u_c, so is the result.
 
     >>> guide(torch.tensor([3.0]), torch.tensor([1.0]), torch.ones(1), torch.tensor([2.0]))
     tensor([5.])
     """
     wide = torch.promote_types(conditional.dtype, torch.float32)  # bfloat16 would round gamma
     conditional = conditional.to(wide)
-    if rows is not None:
-        return conditional.index_copy(0, rows, guide(conditional[rows], unconditional, t[rows], gamma[rows], interval))
     scale = expand(interval_guidance(gamma, t, interval), conditional).to(wide)
     return torch.lerp(unconditional.to(wide), conditional, scale)
 
@@ -83,8 +95,8 @@ def guided_velocity(
     >>> guided_velocity(u, one, one, torch.tensor([3]), null=torch.tensor([1]), gamma=torch.tensor([2.0]))
     tensor([5.])
     """
-    x_null, t_null, null = (x, t, null) if rows is None else (x[rows], t[rows], take(null, rows))
+    x_null, t_null, null = take((x, t, null), rows)
     both = velocity(torch.cat([x, x_null]), torch.cat([t, t_null]), join(condition, null))
-    conditional, unconditional = both.tensor_split([len(x)])
-    guided = guide(conditional, unconditional, t, gamma, interval, rows)
+    conditional, some = both.tensor_split([len(x)])
+    guided = guide(conditional, spread(some, rows, conditional), t, gamma, interval)
     return guided if rescale is None else rescale(guided, conditional)

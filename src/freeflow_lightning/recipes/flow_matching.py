@@ -121,6 +121,5 @@ class FlowMatchingModule(Recipe):
 
     @torch.no_grad()
     def generate(self, z: Tensor, condition: Any) -> Tensor:
-        gamma = torch.full((len(z),), self.evaluation_guidance, device=z.device) if self.evaluation_guidance != 1 else None
-        teacher = self.teacher
-        return solve(lambda x, t, c: teacher.guided(x, t, c, gamma), z, condition, steps=self.evaluation_steps)
+        u = self.teacher.guided_velocity(condition, gamma=self.evaluation_guidance)
+        return solve(lambda x, t, _: u(x, t), z, steps=self.evaluation_steps)

@@ -25,7 +25,7 @@ from freeflow_lightning.flow import (
     host_generator,
     interpolate,
     join,
-    take,
+    on_rows,
     training_generator,
 )
 from freeflow_lightning.nets import Adapter, LoRA, ScalarConditioned, compile_blocks, map_noise, recompute, time_embeddings
@@ -414,15 +414,8 @@ class FreeFlowModule(Recipe):
 
     def _further(self, p: PredictionDraw) -> AverageVelocity:
         """F(z, delta) for the error of Eq. 9; 0 in the rows where it has no effect."""
-        if p.moved is None:
-            return lambda z, delta: self._student(z, delta, p.condition, p.gamma)
-        rows, condition, gamma = p.moved, take(p.condition, p.moved), p.gamma[p.moved]
-
-        def F(z: Tensor, delta: Tensor) -> Tensor:  # noqa: N802
-            some = self._student(z[rows], delta[rows], condition, gamma)
-            return some.new_zeros(z.shape).index_copy(0, rows, some)
-
-        return F
+        student = on_rows(self._student, p.moved)
+        return lambda z, delta: student(z, delta, p.condition, p.gamma)
 
     def _correction(self, c: CorrectionDraw, output: Tensor) -> tuple[Residual, Residual]:
         """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at the same x_r."""
@@ -456,9 +449,8 @@ class FreeFlowModule(Recipe):
         self, z: Tensor, condition: Any, gamma: Tensor, interval: tuple[float, float], rows: Tensor | None = None
     ) -> Velocity:
         gamma_or_none = gamma if self.guided else None
-        return lambda x, t: self.teacher.guided(
-            x.to(z.dtype), t, condition, gamma_or_none, interval, rows
-        )  # bf16-true: wider x
+        u = self.teacher.guided_velocity(condition, gamma=gamma_or_none, interval=interval, rows=rows)
+        return lambda x, t: u(x.to(z.dtype), t)  # bf16-true: wider x
 
     def _mean_over_ranks(self, x: Tensor) -> Tensor:
         attached = self._trainer is not None

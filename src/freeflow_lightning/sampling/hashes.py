@@ -18,8 +18,8 @@ def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 
     """
     z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
     z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
-    gamma = torch.full((4,), guidance, device=z.device) if guidance != 1 else None
-    u = teacher.guided(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device), condition, gamma).flatten()[:4096].tolist()
+    velocity = teacher.guided_velocity(condition, gamma=guidance)
+    u = velocity(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device)).flatten()[:4096].tolist()
     decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
     probe = ",".join(f"{value:.2e}" for value in u + decoded)
     text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"

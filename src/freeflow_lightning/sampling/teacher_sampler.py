@@ -20,12 +20,11 @@ class Sampler(NamedTuple):
     def __call__(self, teacher: Teacher, z: Tensor, condition: Any, *, trajectory: bool = False) -> Tensor:
         """The teacher's samples for the noise z [B, ...] (all states, [steps + 1, B, ...], with `trajectory`)."""
         check_numbers(0, guidance=self.guidance)
-        gamma = torch.full((len(z),), self.guidance, device=z.device) if self.guidance != 1 else None
+        u = teacher.guided_velocity(condition, gamma=self.guidance)
         wide = torch.promote_types(z.dtype, precision_of(teacher))  # teachers of narrower weights cast
         return solve(
-            lambda x, t, c: teacher.guided(x, t, c, gamma),
+            lambda x, t, _: u(x, t),
             z.to(wide),
-            condition,
             steps=self.steps,
             method=self.method,
             trajectory=trajectory,

@@ -9,7 +9,15 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import apply, guided_velocity, indexed_generators, indexed_noise, join
+from freeflow_lightning.flow import (
+    Guidance,
+    Velocity,
+    apply,
+    guided_velocity,
+    indexed_generators,
+    indexed_noise,
+    join,
+)
 from freeflow_lightning.nets.recorded import Recorded
 
 Network = TypeVar("Network", bound=nn.Module)
@@ -32,7 +40,7 @@ class Teacher(Recorded, nn.Module, ABC):
     sample_shape: tuple[int, ...]
     num_classes: int = 0
     rescale: Callable[[Tensor, Tensor], Tensor] | None = None
-    """What `guided` returns, given the linear guided velocity and the conditional one; None for the first itself."""
+    """What a guided velocity is, given the linear guided velocity and the conditional one; None for the first itself."""
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -131,6 +139,46 @@ class Teacher(Recorded, nn.Module, ABC):
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         return self.velocity(x, t, condition)
 
+    def guided_velocity(
+        self,
+        condition: Any,
+        *,
+        gamma: float | Tensor | None = None,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
+    ) -> Velocity:
+        """Return u_gamma(x, t | condition) as a function of states x [B, *sample_shape] and times t [B].
+
+        Args:
+            condition: of the B samples.
+            gamma: guidance scale, a number or [B]; None and the number 1 leave the velocity as it is.
+            interval: times [lo, hi] inside which guidance applies.
+            rows: samples with a guidance other than 1 in force, int64 [K], where they are known:
+                the others then cost no unconditional evaluation.
+
+        >>> from freeflow_lightning.teachers import VelocityTeacher
+        >>> teacher = VelocityTeacher(lambda x, t, c: c.float()[:, None] * x, (1,), num_classes=3)
+        >>> u = teacher.guided_velocity(torch.tensor([1]), gamma=2.0)
+        >>> u(torch.ones(1, 1), torch.ones(1))  # 2 * 1 - 1 * 3, the null class being 3
+        tensor([[-1.]])
+        """
+        if gamma is None or (not isinstance(gamma, Tensor) and gamma == 1):
+            return lambda x, t: self(x, t, condition)
+
+        def u(x: Tensor, t: Tensor) -> Tensor:
+            scale = torch.as_tensor(gamma, device=x.device).expand(len(x))
+            return self.guided_by(Guidance(scale, interval, rows), x, t, condition)
+
+        return u
+
+    def guided_by(self, guidance: Guidance, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        """Return u_gamma(x, t | condition), [B, *sample_shape].
+
+        Override it where something else than the null condition guides.
+        """
+        null = self.null_condition(condition)
+        return guided_velocity(self, x, t, condition, null=null, rescale=self.rescale, **guidance._asdict())
+
     def guided(
         self,
         x: Tensor,
@@ -140,17 +188,7 @@ class Teacher(Recorded, nn.Module, ABC):
         interval: tuple[float, float] = (0.0, 1.0),
         rows: Tensor | None = None,
     ) -> Tensor:
-        """u_gamma(x, t | c): guided inside the interval of times, one call on both branches; plain u for gamma None.
-
-        `rows` [K] are the samples with a guidance other than 1 in force, where the caller knows them: the others then cost no
-        unconditional evaluation.
-        """
-        if gamma is None:
-            return self(x, t, condition)
-        null = self.null_condition(condition)
-        return guided_velocity(
-            self, x, t, condition, null=null, gamma=gamma, interval=interval, rescale=self.rescale, rows=rows
-        )
+        return self.guided_velocity(condition, gamma=gamma, interval=interval, rows=rows)(x, t)
 
 
 def trainable_copy(network: Network) -> Network:

@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import check_counts, check_numbers, expand, guide, take
+from freeflow_lightning.flow import Guidance, check_counts, check_numbers, expand, guide, on_rows
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
 from freeflow_lightning.teachers.reading.weights import load_weights, read_metadata
@@ -140,20 +140,13 @@ class EDMTeacher(Teacher):
         """What the guiding branch is asked with: the same labels with a second network, the null class without one."""
         return condition if self.guide is not None else super().null_condition(condition)
 
-    def guided(
-        self,
-        x: Tensor,
-        t: Tensor,
-        condition: Any,
-        gamma: Tensor | None = None,
-        interval: tuple[float, float] = (0.0, 1.0),
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        """u_gamma with the guiding network's velocity in place of the unconditional one, if there is a guiding network."""
-        if gamma is None or self.guide is None:
-            return super().guided(x, t, condition, gamma, interval, rows)
-        guiding = (x, t, condition) if rows is None else (x[rows], t[rows], take(condition, rows))
-        return guide(self(x, t, condition), self.guide(*guiding), t, gamma, interval, rows)
+    def guided_by(self, guidance: Guidance, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        """Return u_gamma with the guiding network's velocity for the unconditional one, if there is one."""
+        if self.guide is None:
+            return super().guided_by(guidance, x, t, condition)
+        conditional = self(x, t, condition)
+        guiding = on_rows(self.guide, guidance.rows, conditional)(x, t, condition)
+        return guide(conditional, guiding, t, guidance.gamma, guidance.interval)
 
     def decode(self, x: Tensor) -> Tensor:
         """EDM's own data, in [-1, 1] for the pixel models."""

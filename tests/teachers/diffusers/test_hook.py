@@ -57,7 +57,7 @@ def asked(net, family, **changes):
 def test_a_student_starts_as_its_teacher_bit_for_bit_and_learns(family):
     name, teacher, x, t, condition, _, gamma = family
     net = student(teacher)
-    expected = teacher.guided(x, t, condition, gamma) if teacher.embedded else teacher(x, t, condition)
+    expected = teacher.guided_velocity(condition, gamma=gamma)(x, t) if teacher.embedded else teacher(x, t, condition)
     own = {"gamma": gamma} if teacher.embedded else {}
     assert torch.equal(asked(net, family), net.backbone(x, t, condition, **own))
     torch.testing.assert_close(asked(net, family), expected, atol=1e-6, rtol=1e-6)  # a copy's memory may be aligned otherwise

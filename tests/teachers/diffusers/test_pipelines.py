@@ -71,7 +71,7 @@ def test_solve_follows_the_pipeline(name, tmp_path):
     sigmas = scheduler.sigmas.double()
     grid = 1 - sigmas if inverted else sigmas
     gamma = torch.full((2,), teacher.gamma(SCALE))
-    x = solve(lambda x, t, c: teacher.guided(x, t, c, gamma), z, condition, grid=grid, method="euler")
+    x = solve(lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t), z, condition, grid=grid, method="euler")
     torch.testing.assert_close(x.view_as(expected), expected, atol=2e-4, rtol=1e-4)
     assert (expected - z.view_as(expected)).abs().mean() > 0.1
     plain = solve(teacher, z, condition, grid=grid, method="euler")
@@ -102,7 +102,7 @@ def test_solve_follows_the_pipeline_with_ddim(name, tmp_path):
     first = grid[0]
     start = z * (first**2 + (1 - first) ** 2).sqrt().float()
     gamma = torch.full((2,), SCALE)
-    x = solve(lambda x, t, c: teacher.guided(x, t, c, gamma), start, condition, grid=grid, method="euler")
+    x = solve(lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t), start, condition, grid=grid, method="euler")
     torch.testing.assert_close(x, expected, atol=2e-3 * float(expected.abs().max()), rtol=1e-3)
     plain = solve(teacher, start, condition, grid=grid, method="euler")
     assert (plain - expected).abs().max() > 0.01 * expected.abs().max()

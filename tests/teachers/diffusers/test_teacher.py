@@ -213,7 +213,7 @@ def test_an_embedded_scale_is_asked_once_and_obeys_the_interval(tmp_path):
     gamma = torch.tensor([3.5, 3.5, 1.0])
     calls = []
     teacher.function.net.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
-    u = teacher.guided(x, t, condition, gamma, (0.0, 0.5))
+    u = teacher.guided_velocity(condition, gamma=gamma, interval=(0.0, 0.5))(x, t)
     assert calls == [3]
     torch.testing.assert_close(u[1:], teacher(x, t, condition)[1:])
     assert not torch.allclose(u[0], teacher(x, t, condition)[0], atol=1e-4)

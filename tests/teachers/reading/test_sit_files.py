@@ -185,7 +185,7 @@ def test_a_table_without_a_null_row_loses_no_class_and_is_not_guided(tmp_path, c
     torch.testing.assert_close(teacher(x, t, labels), u(state, "sit", x, t, labels), atol=1e-5, rtol=1e-5)
     assert any("no null class, so that it cannot be guided" in note for note in teacher.notes)
     with pytest.raises(ValueError, match=r"no null class.*guidance_range to \[1, 1\]"):
-        teacher.guided(x, t, labels, torch.full((rows,), 1.5))
+        teacher.guided_velocity(labels, gamma=torch.full((rows,), 1.5))(x, t)
     save_sit(tmp_path / "own.safetensors", teacher.function)
     assert SiTTeacher(tmp_path / "own.safetensors").num_classes == rows
 

@@ -203,8 +203,7 @@ class SampleGround:
     def _velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         gamma = self.setting.sampler.guidance
         self.used += Evaluations(teacher=len(x) * (1 if gamma == 1 else 2))
-        scale = None if gamma == 1 else torch.full((len(x),), gamma, device=x.device)
-        return self.setting.student.teacher.guided(x, t, condition, scale)
+        return self.setting.student.teacher.guided_velocity(condition, gamma=gamma)(x, t)
 
     def _evaluated(self, draw: Drawer, x: Tensor) -> Tensor:
         """draw(x, condition) of rows [C * G, ...] in batches; each row counts what it cost."""

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import interval_guidance
+from freeflow_lightning.flow import Guidance, interval_guidance
 from freeflow_lightning.nets import Backbone
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
@@ -148,18 +148,11 @@ class DiffusersTeacher(Teacher):
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
-    def guided(
-        self,
-        x: Tensor,
-        t: Tensor,
-        condition: Any,
-        gamma: Tensor | None = None,
-        interval: tuple[float, float] = (0.0, 1.0),
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        if gamma is None or not self.embedded:
-            return super().guided(x, t, condition, gamma, interval, rows)
-        return self.function(x, t, condition, interval_guidance(gamma, t, interval))
+    def guided_by(self, guidance: Guidance, x: Tensor, t: Tensor, condition: Any) -> Tensor:
+        """u_gamma by the null condition, or by the network's own input of gamma where it has one."""
+        if not self.embedded:
+            return super().guided_by(guidance, x, t, condition)
+        return self.function(x, t, condition, interval_guidance(guidance.gamma, t, guidance.interval))
 
     def gamma(self, guidance_scale: float) -> float:
         """The gamma that a pipeline's guidance_scale means; Z-Image counts from 0."""
