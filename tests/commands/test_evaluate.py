@@ -16,7 +16,7 @@ from freeflow_lightning import FlowMap
 from freeflow_lightning.commands.words import spelled_out
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures, FrechetDistance
 from freeflow_lightning.sampling.draw import Draw, pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.cache_folder import cache_folder
 from places import TESTS
 
@@ -77,7 +77,7 @@ def test_the_teacher_draws_from_the_same_noise(freeflow, checkpoint):
     assert freeflow(*options, "--teacher", "--steps", 3, "--method", "euler", "--output", "t")[0] == 0
     flow_map = FlowMap.from_checkpoint(checkpoint)
     z, condition = Draw(0).noise(flow_map.teacher, torch.arange(5))
-    x = Sampler("euler", 3, 1.5)(flow_map.teacher, z, condition)
+    x = TeacherSampler(flow_map.teacher, "euler", 3, 1.5)(z, condition)
     expected = pictures(flow_map.teacher, x).permute(0, 2, 3, 1).numpy()
     assert np.abs(np.load("t/samples.npz")["arr_0"].astype(int) - expected).max() <= 1
     code, _, err = freeflow(*options, "--steps", 3)
@@ -170,7 +170,7 @@ def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path):
 
     def drawn(stream, n, seed):
         z, condition = Draw(seed, stream=stream).noise(flow_map.teacher, torch.arange(n))
-        return Sampler("heun", 2, 1.5)(flow_map.teacher, z, condition), flow_map(z, condition, 1.5)
+        return TeacherSampler(flow_map.teacher, "heun", 2, 1.5)(z, condition), flow_map(z, condition, 1.5)
 
     metric.update(pictures(flow_map.teacher, drawn("reference", 50, 1)[0]), real=True)
     metric.update(pictures(flow_map.teacher, drawn("samples", 40, 0)[1]), real=False)

@@ -14,7 +14,7 @@ from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.hashes import fingerprint
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import VelocityTeacher
 from freeflow_lightning.training.cache_folder import cache_folder
 from tiny import learned_teacher, mixture
@@ -34,21 +34,21 @@ class Counted:
 
 
 def load(teacher, network=None, **changes):
-    arguments = {"sampler": Sampler("heun", 4, 1.0), "count": 50, "seed": 1} | changes
-    return teacher_table(teacher, FlatFeatures(2) if network is None else network, **arguments)
+    sampler = TeacherSampler(teacher, *changes.pop("sampler", ("heun", 4, 1.0)))
+    return teacher_table(sampler, FlatFeatures(2) if network is None else network, **{"count": 50, "seed": 1} | changes)
 
 
 def test_the_sampler_is_the_solver_with_guidance():
     teacher = mixture()
     z, y = teacher.draw_indexed(torch.arange(5), seed=0, stream="test")
-    assert torch.equal(Sampler("euler", 3)(teacher, z, y), solve(teacher, z, y, steps=3, method="euler"))
+    assert torch.equal(TeacherSampler(teacher, "euler", 3)(z, y), solve(teacher, z, y, steps=3, method="euler"))
     null = teacher.null_condition(y)
 
     def guided(x, t, c):
         return 3 * teacher(x, t, c) - 2 * teacher(x, t, null)
 
-    torch.testing.assert_close(Sampler("heun", 5, 3.0)(teacher, z, y), solve(guided, z, y, steps=5))
-    path = Sampler("heun", 5)(teacher, z, y, trajectory=True)
+    torch.testing.assert_close(TeacherSampler(teacher, "heun", 5, 3.0)(z, y), solve(guided, z, y, steps=5))
+    path = TeacherSampler(teacher, "heun", 5).path(z, y)
     assert path.shape == (6, 5, 2)
     assert torch.equal(path[0], z)
 
@@ -76,10 +76,11 @@ def test_the_batch_size_does_not_matter(batch_size, tmp_path):
 
 def test_rows_are_kept_up_to_a_limit_and_moments_are_of_all():
     teacher = mixture()
-    table = draw_table(lambda z, c: z, teacher, FlatFeatures(2), Draw(0), count=30, kept=10)
-    z, _ = teacher.draw_indexed(torch.arange(30), seed=0, stream="samples")
+    table = draw_table(TeacherSampler(teacher, "euler", 1), FlatFeatures(2), Draw(0), count=30, kept=10)
+    z, y = teacher.draw_indexed(torch.arange(30), seed=0, stream="samples")
+    x = solve(teacher, z, y, steps=1, method="euler")
     assert torch.equal(table.rows["index"], torch.arange(10))
-    torch.testing.assert_close(table.moments["features"].mean, z.double().mean(0))
+    torch.testing.assert_close(table.moments["features"].mean, x.double().mean(0))
     assert KEPT == 10_000  # ADM's reference files hold as many
 
 
@@ -99,14 +100,14 @@ def test_endpoints_are_the_solution_and_cached():
     counted, which = Counted(mixture()), Draw(3, (1,))
     z, y = which.noise(counted.teacher, torch.arange(9))
     assert y.tolist() == [1] * 9
-    arguments = {"sampler": Sampler("euler", 3), "batch_size": 4}
-    x = teacher_endpoints(counted.teacher, which, torch.arange(9), **arguments)
+    sampler = TeacherSampler(counted.teacher, "euler", 3)
+    x = teacher_endpoints(sampler, which, torch.arange(9), batch_size=4)
     torch.testing.assert_close(x, solve(counted.teacher, z, y, steps=3, method="euler"), rtol=1e-6, atol=1e-6)
     calls = counted.calls
-    assert torch.equal(teacher_endpoints(counted.teacher, which, torch.arange(9), **arguments), x)
+    assert torch.equal(teacher_endpoints(sampler, which, torch.arange(9), batch_size=4), x)
     assert counted.calls == calls + 1
     for change in (Draw(4, (1,)), Draw(3, (0,)), Draw(3, (1,), "other")):
-        assert not torch.isin(teacher_endpoints(counted.teacher, change, torch.arange(9), **arguments), x).all()
+        assert not torch.isin(teacher_endpoints(sampler, change, torch.arange(9), batch_size=4), x).all()
 
 
 def flip_a_bit(content):
@@ -164,9 +165,9 @@ CHANGES = {
     "count": {"count": 51},
     "stream": {"stream": "floor"},
     "classes": {"classes": (0, 1)},
-    "steps": {"sampler": Sampler("heun", 5, 1.0)},
-    "method": {"sampler": Sampler("euler", 4, 1.0)},
-    "guidance": {"sampler": Sampler("heun", 4, 1.5)},
+    "steps": {"sampler": ("heun", 5, 1.0)},
+    "method": {"sampler": ("euler", 4, 1.0)},
+    "guidance": {"sampler": ("heun", 4, 1.5)},
     "network": {"network": Shifted(2)},
     "network's weights": {"network": Shifted(2, 2.0)},
     "network's version": {"network": Shifted(2, 1.0, "2.0")},
@@ -218,7 +219,7 @@ def test_a_cache_that_cannot_be_written_or_read_is_a_warning(caplog, tmp_path, m
     assert torch.equal(drawn.rows["features"], expected.rows["features"])
     assert "could not be kept in" in caplog.text
     assert "FREEFLOW_CACHE" in caplog.text
-    teacher_endpoints(mixture(), Draw(0), torch.arange(2), sampler=Sampler("euler", 1))
+    teacher_endpoints(TeacherSampler(mixture(), "euler", 1), Draw(0), torch.arange(2))
 
 
 def test_a_full_disk_costs_the_cache_and_not_what_was_drawn(caplog, monkeypatch):

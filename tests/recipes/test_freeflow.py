@@ -249,9 +249,9 @@ def test_both_objectives_bring_the_student_to_its_teacher():
     m = module(network=MLP((2,), hidden_size=32, depth=1, num_classes=2, time_scale=10.0), shake=False, scalar_scale=10.0,
                guidance_range=(1.0, 1.0), evaluation_guidance=1.0, student_lr=2e-3, auxiliary_lr=4e-3)  # fmt: skip
     z, y = m.teacher.draw_indexed(torch.arange(256), seed=0, stream="test")
-    from freeflow_lightning.sampling.teacher_sampler import Sampler
+    from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 
-    end = Sampler()(m.teacher, z, y)
+    end = TeacherSampler(m.teacher)(z, y)
 
     def error():
         return float((m.generate(z, y) - end).norm(dim=1).mean())

@@ -7,7 +7,7 @@ from torch import nn
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.nets import MLP
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import DDPMTeacher, EDMTeacher, PathTeacher, VarianceExplodingPath, VelocityTeacher
 from tiny import fit, mixture, mlp
 
@@ -92,7 +92,7 @@ def error(module):
     """Mean relative distance of the student's samples to the teacher's."""
     z, condition, drawn = samples(module)
     with torch.no_grad():
-        truth = Sampler("heun", 32, 1.0)(module.teacher, z, condition)
+        truth = TeacherSampler(module.teacher, "heun", 32)(z, condition)
     return float(((drawn - truth).norm(dim=1) / truth.norm(dim=1)).mean())
 
 

@@ -5,7 +5,7 @@ import torch
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.sampling.draw import Draw, balanced_classes, evaluate_rows, labels_of, pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, VelocityTeacher
 from tiny import learned_teacher, mixture, module
 
@@ -18,13 +18,13 @@ def digits():
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 def test_the_batch_has_no_influence_bit_for_bit(digits, guidance):
     """Without the filled-up rows 1, 3 and 7 differ: sums of few rows are made in another order."""
-    sampler, which = Sampler("euler", 2, guidance), Draw(0)
+    sampler, which = TeacherSampler(digits, "euler", 2, guidance), Draw(0)
 
     def drawn(batch_size):
         parts = []
         for index in torch.arange(22).split(batch_size):
             z, condition = which.noise(digits, index)
-            parts.append(evaluate_rows(lambda z, c: sampler(digits, z, c), z, condition))
+            parts.append(evaluate_rows(sampler, z, condition))
         return torch.cat(parts)
 
     whole = drawn(22)

@@ -15,7 +15,7 @@ from freeflow_lightning.metrics import FeatureTable, FrechetDistance, frechet_di
 from freeflow_lightning.recipes.base import Evaluation, Recipe
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.processes import Processes
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.data import validated_samples
 
 log = logging.getLogger(__name__)
@@ -87,9 +87,8 @@ class PeriodicFID(Callback):
 
     def _table(self, trainer: Trainer, pl_module: Recipe, stream: str, count: int) -> FeatureTable | None:
         return teacher_table(
-            pl_module.teacher,
+            TeacherSampler(pl_module.teacher, self.method, self.steps, pl_module.evaluation_guidance),
             self.metric.features,
-            sampler=Sampler(self.method, self.steps, pl_module.evaluation_guidance),
             count=count,
             seed=self.seed,
             stream=stream,

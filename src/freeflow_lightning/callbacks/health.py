@@ -10,7 +10,7 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.recipes.base import Evaluation, is_logged
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.data import validation_range
 
 log = logging.getLogger(__name__)
@@ -108,8 +108,8 @@ class HealthMonitor(Callback):
             place = torch.arange(len(samples)) * trainer.world_size + trainer.global_rank
             seed, device = validation_range(trainer).seed, pl_module.device
             z, condition = pl_module.teacher.draw_indexed(place, seed=seed, stream="validation", device=device)
-            sampler = Sampler("heun", self.steps, pl_module.evaluation_guidance)
-            self._spread = spread(sampler(pl_module.teacher, z, condition))
+            sampler = TeacherSampler(pl_module.teacher, "heun", self.steps, pl_module.evaluation_guidance)
+            self._spread = spread(sampler(z, condition))
         diversity = spread(samples) / self._spread
         pl_module.log("health/diversity", diversity, sync_dist=True, batch_size=1)
         if diversity < self.least_diversity:

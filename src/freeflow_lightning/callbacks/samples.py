@@ -14,7 +14,7 @@ from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.run_folder import folder_of
 
 
@@ -55,16 +55,15 @@ class SampleGrid(Callback):
         z, condition = teacher.draw_indexed(index, seed=self.seed, stream="grid", device=pl_module.device)
         if teacher.num_classes:
             condition = teacher.class_condition((index % teacher.num_classes).to(pl_module.device))
-        name = f"teacher, {self.steps} {self.method} steps"
+        sampler = TeacherSampler(teacher, self.method, self.steps, pl_module.evaluation_guidance)
         if self._teacher_samples is None:
-            sampler = Sampler(self.method, self.steps, pl_module.evaluation_guidance)
-            self._teacher_samples = pictures(teacher, sampler(teacher, z, condition)).cpu()
+            self._teacher_samples = pictures(teacher, sampler(z, condition)).cpu()
         drawn = pictures(teacher, pl_module.generate(z, condition)).cpu()
         folder = folder_of(trainer)
         if not trainer.is_global_zero or folder is None:
             return
         show = plots.rows if drawn.ndim == 4 else plots.points
-        figure = show({name: self._teacher_samples, pl_module.sampling: drawn}, f"step {trainer.global_step}")
+        figure = show({sampler.name: self._teacher_samples, pl_module.sampling: drawn}, f"step {trainer.global_step}")
         for logger in trainer.loggers:
             log_picture(logger, "samples", plots.pixels(figure), trainer.global_step)
         plots.save(figure, folder / "samples" / f"step_{trainer.global_step:07d}.png")

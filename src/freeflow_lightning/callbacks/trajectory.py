@@ -10,7 +10,7 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 
 
 class TrajectoryError(Callback):
@@ -46,9 +46,9 @@ class TrajectoryError(Callback):
         index, teacher = torch.arange(self.count), pl_module.teacher
         z, condition = teacher.draw_indexed(index, seed=self.seed, stream="trajectory", device=pl_module.device)
         if self._path is None:
-            sampler = Sampler("heun", self.steps, pl_module.evaluation_guidance)
+            sampler = TeacherSampler(teacher, "heun", self.steps, pl_module.evaluation_guidance)
             stride = self.steps // self.points
-            self._path = sampler(teacher, z, condition, trajectory=True)[stride::stride]
+            self._path = sampler.path(z, condition)[stride::stride]
         deltas = torch.arange(1, self.points + 1, device=z.device) / self.points
         states = torch.stack([pl_module.flow_map(z, condition, delta.expand(len(z))) for delta in deltas])
         errors = relative_error(states, self._path).tolist()

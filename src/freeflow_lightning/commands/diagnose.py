@@ -35,6 +35,7 @@ from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import Draw, labels_of
 from freeflow_lightning.students.open_student import Overrides, open_auxiliary, open_student, pick_device
+from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 
@@ -90,7 +91,7 @@ def diagnose(
     claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
     overrides = Overrides(teacher, network, trust)
     student = open_student(checkpoint, average, overrides=overrides).to(pick_device(device))
-    student.check_guidance(guidance)
+    sampler = StudentSampler(student, guidance)
     judge = pick_features(features, weights, student.teacher, student.device)
     auxiliary = open_auxiliary(checkpoint, student, overrides)
     which = Draw(seed, stream="diagnosis")
@@ -107,7 +108,7 @@ def diagnose(
         if auxiliary is not None:
             gaps["correction"] = correction_gap(student, auxiliary, z[some], c_some, guidance, seed)
         bar.update(task, advance=1, description="neighbours")
-        pairs = neighbours(student, judge, guidance, num_samples, seed, batch_size)
+        pairs = neighbours(sampler, judge, num_samples, seed, batch_size)
         bar.update(task, advance=1, description="auxiliary network")
         lag = None
         if auxiliary is not None and auxiliary_steps:

@@ -24,9 +24,15 @@ from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_table
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FeatureTable, InceptionFeatures, read_statistics
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.sampling.processes import joined, start, starts_others
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.official_weights import OfficialConvention
-from freeflow_lightning.students.open_student import Overrides, Source, draw_of_options, open_student, pick_device
+from freeflow_lightning.students.open_student import (
+    Overrides,
+    draw_of_options,
+    open_student,
+    pick_device,
+    sampler_of_options,
+)
 from freeflow_lightning.teachers import LatentSpace, Teacher
 from freeflow_lightning.training.output_folder import claim_names
 
@@ -123,14 +129,14 @@ def evaluate(
         student = open_student(checkpoint, average, vae=vae, official=official, prompts=prompts, overrides=overrides).to(
             pick_device(device, processes)
         )
-        source, where = Source.of_options(student, teacher, steps, method), student.device
+        sampler, where = sampler_of_options(student, guidance, teacher, steps, method), student.device
         ours = reference == "teacher"
-        alone = isinstance(source.teacher, LatentSpace)
+        alone = isinstance(student.teacher, LatentSpace)
         if alone and (ours or teacher or paired_samples):
             raise ValueError(f"{checkpoint} holds no teacher to compare with or to draw from: give --reference FILE alone")
-        which = draw_of_options(source.teacher, seed, classes, balanced)
-        seen_by, draw = pick_features(features, weights, source.teacher, where), source.drawer(guidance)
-        truth = Sampler(reference_method, reference_steps, guidance)
+        which = draw_of_options(student.teacher, seed, classes, balanced)
+        seen_by = pick_features(features, weights, student.teacher, where)
+        truth = TeacherSampler(student.teacher, reference_method, reference_steps, guidance)
         pairs = min(num_samples, 0 if alone else 512 if paired_samples is None else paired_samples)
         given: Any = read_statistics(reference, seen_by, device=where) if not ours and processes.first else None
         shared: dict[str, Any] = {"device": where, "processes": processes}
@@ -143,9 +149,8 @@ def evaluate(
 
             def teachers(stream: str, n: int) -> Any:
                 return teacher_table(
-                    source.teacher,
+                    truth,
                     seen_by,
-                    sampler=truth,
                     count=n,
                     seed=reference_seed,
                     stream=stream,
@@ -157,32 +162,29 @@ def evaluate(
 
             compared: FeatureTable = teachers("reference", reference_samples) if ours else given
             baseline = teachers("floor", num_samples) if ours and floor else None
-            advance = task(source.name, num_samples)
-            table = draw_table(
-                draw, source.teacher, seen_by, which, count=num_samples, kept=num_samples, advance=advance, **sizes, **shared
-            )
+            advance = task(sampler.name, num_samples)
+            table = draw_table(sampler, seen_by, which, count=num_samples, kept=num_samples, advance=advance, **sizes, **shared)
             if not processes.first:
                 return
             errors = None
             if pairs:
                 bar.add_task("endpoints", total=None)
-                errors = endpoint_errors(draw, source.teacher, which, pairs, sampler=truth, batch_size=batch_size, device=where)
+                errors = endpoint_errors(sampler, truth, which, pairs, batch_size=batch_size, device=where)
         assert table is not None  # the first process has it
         result = evaluate_tables(
             table,
             compared,
             baseline,
             errors,
-            num_classes=source.teacher.num_classes,
+            num_classes=student.teacher.num_classes,
             classifies=isinstance(seen_by, DigitsFeatures),
             scores_inception=isinstance(seen_by, InceptionFeatures),
-            about=source.facts(guidance)
+            about=sampler.facts()
             | {
                 "checkpoint": checkpoint,
                 "samples": num_samples,
-                "seed": seed,
-                "classes": list(which.classes) if which.classes else "drawn",
-                "reference": _reference_facts(reference, source, truth, reference_samples, reference_seed, compared),
+                **which.facts(),
+                "reference": _reference_facts(reference, truth, where, reference_samples, reference_seed, compared),
                 "features": feature_facts(seen_by),
                 "precision": f"{next(student.parameters()).dtype}, float32 matmul {torch.get_float32_matmul_precision()}",
                 "pictures": "uint8 by clamp(127.5 x + 128), rounded down",
@@ -190,7 +192,7 @@ def evaluate(
                 "intervals": INTERVALS,
             },
         )
-        write(result, source.name, Path(output))
+        write(result, sampler.name, Path(output))
 
 
 def _advance(bar: Progress, name: str, total: int, size: int) -> Callable[[int], None]:
@@ -198,9 +200,11 @@ def _advance(bar: Progress, name: str, total: int, size: int) -> Callable[[int],
     return lambda n: bar.advance(number, n * size)
 
 
-def _reference_facts(reference: str, source: Source, truth: Sampler, count: int, seed: int, compared: Any) -> dict[str, Any]:
+def _reference_facts(
+    reference: str, truth: TeacherSampler, device: torch.device, count: int, seed: int, compared: Any
+) -> dict[str, Any]:
     if reference == "teacher":
-        made = {"teacher": fingerprint(source.teacher, source.student.device)[:16], **truth._asdict()}
+        made = {"teacher": fingerprint(truth.teacher, device)[:16], **truth.settings()}
         return made | {"samples": count, "seed": seed}
     return {"file": reference, "pictures in it": len(compared.rows.get("features", ()))}
 

@@ -25,7 +25,7 @@ from freeflow_lightning.profiling.step_memory import (
 )
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers import SiTTeacher, Teacher
 from freeflow_lightning.training.output_folder import claim_picture
@@ -111,8 +111,8 @@ def inspect(
     show_costs(console, subject, stand_in, batch_size, precision, averages)
     if not no_samples:
         claim_picture(Path(output), "inspect")
-        sampler = Sampler("heun", steps, guidance if subject.guided else 1.0)
-        draw_picture(console, subject.teacher, Path(output), num_samples, sampler, seed, where)
+        sampler = TeacherSampler(subject.teacher, "heun", steps, guidance if subject.guided else 1.0)
+        draw_picture(console, sampler, Path(output), num_samples, seed, where)
 
 
 def _subject(

@@ -24,8 +24,9 @@ from freeflow_lightning.evaluation.steps_table import (
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import labels_of
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.open_student import Overrides, open_student, pick_device
+from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 from freeflow_lightning.training.run_folder import newest
@@ -76,13 +77,13 @@ def report(
 
     lines, shown, paths = [], {}, {}
     for gamma in scales:
-        truth, spent = timed(lambda z, c, g=gamma: Sampler("heun", 64, g)(student.teacher, z, c), z, condition)
+        truth, spent = timed(TeacherSampler(student.teacher, "heun", 64, gamma), z, condition)
         many = judged("teacher", 64, gamma, truth, truth, spent, judge, student, labels)
         for k in STEPS[:-1] if gamma == scales[0] else ():
-            x, t = timed(lambda z, c, g=gamma, k=k: Sampler("heun", k, g)(student.teacher, z, c), z, condition)
+            x, t = timed(TeacherSampler(student.teacher, "heun", k, gamma), z, condition)
             lines.append(judged("teacher", k, gamma, x, truth, t, judge, student, labels))
             shown[f"teacher, {k} step{'s' * (k > 1)}"] = x
-        x, t = timed(lambda z, c, g=gamma: student(z, c, g), z, condition)
+        x, t = timed(StudentSampler(student, gamma), z, condition)
         lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, labels)]
         if gamma == scales[0]:
             shown |= {"teacher, 64 steps": truth, "student, 1 step": x}

@@ -2,25 +2,31 @@
 
 import sys
 from collections.abc import Sequence
-from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
-import torch
 from jsonargparse import auto_cli
-from rich.progress import Progress
 from torch import nn
 
 from freeflow_lightning.commands.parser import BriefErrors, about
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling import plots
-from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of, pictures
-from freeflow_lightning.sampling.processes import Processes, joined, start, starts_others
-from freeflow_lightning.sampling.sample_folder import PART, SampleFolder
+from freeflow_lightning.sampling.draw import draws_pictures
+from freeflow_lightning.sampling.draw_into import BatchSizes, draw_into
+from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.sampling.sample_folder import SampleFolder
+from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.official_weights import OfficialConvention
-from freeflow_lightning.students.open_student import Overrides, Source, draw_of_options, open_student, pick_device
+from freeflow_lightning.students.open_student import (
+    Overrides,
+    draw_of_options,
+    open_student,
+    pick_device,
+    sampler_of_options,
+)
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.output_folder import claim_names, lock_folder, publish
+from freeflow_lightning.training.output_folder import claim_names, publish
 
 SWEEP = "sweep.json"
 """Lists sweep.png, and says which guidance scales it shows."""
@@ -99,75 +105,45 @@ def sample(
         student = open_student(checkpoint, average, image_size, vae, official, prompts, overrides).to(
             pick_device(device, processes)
         )
-        source = Source.of_options(student, teacher, steps, method)
-        which = draw_of_options(source.teacher, seed, classes, balanced)
         scales = sorted(set(guidance))
         if not scales:
             raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
-        flat = len(source.teacher.decode(torch.zeros(1, *source.teacher.sample_shape, device=student.device)).shape) != 4
-        made = []
-        sweep = len(scales) > 1 and not flat
-        if processes.first and sweep:
+        samplers = [sampler_of_options(student, gamma, teacher, steps, method) for gamma in scales]
+        draw = draw_of_options(student.teacher, seed, classes, balanced)
+        flat = not draws_pictures(student.teacher, student.device)
+        is_sweep = len(scales) > 1 and not flat
+        if processes.first and is_sweep:
             claim_names(Path(output), SWEEP, "sample", ["sweep.png"])
+        folders = []
         with progress_bar(processes.first) as bar:
-            for gamma in scales:
-                path = Path(output) / f"guidance_{gamma:g}" if len(scales) > 1 else Path(output)
-                facts = source.facts(gamma) | {"seed": seed, "classes": list(which.classes) if which.classes else "drawn"}
-                folder = SampleFolder(path, num_samples, facts, npz=npz or flat)
-                draw = source.drawer(gamma)
-                made.append(folder)
-                with lock_folder(path, "sample") if processes.first else nullcontext():
-                    prepare(folder, processes, overwrite)
-                    fill(folder, source.teacher, draw, which, student.device, batch_size, decode_batch_size, processes, bar)
-                    processes.barrier()
-                    if processes.first:
-                        folder.finish()
-        if processes.first:
-            if sweep:
-                rows = {f"guidance {g:g}": folder.first(12) for g, folder in zip(scales, made, strict=True)}
-                figure = plots.rows(rows, f"{source.name}: the same noise, column by column")
-                publish(Path(output), SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
-            several = f" at each of {len(scales)} guidance scales" * (len(scales) > 1)
-            print(f"{num_samples} samples{several} in {output}")
+            for sampler in samplers:
+                path = Path(output) / f"guidance_{sampler.guidance:g}" if len(scales) > 1 else Path(output)
+                folder = SampleFolder(path, num_samples, sampler.facts() | draw.facts(), npz=npz or flat)
+                draw_into(
+                    folder,
+                    sampler,
+                    draw,
+                    sizes=BatchSizes(batch_size, decode_batch_size),
+                    device=student.device,
+                    processes=processes,
+                    overwrite=overwrite,
+                    start=lambda total: partial(bar.advance, bar.add_task("sampling", total=total)),
+                )
+                folders.append(folder)
+        if not processes.first:
+            return
+        if is_sweep:
+            publish_sweep(Path(output), samplers, folders)
+        several = f" at each of {len(scales)} guidance scales" if len(scales) > 1 else ""
+        print(f"{num_samples} samples{several} in {output}")
 
 
-def prepare(folder: SampleFolder, processes: Processes, overwrite: bool) -> None:
-    """Open the folder once for all processes."""
-    if processes.first:
-        folder.open(overwrite=overwrite)
-    processes.barrier()
-
-
-def fill(
-    folder: SampleFolder,
-    teacher: Teacher,
-    draw: Drawer,
-    which: Draw,
-    device: torch.device,
-    batch_size: int,
-    decode_batch_size: int,
-    processes: Processes,
-    bar: Progress,
-) -> None:
-    """Draw this process's share of the parts that are missing."""
-    missing = processes.share(folder.missing() if processes.first else None)
-    mine = missing[processes.rank :: processes.size]
-    task = bar.add_task("sampling", total=sum(len(folder.indices(part)) for part in mine))
-    together = max(1, batch_size // PART)
-    for group in (mine[k : k + together] for k in range(0, len(mine), together)):
-        index = torch.cat([folder.indices(part) for part in group])
-        drawn, labels = [], []
-        for rows in index.split(batch_size):
-            z, condition = which.noise(teacher, rows, device)
-            x = evaluate_rows(draw, z, condition)
-            drawn.append(pictures(teacher, x, batch_size=decode_batch_size).cpu())
-            labels.append(labels_of(teacher, condition))
-            bar.advance(task, len(rows))
-        known = [part for part in labels if part is not None]
-        images, classes, start_row = torch.cat(drawn), torch.cat(known) if known else None, 0
-        for part in group:
-            rows = slice(start_row, start_row := start_row + len(folder.indices(part)))
-            folder.write(part, images[rows], None if classes is None else classes[rows])
+def publish_sweep(output: Path, samplers: Sequence[Sampler], folders: Sequence[SampleFolder]) -> None:
+    """Write sweep.png: the first samples of each guidance scale, in a row of their own."""
+    scales = [sampler.guidance for sampler in samplers]
+    rows = {f"guidance {gamma:g}": folder.first(12) for gamma, folder in zip(scales, folders, strict=True)}
+    figure = plots.rows(rows, f"{samplers[0].name}: the same noise, column by column")
+    publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 
 
 def main() -> None:

@@ -8,7 +8,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from jsonargparse import auto_cli
 from rich.console import Console
 from rich.table import Table
@@ -16,10 +15,11 @@ from torch import nn
 
 from freeflow_lightning.commands.parser import BriefErrors, about
 from freeflow_lightning.commands.views.progress import progress_bar
-from freeflow_lightning.sampling.draw import Draw, labels_of, pictures
+from freeflow_lightning.sampling.draw import Draw, draws_pictures, labels_of, pictures
+from freeflow_lightning.sampling.draw_into import share_of
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.processes import joined, start, starts_others
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
 from freeflow_lightning.students.open_student import Overrides, draw_of_options, open_student, pick_device
@@ -137,9 +137,9 @@ def search(
         student.check_guidance(guidance)
         which = draw_of_options(student.teacher, seed, classes, balanced)
         judge = frozen(pick_verifier(verifier, student), student.device)
-        sampler = Sampler(teacher_method, teacher_steps, guidance)
+        sampler = TeacherSampler(student.teacher, teacher_method, teacher_steps, guidance)
         setting = NoiseSearch(student, judge, chosen, sampler, path_steps or 8, batch_size, decode_batch_size)
-        flat = len(student.teacher.decode(torch.zeros(1, *student.teacher.sample_shape, device=student.device)).shape) != 4
+        flat = not draws_pictures(student.teacher, student.device)
         facts = facts_of(setting, algorithm, judge, which)
         folder = SearchFolder(
             Path(output), num_samples, facts, rows_of(candidates, algorithm, teacher_steps, compare), npz=npz or flat
@@ -147,8 +147,7 @@ def search(
         with lock_folder(folder.path, "search") if processes.first else nullcontext():
             if processes.first:
                 folder.open(overwrite=overwrite)
-            missing = processes.share(folder.missing() if processes.first else None)
-            mine = missing[processes.rank :: processes.size]
+            mine = share_of(folder, processes)
             with progress_bar(processes.first) as bar:
                 task = bar.add_task("searching", total=sum(len(folder.indices(part)) for part in mine))
                 for part in mine:
@@ -213,9 +212,8 @@ def facts_of(setting: NoiseSearch, algorithm: str, verifier: Verifier, which: Dr
         "algorithm": algorithm,
         **vars(setting.algorithm),
         **({"path_steps": setting.path_steps} if algorithm == "paths" else {}),
-        "teacher sampler": setting.sampler._asdict(),
-        "seed": which.seed,
-        "classes": list(which.classes) if which.classes else "drawn",
+        "teacher sampler": setting.sampler.settings(),
+        **which.facts(),
     }
 
 

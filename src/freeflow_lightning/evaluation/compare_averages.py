@@ -13,9 +13,9 @@ from freeflow_lightning.evaluation.reference import draw_table, teacher_table
 from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, Score
 from freeflow_lightning.sampling.draw import Draw
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.open_student import Source
+from freeflow_lightning.students.student_sampler import StudentSampler
 
 PAIRS = 256
 
@@ -43,11 +43,12 @@ def compare_averages(
     made = []
     for name, opened in students:
         student = opened.to(device)
-        teacher, draw, which = student.teacher, Source(student).drawer(guidance), Draw()
-        network, truth = pick_features("auto", None, teacher, device), Sampler(guidance=guidance)
-        reference = teacher_table(teacher, network, sampler=truth, count=num_samples, seed=1, device=device)
-        table = draw_table(draw, teacher, network, which, count=num_samples, kept=num_samples, device=device)
-        errors = endpoint_errors(draw, teacher, which, min(num_samples, PAIRS), sampler=truth, device=device)
+        sampler = StudentSampler(student, guidance)
+        truth = TeacherSampler(student.teacher, guidance=guidance)
+        network = pick_features("auto", None, student.teacher, device)
+        reference = teacher_table(truth, network, count=num_samples, seed=1, device=device)
+        table = draw_table(sampler, network, Draw(), count=num_samples, kept=num_samples, device=device)
+        errors = endpoint_errors(sampler, truth, Draw(), min(num_samples, PAIRS), device=device)
         assert table is not None  # one process
         assert reference is not None
         known = isinstance(network, DigitsFeatures)

@@ -22,9 +22,11 @@ from freeflow_lightning.metrics.support import nearest
 from freeflow_lightning.objectives import auxiliary as auxiliary_residual
 from freeflow_lightning.objectives import equalise
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import TrainedAuxiliary
+from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import Teacher
 
 STEPS = (1, 2, 4, 8, 16, 32, 64)
@@ -77,11 +79,11 @@ def along_delta(
     `steps` is a multiple of `points`.
     """
     deltas = torch.arange(1, points + 1) / points
-    sampler, stride = Sampler("heun", steps, guidance), steps // points
+    sampler, stride = TeacherSampler(student.teacher, "heun", steps, guidance), steps // points
     teacher, drawn = [], []
     for rows in torch.arange(len(z), device=z.device).split(batch_size):
         noise, c = z[rows], take(condition, rows)
-        teacher.append(sampler(student.teacher, noise, c, trajectory=True)[stride::stride].cpu())
+        teacher.append(sampler.path(noise, c)[stride::stride].cpu())
         drawn.append(torch.stack([student(noise, c, guidance, float(delta)) for delta in deltas]).cpu())
     truth, ours = torch.cat(teacher, 1), torch.cat(drawn, 1)
     errors = torch.stack([relative_distance(a, b) for a, b in zip(ours, truth, strict=True)])
@@ -104,8 +106,7 @@ def solver_errors(
     """
 
     def solved(method: str, steps: int) -> Tensor:
-        sampler = Sampler(method, steps, guidance)
-        x = evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition).cpu()
+        x = evaluate_rows(TeacherSampler(teacher, method, steps, guidance), z, condition).cpu()
         if advance is not None:
             advance(steps * EVALUATIONS[method])
         return x
@@ -246,19 +247,19 @@ class Pairs(NamedTuple):
     diversity: float
 
 
-def neighbours(student: FlowMap, network: FeatureNetwork, guidance: float, n: int, seed: int, batch_size: int) -> Pairs:
+def neighbours(sampler: StudentSampler, network: FeatureNetwork, n: int, seed: int, batch_size: int) -> Pairs:
     """n samples of either side, of different noise, and each one's nearest on the other side in feature space."""
-    teacher, drawn, seen, kinds = student.teacher, [], [], []
-    sampler = Sampler("heun", 64, guidance)
-    draws = {
-        "diagnosis/student": lambda z, c: student(z, c, guidance),
-        "diagnosis/teacher": lambda z, c: sampler(teacher, z, c),
+    teacher, device = sampler.teacher, sampler.flow_map.device
+    drawn, seen, kinds = [], [], []
+    samplers: dict[str, Sampler] = {
+        "diagnosis/student": sampler,
+        "diagnosis/teacher": TeacherSampler(teacher, "heun", 64, sampler.guidance),
     }
-    for stream, draw in draws.items():
+    for stream, draws in samplers.items():
         parts, looks, labels = [], [], []
         for index in torch.arange(n).split(batch_size):
-            z, condition = Draw(seed, stream=stream).noise(teacher, index, student.device)
-            parts.append(pictures(teacher, evaluate_rows(draw, z, condition)))
+            z, condition = Draw(seed, stream=stream).noise(teacher, index, device)
+            parts.append(pictures(teacher, evaluate_rows(draws, z, condition)))
             with torch.no_grad():
                 looks.append(network(parts[-1]).float().cpu())
             labels.append(labels_of(teacher, condition))

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from freeflow_lightning.evaluation.cache import read_cache, write_cache
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
-from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.hashes import fingerprint, weights_hash
 from freeflow_lightning.sampling.processes import Processes
-from freeflow_lightning.sampling.teacher_sampler import Sampler
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.cache_folder import cache_folder
 from freeflow_lightning.training.data import IndexRange
 from freeflow_lightning.training.output_folder import key_of
@@ -26,10 +26,9 @@ KEPT = 10_000
 
 
 def teacher_table(
-    teacher: Teacher,
+    sampler: TeacherSampler,
     network: nn.Module,
     *,
-    sampler: Sampler,
     count: int,
     seed: int,
     stream: str = "reference",
@@ -47,9 +46,8 @@ def teacher_table(
     classes, feature network (class, weights, version) and precision.
 
     Args:
-        teacher: on `device`.
+        sampler: draws, with the teacher on `device`.
         network: feature network, on `device`.
-        sampler: how the teacher draws.
         count: samples, at least 2.
         seed: of the noise and classes.
         stream: "reference", or "floor" for the second draw that tells what the teacher scores against itself. Both are
@@ -67,8 +65,8 @@ def teacher_table(
     """
     facts = {
         "schema": SCHEMA,
-        "teacher": fingerprint(teacher, device, sampler.guidance),
-        "sampler": sampler._asdict(),
+        "teacher": fingerprint(sampler.teacher, device, sampler.guidance),
+        "sampler": sampler.settings(),
         "count": count,
         "seed": seed,
         "stream": stream,
@@ -89,8 +87,7 @@ def teacher_table(
     if processes.first:
         log.info("drawing %d samples of the teacher (%s), %d %s steps", count, stream, sampler.steps, sampler.method)
     table = draw_table(
-        lambda z, c: sampler(teacher, z, c),
-        teacher,
+        sampler,
         network,
         Draw(seed, classes, stream),
         count=count,
@@ -107,8 +104,7 @@ def teacher_table(
 
 
 def draw_table(
-    draw: Drawer,
-    teacher: Teacher,
+    sampler: Sampler,
     network: nn.Module,
     which: Draw,
     *,
@@ -120,14 +116,14 @@ def draw_table(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     advance: Callable[[int], None] | None = None,
 ) -> FeatureTable | None:
-    """The features of `count` samples that `draw` makes of the noise of `which`; on the first process, None on the others.
+    """The features of `count` samples that a sampler makes of the noise of `which`; on the first process, None on the others.
 
     Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
     """
-    builder = TableBuilder(network, kept)
+    teacher, builder = sampler.teacher, TableBuilder(network, kept)
     for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
         z, condition = which.noise(teacher, batch.indices, device)
-        drawn = evaluate_rows(draw, z, condition)  # padding too: sharded networks need every process
+        drawn = evaluate_rows(sampler, z, condition)  # padding too: sharded networks need every process
         index = batch.indices[batch.indices < count]
         if not len(index):
             continue
@@ -140,11 +136,10 @@ def draw_table(
 
 
 def teacher_endpoints(
-    teacher: Teacher,
+    sampler: TeacherSampler,
     which: Draw,
     index: Tensor,
     *,
-    sampler: Sampler,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
     folder: Path | None = None,
@@ -153,8 +148,8 @@ def teacher_endpoints(
     facts = {
         "schema": SCHEMA,
         "kind": "endpoints",
-        "teacher": fingerprint(teacher, device, sampler.guidance),
-        "sampler": sampler._asdict(),
+        "teacher": fingerprint(sampler.teacher, device, sampler.guidance),
+        "sampler": sampler.settings(),
         "draw": which._asdict(),
         "index": index.tolist(),
         "precision": torch.get_float32_matmul_precision(),
@@ -165,8 +160,8 @@ def teacher_endpoints(
         return cached["endpoints"]
     parts = []
     for rows in index.split(batch_size):
-        z, condition = which.noise(teacher, rows, device)
-        parts.append(evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition).cpu())
+        z, condition = which.noise(sampler.teacher, rows, device)
+        parts.append(evaluate_rows(sampler, z, condition).cpu())
     endpoints = torch.cat(parts)
     write_cache(path, {"endpoints": endpoints}, facts)
     return endpoints

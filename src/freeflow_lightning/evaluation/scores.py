@@ -8,9 +8,9 @@ from torch import Tensor
 from freeflow_lightning.evaluation.reference import teacher_endpoints
 from freeflow_lightning.metrics import FeatureTable, Score, compare, inception_score
 from freeflow_lightning.metrics.scores import class_distance, spread_within_classes
-from freeflow_lightning.sampling.draw import Draw, Drawer, evaluate_rows, labels_of
-from freeflow_lightning.sampling.teacher_sampler import Sampler
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of
+from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.output_folder import finite_or_none
 
 NAN = float("nan")
@@ -53,31 +53,30 @@ class Result(NamedTuple):
 
 
 def endpoint_errors(
-    draw: Drawer,
-    teacher: Teacher,
+    sampler: Sampler,
+    truth: TeacherSampler,
     which: Draw,
     n: int,
     *,
-    sampler: Sampler,
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Endpoints:
-    """How far the samples 0 .. n - 1 are from the teacher's of the same noise; the teacher's are cached.
+    """How far a sampler's samples 0 .. n - 1 are from the teacher's of the same noise; the teacher's are cached.
 
     The error says how well the student follows the teacher's paths. A small one is enough for good samples, and not needed
     for them: the correction objective may lead another way to the same distribution.
     """
     index = torch.arange(n)
-    x = teacher_endpoints(teacher, which, index, sampler=sampler, batch_size=batch_size, device=device)
+    x = teacher_endpoints(truth, which, index, batch_size=batch_size, device=device)
     relative, displacement, labels = [], [], []
     for rows in index.split(batch_size):
-        z, condition = which.noise(teacher, rows, device)
-        drawn = evaluate_rows(draw, z, condition).cpu().flatten(1)
-        truth = x[rows].flatten(1)
-        gap = (drawn - truth).norm(dim=1)
-        relative.append(gap / truth.norm(dim=1))
-        displacement.append(gap / (truth - z.cpu().flatten(1)).norm(dim=1))
-        labels.append(labels_of(teacher, condition))
+        z, condition = which.noise(truth.teacher, rows, device)
+        drawn = evaluate_rows(sampler, z, condition).cpu().flatten(1)
+        expected = x[rows].flatten(1)
+        gap = (drawn - expected).norm(dim=1)
+        relative.append(gap / expected.norm(dim=1))
+        displacement.append(gap / (expected - z.cpu().flatten(1)).norm(dim=1))
+        labels.append(labels_of(truth.teacher, condition))
     known = [part for part in labels if part is not None]
     return Endpoints(torch.cat(relative), torch.cat(displacement), torch.cat(known) if known else None)
 

@@ -12,7 +12,8 @@ from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
 from freeflow_lightning.sampling.draw import pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 
 STEPS = (1, 2, 4, 8, 64)
@@ -72,10 +73,10 @@ def reference_samples(student: FlowMap, reference: str, n: int, gamma: float, se
     if reference == "digits":
         return to_uint8(load_digits()[0]).to(student.device)
     z, condition = student.teacher.draw_indexed(torch.arange(n), seed=seed, stream="reference", device=student.device)
-    return pictures(student.teacher, Sampler("heun", 64, gamma)(student.teacher, z, condition))
+    return pictures(student.teacher, TeacherSampler(student.teacher, "heun", 64, gamma)(z, condition))
 
 
-def timed(sampler: Any, z: Tensor, condition: Any) -> tuple[Tensor, float]:
+def timed(sampler: Sampler, z: Tensor, condition: Any) -> tuple[Tensor, float]:
     """All samples in batches, and milliseconds per sample."""
     parts, start = [], time.perf_counter()
     for rows in torch.arange(len(z), device=z.device).split(BATCH):

@@ -18,7 +18,7 @@ from freeflow_lightning.profiling.operations import MISSING
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.training.data import PriorBatch
 
@@ -261,11 +261,11 @@ def one_step_sampling(module: FreeFlowModule, n: int, clock: Clock, **options: A
 def teacher_sampling(module: FreeFlowModule, n: int, clock: Clock, *, steps: int = 2, **options: Any) -> Sampling:
     """`steps` Heun steps of the teacher for n samples, noise included, against its bare evaluations."""
     teacher, n = module.teacher, -(-n // ROWS) * ROWS
-    sampler = Sampler("heun", steps, module.evaluation_guidance)
+    sampler = TeacherSampler(teacher, "heun", steps, module.evaluation_guidance)
 
     @torch.no_grad()
     def draw() -> Tensor:
         z, condition = Draw().noise(teacher, torch.arange(n), module.device)
-        return evaluate_rows(lambda z, c: sampler(teacher, z, c), z, condition)
+        return evaluate_rows(sampler, z, condition)
 
     return sampling(teacher, draw, clock, **options)

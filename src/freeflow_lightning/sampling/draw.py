@@ -12,8 +12,6 @@ from freeflow_lightning.teachers import Teacher
 
 ROWS = 8
 """Networks see multiples of this many samples: below it, matrix products of CPUs add up in another order."""
-Drawer = Callable[[Tensor, Any], Tensor]
-"""Noise [B, ...] and condition to samples [B, ...]."""
 
 
 class Draw(NamedTuple):
@@ -38,6 +36,10 @@ class Draw(NamedTuple):
         labels = torch.tensor(self.classes)[index % len(self.classes)]
         return z, teacher.class_condition(labels.to(device))
 
+    def facts(self) -> dict[str, Any]:
+        """Return what tells these samples from others of the same sampler, as JSON."""
+        return {"seed": self.seed, "classes": list(self.classes) if self.classes else "drawn"}
+
 
 def labels_of(teacher: Teacher, condition: Any) -> Tensor | None:
     """The classes [B] of a condition; None where it is something else."""
@@ -47,10 +49,11 @@ def labels_of(teacher: Teacher, condition: Any) -> Tensor | None:
 
 
 @torch.no_grad()
-def evaluate_rows(draw: Drawer, z: Tensor, condition: Any) -> Tensor:
-    """draw(z, condition) [B, ...], with the batch filled up to a multiple of 8 by repeated rows.
+def evaluate_rows(draw: Callable[[Tensor, Any], Tensor], z: Tensor, condition: Any) -> Tensor:
+    """Return draw(z, condition), [B, ...], with the batch filled up to a multiple of 8 by repeated rows.
 
-    So the samples are bit for bit the same in every batch on a CPU, and equal to round-off on an accelerator.
+    So the samples are bit for bit the same in every batch on a CPU, and equal to round-off on an accelerator. A sampler draws,
+    or another function of rows.
     """
     n = len(z)
     if not n % ROWS:
@@ -79,6 +82,11 @@ def _pictures(decoded: Tensor) -> Tensor:
     if not bool(torch.isfinite(decoded).all()):
         raise ValueError("samples are not finite: the network that drew them has diverged")
     return decoded
+
+
+def draws_pictures(teacher: Teacher, device: torch.device | str = "cpu") -> bool:
+    """Return whether decoded samples are pictures, [B, C, H, W]; the teacher is on the device."""
+    return teacher.decode(torch.zeros(1, *teacher.sample_shape, device=device)).ndim == 4
 
 
 def balanced_classes(teacher: Teacher) -> tuple[int, ...]:

@@ -3,22 +3,20 @@
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import (
-    TimeDistribution,
-    check_numbers,
-)
-from freeflow_lightning.sampling.draw import Draw, Drawer, balanced_classes
-from freeflow_lightning.sampling.hashes import weights_hash
+from freeflow_lightning.flow import TimeDistribution
+from freeflow_lightning.sampling.draw import Draw, balanced_classes
 from freeflow_lightning.sampling.processes import Processes
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.export import MANIFEST
 from freeflow_lightning.students.flow_map import FlowMap, is_foreign, read_auxiliary
 from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import Prompts, Teacher
 
 VAE = "stabilityai/sd-vae-ft-ema"
@@ -137,55 +135,22 @@ def pick_device(name: str, processes: Processes = Processes()) -> torch.device: 
     return torch.device(found.type, processes.local_rank % torch.accelerator.device_count()) if processes.size > 1 else found
 
 
-class Source(NamedTuple):
-    """Who draws: the student in one step, or the teacher (`sampler` given)."""
+def sampler_of_options(
+    student: FlowMap, guidance: float, teacher: bool | Teacher, steps: int | None, method: str | None
+) -> Sampler:
+    """The student, or its teacher by --teacher, --steps and --method, at a guidance.
 
-    student: FlowMap
-    sampler: Sampler | None = None
-
-    @classmethod
-    def of_options(cls, student: FlowMap, teacher: bool | Teacher, steps: int | None, method: str | None) -> "Source":
-        """Of --teacher, --steps and --method (Raises: ValueError for steps or a method without the teacher)."""
-        if isinstance(teacher, Teacher):  # given in the place of the checkpoint's
-            teacher = not (steps is None and method is None)
-        if not teacher and not (steps is None and method is None):
-            raise ValueError(
-                "--steps and --method are the teacher's: add --teacher, or leave them out (a student takes one step)"
-            )
-        return cls(student, Sampler(method or "heun", 64 if steps is None else steps) if teacher else None)
-
-    @property
-    def teacher(self) -> Teacher:
-        """What conditions and decodes."""
-        return self.student.teacher
-
-    @property
-    def name(self) -> str:
-        """In words, for a table."""
-        if self.sampler is None:
-            return "student, 1 step"
-        return f"teacher, {self.sampler.steps} {self.sampler.method} steps"
-
-    def drawer(self, guidance: float) -> Drawer:
-        """Noise and condition to samples, at a guidance; warns outside the range that a student was trained for."""
-        sampler = self.sampler
-        check_numbers(0, guidance=guidance)
-        if sampler is not None:
-            guided = sampler._replace(guidance=guidance)
-            return lambda z, condition: guided(self.teacher, z, condition)
-        self.student.check_guidance(guidance)
-
-        def draw(z: Tensor, condition: Any) -> Tensor:
-            return self.student(z, condition, guidance)
-
-        return draw
-
-    def facts(self, guidance: float) -> dict[str, Any]:
-        """What the samples depend on beside the draw, as JSON."""
-        sampler = self.sampler
-        network = self.student.network if sampler is None else self.teacher
-        drawn = {"drawn by": self.name, "weights": weights_hash(network)[:16], "guidance": guidance}
-        return drawn | {"decoder": f"{type(self.teacher).__name__}.decode", "sample shape": list(self.teacher.sample_shape)}
+    Raises:
+        ValueError: steps or a method without the teacher, or a guidance below 0.
+    """
+    told = steps is not None or method is not None
+    if isinstance(teacher, Teacher):  # given in the place of the checkpoint's
+        teacher = told
+    if told and not teacher:
+        raise ValueError("--steps and --method are the teacher's: add --teacher, or leave them out (a student takes one step)")
+    if teacher:
+        return TeacherSampler(student.teacher, method or "heun", 64 if steps is None else steps, guidance)
+    return StudentSampler(student, guidance)
 
 
 def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:

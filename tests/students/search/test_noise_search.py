@@ -8,7 +8,7 @@ import torch
 from freeflow_lightning import FlowMap
 from freeflow_lightning.flow import indexed_noise, solve
 from freeflow_lightning.sampling.draw import Draw
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.search import PathSearch, RandomSearch, ZeroOrderSearch
 from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch
 from tiny import mixture, module
@@ -25,12 +25,12 @@ def towards(samples, condition):
     return -(samples - torch.tensor([2.0, 0.0])).norm(dim=1) - condition
 
 
-GUIDED = Sampler("heun", 3, 1.5)
+GUIDED = ("heun", 3, 1.5)
 
 
-def search(algorithm, sampler=GUIDED, verifier=towards, **changes):
+def search(algorithm, settings=GUIDED, verifier=towards, **changes):
     m = module()
-    return NoiseSearch(FlowMap(m.student, m.teacher), verifier, algorithm, sampler, **changes)
+    return NoiseSearch(FlowMap(m.student, m.teacher), verifier, algorithm, TeacherSampler(m.teacher, *settings), **changes)
 
 
 class Counted:
@@ -55,7 +55,7 @@ class Counted:
 @pytest.mark.parametrize(("n", "batch_size"), [(16, 256), (16, 24), (5, 7), (1, 256)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
 def test_never_fewer_evaluations_are_reported_than_used(algorithm, n, batch_size, guidance, monkeypatch):
-    setting = search(algorithm, Sampler("heun", 3, guidance), batch_size=batch_size)
+    setting = search(algorithm, ("heun", 3, guidance), batch_size=batch_size)
     counted = Counted(setting, monkeypatch)
     done = setting(Draw(0), torch.arange(n))
     assert done.used == Evaluations(counted.student, counted.teacher)
@@ -70,10 +70,10 @@ def test_never_fewer_evaluations_are_reported_than_used(algorithm, n, batch_size
 
 def test_the_evaluations_are_those_of_the_paper():
     """Student once a candidate; Heun twice a step, guided four times; paths by hand."""
-    one, two = (search(RandomSearch(11), Sampler("heun", 3, g))(Draw(0), torch.arange(8)) for g in (1.0, 1.5))
+    one, two = (search(RandomSearch(11), ("heun", 3, g))(Draw(0), torch.arange(8)) for g in (1.0, 1.5))
     assert (one.search, one.handed_over) == (Evaluations(11, 0), Evaluations(0, 6))
     assert (two.search, two.handed_over) == (Evaluations(11, 0), Evaluations(0, 12))
-    paths = search(ALGORITHMS["paths"], Sampler("euler", 10, 1.0), path_steps=10)(Draw(0), torch.arange(8))
+    paths = search(ALGORITHMS["paths"], ("euler", 10, 1.0), path_steps=10)(Draw(0), torch.arange(8))
     # levels 0.5, 0.25, 0: six branches go 0.7 -> 0.25 in 5 steps and are looked at once, then 0.45 -> 0 in 5
     assert paths.search == Evaluations(6 + 2, 6 * (5 + 1) + 6 * 5)
     assert paths.handed_over == Evaluations(0, 5)  # the last round's 0.45 of ten steps
@@ -100,15 +100,15 @@ def test_the_best_noise_is_one_of_the_candidates_and_goes_to_the_teacher():
     scores = torch.stack([towards(setting.student(part, condition, 1.5), condition) for part in noise])
     best = torch.stack(noise)[scores.argmax(0), index]
     assert torch.equal(done.found.state, best)
-    torch.testing.assert_close(done.final, Sampler("heun", 3, 1.5)(setting.student.teacher, best, condition))
+    torch.testing.assert_close(done.final, setting.sampler(best, condition))
     torch.testing.assert_close(done.score, towards(done.final, condition))
     plain = setting.unsearched(Draw(0), index)
     torch.testing.assert_close(plain.student, setting.student(z, condition, 1.5))
-    torch.testing.assert_close(plain.teacher, Sampler("heun", 3, 1.5)(setting.student.teacher, z, condition))
+    torch.testing.assert_close(plain.teacher, setting.sampler(z, condition))
 
 
 def test_without_steps_the_teacher_does_nothing():
-    done = search(RandomSearch(4), Sampler("heun", 0, 1.0))(Draw(0), torch.arange(8))
+    done = search(RandomSearch(4), ("heun", 0, 1.0))(Draw(0), torch.arange(8))
     assert torch.equal(done.final, done.found.seen)
     assert done.search + done.handed_over == Evaluations(4, 0)
 
@@ -138,7 +138,7 @@ def test_search_helps_the_teacher_too_and_more_candidates_help_more():
     for n in (1, 2, 4, 8, 16, 32):
         student = Distilled()
         student.weight = torch.nn.Parameter(torch.ones(1))
-        setting = NoiseSearch(FlowMap(student, teacher), towards, RandomSearch(n), Sampler("heun", 8, 1.0))
+        setting = NoiseSearch(FlowMap(student, teacher), towards, RandomSearch(n), TeacherSampler(teacher, "heun", 8))
         done = setting(Draw(0), torch.arange(200))
         scores.append((float(done.found.score.mean()), float(done.score.mean())))
         unsearched = float(setting.unsearched(Draw(0), torch.arange(200)).teacher_score.mean()) if n == 1 else unsearched

@@ -16,7 +16,7 @@ from freeflow_lightning.profiling.step_memory import (
 from freeflow_lightning.recipes.freeflow import bfloat16_error, step_size
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
 from freeflow_lightning.training.output_folder import write_bytes
 
@@ -172,25 +172,23 @@ def _si(count: float) -> str:
     return f"{count / 1e6:.3g} M"
 
 
-def draw_picture(
-    console: Console, teacher: Teacher, path: Path, count: int, sampler: Sampler, seed: int, device: torch.device
-) -> None:
+def draw_picture(console: Console, sampler: TeacherSampler, path: Path, count: int, seed: int, device: torch.device) -> None:
     """A row of samples, of the classes in turn."""
     if count < 1 or sampler.steps < 1:
         raise ValueError(f"expected at least one sample and one step, got {count} and {sampler.steps}")
-    index = torch.arange(count)
+    teacher, index = sampler.teacher, torch.arange(count)
     with torch.no_grad():
         z, condition = teacher.draw_indexed(index, seed=seed, stream="inspect", device=device)
         if teacher.num_classes:
             condition = teacher.class_condition((index * teacher.num_classes // count).to(device))
-        x = sampler(teacher, z, condition)
+        x = sampler(z, condition)
         try:
             drawn = pictures(teacher, x).cpu()
         except FileNotFoundError as error:  # a VAE that is not here
             console.print(f"No picture: {error}", markup=False)
             return
     guided = f", guidance {sampler.guidance:g}" if sampler.guidance != 1 else ""
-    name = f"teacher, {sampler.steps} {sampler.method} steps{guided}"
+    name = f"{sampler.name}{guided}"
     if drawn.ndim == 4 and drawn.shape[1] in (1, 3):
         write_bytes(path, plots.png(plots.rows({name: drawn}), 200, "freeflow inspect"))
     elif drawn.shape[1:] == (2,):

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import expand, indexed_noise, solve, take
-from freeflow_lightning.sampling.draw import ROWS, Draw, Drawer, evaluate_rows, pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows, pictures
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.search.algorithms import Algorithm, Found
 from freeflow_lightning.students.search.verifiers import Verifier
@@ -82,7 +82,7 @@ class NoiseSearch(NamedTuple):
         student: proposes, in one evaluation a candidate; holds the teacher, who draws the final sample.
         verifier: scores (see `search.Verifier`).
         algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a `search.Ground`.
-        sampler: how the teacher draws the final sample; its guidance is the student's too. With 0 steps he does not.
+        sampler: draws the final sample with the student's teacher; its guidance is the student's too. With 0 steps it does not.
         path_steps: the teacher's steps from time 1 to 0 inside a path search; a shorter way takes its share.
         batch_size: rows per network evaluation; has no influence on the result.
         decode_batch_size: samples that a latent teacher's decoder takes at once.
@@ -91,7 +91,7 @@ class NoiseSearch(NamedTuple):
     student: FlowMap
     verifier: Verifier
     algorithm: Algorithm
-    sampler: Sampler = Sampler()
+    sampler: TeacherSampler
     path_steps: int = 8
     batch_size: int = 256
     decode_batch_size: int = 64
@@ -203,9 +203,9 @@ class SampleGround:
     def _velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         gamma = self.setting.sampler.guidance
         self.used += Evaluations(teacher=len(x) * (1 if gamma == 1 else 2))
-        return self.setting.student.teacher.guided_velocity(condition, gamma=gamma)(x, t)
+        return self.setting.sampler.teacher.guided_velocity(condition, gamma=gamma)(x, t)
 
-    def _evaluated(self, draw: Drawer, x: Tensor) -> Tensor:
+    def _evaluated(self, draw: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
         """draw(x, condition) of rows [C * G, ...] in batches; each row counts what it cost."""
         parts = []
         for rows in torch.arange(len(x), device=x.device).split(self.rows):
