@@ -22,14 +22,13 @@ def trace() -> dict[str, list[float]]:
     found: dict[str, list[float]] = {"prediction": [], "correction": [], "auxiliary": [], "lambda": [], "loss": []}
     for n in range(20):
         m.t_c, m.alpha = max(0.0, 1 - n / 10), 0.3 * n / 20
-        step = m.step(*m.draw(32, training_generator(0, 0, n)))
+        step = m.loss(m.draw(32, training_generator(0, 0, n)))
         optimizer.zero_grad()
         step.loss.backward()
         optimizer.step()
-        residuals = {"prediction": step.delta_g, "correction": step.delta_n, "auxiliary": step.auxiliary}
-        for name, residual in residuals.items():
+        for name, residual in step.residuals.items():
             found[name].append(float(residual.mean_square().mean()))
-        found["lambda"].append(float(step.lam))
+        found["lambda"].append(float(step.scalars["correction/lambda"]))
         found["loss"].append(float(step.loss.detach()))
     return found
 

@@ -97,7 +97,7 @@ def freeflow(batches: int = 20, **settings: object) -> dict[str, dict[str, float
     module = FreeFlowModule(nets.teacher, **settings)  # type: ignore[arg-type]
     with recorded(networks_of(module)) as made:
         for counter in range(batches):
-            module.step(*module.draw(BATCH, training_generator(0, 0, counter)))
+            module.loss(module.draw(BATCH, training_generator(0, 0, counter)))
     return per_sample(counted(made), batches)
 
 

@@ -9,7 +9,7 @@ from PIL import Image
 
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
-from freeflow_lightning.callbacks.health import ADVICE, grows, spread
+from freeflow_lightning.callbacks.health import grows, spread
 from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
@@ -194,8 +194,8 @@ def test_it_warns_once_for_each_cause(caplog):
     warned = [record.message for record in caplog.records if record.name.endswith("health")]
     assert len(warned) == 2
     assert warned[0].startswith("step 5: ")
-    assert ADVICE["prediction/residual"] in warned[0]
-    assert ADVICE["gradient/student"] in warned[1]
+    assert FreeFlowModule.advice["prediction/residual"] in warned[0]
+    assert FreeFlowModule.advice["gradient/student"] in warned[1]
 
 
 def test_it_watches_each_logged_step_once():

@@ -39,7 +39,7 @@ def test_every_round_counts_the_evaluations_of_its_own_step(measured):
     assert len(side.rounds) == 3
     for place, seen in enumerate(side.rounds):
         with recorded(networks_of(m)) as made:
-            m.step(*m.draw(16, training_generator(0, 0, side.warmup + place)))
+            m.loss(m.draw(16, training_generator(0, 0, side.warmup + place)))
         assert seen.rows == counted(made)
     rows = mean_rows(side.rounds)
     assert rows["teacher"]["forward"] == sum(r.rows["teacher"]["forward"] for r in side.rounds) / 3

@@ -41,9 +41,9 @@ def test_the_floor_is_the_steps_own_evaluations(form, autocast):
     p, c = m.draw(16, training_generator(0, 0, 0))
     with torch.autocast("cpu", enabled=autocast):
         with recorded(nets) as made:
-            m.step(p, c)
+            m.loss((p, c))
         with intercepted(nets, keep):
-            m.step(p, c)
+            m.loss((p, c))
         with recorded(nets) as floor:
             again = [e.again() for e in made]
     assert shapes(floor) == shapes(made)
@@ -57,7 +57,7 @@ def test_the_floor_is_the_steps_own_evaluations(form, autocast):
 def test_rows_by_network_and_kind():
     m = module(learned_teacher(), skip_idle_rows=False)
     with recorded(networks_of(m)) as made:
-        m.step(*m.draw(16, training_generator(0, 0, 0)))
+        m.loss(m.draw(16, training_generator(0, 0, 0)))
     assert counted(made) == {
         "student": {"backward": 16, "forward": 12},
         "teacher": {"forward": 2 * (12 + 12 + 4)},
@@ -68,7 +68,7 @@ def test_rows_by_network_and_kind():
 def test_a_derivative_is_told_from_a_forward_pass():
     m = module(learned_teacher(), prediction=ContinuousPrediction(), skip_idle_rows=False)
     with recorded(networks_of(m)) as made:
-        m.step(*m.draw(16, training_generator(0, 0, 0)))
+        m.loss(m.draw(16, training_generator(0, 0, 0)))
     assert counted(made)["student"] == {"backward": 16, "derivative": 12}
 
 

@@ -53,7 +53,7 @@ def test_activations_are_those_that_a_real_step_keeps(precision, settings):
     plugin.convert_module(m)
     kept = KeptForBackward(tensors_of(m.teacher, *m.networks().values()))
     with plugin.forward_context(), kept():
-        loss = m.step(*draw(m)).loss
+        loss = m.loss(draw(m)).loss
     measured = kept.release()
     loss.backward()
     assert measured > 2**20
@@ -75,11 +75,11 @@ def allocated(run):
 @pytest.mark.parametrize("precision", ["32", "bf16-mixed"])
 def test_peaks_are_those_of_the_allocator(precision):
     m, plugin = module(), PRECISIONS[precision]()
-    m.step(*draw(m)).loss.backward()  # libraries have allocated what they keep
+    m.loss(draw(m)).loss.backward()  # libraries have allocated what they keep
 
     def forward():
         with plugin.forward_context():
-            return m.step(*draw(m)).loss
+            return m.loss(draw(m)).loss
 
     m.zero_grad()
     loss, ahead = allocated(forward)
@@ -93,7 +93,7 @@ def test_peaks_are_those_of_the_allocator(precision):
 def test_weights_gradients_and_optimizer_are_those_of_a_real_run():
     m = module()
     optimizer = m.configure_optimizers()
-    m.step(*draw(m)).loss.backward()
+    m.loss(draw(m)).loss.backward()
     optimizer.step()
     moments = [v for state in optimizer.state.values() for k, v in state.items() if k != "step"]
     costs = estimate(module, batch_size=BATCH, averages=2)

@@ -25,19 +25,19 @@ from tiny import data, module, trainer
 class Seen(Callback):
     values = []
     def on_train_batch_end(self, run, m, *_):
-        self.values.append([float(m.last.lam), m.drawn[0].z.flatten().tolist()[:4]])
+        self.values.append([float(m.last.scalars["correction/lambda"]), m.drawn[0].z.flatten().tolist()[:4]])
 
 def train(devices):
     torch.manual_seed(0)
     m = module(student_lr=1e-3, auxiliary_lr=1e-3)
-    draw, step = m.draw, m.step
+    draw, loss = m.draw, m.loss
     def keep_draw(*arguments):
         m.drawn = draw(*arguments)
         return m.drawn
-    def keep_step(*arguments):
-        m.last = step(*arguments)
+    def keep_loss(*arguments):
+        m.last = loss(*arguments)
         return m.last
-    m.draw, m.step = keep_draw, keep_step
+    m.draw, m.loss = keep_draw, keep_loss
     run = trainer(devices=devices, strategy="ddp" if devices > 1 else "auto", max_steps={STEPS}, callbacks=[
         Seen(), TrajectoryError(8, 2, 4), HealthMonitor(count=8, steps=2),
         PeriodicFID(FrechetDistance(FlatFeatures(2)), reference_samples=31, steps=4, cache=f"cache{{devices}}")])
@@ -80,10 +80,10 @@ def test_two_processes_are_one_with_the_doubled_batch(tmp_path):
     optimizer, lams = m.configure_optimizers(), []
     for step in range(STEPS):
         optimizer.zero_grad()
-        done = m.step(*drawn_together(m, SIZE, step))
+        done = m.loss(drawn_together(m, SIZE, step))
         done.loss.backward()
         optimizer.step()
-        lams.append(float(done.lam))
+        lams.append(float(done.scalars["correction/lambda"]))
     assert [lam for lam, _ in first["seen"]] == pytest.approx(lams, rel=1e-4)
     start = module(student_lr=1e-3, auxiliary_lr=1e-3).state_dict()
     for name, value in m.state_dict().items():

@@ -57,7 +57,7 @@ def test_one_forward_with_gradient_and_the_evaluations_that_are_promised(guidanc
     calls = {"student": Calls(m.student), "teacher": Calls(m.teacher)}
     calls["auxiliary"] = Calls(m.auxiliary) if fraction else Calls(torch.nn.Identity())
     with torch.autocast("cpu"):  # which leaves no output unrounded for ForwardDifference to use again
-        m.step(*draws(m))
+        m.loss(draws(m))
     graded = [n for n, grad in zip(calls["student"].rows, calls["student"].graded, strict=True) if grad]
     assert graded == [16]
     assert {name: sum(c.rows) / 16 for name, c in calls.items()} == m.evaluations_per_sample()
@@ -82,9 +82,10 @@ def test_idle_rows_are_skipped_without_a_trace(form, t_c):
     (p, c), some = draws(whole, 64), draws(fewer, 64)
     assert same((tuple(p)[:5], tuple(c)[:5]), (tuple(some[0])[:5], tuple(some[1])[:5]))
     calls = {"student": Calls(fewer.student), "teacher": Calls(fewer.teacher)}
-    a, b = whole.step(p, c), fewer.step(*some)
-    for mine, theirs in ((a.delta_g, b.delta_g), (a.delta_n, b.delta_n), (a.auxiliary, b.auxiliary)):
-        torch.testing.assert_close(mine.error, theirs.error, atol=1e-5, rtol=1e-5)
+    a, b = whole.loss((p, c)), fewer.loss(some)
+    assert a.residuals.keys() == b.residuals.keys() == {"prediction", "correction", "auxiliary"}
+    for name, mine in a.residuals.items():
+        torch.testing.assert_close(mine.error, b.residuals[name].error, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(a.loss, b.loss)
     for mine, theirs in zip(
         *(torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, whole), (b, fewer))), strict=True
@@ -107,7 +108,7 @@ def test_a_step_without_moved_or_guided_rows(fraction, seed):
     settings = {"delta": still, "guidance_interval": (0.0, 0.0), "correction_fraction": fraction}
     whole, fewer = (module(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True))
     calls = {"student": Calls(fewer.student), "teacher": Calls(fewer.teacher)}
-    torch.testing.assert_close(whole.step(*draws(whole, 4, seed)).loss, fewer.step(*draws(fewer, 4, seed)).loss)
+    torch.testing.assert_close(whole.loss(draws(whole, 4, seed)).loss, fewer.loss(draws(fewer, 4, seed)).loss)
     rows = round(4 * fraction)
     assert calls["student"].rows == [4] + [1] * (fraction < 1)
     assert calls["teacher"].rows == [2 * (4 - rows)] * 2 * (fraction < 1) + [rows] * (fraction > 0)
@@ -116,7 +117,7 @@ def test_a_step_without_moved_or_guided_rows(fraction, seed):
 def test_without_guidance_the_teacher_has_one_branch():
     m = module(learned_teacher(), guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
     calls = Calls(m.teacher)
-    m.step(*draws(m))
+    m.loss(draws(m))
     assert calls.rows == [12, 12, 4]
 
 
@@ -186,7 +187,7 @@ def test_the_gradient_is_the_one_written_by_hand(t_c, k):
     p, c = draws(m)
     assert (p.n is None) == (t_c == 0)
     parameters = [q for q in m.parameters() if q.requires_grad]
-    ours = torch.autograd.grad(m.step(p, c).loss, parameters)
+    ours = torch.autograd.grad(m.loss((p, c)).loss, parameters)
     theirs = torch.autograd.grad(by_hand(m, p, c, 0.7, k), parameters)
     for a, b in zip(ours, theirs, strict=True):
         torch.testing.assert_close(a, b, rtol=2e-3, atol=2e-5 * float(b.abs().max()) + 1e-7)
@@ -197,37 +198,40 @@ def test_no_gradient_reaches_the_teacher():
     assert not any(p.requires_grad for p in m.teacher.parameters())
     assert not m.teacher.training
     m.teacher.requires_grad_(True)
-    grads = torch.autograd.grad(m.step(*draws(m)).loss, list(m.teacher.parameters()), allow_unused=True)
+    grads = torch.autograd.grad(m.loss(draws(m)).loss, list(m.teacher.parameters()), allow_unused=True)
     assert grads == (None,) * len(grads)
     assert len(grads) > 5
 
 
 def test_each_network_learns_from_its_own_losses_alone():
     m = module()
-    step = m.step(*draws(m))
+    step = m.loss(draws(m))
     student, auxiliary = (list(net.parameters()) for net in (m.student, m.auxiliary))
 
     def reached(loss, parameters):
         return [g is not None for g in torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)]
 
-    fitted = step.auxiliary.surrogate().sum()
-    for own in (step.delta_g.surrogate().sum(), step.lam * step.delta_n.surrogate().sum()):
+    fitted = step.residuals["auxiliary"].surrogate().sum()
+    for own in (
+        step.residuals["prediction"].surrogate().sum(),
+        step.scalars["correction/lambda"] * step.residuals["correction"].surrogate().sum(),
+    ):
         assert all(reached(own, student))
         assert not any(reached(own, auxiliary))
     assert all(reached(fitted, auxiliary))
     assert not any(reached(fitted, student))
-    assert not step.lam.requires_grad
+    assert not step.scalars["correction/lambda"].requires_grad
 
 
 def test_alpha_zero_leaves_the_prediction_alone():
     m = module()
     m.alpha = 0.0
     p, c = draws(m)
-    step = m.step(p, c)
+    step = m.loss((p, c))
     parameters = list(m.student.parameters())
     alone = torch.autograd.grad(step.loss, parameters)
-    other = m.step(p, c._replace(n=c.n + 1))  # moves the correction's residual, not the prediction's
-    assert not torch.equal(other.delta_n.error, step.delta_n.error)
+    other = m.loss((p, c._replace(n=c.n + 1)))  # moves the correction's residual, not the prediction's
+    assert not torch.equal(other.residuals["correction"].error, step.residuals["correction"].error)
     again = torch.autograd.grad(other.loss, parameters)
     assert all(map(torch.equal, alone, again))
 
@@ -473,7 +477,7 @@ def test_accumulated_batches_draw_different_noise_and_are_one_step():
 def test_an_accumulated_step_is_the_mean_of_its_batches():
     whole, parts = module(correction_fraction=0.0), module(correction_fraction=0.0)
     draws_ = [draws(whole, 8, counter) for counter in (0, 1)]
-    loss = sum(whole.step(*d).loss for d in draws_) / 2
+    loss = sum(whole.loss(d).loss for d in draws_) / 2
     optimizer = whole.configure_optimizers()
     loss.backward()
     optimizer.step()
@@ -489,7 +493,7 @@ def test_what_is_logged():
     run = fit(m, max_steps=1, prior=data(batch_size=16))
     step = module_step(p, c)
     logged = run.callback_metrics
-    rms = step.delta_g.error.square().mean(1).sqrt()
+    rms = step.residuals["prediction"].error.square().mean(1).sqrt()
     assert float(logged["prediction/residual"]) == pytest.approx(float(rms.mean()), rel=1e-5)
     low = rms[p.delta < 1 / 8]
     assert float(logged["prediction/residual_by_delta/0.00-0.12"]) == pytest.approx(float(low.mean()), rel=1e-5)
@@ -497,10 +501,10 @@ def test_what_is_logged():
     filled = [bool(((c.r >= k / 8) & (c.r < (k + 1) / 8)).any()) for k in range(8)]
     assert [bool(torch.isfinite(x)) for x in by_r] == filled  # a bin without samples is NaN, not the value of an earlier step
     assert float(logged["correction/residual"]) == pytest.approx(
-        float(step.delta_n.error.square().mean(1).sqrt().mean()), rel=1e-5
+        float(step.residuals["correction"].error.square().mean(1).sqrt().mean()), rel=1e-5
     )
-    assert float(logged["auxiliary/loss"]) == pytest.approx(float(step.auxiliary.error.square().mean()), rel=1e-5)
-    assert float(logged["correction/lambda"]) == pytest.approx(float(step.lam), rel=1e-5)
+    assert float(logged["auxiliary/loss"]) == pytest.approx(float(step.residuals["auxiliary"].error.square().mean()), rel=1e-5)
+    assert float(logged["correction/lambda"]) == pytest.approx(float(step.scalars["correction/lambda"]), rel=1e-5)
     assert float(logged["correction/alpha"]) == pytest.approx(0.3)
     assert float(logged["prediction/t_c"]) == 0.25
     ratio = float(logged["speed/evaluations_per_s"] / logged["speed/samples_per_s"])
@@ -510,7 +514,7 @@ def test_what_is_logged():
 def module_step(p, c):
     m = module()
     m.t_c = 0.25
-    return m.step(p, c)
+    return m.loss((p, c))
 
 
 def test_figures_are_made_for_logged_steps_alone():

@@ -60,9 +60,9 @@ def test_the_step_is_that_of_full_networks_at_the_start():
     full, adapted = module(learned_teacher(), network=None, shake=False), shared(shake=False)
     for made in (full, adapted):
         made.alpha = 0.3
-    a, b = (m.step(*m.draw(16, training_generator(0, 0, 0))) for m in (full, adapted))
-    assert torch.equal(a.delta_g.error, b.delta_g.error)
-    assert torch.equal(a.auxiliary.error, b.auxiliary.error)
+    a, b = (m.loss(m.draw(16, training_generator(0, 0, 0))) for m in (full, adapted))
+    assert torch.equal(a.residuals["prediction"].error, b.residuals["prediction"].error)
+    assert torch.equal(a.residuals["auxiliary"].error, b.residuals["auxiliary"].error)
     assert torch.equal(a.loss, b.loss)
 
 

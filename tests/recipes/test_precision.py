@@ -63,8 +63,8 @@ def test_times_residuals_lambda_averages_and_adam_are_float32(precision):
     for p, c in seen.drawn:
         assert {x.dtype for x in (p.delta, p.gamma, c.r, c.gamma)} == {WIDE}
     for step in seen.steps:
-        assert step.lam.dtype == step.loss.dtype == WIDE
-        for residual in (step.delta_g, step.delta_n, step.auxiliary):
+        assert step.scalars["correction/lambda"].dtype == step.loss.dtype == WIDE
+        for residual in step.residuals.values():
             assert residual.error.dtype == WIDE
             assert residual.output.dtype == outputs
     assert {p.dtype for net in (m.teacher, m.student, m.auxiliary) for p in net.parameters()} == {weights}

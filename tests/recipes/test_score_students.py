@@ -77,7 +77,7 @@ def train(module, steps):
     optimizer = module.configure_optimizers()
     for draws in batches(module, steps):
         optimizer.zero_grad()
-        module.step(*draws).loss.backward()
+        module.loss(draws).loss.backward()
         optimizer.step()
     return module
 
@@ -129,10 +129,12 @@ def test_the_gradient_is_the_product_with_the_raw_output():
     p, c = next(batches(module, 1))
     raw = []
     module.student.backbone.net.register_forward_hook(lambda net, inputs, output: raw.append(output))
-    step = module.step(p, c)
+    step = module.loss((p, c))
     rows = raw[0] if raw[0].requires_grad else next(output for output in raw if output.requires_grad)
-    weighted = step.delta_g.error / (step.delta_g.mean_square() + 1e-4)[:, None]
-    correction = step.lam * step.delta_n.error / module.teacher.difference_scale(c.r)[:, None]
+    weighted = step.residuals["prediction"].error / (step.residuals["prediction"].mean_square() + 1e-4)[:, None]
+    correction = (
+        step.scalars["correction/lambda"] * step.residuals["correction"].error / module.teacher.difference_scale(c.r)[:, None]
+    )
     product = -(rows * torch.cat([weighted, correction])).sum() / len(rows)  # u falls as the noise rises
     weights = list(module.student.backbone.net.core.net.parameters())
     expected = torch.autograd.grad(product, weights, retain_graph=True)

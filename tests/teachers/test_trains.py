@@ -72,7 +72,7 @@ def step(teacher, network=None, **changes):
         shaken(net, seed)
     module.alpha = 0.3
     p, c = module.draw(16, training_generator(0, 0, 0))
-    done = module.step(p, c)
+    done = module.loss((p, c))
     done.loss.backward()
     return module, c, done
 
@@ -90,13 +90,18 @@ def test_eq_11_is_on_one_scale_and_eq_12_in_the_networks_own_units(make):
     torch.manual_seed(0)
     teacher = make()
     module, c, done = step(teacher)
-    weighted = done.delta_n.error.flatten(1).norm(dim=1) / teacher.difference_scale(c.r)
-    assert float(done.lam) == pytest.approx(float(0.3 * decay(done.delta_g, 1.0).norm().mean() / (weighted.mean() + 1e-6)))
+    weighted = done.residuals["correction"].error.flatten(1).norm(dim=1) / teacher.difference_scale(c.r)
+    assert float(done.scalars["correction/lambda"]) == pytest.approx(
+        float(0.3 * decay(done.residuals["prediction"], 1.0).norm().mean() / (weighted.mean() + 1e-6))
+    )
 
     found = [p.grad.clone() for p in module.auxiliary.parameters()]
     module.auxiliary.zero_grad()
-    x_r = interpolate((done.auxiliary.output - done.auxiliary.error).detach() + c.n, c.n, c.r)
-    error = module.auxiliary(x_r, c.r, c.condition, gamma=c.gamma) - (done.auxiliary.output - done.auxiliary.error).detach()
+    x_r = interpolate((done.residuals["auxiliary"].output - done.residuals["auxiliary"].error).detach() + c.n, c.n, c.r)
+    error = (
+        module.auxiliary(x_r, c.r, c.condition, gamma=c.gamma)
+        - (done.residuals["auxiliary"].output - done.residuals["auxiliary"].error).detach()
+    )
     raw = error / teacher.output_scale(c.r).view(-1, 1, 1, 1)
     (raw.square().flatten(1).sum(1).mean() / 2).backward()
     for p, gradient in zip(module.auxiliary.parameters(), found, strict=True):
@@ -107,5 +112,7 @@ def test_a_network_of_ones_own_has_no_scale():
     """It predicts u itself, whatever the teacher's network predicts."""
     teacher = DDPMTeacher(mlp(), (2,), num_classes=2)
     done = step(teacher, mlp(1), time_module=None)[2]
-    error = done.delta_n.error.flatten(1).norm(dim=1).mean()
-    assert float(done.lam) == pytest.approx(float(0.3 * decay(done.delta_g, 1.0).norm().mean() / (error + 1e-6)), rel=1e-4)
+    error = done.residuals["correction"].error.flatten(1).norm(dim=1).mean()
+    assert float(done.scalars["correction/lambda"]) == pytest.approx(
+        float(0.3 * decay(done.residuals["prediction"], 1.0).norm().mean() / (error + 1e-6)), rel=1e-4
+    )

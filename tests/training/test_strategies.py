@@ -71,12 +71,12 @@ def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
         optimizer.zero_grad()
         for micro in range(ACCUMULATE):
             p, c = drawn_together(m, SIZE, step * ACCUMULATE + micro, ranks)
-            done = m.step(p, c)
+            done = m.loss((p, c))
             (done.loss / ACCUMULATE).backward()
         norms = {
             f"gradient/{n}": float(torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)) for n, net in m.networks().items()
         }
-        figures.append({"correction/lambda": float(done.lam)} | norms)
+        figures.append({"correction/lambda": float(done.scalars["correction/lambda"])} | norms)
         optimizer.step()
         with torch.no_grad():
             for old, new in zip(average.parameters(), m.student.parameters(), strict=True):
@@ -323,7 +323,7 @@ def test_a_checkpoint_of_another_module_is_refused():
 def test_an_optimizers_state_by_name_and_by_place():
     m = module()
     optimizer = m.configure_optimizers()
-    m.step(*m.draw(8, torch.Generator().manual_seed(0))).loss.backward()
+    m.loss(m.draw(8, torch.Generator().manual_seed(0))).loss.backward()
     optimizer.step()
     names, state = parameter_names(optimizer, m), optimizer.state_dict()
     assert names[0].startswith("student.")

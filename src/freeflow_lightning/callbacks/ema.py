@@ -53,7 +53,7 @@ class StudentEMA(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe):
-            raise ValueError(f"StudentEMA serves a Recipe (FreeFlowModule, FlowMatchingModule), got {type(pl_module).__name__}")
+            raise ValueError(f"StudentEMA serves a Recipe (a Distillation, FlowMatchingModule), got {type(pl_module).__name__}")
         self._refuse_shared_decays(trainer)
         for decay in self.decays:
             if (name := average_name(decay)) not in pl_module.averages:

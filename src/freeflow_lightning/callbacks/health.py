@@ -9,18 +9,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.recipes.base import Evaluation, is_logged
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.data import validation_range
 
 log = logging.getLogger(__name__)
-
-ADVICE = {
-    "prediction/residual": "the prediction residual grows: lower student_lr, clip gradients, or lengthen ConfidentRegionWarmup",
-    "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
-    "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
-    "gradient/student": "the student's gradients grow: lower student_lr or set --trainer.gradient_clip_val",
-}
 
 
 def grows(history: list[float], factor: float, window: int) -> bool:
@@ -58,18 +51,19 @@ class HealthMonitor(Callback):
         check_counts(1, window=window, steps=steps)
         check_counts(2, count=count)
         self.factor, self.window, self.least_diversity, self.count, self.steps = factor, window, least_diversity, count, steps
-        self._history: dict[str, list[float]] = {name: [] for name in ADVICE}
+        self._history: dict[str, list[float]] = {}
         self._warned: set[str] = set()
         self._seen = 0
         self._spread: float | None = None
         self._samples: list[torch.Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, FreeFlowModule):
-            raise ValueError("HealthMonitor watches a distillation: it belongs to FreeFlowModule; remove it")
+        if not isinstance(pl_module, Distillation):
+            raise ValueError("HealthMonitor watches a distillation: it belongs to a Distillation; remove it")
         refuse_second(trainer, self)
+        self._history = {name: [] for name in pl_module.advice}
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: FreeFlowModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(self, trainer: Trainer, pl_module: Distillation, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self._seen or not is_logged(trainer, trainer.global_step):
             return  # not logged, or logged before this batch of an accumulated step
         self._seen = trainer.global_step
@@ -77,13 +71,13 @@ class HealthMonitor(Callback):
             if name in trainer.callback_metrics:
                 history.append(float(trainer.callback_metrics[name]))
                 if grows(history, self.factor, self.window):
-                    self._warn(name, f"step {trainer.global_step}: {ADVICE[name]}")
+                    self._warn(name, f"step {trainer.global_step}: {pl_module.advice[name]}")
 
     @torch.no_grad()
     def on_validation_batch_end(
         self,
         trainer: Trainer,
-        pl_module: FreeFlowModule,
+        pl_module: Distillation,
         outputs: Any,
         batch: Any,
         batch_idx: int,
@@ -95,7 +89,7 @@ class HealthMonitor(Callback):
             self._samples.append(evaluation.samples[keep].float())
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Distillation) -> None:
         samples, self._samples = torch.cat(self._samples)[: self.count], []
         if trainer.sanity_checking:
             return
@@ -113,9 +107,7 @@ class HealthMonitor(Callback):
         diversity = spread(samples) / self._spread
         pl_module.log("health/diversity", diversity, sync_dist=True, batch_size=1)
         if diversity < self.least_diversity:
-            advice = (
-                "the student's samples are less diverse than the teacher's: raise the prediction's share or lower alpha_ref"
-            )
+            advice = f"the student's samples are less diverse than the teacher's: {pl_module.diversity_advice}"
             self._warn("diversity", f"step {trainer.global_step}: {advice} (spread {diversity:.2f} of the teacher's)")
 
     def _warn(self, cause: str, text: str) -> None:

@@ -9,7 +9,7 @@ from torch import Tensor
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import check_counts
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 
 
@@ -35,12 +35,12 @@ class TrajectoryError(Callback):
         self._path: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, FreeFlowModule):
-            raise ValueError("TrajectoryError compares a student to its teacher: it belongs to FreeFlowModule; remove it")
+        if not isinstance(pl_module, Distillation):
+            raise ValueError("TrajectoryError compares a student to its teacher: it belongs to a Distillation; remove it")
         refuse_second(trainer, self)
 
     @torch.no_grad()
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
+    def on_validation_epoch_end(self, trainer: Trainer, pl_module: Distillation) -> None:
         if trainer.sanity_checking:
             return
         index, teacher = torch.arange(self.count), pl_module.teacher
@@ -50,7 +50,10 @@ class TrajectoryError(Callback):
             stride = self.steps // self.points
             self._path = sampler.path(z, condition)[stride::stride]
         deltas = torch.arange(1, self.points + 1, device=z.device) / self.points
-        states = torch.stack([pl_module.flow_map(z, condition, delta.expand(len(z))) for delta in deltas])
+        one = torch.ones(len(z), device=z.device)
+        gamma = pl_module.evaluation_guidance * one
+        maps = [pl_module.flow_map(z, one, one - delta, condition, gamma) for delta in deltas]
+        states = torch.stack(maps)
         errors = relative_error(states, self._path).tolist()
         figures = {f"error/at_delta_{delta:.3f}": error for delta, error in zip(deltas.tolist(), errors, strict=True)}
         pl_module.log_dict({"error/endpoint": errors[-1]} | figures, rank_zero_only=False, batch_size=1)

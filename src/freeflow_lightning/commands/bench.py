@@ -25,8 +25,7 @@ from freeflow_lightning.profiling.bench import (
 )
 from freeflow_lightning.profiling.hardware import machine
 from freeflow_lightning.profiling.step_memory import PrecisionName, SizeName
-from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
@@ -96,11 +95,13 @@ def from_config(path: str, overrides: list[str]) -> Subject:
     fit = parsed_fit(path, overrides)
     model = fit.model.as_dict()
     if "teacher" not in model.get("init_args", {}):
-        raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected FreeFlowModule")
+        raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected a Distillation")
     teacher = build(Teacher, model["init_args"].pop("teacher"))
 
-    def make(given: Teacher) -> FreeFlowModule:
-        return build(Recipe, model | {"init_args": model["init_args"] | {"teacher": given, "check_teacher": False}})
+    def make(given: Teacher) -> Distillation:
+        module = build(Distillation, model | {"init_args": model["init_args"] | {"teacher": given}})
+        module.check_teacher = False
+        return module
 
     callbacks = [build(Callback, callback.as_dict()) for callback in fit.trainer.callbacks or []]
     data, settings = fit.data.init_args, fit.trainer

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from lightning.pytorch import Trainer
 
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.last_step import LastStep, model_checkpoints
 from freeflow_lightning.training.run_folder import read_metrics
 
@@ -16,7 +16,7 @@ MEASURED = ("fid/student", "error/endpoint")
 def closing_line(trainer: Trainer, run: Path) -> str:
     """What a finished run has left, in one line."""
     parts = [f"{run}: step {trainer.global_step}, {last_checkpoint_of(trainer)}", *best_figure(trainer, run)]
-    if isinstance(trainer.lightning_module, FreeFlowModule):
+    if isinstance(trainer.lightning_module, Distillation):
         parts.append(f"next: freeflow report {run}")
     return "; ".join(parts)
 

@@ -10,7 +10,7 @@ from lightning.pytorch import LightningDataModule
 
 from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI
 from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.teachers import Teacher
 
 
@@ -60,7 +60,7 @@ class Subject(NamedTuple):
 
     name: str
     teacher: Teacher | None
-    make: Callable[[Teacher], FreeFlowModule]
+    make: Callable[[Teacher], Distillation]
     guided: bool = True
     batch_size: int = 64
     precision: str = "bf16-mixed"

@@ -23,7 +23,7 @@ from freeflow_lightning.profiling.step_memory import (
     sit_teacher,
     without_data,
 )
-from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.open_student import pick_device
@@ -148,7 +148,7 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
     fit = parsed_fit(path, overrides)
     model = fit.model.as_dict()
     if "teacher" not in model.get("init_args", {}):
-        raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected FreeFlowModule")
+        raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected a Distillation")
     teacher = build(Teacher, model["init_args"].pop("teacher"))
     precision = fit.trainer.precision
     if precision is not None and str(precision) not in PRECISIONS_OF:
@@ -156,8 +156,8 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
             f"the costs of precision {precision!r} are not known: give --precision, one of {set(PRECISIONS_OF.values())}"
         )
 
-    def make(stand_in: Teacher) -> FreeFlowModule:
-        return build(Recipe, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
+    def make(stand_in: Teacher) -> Distillation:
+        return build(Distillation, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
 
     callbacks = fit.trainer.callbacks or []
     decays = [callback.init_args.decays for callback in callbacks if callback.class_path.endswith(f".{StudentEMA.__name__}")]

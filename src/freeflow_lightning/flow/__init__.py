@@ -8,6 +8,7 @@ from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, a
 from freeflow_lightning.flow.guidance import Guidance, guide, guided_rows, guided_velocity, interval_guidance
 from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
 from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow.pairs import Pairs
 from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
 from freeflow_lightning.flow.rows import on_rows, spread
 from freeflow_lightning.flow.schedules import alpha, confident_time, tangent_share
@@ -65,6 +66,7 @@ __all__ = [
     "Guidance",
     "LogitNormal",
     "Noised",
+    "Pairs",
     "PartOfPath",
     "Prior",
     "Renoised",

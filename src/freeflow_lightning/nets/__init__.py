@@ -5,6 +5,7 @@ from freeflow_lightning.nets.conditioning import (
     Backbone,
     ScalarConditioned,
     map_noise,
+    map_state,
     precision_of,
     time_embeddings,
 )
@@ -26,6 +27,7 @@ __all__ = [
     "blocks",
     "compile_blocks",
     "map_noise",
+    "map_state",
     "merge",
     "position_table",
     "precision_of",

@@ -157,19 +157,33 @@ def precision_of(network: nn.Module) -> torch.dtype:
     return found.pop() if len(found) == 1 else torch.float32
 
 
-@torch.no_grad()
 def map_noise(network: nn.Module, z: Tensor, condition: Any, *, delta: Tensor, gamma: Tensor) -> Tensor:
-    """f(z, delta) = z + delta F(z, 1, condition, delta, gamma) of a student in whatever precision, in float32.
+    """f(z, delta) = z + delta F(z, 1, condition, delta, gamma) from the prior, as `map_state`."""
+    return map_state(network, z, condition, t=torch.ones_like(delta), delta=delta, gamma=gamma)
 
-    The network gets noise, time and conditions in the precision of its weights, delta and gamma [B] in float32 or wider.
+
+@torch.no_grad()
+def map_state(
+    network: nn.Module,
+    x: Tensor,
+    condition: Any,
+    *,
+    t: Tensor,
+    delta: Tensor,
+    gamma: Tensor,
+) -> Tensor:
+    """f(x, t, s) = x + delta F(x, t, condition, delta, gamma), delta = t - s, of a student in whatever precision.
+
+    The network gets states, times and conditions in the precision of its weights, delta and gamma [B] in float32 or
+    wider. The result is float32.
     """
     narrow = precision_of(network)
     wide = torch.promote_types(narrow, torch.float32)
-    z, delta, gamma = z.to(wide), delta.to(wide), gamma.to(wide)
+    x, delta, gamma = x.to(wide), delta.to(wide), gamma.to(wide)
     if narrow != torch.float32:
         condition = apply(lambda part: part.to(narrow) if part.is_floating_point() else part, condition)
-    F = network(z.to(narrow), torch.ones_like(delta).to(narrow), condition, delta=delta, gamma=gamma)
-    return flow_map(z, F.to(wide), delta).float()
+    F = network(x.to(narrow), t.to(narrow), condition, delta=delta, gamma=gamma)
+    return flow_map(x, F.to(wide), delta).float()
 
 
 def _spread(extra: Tensor, embedding: Tensor) -> Tensor:

@@ -33,6 +33,7 @@ from freeflow_lightning.profiling.step_time import (
     one_step_sampling,
     teacher_sampling,
 )
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.teachers import Teacher
@@ -77,7 +78,7 @@ class Subject(NamedTuple):
 
     name: str
     teacher: Teacher
-    make: Callable[[Teacher], FreeFlowModule]
+    make: Callable[[Teacher], Distillation]
     batch_size: int
     precision: PrecisionName
     callbacks: list[Callback]
@@ -126,7 +127,7 @@ class Report(NamedTuple):
 def from_size(size: SizeName, image_size: int) -> Subject:
     """A SiT of a published size with random weights, and the paper's settings."""
 
-    def make(teacher: Teacher) -> FreeFlowModule:
+    def make(teacher: Teacher) -> Distillation:
         return FreeFlowModule(teacher, check_teacher=False)  # random weights have no direction of time
 
     return Subject(
@@ -190,7 +191,7 @@ def estimated(subject: Subject) -> Costs | None:
 
 
 @torch.no_grad()
-def fid_seconds(subject: Subject, module: FreeFlowModule, clock: Clock) -> float | None:
+def fid_seconds(subject: Subject, module: Distillation, clock: Clock) -> float | None:
     """Of one validation with PeriodicFID, its reference cached: two batches and a distance measured, the rest counted."""
     if subject.fid is None or not subject.val_samples:
         return None

@@ -22,7 +22,7 @@ from torch.utils._pytree import tree_iter
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.nets.sit import SIZES
 from freeflow_lightning.profiling.operations import OPERATIONS
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
 from freeflow_lightning.teachers.base import Network
 from freeflow_lightning.training.optimizer import MasterAdam
@@ -77,9 +77,7 @@ class Costs(NamedTuple):
         return max(self.peaks.values())
 
 
-def estimate(
-    make: Callable[[], FreeFlowModule], *, batch_size: int, precision: PrecisionName = "32", averages: int = 1
-) -> Costs:
+def estimate(make: Callable[[], Distillation], *, batch_size: int, precision: PrecisionName = "32", averages: int = 1) -> Costs:
     """Run one training step of `make()` on tensors without data, and count.
 
     As in a Trainer, the gradients of the step before are alive until the backward pass begins, and Adam's update needs one
@@ -94,6 +92,7 @@ def estimate(
     Raises:
         ValueError: the teacher or the networks do more than such tensors allow, with the cause.
 
+    >>> from freeflow_lightning import FreeFlowModule
     >>> costs = estimate(lambda: FreeFlowModule(sit_teacher("S/2", 256)), batch_size=2)
     >>> costs.parameters["student"] - costs.parameters["teacher"]  # delta and gamma
     493056
@@ -241,7 +240,7 @@ class LiveMemory(TorchDispatchMode):
 
 
 def _trace(
-    module: FreeFlowModule, plugin: Precision, batch_size: int, networks: Iterable[nn.Module]
+    module: Distillation, plugin: Precision, batch_size: int, networks: Iterable[nn.Module]
 ) -> tuple[int, int, int, int]:
     """Bytes kept for the backward pass, peaks of forward and backward beside weights and old gradients, FLOPs."""
     kept, memory = KeptForBackward(tensors_of(*networks)), LiveMemory()
@@ -254,8 +253,8 @@ def _trace(
     return activations, forward, memory.peak, memory.flops
 
 
-def _loss(module: FreeFlowModule, batch_size: int) -> Tensor:
-    return module.step(*module.draw(batch_size, Generator().manual_seed(0))).loss
+def _loss(module: Distillation, batch_size: int) -> Tensor:
+    return module.loss(module.draw(batch_size, Generator().manual_seed(0))).loss
 
 
 def _renew(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> None:

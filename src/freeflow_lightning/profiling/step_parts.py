@@ -12,7 +12,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from freeflow_lightning.profiling.network_calls import intercepted
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 
 MARK = "freeflow: "
 LOSS, CHECKS, LOGGING, EMA, ADAM = "loss terms", "gradient norms, checks", "logging", "EMA", "optimizer"
@@ -45,7 +45,7 @@ class Profile:
         module: what it trains.
     """
 
-    def __init__(self, trainer: Trainer, module: FreeFlowModule) -> None:
+    def __init__(self, trainer: Trainer, module: Distillation) -> None:
         self.trainer, self.module = trainer, module
         self._context = ExitStack()
 
@@ -82,7 +82,7 @@ class Profile:
         return peak
 
 
-def standing_memory(trainer: Trainer, module: FreeFlowModule) -> int:
+def standing_memory(trainer: Trainer, module: Distillation) -> int:
     """Bytes alive between two steps."""
     weights = [tensor for owned in module.owned().values() for tensor in owned]
     gradients = [p.grad for p in weights if p.grad is not None]
@@ -131,7 +131,7 @@ def _named(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def wrapped(trainer: Trainer, module: FreeFlowModule, wrap: Wrap) -> Iterator[None]:
+def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None]:
     """Let the parts of a step pass through `wrap`."""
 
     def around(name: str, network: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:

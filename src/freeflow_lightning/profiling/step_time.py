@@ -16,7 +16,7 @@ from freeflow_lightning.flow import training_generator
 from freeflow_lightning.profiling.network_calls import Evaluation, counted, recorded
 from freeflow_lightning.profiling.operations import MISSING
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
@@ -106,20 +106,20 @@ class SideBySide(Callback):
         rows = mean_rows(self.rounds)
         return sum(self._flops_per_row[name, kind] * n for name, kinds in rows.items() for kind, n in kinds.items())
 
-    def on_train_start(self, trainer: Trainer, pl_module: FreeFlowModule) -> None:
+    def on_train_start(self, trainer: Trainer, pl_module: Distillation) -> None:
         self.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # as in recipe.is_logged
         trainer.log_every_n_steps = 0  # type: ignore[attr-defined]
         for group in trainer.optimizers[0].param_groups:
             group["lr"] = 0.0
         self._begin(pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: PriorBatch, batch_idx: int) -> None:
+    def on_train_batch_start(self, trainer: Trainer, pl_module: Distillation, batch: PriorBatch, batch_idx: int) -> None:
         self._counter = trainer.fit_loop.total_batch_idx
         if self._profile is not None and batch_idx == self.steps - 1:
             self.breakdown, self._profile = self._profile.stop(), None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: FreeFlowModule, outputs: Any, batch: PriorBatch, batch_idx: int
+        self, trainer: Trainer, pl_module: Distillation, outputs: Any, batch: PriorBatch, batch_idx: int
     ) -> None:
         seconds = self.clock.now() - self._start
         made, place = self._made, batch_idx - self.warmup
@@ -143,7 +143,7 @@ class SideBySide(Callback):
         if place < self.count:
             self._begin(pl_module)
 
-    def _begin(self, module: FreeFlowModule) -> None:
+    def _begin(self, module: Distillation) -> None:
         self._open = recorded(networks_of(module))
         self._made = self._open.__enter__()
         if self.clock.device.type == "cuda":
@@ -158,7 +158,7 @@ class SideBySide(Callback):
     def _round(
         self,
         trainer: Trainer,
-        module: FreeFlowModule,
+        module: Distillation,
         batch: PriorBatch,
         seconds: float,
         made: list[Evaluation],
@@ -169,7 +169,7 @@ class SideBySide(Callback):
         def method() -> None:
             generator = training_generator(batch.seed, trainer.global_rank, self._counter, module.device)
             with forward_context():
-                loss = module.step(*module.draw(batch.size, generator)).loss
+                loss = module.loss(module.draw(batch.size, generator)).loss
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -195,7 +195,7 @@ class SideBySide(Callback):
                     backward([output])
             self._flops_per_row[evaluation.network, evaluation.kind] = counter.get_total_flops() / evaluation.rows
 
-    def _note_memory(self, module: FreeFlowModule) -> None:
+    def _note_memory(self, module: Distillation) -> None:
         if self.clock.device.type == "cuda":
             self.peak_memory = max(self.peak_memory, torch.cuda.max_memory_allocated(self.clock.device))
 
@@ -205,7 +205,7 @@ def backward(outputs: Sequence[Tensor]) -> None:
     torch.autograd.backward(list(outputs), [torch.ones_like(x) for x in outputs])
 
 
-def networks_of(module: FreeFlowModule) -> dict[str, nn.Module]:
+def networks_of(module: Distillation) -> dict[str, nn.Module]:
     """What is evaluated in a step, by name; an adapter sits in the teacher, so the networks in training come first."""
     return {**module.networks(), "teacher": module.teacher}
 
@@ -250,7 +250,7 @@ def sampling(
     return Sampling(count, sum(e.rows for e in made), *(median(column) for column in zip(*pairs, strict=True)))
 
 
-def one_step_sampling(module: FreeFlowModule, n: int, clock: Clock, **options: Any) -> Sampling:
+def one_step_sampling(module: Distillation, n: int, clock: Clock, **options: Any) -> Sampling:
     """FlowMap.sample of n samples against the student's bare evaluation."""
     flow_map, n = FlowMap(module.evaluated, module.teacher, module.guidance_range), -(-n // ROWS) * ROWS
     return sampling(
@@ -258,7 +258,7 @@ def one_step_sampling(module: FreeFlowModule, n: int, clock: Clock, **options: A
     )
 
 
-def teacher_sampling(module: FreeFlowModule, n: int, clock: Clock, *, steps: int = 2, **options: Any) -> Sampling:
+def teacher_sampling(module: Distillation, n: int, clock: Clock, *, steps: int = 2, **options: Any) -> Sampling:
     """`steps` Heun steps of the teacher for n samples, noise included, against its bare evaluations."""
     teacher, n = module.teacher, -(-n // ROWS) * ROWS
     sampler = TeacherSampler(teacher, "heun", steps, module.evaluation_guidance)

@@ -1,6 +1,5 @@
 """FlowMap: a trained student for inference: noise to a sample in one network evaluation."""
 
-import inspect
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from freeflow_lightning import flow
 from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, map_noise, merge
 from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.sample_folder import save_sheet
@@ -38,7 +37,6 @@ from freeflow_lightning.students.official_weights import OfficialConvention, rea
 from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
 from freeflow_lightning.teachers.reading.sit_files import read_file
 from freeflow_lightning.training.rebuild import build_recipe, load_weights
-from freeflow_lightning.training.record import unknown_parts
 from freeflow_lightning.training.strategies import fill
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
@@ -90,7 +88,7 @@ class FlowMap(nn.Module):
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint of FreeFlowModule, an unknown average, or something that it cannot say.
+            ValueError: not a checkpoint of a Distillation, an unknown average, or something that it cannot say.
         """
         checkpoint = open_checkpoint(path)
         module = build_module(checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False)
@@ -357,7 +355,7 @@ def build_module(
     network: nn.Module | None = None,
     trust: str | Sequence[str] | None = None,
     auxiliary: bool = True,
-) -> FreeFlowModule:
+) -> Distillation:
     """The module that a checkpoint belongs to, without its weights, and without an auxiliary network if none is wanted.
 
     Raises:
@@ -365,15 +363,16 @@ def build_module(
     """
     given: dict[str, Any] = {"teacher": teacher, "network": network}
     given = {name: value for name, value in given.items() if value is not None}
-    arguments = (checkpoint.config or {}).get("init_args") or {}
-    defaults = inspect.signature(FreeFlowModule).parameters
-    unused = {name: defaults[name].default for name in ("prediction", "delta", "r") if unknown_parts(arguments.get(name))}
-    if not auxiliary and not arguments.get("lora") and 0 < arguments.get("correction_fraction", 0) < 1:
-        unused["correction_fraction"] = 0.0
+
+    def unused(kind: type[Recipe], arguments: Mapping[str, Any]) -> dict[str, Any]:
+        if not issubclass(kind, Distillation):
+            return {}
+        return kind.unused_in_sampling(arguments, auxiliary=auxiliary)
+
     module = build_recipe(checkpoint, Recipe, given, trust, unused=unused)
-    if not isinstance(module, FreeFlowModule):
+    if not isinstance(module, Distillation):
         raise ValueError(
-            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected FreeFlowModule"
+            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected a Distillation"
         )
     fill(module, module.missing())
     return module
@@ -381,7 +380,7 @@ def build_module(
 
 def read_auxiliary(
     path: str | Path, teacher: Teacher | None = None, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
-) -> tuple[FreeFlowModule, nn.Module] | None:
+) -> tuple[Distillation, nn.Module] | None:
     """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
 
     Raises:

@@ -115,12 +115,15 @@ def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> 
     if found is None:
         return None
     module, network = found
+    training = module.auxiliary_training
+    if training is None:
+        return None
     return TrainedAuxiliary(
         network.to(student.device),
-        module.r,
+        training.r,
         module.guidance_range,
-        module.guidance_interval,
-        module.auxiliary_lr,
+        training.guidance_interval,
+        training.lr,
         student.teacher.output_scale if module.starts_from_teacher else None,
     )
 

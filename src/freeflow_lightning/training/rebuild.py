@@ -2,7 +2,7 @@
 
 import inspect
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ def build_recipe(
     given: Mapping[str, Any],
     trust: str | Sequence[str] | None = None,
     *,
-    unused: Mapping[str, Any] | None = None,
+    unused: Callable[[type, Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Any:
     """The recipe that a checkpoint belongs to, built from the config that it carries; its weights are not loaded.
 
@@ -39,7 +39,8 @@ def build_recipe(
         kind: what it must be of, or exactly its class where that is defined in a script.
         given: arguments that take the place of the config's; those that differ are said.
         trust: class paths outside this package that may be imported.
-        unused: values for arguments that the caller has no use for, in place of what the config says, if it can say them.
+        unused: the values, by the recipe's class and arguments, of arguments that the caller has no use for: they take the
+            place of what the config says.
 
     Raises:
         ValueError: a config that lacks something, does not fit this version, or names a class that may not be imported.
@@ -54,12 +55,14 @@ def build_recipe(
     check_trust(checkpoint, config, trust, given)
     arguments = dict(config.get("init_args") or {})
     say_overrides(checkpoint, arguments, given)
-    objects = dict(given) | dict(unused or {})
+    cls = kind if config["class_path"] == path_of(kind) else find_object(config["class_path"])
+    objects = dict(given)
+    if unused is not None and inspect.isclass(cls):
+        objects |= unused(cls, arguments)
     arguments = {name: value for name, value in arguments.items() if name not in objects}
     refuse_unknown(checkpoint, arguments)
     check_options(checkpoint, {"class_path": config["class_path"], "init_args": arguments})
     arguments = find_files(arguments, places_of(checkpoint))
-    cls = kind if config["class_path"] == path_of(kind) else find_object(config["class_path"])
     if not (inspect.isclass(cls) and issubclass(cls, kind)):
         raise ValueError(f"{checkpoint.path} is a checkpoint of {config['class_path']}: expected {kind.__name__}")
     others = None if is_remembered(config) else trusted(trust, config)

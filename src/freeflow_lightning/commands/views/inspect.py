@@ -13,7 +13,7 @@ from freeflow_lightning.profiling.step_memory import (
     Costs,
     estimate,
 )
-from freeflow_lightning.recipes.freeflow import bfloat16_error, step_size
+from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler

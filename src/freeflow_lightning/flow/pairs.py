@@ -1,0 +1,23 @@
+"""Pairs: the times between which a student was trained to map, and so what its samples may use."""
+
+from enum import StrEnum
+
+
+class Pairs(StrEnum):
+    """Which (t, s) the maps f(x, t, s) of a student were trained on; t = 1 is the prior, s = 0 data.
+
+    >>> Pairs.PRIOR_TO_ANY.value, Pairs("any to any").samplers
+    ('prior to any', ('chain', 'renoise'))
+    """
+
+    PRIOR_TO_DATA = "prior to data"
+    PRIOR_TO_ANY = "prior to any"
+    ANY_TO_ANY = "any to any"
+    ANY_TO_DATA = "any to data"
+
+    @property
+    def samplers(self) -> tuple[str, ...]:
+        """The ways to sample in more than one step; empty if one step is all that was trained."""
+        if self is Pairs.ANY_TO_ANY:
+            return ("chain", "renoise")
+        return ("renoise",) if self is Pairs.ANY_TO_DATA else ()

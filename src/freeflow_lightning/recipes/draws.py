@@ -1,0 +1,54 @@
+"""Draws: the random numbers of one training step, each a function of one generator."""
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from freeflow_lightning.flow import host_generator
+from freeflow_lightning.teachers import Teacher
+
+
+class Draws:
+    """Draws noise, conditions and guidance scales for a teacher's states.
+
+    Noise is drawn on the generator's device. Scalars are drawn on the host (with `host`), which can
+    then select rows by them without waiting; `to_device` moves them.
+
+    Args:
+        generator: the step's; the numbers depend on it and on the order of the calls alone.
+        teacher: gives the shape of a state and the conditions.
+        guidance_range: gamma is uniform on [low, high].
+    """
+
+    def __init__(
+        self,
+        generator: Generator,
+        teacher: Teacher,
+        guidance_range: tuple[float, float],
+    ) -> None:
+        self.generator = generator
+        self.teacher = teacher
+        self.guidance_range = guidance_range
+        self.host = host_generator(generator)
+
+    def noise(self, n: int) -> Tensor:
+        """N(0, I) states [n, *sample_shape]; 64-true trains on the numbers of 32-true."""
+        precision = torch.get_default_dtype()
+        drawn = torch.float32 if precision == torch.float64 else precision
+        shape, device = (n, *self.teacher.sample_shape), self.generator.device
+        noise = torch.randn(shape, generator=self.generator, device=device, dtype=drawn)
+        return noise.to(precision)
+
+    def condition(self, n: int) -> Any:
+        """Conditions of n samples, as the teacher draws them."""
+        return self.teacher.draw_condition(n, self.generator)
+
+    def guidance(self, n: int) -> Tensor:
+        """Guidance scales gamma, float32 [n] on the host."""
+        low, high = self.guidance_range
+        return low + (high - low) * torch.rand(n, generator=self.host, dtype=torch.float32)
+
+    def to_device(self, x: Tensor) -> Tensor:
+        """Move numbers of the host to the generator's device."""
+        return x.to(self.generator.device, non_blocking=True)

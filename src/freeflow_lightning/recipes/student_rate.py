@@ -1,0 +1,26 @@
+"""The student's learning rate in words: what its raw output is worth, and what bfloat16 does to it."""
+
+
+def step_size(rate: float | None, scale: float) -> str:
+    """The student's learning rate in words: why and by what it is divided.
+
+    >>> step_size(3e-4, 150.0)
+    'student_lr / 150 = 2e-06: at the prior u is the raw output times 150'
+    """
+    result = "" if rate is None else f" = {rate / scale:.4g}"
+    return f"student_lr / {scale:.4g}{result}: at the prior u is the raw output times {scale:.4g}"
+
+
+def bfloat16_error(scale: float, precision: str) -> str | None:
+    """What bfloat16 does to a student whose raw output is worth `scale` in u; None where it does little.
+
+    >>> bfloat16_error(1.0, "bf16-mixed") is None, bfloat16_error(150.0, "32-true") is None
+    (True, True)
+    """
+    error = scale / 2**9
+    if "bf16" not in precision or error < 0.02:
+        return None
+    return (
+        f"bfloat16 rounds the raw output by 0.2 %, which is {error:.0%} of u at the prior: train with precision 32-true, or "
+        "give the teacher a lower t_max"
+    )

@@ -1,0 +1,102 @@
+"""A third recipe, in one file: every callback and every verb takes it as it is."""
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from freeflow_lightning.flow import CentralDifference, Pairs, SortedPair, TeacherPath
+from freeflow_lightning.objectives import Lagrangian
+from freeflow_lightning.recipes import Distillation
+from freeflow_lightning.recipes.distillation import Step
+from freeflow_lightning.teachers import Teacher
+
+
+class PathModule(Distillation):
+    """F(x, t, s) between any two times, trained on the teacher's own path by the Lagrangian form."""
+
+    pairs = Pairs.ANY_TO_ANY
+
+    def __init__(self, teacher: Teacher, network: nn.Module | None = None, student_lr: float = 1e-2) -> None:
+        super().__init__(teacher, network, student_lr=student_lr)
+        self.times, self.states, self.form = SortedPair(), TeacherPath(4), Lagrangian(CentralDifference(1e-2))
+
+    def draw(self, size, generator):
+        draws = self.draws(generator)
+        z, condition, gamma = draws.noise(size), draws.condition(size), draws.guidance(size)
+        return z, condition, draws.to_device(gamma), *self.times.sample(size, generator)
+
+    def loss(self, draw):
+        z, condition, gamma, t, delta = draw
+        F = lambda x, t, delta: self.average(x, t, t - delta, condition, gamma)
+        u = self.teacher.guided_velocity(condition, gamma=gamma)
+        x = self.states.draw(t, F, u, z, z)
+        residual = self.form.residual(F, u, x, t, delta)
+        return Step(residual.surrogate().mean() / self.student_scale, {"map": residual})
+
+    def evaluations_per_sample(self):
+        return {
+            "student": 1.0 + self.form.student_evaluations,
+            "teacher": 2 * (self.form.teacher_evaluations + self.states.teacher_evaluations),
+        }
+
+
+CONFIG = {
+    "model": {
+        "class_path": f"{__name__}.PathModule",
+        "init_args": {
+            "teacher": {
+                "class_path": "GaussianMixtureTeacher",
+                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
+            },
+            "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": {"sample_shape": [2], "num_classes": 2}},
+        },
+    },
+    "data": {"class_path": "PriorDataModule", "init_args": {"batch_size": 8, "length": 4, "val_samples": 16}},
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 8,
+        "enable_progress_bar": False,
+        "callbacks": [{"class_path": name} for name in ("StudentEMA", "TrajectoryError", "HealthMonitor", "SampleGrid")],
+    },
+}
+FID = {"metric": {"class_path": "FrechetDistance", "init_args": {"features": {"class_path": "FlatFeatures", "init_args": {"num_features": 2}}}}}  # fmt: skip
+CONFIG["trainer"]["callbacks"].append({"class_path": "PeriodicFID", "init_args": {**FID, "reference_samples": 16, "steps": 2}})
+RUN = "runs/path"
+VERBS = {
+    "sample": f"--checkpoint {RUN} --num_samples 2",
+    "evaluate": f"--checkpoint {RUN} --num_samples 8 --reference_samples 8 --reference_steps 2",
+    "diagnose": f"--checkpoint {RUN} --num_samples 16 --fine_steps 4",
+    "search": f"--checkpoint {RUN} --verifier TargetDistance --verifier.target [0.0,0.0] --candidates 2",
+    "export": f"--checkpoint {RUN} --output exported",
+    "report": f"{RUN} --num_samples 16",
+    "inspect": "--config path.yaml --no_samples",
+    "bench": "--config path.yaml --steps 1 --batch_size 8",
+}
+
+
+def fit(freeflow, *options):
+    Path("path.yaml").write_text(json.dumps(CONFIG))
+    code, _, error = freeflow("fit", "--config", "path.yaml", *options)
+    assert code == 0, error
+
+
+def test_a_third_recipe_trains_and_resumes_bit_for_bit(freeflow):
+    fit(freeflow)
+    fit(freeflow, "--trainer.max_steps", 5, "--trainer.default_root_dir", "cut")
+    fit(freeflow, "--trainer.default_root_dir", "cut", "--ckpt_path", "last")
+    whole, resumed = (PathModule.load_from_checkpoint(place + RUN).state_dict() for place in ("", "cut/"))
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
+    metrics = Path("runs/path/version_0/metrics.csv").read_text()
+    assert all(name in metrics for name in ("fid/student", "error/endpoint", "health/diversity"))
+
+
+@pytest.mark.slow
+def test_every_verb_takes_a_third_recipe(freeflow):
+    fit(freeflow)
+    for verb, words in VERBS.items():
+        code, _, error = freeflow(verb, *words.split())
+        assert code == 0, f"{verb}: {error}"
