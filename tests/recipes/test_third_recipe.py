@@ -62,8 +62,10 @@ CONFIG = {
         "callbacks": [{"class_path": name} for name in ("StudentEMA", "TrajectoryError", "HealthMonitor", "SampleGrid")],
     },
 }
-FID = {"metric": {"class_path": "FrechetDistance", "init_args": {"features": {"class_path": "FlatFeatures", "init_args": {"num_features": 2}}}}}  # fmt: skip
-CONFIG["trainer"]["callbacks"].append({"class_path": "PeriodicFID", "init_args": {**FID, "reference_samples": 16, "steps": 2}})
+FLAT = {"class_path": "FlatFeatures", "init_args": {"num_features": 2}}
+FRECHET = {"class_path": "FrechetDistance", "init_args": {"features": FLAT}}
+FID = {"metric": FRECHET, "reference_samples": 16, "steps": 2}
+CONFIG["trainer"]["callbacks"].append({"class_path": "PeriodicFID", "init_args": FID})
 RUN = "runs/path"
 VERBS = {
     "sample": f"--checkpoint {RUN} --num_samples 2",
