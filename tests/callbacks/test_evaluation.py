@@ -190,7 +190,7 @@ def test_it_warns_once_for_each_cause(caplog):
         for step, value in enumerate([1.0] * 4 + [5.0] * 6, start=1):
             figures = {"prediction/residual": torch.tensor(value), "gradient/student": torch.tensor(value)}
             run = SimpleNamespace(global_step=step, log_every_n_steps=1, callback_metrics=figures)
-            monitor.on_train_batch_end(run, None, None, None, 0)
+            monitor.on_train_batch_end(run, FreeFlowModule, None, None, 0)
     warned = [record.message for record in caplog.records if record.name.endswith("health")]
     assert len(warned) == 2
     assert warned[0].startswith("step 5: ")

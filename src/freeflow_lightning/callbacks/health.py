@@ -61,17 +61,17 @@ class HealthMonitor(Callback):
         if not isinstance(pl_module, Distillation):
             raise ValueError("HealthMonitor watches a distillation: it belongs to a Distillation; remove it")
         refuse_second(trainer, self)
-        self._history = {name: [] for name in pl_module.advice}
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: Distillation, outputs: Any, batch: Any, batch_idx: int) -> None:
         if trainer.global_step == self._seen or not is_logged(trainer, trainer.global_step):
             return  # not logged, or logged before this batch of an accumulated step
         self._seen = trainer.global_step
-        for name, history in self._history.items():
+        for name, advice in pl_module.advice.items():
             if name in trainer.callback_metrics:
+                history = self._history.setdefault(name, [])
                 history.append(float(trainer.callback_metrics[name]))
                 if grows(history, self.factor, self.window):
-                    self._warn(name, f"step {trainer.global_step}: {pl_module.advice[name]}")
+                    self._warn(name, f"step {trainer.global_step}: {advice}")
 
     @torch.no_grad()
     def on_validation_batch_end(

@@ -229,8 +229,8 @@ class Distillation(Recipe):
             raise ValueError("lora adapts the teacher's own backbone: leave network out")
         if self.lora is not None and not adapted:
             raise ValueError(
-                "lora.networks names the auxiliary network alone, which this recipe does not train "
-                "(correction_fraction = 0 leaves it out): remove lora"
+                "lora.networks names the auxiliary network alone, which these settings do not train: "
+                "remove lora, or train an auxiliary network (FreeFlowModule: correction_fraction above 0)"
             )
         if self.meta_init and (network is not None or self.lora is not None):
             raise ValueError("meta_init copies the teacher's own network: leave network and lora out")

@@ -106,11 +106,12 @@ class FreeFlowModule(Distillation):
             of one block after the other: for networks that the host's memory holds once per process and not four times.
     """
 
-    advice: ClassVar[Mapping[str, str]] = Distillation.advice | {
+    advice: ClassVar[Mapping[str, str]] = {
         "prediction/residual": "the prediction residual grows: lower student_lr, clip gradients, or lengthen "
         "ConfidentRegionWarmup",
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
+        **Distillation.advice,
     }
     diversity_advice = "raise the prediction's share or lower alpha_ref"
     progress_names: ClassVar[Mapping[str, str]] = {
