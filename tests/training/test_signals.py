@@ -3,14 +3,17 @@
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 import torch
 
 from freeflow_lightning.training.run_folder import read_metrics
+from recipes.test_resume import LAST, configure, run_of
 from tiny import same
 
 
@@ -80,3 +83,23 @@ def test_sigterm_to_either_process_and_to_both_ends_the_run_between_two_steps(tm
     assert seen["codes"] == [0, 0, 0, 0]
     assert_same_run(tmp_path / "broken", tmp_path / "straight", seen["until"])
     assert rows(tmp_path / "broken") == rows(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_sigterm_to_a_process_that_lightning_started_ends_the_command_with_143(tmp_path):
+    """Lightning kills the first process within seconds of another one's end: it must not."""
+    config = configure(tmp_path, LAST % 10**6)
+    command = [sys.executable, "-m", "freeflow_lightning.commands.main", "fit", "--config", config.name]
+    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "1000000"]
+    with (tmp_path / "said").open("w") as said:
+        process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=said)
+    table, until = tmp_path / "runs/mixture/version_0/metrics.csv", time.monotonic() + 120
+    while not (table.exists() and table.read_text().count("\n") > 3) and time.monotonic() < until:
+        time.sleep(0.05)
+    (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(other), signal.SIGTERM)
+    assert process.wait(120) == 143
+    told = (tmp_path / "said").read_text().splitlines()[-1]
+    saved = run_of(tmp_path) / "checkpoints" / "last.ckpt"
+    step = torch.load(saved, weights_only=True)["global_step"]
+    assert told == f"SIGTERM: stopped after step {step}; go on with --ckpt_path {saved.relative_to(tmp_path)}"
