@@ -2,7 +2,7 @@
 
 import logging
 import sys
-import warnings
+from functools import partial
 from pathlib import Path
 
 from lightning.pytorch import Callback
@@ -12,8 +12,8 @@ from freeflow_lightning.callbacks import (
     PeriodicFID,
 )
 from freeflow_lightning.commands.config import PRECISIONS_OF, build, parsed_fit
-from freeflow_lightning.commands.inspect import arrange
-from freeflow_lightning.commands.parser import BriefErrors, quiet
+from freeflow_lightning.commands.options import DeviceOptions
+from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.bench import (
     show,
 )
@@ -37,12 +37,6 @@ for example
        freeflow bench --config configs/digits.yaml
        freeflow bench --size B/2 --batch_size 64 --precision bf16-mixed --compile --output bench.json"""
 
-ABOUT = (
-    "Times training steps, whole and in parts, beside the bare network evaluations that they need (the floor). One thread on a "
-    "CPU is timed by its own CPU time, so that other programs do not count: OMP_NUM_THREADS=1 freeflow bench ... Nothing is "
-    "saved and no validation is run. Schedules are at their end: no confident-region warmup, alpha = alpha_ref."
-)
-
 
 def bench(
     config: str | None = None,
@@ -52,11 +46,15 @@ def bench(
     precision: PrecisionName | None = None,
     compile: bool = False,
     steps: int = 20,
-    device: str = "auto",
     output: str | None = None,
     overrides: list[str] | None = None,
+    *,
+    where: DeviceOptions,
 ) -> None:
-    """Measure a training step: what `freeflow bench` does.
+    """Time training steps, whole and in parts, beside the bare network evaluations that they need (the floor).
+
+    One thread on a CPU is timed by its own CPU time, so that other programs do not count: OMP_NUM_THREADS=1 freeflow bench ...
+    Nothing is saved and no validation is run. Schedules are at their end: no confident-region warmup, alpha = alpha_ref.
 
     Args:
         config: a config of `freeflow fit`; --model.*, --data.* and --trainer.* change it as in fit.
@@ -67,9 +65,9 @@ def bench(
         compile: compile student, auxiliary network and teacher. All rows are then evaluated (skip_idle_rows off), so that
             every call has a fixed shape.
         steps: rounds to take the median of: a step of the Trainer, the method alone and the bare evaluations, in turn.
-        device: cpu, cuda, ...; auto takes an accelerator if there is one.
         output: a JSON file to write everything to as well.
         overrides: set by --model.*, --data.* and --trainer.*.
+        where: the device.
     """
     if (config is None) == (size is None):
         raise ValueError("expected one thing to measure: give --config FILE or --size XL/2")
@@ -77,12 +75,14 @@ def bench(
         raise ValueError(f"{overrides[0]} changes a config: give one with --config, or leave it out")
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError(f"expected at least one step and a batch of at least one, got {steps} and {batch_size}")
+    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
+    device = pick_device(where.device)
     if output is not None:
         claim_names(Path(output).parent, Path(output).name, "bench", [])
     subject = from_config(config, overrides or []) if config else from_size(size or "S/2", image_size)
     subject = subject._replace(batch_size=batch_size or subject.batch_size, precision=precision or subject.precision)
-    report = measure(subject, pick_device(device), rounds=steps, compiled=compile)
-    facts = {"command": " ".join(["freeflow", *sys.argv[1:]]), "machine": machine(pick_device(device))}
+    report = measure(subject, device, rounds=steps, compiled=compile)
+    facts = {"command": " ".join(["freeflow", *sys.argv[1:]]), "machine": machine(device)}
     figures = facts | as_figures(report) | {"compiled": report.compiled}
     show(Console(highlight=False), report, figures)
     if output is not None:
@@ -128,16 +128,4 @@ def from_config(path: str, overrides: list[str]) -> Subject:
     )
 
 
-# The command line
-
-
-def main() -> None:
-    """Parse the command line of `freeflow bench`."""
-    quiet()
-    logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
-    parser = BriefErrors(prog="freeflow bench", usage=USAGE, description=ABOUT)
-    parser.add_function_arguments(bench, as_group=False, skip={"overrides"})
-    own, overrides = arrange(sys.argv[2:])
-    chosen = parser.instantiate_classes(parser.parse_args(own))
-    bench(**chosen.as_dict(), overrides=overrides)
+main = partial(run, bench, usage=USAGE)

@@ -3,17 +3,17 @@
 import importlib.util
 import inspect
 import logging
-import sys
 from collections.abc import Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.commands.options import DeviceOptions
+from freeflow_lightning.commands.run import run
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers.conditions import refuse_filled, write_prompts
 from freeflow_lightning.teachers.diffusers.families import Embedding, Family
@@ -33,9 +33,10 @@ def embed(
     batch_size: int = 16,
     shard_size: int = 1024,
     dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16",
-    device: str = "auto",
     revision: str | None = None,
     variant: str | None = None,
+    *,
+    where: DeviceOptions,
 ) -> None:
     """Encode prompts once with the text encoders of a diffusers pipeline, for a teacher with conditions: Prompts.
 
@@ -49,9 +50,9 @@ def embed(
         batch_size: prompts per run of the encoders.
         shard_size: prompts per file.
         dtype: of the encoders and of the embeddings.
-        device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
         revision: of the repository.
         variant: of the weight files, for example fp16.
+        where: the device.
     """
     lines = read_lines(prompts)
     if batch_size < 1 or shard_size < 1:
@@ -62,7 +63,7 @@ def embed(
         raise ValueError(f"{files.class_name} takes no prompts: the teacher needs no embeddings")
     place = claim_folder(Path(output))
     refuse_filled(Path(output))
-    pipe = load_encoders(files, getattr(torch, dtype), variant).to(pick_device(device))
+    pipe = load_encoders(files, getattr(torch, dtype), variant).to(pick_device(where.device))
     about = {"model": model, "revision": revision, "network": files.class_name, "pipeline": type(pipe).__name__, "dtype": dtype}
     beside = [max(lines, key=lambda line: len(pipe.tokenizer(line).input_ids))] if family.pads_in_batch else []
     with torch.no_grad(), write_folder(place) as folder:
@@ -179,6 +180,4 @@ def join_padded(parts: list[Tensor]) -> Tensor:
     return pad_sequence(rows, batch_first=True) if longest != min(part.shape[1] for part in parts) else torch.stack(rows)
 
 
-def main() -> None:
-    """Parse the command line of `freeflow embed`."""
-    auto_cli(embed, args=sys.argv[2:], prog="freeflow embed", as_positional=False, parser_class=BriefErrors)
+main = partial(run, embed)

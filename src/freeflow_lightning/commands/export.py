@@ -2,15 +2,15 @@
 
 import copy
 import json
-import sys
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from jsonargparse import auto_cli
-from torch import nn
 
-from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.options import StudentOptions, TeacherOptions
+from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.evaluation import TITLES
 from freeflow_lightning.evaluation.compare_averages import compare_averages, show
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
@@ -23,16 +23,14 @@ from freeflow_lightning.students.export.pipeline import add_pipeline
 from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline
 from freeflow_lightning.students.export.write_exported import write_exported
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.official_weights import OfficialConvention
-from freeflow_lightning.students.open_student import Overrides, is_exported, open_student, pick_device
-from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher, Teacher
+from freeflow_lightning.students.open_student import is_exported, open_student, pick_device
+from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher
 from freeflow_lightning.training.training_checkpoint import find_checkpoint
 
 
 def export(
-    checkpoint: str,
+    opening: StudentOptions,
     output: str | None = None,
-    average: str | None = None,
     compare: bool = False,
     num_samples: int = 2000,
     pipeline: bool = False,
@@ -48,13 +46,8 @@ def export(
     overwrite: bool = False,
     network_arguments: dict[str, Any] | None = None,
     device: str = "auto",
-    image_size: Literal[256, 512] | None = None,
-    vae: str | None = None,
-    official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
-    prompts: str | None = None,
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: list[str] | None = None,
+    *,
+    beside: TeacherOptions,
 ) -> None:
     """Write a student into a folder that needs neither its teacher nor its run, and upload it if you like.
 
@@ -64,10 +57,8 @@ def export(
     and compared with the student before the folder appears.
 
     Args:
-        checkpoint: a run (runs/NAME or runs/NAME/version_N, its last checkpoint is taken), a .ckpt file, the FreeFlow
-            authors' weights, or an exported folder.
+        opening: the student.
         output: folder to write to; not needed with --compare alone.
-        average: which moving average, for example ema_0_9999, or raw for the trained weights; the first one if not given.
         compare: print FID to the teacher and endpoint error of every average first.
         num_samples: samples on either side of --compare.
         pipeline: let diffusers open the folder: DiffusionPipeline.from_pretrained(FOLDER) makes pictures in one step. A
@@ -86,29 +77,22 @@ def export(
         overwrite: replace the exported student that the folder holds.
         network_arguments: of a network of your own: its constructor's arguments, where the config does not name them.
         device: of --compare and the picture: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
-        image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
-        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
-        official: how to read official weights; what is auto is measured and said.
-        prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
-        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
-        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
-            cannot: its class, then its arguments as --network.NAME.
-        trust: class paths outside this package that the checkpoint may import.
+        beside: what takes the place of the checkpoint's own.
     """
     if output is None and not compare:
         raise ValueError("--output is missing: the folder to write to (or give --compare alone)")
-    path, run = found(checkpoint)
-    overrides = Overrides(teacher, network, trust)
-    student = open_student(path, average, image_size, vae, official, prompts, overrides)
+    path, run_folder = find_student(opening.checkpoint)
+    student = replace(opening, checkpoint=path).open(beside.overrides)
     gamma = scale_for(student, guidance)
     if compare:
         if isinstance(student.teacher, LatentSpace):
-            raise ValueError(f"{checkpoint} holds one student and no teacher: --compare wants a training checkpoint")
-        every = ((name, open_student(path, name, overrides=overrides)) for name in [*student.about["averages"], "raw"])
+            raise ValueError(f"{opening.checkpoint} holds one student and no teacher: --compare wants a training checkpoint")
+        names = [*student.about["averages"], "raw"]
+        every = ((name, open_student(path, name, overrides=beside.overrides)) for name in names)
         show(compare_averages(every, num_samples, gamma, pick_device(device)), num_samples, gamma)
     if output is None:
         return
-    figures = figures_of(student, run, evaluation)
+    figures = figures_of(student, run_folder, evaluation)
     with write_exported(Path(output), overwrite) as folder:
         manifest = student.write_to(folder, network_arguments)
         alone = stands_alone(student)
@@ -128,7 +112,7 @@ def export(
         print(f"uploaded: {push_folder(Path(output), push, private=private)}")
 
 
-def found(checkpoint: str) -> tuple[str, Path | None]:
+def find_student(checkpoint: str) -> tuple[str, Path | None]:
     """The path to open, and the run's folder if it belongs to one."""
     if is_exported(checkpoint):
         return checkpoint, None
@@ -252,13 +236,4 @@ def report(folder: Path, student: FlowMap, licence: str) -> None:
         print("the card says that the licence is unknown: give the teacher's with --license before you publish it")
 
 
-def main() -> None:
-    """Parse the command line of `freeflow export`."""
-    auto_cli(
-        export,
-        args=sys.argv[2:],
-        prog="freeflow export",
-        description=about(export),
-        as_positional=False,
-        parser_class=BriefErrors,
-    )
+main = partial(run, export)

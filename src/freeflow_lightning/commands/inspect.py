@@ -1,6 +1,5 @@
 """freeflow inspect: what a teacher is, whether it is sound, and what distilling it costs."""
 
-import sys
 from functools import partial
 from pathlib import Path
 
@@ -9,7 +8,8 @@ from rich.console import Console
 
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.commands.config import PRECISIONS_OF, Subject, build, parsed_fit
-from freeflow_lightning.commands.parser import BriefErrors, quiet
+from freeflow_lightning.commands.options import DeviceOptions
+from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.inspect import (
     draw_picture,
     introduce,
@@ -40,12 +40,6 @@ for example
        freeflow inspect --teacher SiTTeacher --teacher.checkpoint last.pt --teacher.convention repa
        freeflow inspect --config configs/sit_xl2_256.yaml --batch_size 32"""
 
-ABOUT = (
-    "Looks at a teacher before it is distilled: what it is, whether its velocity is sound (shape, numbers, sign, direction of "
-    "time ...), what a training step costs in evaluations and memory, and a row of its samples as a picture. The exit status "
-    "is 1 if something is broken. With --size: the costs of a SiT, without any weights."
-)
-
 
 def inspect(
     checkpoint: str | None = None,
@@ -63,10 +57,15 @@ def inspect(
     guidance: float = 1.5,
     steps: int = 32,
     seed: int = 0,
-    device: str = "auto",
     overrides: list[str] | None = None,
+    *,
+    where: DeviceOptions,
 ) -> None:
-    """Look at a teacher before distilling it: what `freeflow inspect` does.
+    """Look at a teacher before it is distilled: what it is, whether its velocity is sound, what a training step costs.
+
+    Its velocity is checked for shape, numbers, sign, direction of time and more; costs are evaluations and memory; a row of its
+    samples is drawn as a picture. The exit status is 1 if something is broken. With --size: the costs of a SiT, without any
+    weights.
 
     Args:
         checkpoint: weights of a SiT; may be given as the first word without the option.
@@ -85,8 +84,8 @@ def inspect(
         guidance: guidance scale of the samples; without effect on a teacher without conditions.
         steps: Heun steps of the samples.
         seed: of checks and samples.
-        device: where checks and samples run: cpu, cuda, ...; auto takes an accelerator if there is one.
         overrides: set by --model.*, --data.* and --trainer.*.
+        where: the device of checks and samples.
     """
     given = [name for name, x in {"TEACHER": checkpoint, "--teacher": teacher, "--config": config, "--size": size}.items() if x]
     if len(given) != 1:
@@ -99,20 +98,20 @@ def inspect(
     if lora and config:
         raise ValueError("a config says itself which networks are adapters: change it with --model.lora instead of --lora")
     subject = _subject(checkpoint, teacher, config, size, lora, overrides or [])
-    console, where = Console(highlight=False), pick_device(device)
+    console, device = Console(highlight=False), pick_device(where.device)
     if subject.teacher is None:
         assert size is not None
         show_costs(console, subject, sit_teacher(size, image_size), batch_size, precision, averages)
         return
     stand_in = without_data(subject.teacher)
-    subject.teacher.to(where).eval().requires_grad_(False)
+    subject.teacher.to(device).eval().requires_grad_(False)
     introduce(console, subject, subject.teacher, precision)
-    show_checks(console, subject, subject.teacher, where, seed)
+    show_checks(console, subject, subject.teacher, device, seed)
     show_costs(console, subject, stand_in, batch_size, precision, averages)
     if not no_samples:
         claim_picture(Path(output), "inspect")
         sampler = TeacherSampler(subject.teacher, "heun", steps, guidance if subject.guided else 1.0)
-        draw_picture(console, sampler, Path(output), num_samples, seed, where)
+        draw_picture(console, sampler, Path(output), num_samples, seed, device)
 
 
 def _subject(
@@ -174,31 +173,4 @@ def _from_config(path: str, overrides: list[str]) -> Subject:
     )
 
 
-# The command line
-
-
-def arrange(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """The options of inspect, a leading word taken as --checkpoint; and those that are for the config.
-
-    >>> arrange(["w.pt", "--steps", "4", "--model.alpha_ref", "0.6", "--data.batch_size=8"])
-    (['--checkpoint', 'w.pt', '--steps', '4'], ['--model.alpha_ref', '0.6', '--data.batch_size=8'])
-    """
-    own: list[str] = ["--checkpoint"] if arguments and not arguments[0].startswith("-") else []
-    overrides: list[str] = []
-    target = own
-    for word in arguments:
-        if word.startswith("--"):
-            target = overrides if word.startswith(("--model.", "--data.", "--trainer.")) else own
-        target.append(word)
-    return own, overrides
-
-
-def main() -> None:
-    """Parse the command line of `freeflow inspect`."""
-    quiet()
-    parser = BriefErrors(prog="freeflow inspect", usage=USAGE, description=ABOUT)
-    parser.add_function_arguments(inspect, as_group=False, skip={"no_samples", "overrides"})
-    parser.add_argument("--no_samples", action="store_true", help="Draw none.")
-    own, overrides = arrange(sys.argv[2:])
-    chosen = parser.instantiate_classes(parser.parse_args(own))
-    inspect(**chosen.as_dict(), overrides=overrides)
+main = partial(run, inspect, usage=USAGE)

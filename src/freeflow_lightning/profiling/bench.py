@@ -153,6 +153,7 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
     steady = [callback for callback in subject.callbacks if not isinstance(callback, ONLY_AT_TIMES)]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*`torch.jit.script` is deprecated.*")
+        warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         trainer = Trainer(
             accelerator="gpu" if device.type == "cuda" else device.type,
             devices=[device.index or 0] if device.type == "cuda" else 1,

@@ -1,0 +1,175 @@
+"""Options that several verbs share, each documented once; what a verb has alone stands in its file."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from freeflow_lightning.commands.run import Options
+from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.open_student import Overrides, draw_of_options, open_student
+from freeflow_lightning.teachers import Teacher
+
+Rule = Literal["euler", "heun", "midpoint", "rk4"]
+"""The one-step rules by which a teacher's path can be followed."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointOptions(Options):
+    """the student
+
+    Args:
+        checkpoint: a .ckpt file that `freeflow fit` wrote, or a run's folder, for its last one.
+        average: which moving average, for example ema_0_9999, or raw for the trained weights; the first one
+            if not given.
+    """
+
+    checkpoint: str
+    average: str | None = None
+
+    def open(self, overrides: Overrides) -> FlowMap:
+        """The student, with what the user gives beside the checkpoint."""
+        return open_student(self.checkpoint, self.average, overrides=overrides)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentOptions(CheckpointOptions):
+    """the student
+
+    Args:
+        checkpoint: a .ckpt file that `freeflow fit` wrote, or a run's folder, for its last one; a folder or hub
+            repository that `freeflow export` wrote; or the FreeFlow authors' weights.
+        image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
+        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
+        official: how to read official weights; what is auto is measured and said.
+        prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
+    """
+
+    image_size: Literal[256, 512] | None = None
+    vae: str | None = None
+    official: OfficialConvention = OfficialConvention()  # noqa: RUF009 (frozen)
+    prompts: str | None = None
+
+    def open(self, overrides: Overrides) -> FlowMap:
+        """The student, with what the user gives beside the checkpoint."""
+        return open_student(
+            self.checkpoint,
+            self.average,
+            self.image_size,
+            self.vae,
+            self.official,
+            self.prompts,
+            overrides,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(Options):
+    """beside the checkpoint
+
+    Args:
+        network: takes the place of the network that the checkpoint's student started from, or says it where the
+            checkpoint cannot: its class, then its arguments as --network.NAME.
+        trust: class paths outside this package that the checkpoint may import.
+    """
+
+    network: nn.Module | None = None
+    trust: list[str] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class TeacherOptions(NetworkOptions):
+    """beside the checkpoint
+
+    Args:
+        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
+    """
+
+    teacher: Teacher | None = None
+
+    @property
+    def overrides(self) -> Overrides:
+        """What the user gives beside the checkpoint."""
+        return Overrides(self.teacher, self.network, self.trust)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SamplerOptions(NetworkOptions):
+    """beside the checkpoint, and who draws
+
+    Args:
+        teacher: let the student's teacher draw, from the same noise. Or a Teacher, its class and then its arguments
+            as --teacher.NAME, which takes the place of the checkpoint's; it draws if --steps or --method is given.
+        steps: the teacher's steps; 64 if not given.
+        method: the teacher's one-step rule; heun if not given.
+    """
+
+    teacher: bool | Teacher = False
+    steps: int | None = None
+    method: Rule | None = None
+
+    @property
+    def overrides(self) -> Overrides:
+        """What the user gives beside the checkpoint."""
+        given = self.teacher if isinstance(self.teacher, Teacher) else None
+        return Overrides(given, self.network, self.trust)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseOptions(Options):
+    """noise and classes
+
+    Args:
+        seed: seed of the noise and of drawn classes.
+        classes: class labels, repeated in turn; drawn uniformly if not given.
+        balanced: every class in turn, equally many of each. Papers with drawn classes report a slightly higher FID.
+    """
+
+    seed: int = 0
+    classes: list[int] | None = None
+    balanced: bool = False
+
+    def draw(self, teacher: Teacher) -> Draw:
+        """The noise and the conditions, for a teacher that has these classes."""
+        return draw_of_options(teacher, self.seed, self.classes, self.balanced)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeviceOptions(Options):
+    """where it runs
+
+    Args:
+        device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
+    """
+
+    device: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkOptions(DeviceOptions):
+    """where it runs
+
+    Args:
+        devices: processes to start, one per accelerator (or on the CPU's cores).
+        batch_size: samples per network evaluation; has no influence on the result.
+        decode_batch_size: samples that a latent teacher's decoder takes at once.
+    """
+
+    devices: int = 1
+    batch_size: int = 256
+    decode_batch_size: int = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderOptions(Options):
+    """the folder of samples
+
+    Args:
+        npz: write samples.npz instead of single pictures.
+        overwrite: remove what the folder's own notes list as this verb's, and nothing else.
+    """
+
+    npz: bool = False
+    overwrite: bool = False

@@ -1,0 +1,116 @@
+"""A verb is a function: its parameters are the options of the command line, its docstring is the help."""
+
+import inspect
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, fields
+from typing import get_type_hints
+
+from freeflow_lightning.commands.parser import BriefErrors, quiet
+
+OF_A_CONFIG = ("--model.", "--data.", "--trainer.")
+"""What begins so changes a config of `freeflow fit`, for the verbs that read one: those with `overrides`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Options that several verbs share: a verb takes them as one object, the command line field by field."""
+
+
+def run(verb: Callable[..., None], *, usage: str | None = None, short_names: Mapping[str, str] = {}) -> None:
+    """Call a verb with the options of the command line.
+
+    Args:
+        verb: the function; a parameter that is an Options stands for its fields.
+        usage: shown by --help in place of the list of all options.
+        short_names: words that stand for longer ones, such as the name of a class for its path.
+    """
+    quiet()
+    words = [short_names.get(word, word) for word in sys.argv[2:]]
+    parser = parser_of(verb, usage)
+    parameters = inspect.signature(verb).parameters
+    shared = options_of(verb)
+    overrides: dict[str, list[str]] = {}
+    if "overrides" in parameters:
+        words, overrides["overrides"] = split_off(words)
+    values = vars(parser.instantiate(parser.parse_args(named_first(words, verb))))
+    values = {name: value for name, value in values.items() if name in names_of(verb)}
+    objects = {}
+    for name, kind in shared.items():
+        objects[name] = kind(**{field.name: values.pop(field.name) for field in fields(kind)})
+    verb(**objects, **values, **overrides)
+
+
+def parser_of(verb: Callable[..., None], usage: str | None = None) -> BriefErrors:
+    """The parser of a verb: chapters of options in the order of its parameters, one for its own."""
+    shared = options_of(verb)
+    parser = BriefErrors(prog=f"freeflow {verb.__name__}", usage=usage, description=about(verb))
+    if "config" not in names_of(verb):
+        parser.add_argument("--config", action="config", help="a YAML file of options")
+    own = None
+    for name in inspect.signature(verb).parameters:
+        if name in shared:
+            parser.add_class_arguments(shared[name], None)
+        elif own is None:
+            own = parser.add_argument_group(f"of {verb.__name__}")
+            own.add_function_arguments(verb, as_group=False, skip={*shared, "overrides"})
+    return parser
+
+
+def options_of(verb: Callable[..., None]) -> dict[str, type[Options]]:
+    """The parameters of a verb that stand for shared options."""
+    hints = get_type_hints(verb)
+    return {name: kind for name, kind in hints.items() if inspect.isclass(kind) and issubclass(kind, Options)}
+
+
+def names_of(verb: Callable[..., None]) -> dict[str, bool]:
+    """The verb's options in the order of its parameters, and whether each must be given."""
+    shared = options_of(verb)
+    names: dict[str, bool] = {}
+    for name, parameter in inspect.signature(verb).parameters.items():
+        if name in shared:
+            names |= {field.name: field.default is MISSING for field in fields(shared[name])}
+        else:
+            names[name] = parameter.default is parameter.empty
+    return names
+
+
+def named_first(words: list[str], verb: Callable[..., None]) -> list[str]:
+    """The words, with the name of the verb's main option before a first word that has none.
+
+    The main option is the first that must be given, or the first of all where none must.
+
+    >>> def sample(seed: int = 0, *, checkpoint: str) -> None: ...
+    >>> named_first(["last.ckpt", "--seed", "1"], sample)
+    ['--checkpoint', 'last.ckpt', '--seed', '1']
+    """
+    if not words or words[0].startswith("-"):
+        return words
+    names = names_of(verb)
+    main = next((name for name, is_required in names.items() if is_required), next(iter(names)))
+    return [f"--{main}", *words]
+
+
+def split_off(words: list[str]) -> tuple[list[str], list[str]]:
+    """The verb's own words, and those that change its config.
+
+    >>> split_off(["w.pt", "--steps", "4", "--model.alpha_ref", "0.6", "--data.batch_size=8"])
+    (['w.pt', '--steps', '4'], ['--model.alpha_ref', '0.6', '--data.batch_size=8'])
+    """
+    own: list[str] = []
+    overrides: list[str] = []
+    target = own
+    for word in words:
+        if word.startswith("--"):
+            target = overrides if word.startswith(OF_A_CONFIG) else own
+        target.append(word)
+    return own, overrides
+
+
+def about(verb: Callable[..., None]) -> str:
+    """What a verb's docstring says before its arguments, for --help.
+
+    >>> about(print).splitlines()[0][:6]
+    'Prints'
+    """
+    return (inspect.getdoc(verb) or "").partition("\n\nArgs:")[0]
