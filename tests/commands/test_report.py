@@ -8,10 +8,14 @@ from torch import nn
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.commands import diagnose as diagnosing
+from freeflow_lightning.commands import options
 from freeflow_lightning.commands import report as reporting
+from freeflow_lightning.commands.options import CheckpointOptions, DeviceOptions, TeacherOptions
 from freeflow_lightning.teachers import GaussianMixtureTeacher, Teacher
 from tiny import mixture, module
 from trees import TextTeacher
+
+CPU = DeviceOptions(device="cpu")
 
 
 class Decoded(Teacher):
@@ -74,7 +78,7 @@ def run(tmp_path, monkeypatch):
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_report_is_made_for_every_kind_of_teacher(kind, run, monkeypatch):
     monkeypatch.setattr(reporting, "open_student", lambda path, **others: student(kind))
-    reporting.report(str(run), num_samples=12, device="cpu")
+    reporting.report(str(run), num_samples=12, beside=TeacherOptions(), where=CPU)
     text = (run / "report.md").read_text()
     assert "| student, 1 step | 1 | 1 |" in text
     assert (run / "comparison.png").is_file()
@@ -86,13 +90,23 @@ def test_large_pictures_are_seen_by_a_network_and_not_number_by_number(run, monk
     large.teacher.decode = lambda x: torch.zeros(len(x), 3, 64, 64)
     monkeypatch.setattr(reporting, "open_student", lambda path, **others: large)
     with pytest.raises(FileNotFoundError, match=r"no Inception weights at gone\.pth"):
-        reporting.report(str(run), num_samples=12, weights="gone.pth", device="cpu")
+        reporting.report(str(run), num_samples=12, weights="gone.pth", beside=TeacherOptions(), where=CPU)
 
 
 @pytest.mark.parametrize("kind", ["prompts", "states of one number"])
 def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, monkeypatch):
-    monkeypatch.setattr(diagnosing, "open_student", lambda path, *others, **more: student(kind))
+    monkeypatch.setattr(options, "open_student", lambda path, *others, **more: student(kind))
     monkeypatch.setattr(diagnosing, "open_auxiliary", lambda *others, **more: None)
     monkeypatch.setattr(diagnosing, "SOLVER_SAMPLES", 8)
-    diagnosing.diagnose("a.ckpt", guidance=1.0, num_samples=16, features="flat", fine_steps=4, auxiliary_steps=0, device="cpu")
+    diagnosing.diagnose(
+        CheckpointOptions(checkpoint="a.ckpt"),
+        guidance=1.0,
+        num_samples=16,
+        features="flat",
+        fine_steps=4,
+        auxiliary_steps=0,
+        beside=TeacherOptions(),
+        where=CPU,
+    )
+    assert "features Flat" in Path("diagnosis/diagnosis.html").read_text()
     assert Path("diagnosis/diagnosis.html").is_file()

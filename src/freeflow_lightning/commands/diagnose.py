@@ -1,13 +1,12 @@
 """freeflow diagnose: where a student goes wrong and what its teacher allows, in one HTML page with pictures."""
 
-import sys
+from functools import partial
 from pathlib import Path as FilePath
 
 import torch
-from jsonargparse import auto_cli
-from torch import nn
 
-from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.options import CheckpointOptions, DeviceOptions, TeacherOptions
+from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.diagnosis import (
     cases_sections,
     gap_section,
@@ -34,9 +33,8 @@ from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import Draw, labels_of
-from freeflow_lightning.students.open_student import Overrides, open_auxiliary, open_student, pick_device
+from freeflow_lightning.students.open_student import open_auxiliary, pick_device
 from freeflow_lightning.students.student_sampler import StudentSampler
-from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 
 NOTE, PAGE = "diagnosis.json", "diagnosis.html"
@@ -44,7 +42,7 @@ SOLVER_SAMPLES = 128
 
 
 def diagnose(
-    checkpoint: str,
+    opening: CheckpointOptions,
     guidance: float = 1.5,
     num_samples: int = 512,
     output: str = "diagnosis",
@@ -55,16 +53,14 @@ def diagnose(
     auxiliary_steps: int = 100,
     seed: int = 0,
     batch_size: int = 256,
-    average: str | None = None,
-    device: str = "auto",
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: list[str] | None = None,
+    *,
+    beside: TeacherOptions,
+    where: DeviceOptions,
 ) -> None:
     """See where a student goes wrong: one page, diagnosis.html, to read at a glance; the numbers in diagnosis.json.
 
     Args:
-        checkpoint: a .ckpt file that `freeflow fit` wrote.
+        opening: the student.
         guidance: guidance scale of student and teacher.
         num_samples: samples that are compared with the teacher's.
         output: folder to write to; made if it does not exist.
@@ -76,12 +72,8 @@ def diagnose(
         auxiliary_steps: further steps that a copy of the auxiliary network trains, to see how far behind it is; 0 for none.
         seed: seed of the noise.
         batch_size: samples per network evaluation.
-        average: which moving average, for example ema_0_9999, or raw; the first one if not given.
-        device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
-        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
-        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
-            cannot: its class, then its arguments as --network.NAME.
-        trust: class paths outside this package that the checkpoint may import.
+        beside: what takes the place of the checkpoint's own.
+        where: the device.
     """
     if num_samples < 16 or batch_size < 1 or fine_steps < 2 or auxiliary_steps < 0:
         raise ValueError(
@@ -89,11 +81,10 @@ def diagnose(
             f"(auxiliary steps {auxiliary_steps})"
         )
     claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
-    overrides = Overrides(teacher, network, trust)
-    student = open_student(checkpoint, average, overrides=overrides).to(pick_device(device))
+    student = opening.open(beside.overrides).to(pick_device(where.device))
     sampler = StudentSampler(student, guidance)
     judge = pick_features(features, weights, student.teacher, student.device)
-    auxiliary = open_auxiliary(checkpoint, student, overrides)
+    auxiliary = open_auxiliary(opening.checkpoint, student, beside.overrides)
     which = Draw(seed, stream="diagnosis")
     z, condition = which.noise(student.teacher, torch.arange(num_samples), student.device)
     few, some = slice(SOLVER_SAMPLES), slice(256)
@@ -138,7 +129,9 @@ def diagnose(
         *([lag_section(lag, auxiliary_steps)] if lag is not None else []),
     ]
     folder = FilePath(output)
-    made_of = f"{checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, features {type(network).__name__}"
+    made_of = (
+        f"{opening.checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, features {type(judge).__name__}"
+    )
     html = page("Diagnosis of a one-step student", made_of, findings, sections)
     numbers = {
         "about": made_of,
@@ -156,13 +149,4 @@ def diagnose(
     print(f"written: {folder / 'diagnosis.html'}")
 
 
-def main() -> None:
-    """Parse the command line of `freeflow diagnose`."""
-    auto_cli(
-        diagnose,
-        args=sys.argv[2:],
-        prog="freeflow diagnose",
-        description=about(diagnose),
-        as_positional=False,
-        parser_class=BriefErrors,
-    )
+main = partial(run, diagnose)

@@ -7,9 +7,15 @@ from torch import nn
 
 from freeflow_lightning.commands.run import Options
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
-from freeflow_lightning.students.open_student import Overrides, draw_of_options, open_student
+from freeflow_lightning.students.open_student import (
+    Overrides,
+    draw_of_options,
+    open_student,
+    sampler_of_options,
+)
 from freeflow_lightning.teachers import Teacher
 
 Rule = Literal["euler", "heun", "midpoint", "rk4"]
@@ -116,6 +122,10 @@ class SamplerOptions(NetworkOptions):
         given = self.teacher if isinstance(self.teacher, Teacher) else None
         return Overrides(given, self.network, self.trust)
 
+    def sampler(self, student: FlowMap, guidance: float) -> Sampler:
+        """Who draws at a guidance: the student in one step, or the teacher."""
+        return sampler_of_options(student, guidance, self.teacher, self.steps, self.method)
+
 
 @dataclass(frozen=True, kw_only=True)
 class NoiseOptions(Options):
@@ -160,6 +170,14 @@ class WorkOptions(DeviceOptions):
     devices: int = 1
     batch_size: int = 256
     decode_batch_size: int = 64
+
+    def check_counts(self, num_samples: int) -> None:
+        """Raise a ValueError unless there is something to do, and batches to do it in."""
+        counts = (num_samples, self.batch_size, self.decode_batch_size)
+        if min(counts) < 1:
+            raise ValueError(
+                f"expected at least one sample and batches of at least one, got {counts[0]}, {counts[1]} and {counts[2]}"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,7 +10,7 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
@@ -120,15 +120,6 @@ def did_you_mean(word: str, options: list[str]) -> str:
 def _find(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(importlib.import_module(module), name)
-
-
-def about(command: Callable[..., None]) -> str:
-    """What a command's docstring says before its arguments, for --help.
-
-    >>> about(print).splitlines()[0][:6]
-    'Prints'
-    """
-    return (inspect.getdoc(command) or "").partition("\n\nArgs:")[0]
 
 
 class _ExpectedList(Exception):  # noqa: N818 (never seen: the one value becomes a list, or the message is printed)

@@ -1,14 +1,13 @@
 """freeflow report: a run's student beside its teacher at 1, 2, 4, 8 and 64 steps, same noise: figures, pictures, curves."""
 
-import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from jsonargparse import auto_cli
-from torch import nn
 
-from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.commands.options import DeviceOptions, TeacherOptions
+from freeflow_lightning.commands.run import run as run_verb
 from freeflow_lightning.commands.views.report import PICTURES, draw_pictures, table, text
 from freeflow_lightning.evaluation.diagnosis import along_delta
 from freeflow_lightning.evaluation.pick_features import Name
@@ -25,9 +24,8 @@ from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import labels_of
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.students.open_student import Overrides, open_student, pick_device
+from freeflow_lightning.students.open_student import open_student, pick_device
 from freeflow_lightning.students.student_sampler import StudentSampler
-from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 from freeflow_lightning.training.run_folder import newest
 from freeflow_lightning.training.training_checkpoint import find_checkpoint
@@ -43,10 +41,9 @@ def report(
     features: Name | FeatureNetwork | None = None,
     weights: str | None = None,
     seed: int = 3,
-    device: str = "auto",
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: list[str] | None = None,
+    *,
+    beside: TeacherOptions,
+    where: DeviceOptions,
 ) -> None:
     """Write report.md, its pictures and report.json, which lists them, into a run's folder.
 
@@ -59,15 +56,12 @@ def report(
             digits, the plain numbers of samples of up to 8192 numbers, and Inception's above.
         weights: the file of Inception's or DINOv2's weights.
         seed: seed of the noise.
-        device: cpu, cuda, ...; auto takes an accelerator if there is one.
-        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
-        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
-            cannot: its class, then its arguments as --network.NAME.
-        trust: class paths outside this package that the checkpoint may import.
+        beside: what takes the place of the checkpoint's own.
+        where: the device.
     """
     folder = newest(Path(run))
     claim_names(folder, NOTE, "report", [PAGE, *PICTURES])
-    student = open_student(find_checkpoint(folder), overrides=Overrides(teacher, network, trust)).to(pick_device(device))
+    student = open_student(find_checkpoint(folder), overrides=beside.overrides).to(pick_device(where.device))
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
     z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
@@ -99,6 +93,4 @@ def report(
     print(f"written: {folder / PAGE}")
 
 
-def main() -> None:
-    """Parse the command line of `freeflow report`."""
-    auto_cli(report, args=sys.argv[2:], prog="freeflow report", parser_class=BriefErrors)
+main = partial(run_verb, report)

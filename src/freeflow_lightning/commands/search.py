@@ -1,50 +1,45 @@
 """freeflow search: the best of many noises by the one-step student and a verifier, then the teacher from that noise."""
 
 import inspect
-import sys
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from jsonargparse import auto_cli
-from rich.console import Console
-from rich.table import Table
 from torch import nn
 
-from freeflow_lightning.commands.parser import BriefErrors, about
+from freeflow_lightning.commands.options import FolderOptions, NoiseOptions, Rule, StudentOptions, TeacherOptions, WorkOptions
+from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.commands.views.search import show
 from freeflow_lightning.sampling.draw import Draw, draws_pictures, labels_of, pictures
 from freeflow_lightning.sampling.draw_into import share_of
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.processes import joined, start, starts_others
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.official_weights import OfficialConvention
-from freeflow_lightning.students.open_student import Overrides, draw_of_options, open_student, pick_device
+from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.students.search import ALGORITHMS, Algorithm, ClassScore, Verifier
 from freeflow_lightning.students.search.folder import SearchFolder, concatenated
 from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch, frozen
-from freeflow_lightning.teachers import LatentSpace, Teacher
+from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.output_folder import lock_folder
 
-OWN_VERIFIERS = ("ClassScore", "TargetDistance")
+OWN_VERIFIERS = {name: f"freeflow_lightning.students.search.{name}" for name in ("ClassScore", "TargetDistance")}
 
 
 def search(
-    checkpoint: str,
+    opening: StudentOptions,
     verifier: Callable | None = None,
     candidates: int = 64,
     algorithm: Literal["random", "zero_order", "paths"] = "random",
     teacher_steps: int = 16,
-    teacher_method: Literal["euler", "heun", "midpoint", "rk4"] = "heun",
+    teacher_method: Rule = "heun",
     guidance: float = 1.5,
     num_samples: int = 64,
-    seed: int = 0,
     output: str = "search",
-    classes: list[int] | None = None,
-    balanced: bool = False,
     compare: bool = True,
     neighbours: int | None = None,
     radius: float | None = None,
@@ -54,19 +49,11 @@ def search(
     forward: float | None = None,
     backward: float | None = None,
     path_steps: int | None = None,
-    npz: bool = False,
-    batch_size: int = 256,
-    decode_batch_size: int = 64,
-    average: str | None = None,
-    device: str = "auto",
-    devices: int = 1,
-    overwrite: bool = False,
-    image_size: Literal[256, 512] | None = None,
-    vae: str | None = None,
-    official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: list[str] | None = None,
+    *,
+    noise: NoiseOptions,
+    beside: TeacherOptions,
+    files: FolderOptions,
+    work: WorkOptions,
 ) -> None:
     """Search for better noise with the one-step student, then let the teacher draw from it (inference-time scaling).
 
@@ -76,7 +63,7 @@ def search(
     an interruption: it goes on. Under torchrun, or with --devices, the processes share the work.
 
     Args:
-        checkpoint: a .ckpt file that `freeflow fit` wrote, or the FreeFlow authors' weights (with --teacher_steps 0).
+        opening: the student; one that holds no teacher wants --teacher_steps 0.
         verifier: what scores samples: ClassScore (a classifier's log probability of the class asked for), TargetDistance, or
             the import path of your own function or class, called as verifier(samples, condition) -> scores [B], higher is
             better; samples are uint8 pictures [B, C, H, W]. Options as --verifier.NAME. ClassScore for the digits if not given.
@@ -87,10 +74,7 @@ def search(
         teacher_method: the teacher's one-step rule.
         guidance: guidance scale of student and teacher.
         num_samples: samples to search for.
-        seed: seed of all noise and of drawn classes; unsearched samples are those of `freeflow sample`.
         output: folder to write to; made if it does not exist.
-        classes: class labels, repeated in turn; drawn uniformly if not given.
-        balanced: every class in turn, equally many of each.
         compare: draw the unsearched samples too; their evaluations are reported apart.
         neighbours: of zero_order: noises tried around the pivot in one round; 4 if not given.
         radius: of zero_order: size of the neighbourhood, above 0 (the pivot) to 1 (any noise); 0.4 if not given.
@@ -100,53 +84,39 @@ def search(
         forward: of paths: time that a branch is noised up by; 0.25 if not given.
         backward: of paths: time that the teacher leads it back by; 0.5 if not given.
         path_steps: of paths: the teacher's steps from time 1 to 0 during the search; 8 if not given.
-        npz: write samples.npz instead of single pictures.
-        batch_size: samples per network evaluation; has no influence on the result.
-        decode_batch_size: samples that a latent teacher's decoder takes at once.
-        average: which moving average, for example ema_0_9999, or raw; the first one if not given.
-        device: cpu, cuda, cuda:1, mps; auto takes an accelerator if there is one.
-        devices: processes to start, one per accelerator (or on the CPU's cores).
-        overwrite: remove the samples and scores that the folder's notes list, and nothing else.
-        image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
-        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
-        official: how to read official weights; what is auto is measured and said.
-        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
-        network: takes the place of the network that the checkpoint's student started from, or says it where the checkpoint
-            cannot: its class, then its arguments as --network.NAME.
-        trust: class paths outside this package that the checkpoint may import.
+        noise: all noise and the classes; unsearched samples are those of `freeflow sample`.
+        beside: what takes the place of the checkpoint's own.
+        files: how the folders are written.
+        work: where it runs, and how much at once.
     """
-    if min(num_samples, batch_size, decode_batch_size) < 1 or teacher_steps < 0:
-        raise ValueError(
-            f"expected at least one sample, batches of at least one and no negative steps, got {num_samples}, {batch_size}, "
-            f"{decode_batch_size} and {teacher_steps}"
-        )
+    work.check_counts(num_samples)
+    if teacher_steps < 0:
+        raise ValueError(f"expected no negative --teacher_steps, got {teacher_steps}: 0 keeps the student's samples")
     options = {"neighbours": neighbours, "radius": radius, "paths": paths, "branches": branches}
     options |= {"start": start_time, "forward": forward, "backward": backward}
     chosen = pick_algorithm(algorithm, candidates, options, path_steps)
-    if starts_others(devices):
-        start(devices)
+    if starts_others(work.devices):
+        start(work.devices)
         return
     with joined() as processes:
-        student = open_student(checkpoint, average, image_size, vae, official, overrides=Overrides(teacher, network, trust)).to(
-            pick_device(device, processes)
-        )
+        student = opening.open(beside.overrides).to(pick_device(work.device, processes))
         if isinstance(student.teacher, LatentSpace) and (teacher_steps or algorithm == "paths"):
             raise ValueError(
-                f"{checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to keep the student's samples"
+                f"{opening.checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to keep the student's samples"
             )
         student.check_guidance(guidance)
-        which = draw_of_options(student.teacher, seed, classes, balanced)
+        which = noise.draw(student.teacher)
         judge = frozen(pick_verifier(verifier, student), student.device)
         sampler = TeacherSampler(student.teacher, teacher_method, teacher_steps, guidance)
-        setting = NoiseSearch(student, judge, chosen, sampler, path_steps or 8, batch_size, decode_batch_size)
+        setting = NoiseSearch(student, judge, chosen, sampler, path_steps or 8, work.batch_size, work.decode_batch_size)
         flat = not draws_pictures(student.teacher, student.device)
         facts = facts_of(setting, algorithm, judge, which)
         folder = SearchFolder(
-            Path(output), num_samples, facts, rows_of(candidates, algorithm, teacher_steps, compare), npz=npz or flat
+            Path(output), num_samples, facts, rows_of(candidates, algorithm, teacher_steps, compare), npz=files.npz or flat
         )
         with lock_folder(folder.path, "search") if processes.first else nullcontext():
             if processes.first:
-                folder.open(overwrite=overwrite)
+                folder.open(overwrite=files.overwrite)
             mine = share_of(folder, processes)
             with progress_bar(processes.first) as bar:
                 task = bar.add_task("searching", total=sum(len(folder.indices(part)) for part in mine))
@@ -265,29 +235,4 @@ def _total(parts: list[dict[str, int]]) -> Evaluations:
     return sum((Evaluations(**part) for part in parts), Evaluations())
 
 
-def show(report: dict[str, Any], titles: dict[str, str], count: int) -> None:
-    """The mean scores with what each row took, on screen."""
-    nfe = report["nfe"]
-    search, handed = nfe["per sample"]["search"], nfe["per sample"]["handed_over"]
-    took = {"student": search["student"] + search["teacher"], "searched": nfe["per sample"]["total"]}
-    if "unsearched, per sample" in nfe:
-        took |= {"student_unsearched": nfe["unsearched, per sample"]["student"]}
-        took |= {"unsearched": nfe["unsearched, per sample"]["teacher"]}
-    table = Table("", "mean score", "NFE per sample", title=f"freeflow search, {count} samples")
-    for row, title in titles.items():
-        split = f" ({search['student']} student + {search['teacher'] + handed['teacher']} teacher)" if row == "searched" else ""
-        table.add_row(title, f"{report['mean score'][row]:.4g}", f"{took[row]}{split}")
-    Console().print(table)
-
-
-def main() -> None:
-    """Parse the command line of `freeflow search`."""
-    words = [f"freeflow_lightning.students.search.{word}" if word in OWN_VERIFIERS else word for word in sys.argv[2:]]
-    auto_cli(
-        search,
-        args=words,
-        prog="freeflow search",
-        description=about(search),
-        as_positional=False,
-        parser_class=BriefErrors,
-    )
+main = partial(run, search, short_names=OWN_VERIFIERS)
