@@ -80,11 +80,11 @@ def evaluate(
         beside: what takes the place of the checkpoint's own, and who is measured.
         work: where it runs, and how much at once.
     """
-    work.check_counts(num_samples)
     if min(num_samples, reference_samples) < 2 or (paired_samples or 0) < 0:
         raise ValueError(
             f"expected at least 2 samples on either side, got {num_samples} and {reference_samples} (paired {paired_samples})"
         )
+    work.check_counts(num_samples)
     if starts_others(work.devices):
         start(work.devices)
         return

@@ -91,7 +91,7 @@ def search(
     """
     work.check_counts(num_samples)
     if teacher_steps < 0:
-        raise ValueError(f"expected no negative --teacher_steps, got {teacher_steps}: 0 keeps the student's samples")
+        raise ValueError(f"expected no negative steps, got --teacher_steps {teacher_steps}: 0 keeps the student's samples")
     options = {"neighbours": neighbours, "radius": radius, "paths": paths, "branches": branches}
     options |= {"start": start_time, "forward": forward, "backward": backward}
     chosen = pick_algorithm(algorithm, candidates, options, path_steps)
