@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import SIZES, SiT
 from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.teachers import Convention
 from teachers import public_sit
 from teachers.public_sit import CLASSES, HEADS, WIDTH, embedded, state_dict
 from teachers.test_public_teachers import digits, heads
@@ -141,7 +142,7 @@ def test_prior_time_and_sign_are_measured_on_trained_weights(tmp_path, caplog, t
         caplog.clear()
         with caplog.at_level("INFO"):
             flow_map = FlowMap.from_official(tmp_path / "student.pt", convention, vae=None, num_heads=heads())
-        assert (flow_map.network.backbone.prior_time, flow_map.network.backbone.sign) == (time, sign)
+        assert flow_map.network.backbone.convention == Convention(time, sign)
         reading = re.escape(f"prior_time {time} sign {sign:+d}")
         said = rf"prior_time {time} and sign {re.escape(f'{sign:+d}')} as measured \(.*{reading}: std 0\.\d+, neighbours \+0\."
         assert re.search(said, caplog.text)

@@ -8,7 +8,8 @@ from safetensors.torch import save_file
 
 from freeflow_lightning.flow import stream_seed
 from freeflow_lightning.sampling.hashes import fingerprint
-from freeflow_lightning.teachers import LatentDecoder, SiTTeacher, check_convention, load_sit
+from freeflow_lightning.teachers import REPA, LatentDecoder, SiTTeacher, check_convention, load_sit
+from freeflow_lightning.teachers.sit import CONVENTIONS
 from teachers import public_sit
 from teachers.public_sit import CHANNELS, CLASSES, HEADS, projectors, state_dict
 
@@ -38,7 +39,7 @@ def heads():
 def test_the_convention_of_trained_weights_is_measured(tmp_path, convention):
     torch.save({"ema": digits(convention)}, tmp_path / "weights.pt")
     teacher, known = SiTTeacher(tmp_path / "weights.pt", num_heads=heads()), SiTTeacher("embedded:digits")
-    assert teacher.function.convention == convention
+    assert teacher.function.convention == CONVENTIONS[convention]
     assert re.search(rf"convention '{convention}' as measured \(correlation .* -(1\.00|0\.9)", teacher.notes[-2])
     z, y = known.draw_indexed(torch.arange(20), seed=0, stream="test")
     t = torch.linspace(0, 1, 20)
@@ -62,7 +63,7 @@ def test_weights_that_do_not_tell_need_a_convention(tmp_path):
     for content, convention in ((state_dict() | projectors(), "repa"), (state_dict(learn_sigma=True), "sit")):
         torch.save(content, path)
         teacher = SiTTeacher(path, num_heads=HEADS)
-        assert teacher.function.convention == convention
+        assert teacher.function.convention == CONVENTIONS[convention]
         assert teacher.notes[-2] == f"convention '{convention}' by the file's layout alone: the samples do not tell"
 
 
@@ -182,4 +183,4 @@ def test_references_are_kept_apart_by_guidance_and_vae(tmp_path):
 
 def test_a_safetensors_file_of_others_is_told_from_ours(tmp_path):
     save_file(state_dict(), tmp_path / "weights.safetensors", {"format": "pt"})
-    assert SiTTeacher(tmp_path / "weights.safetensors", "repa", num_heads=HEADS).function.convention == "repa"
+    assert SiTTeacher(tmp_path / "weights.safetensors", "repa", num_heads=HEADS).function.convention == REPA

@@ -8,7 +8,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from freeflow_lightning.nets import SiT
-from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, SiTVelocity, VelocityTeacher, load_sit, save_sit
+from freeflow_lightning.teachers import (
+    REPA,
+    SIT,
+    Convention,
+    GaussianMixtureTeacher,
+    SiTTeacher,
+    SiTVelocity,
+    VelocityTeacher,
+    load_sit,
+    save_sit,
+)
 from teachers.mixture import LABELS, MEANS, STD, WEIGHTS, batch, posterior
 
 ARCHITECTURE = {
@@ -46,6 +56,19 @@ def test_an_unknown_convention_is_refused():
         SiTVelocity(nn.Identity(), "edm")
 
 
+@pytest.mark.parametrize(("name", "convention"), [("sit", SIT), ("repa", REPA)])
+def test_names_of_configs_and_files_are_the_constants(name, convention):
+    assert SiTVelocity(nn.Identity(), name).convention is convention
+    assert Convention(convention.prior_time, convention.sign) == convention
+
+
+def test_a_convention_without_a_name_is_no_teachers_file(tmp_path):
+    with pytest.raises(ValueError, match=r"not Convention\(prior_time=1, sign=1\)"):
+        save_sit(tmp_path / "sit.safetensors", velocity(Convention(1, 1)))
+    with pytest.raises(ValueError, match="sign 1 or -1, got 0 and 2"):
+        Convention(0, 2)
+
+
 def velocity(convention="sit"):
     torch.manual_seed(0)
     net = SiT(**ARCHITECTURE)
@@ -74,7 +97,7 @@ def test_a_saved_network_loads_bit_for_bit(tmp_path, convention):
 
 def test_a_stated_convention_must_be_the_files(tmp_path):
     save_sit(tmp_path / "repa.safetensors", velocity("repa"))
-    assert SiTTeacher(tmp_path / "repa.safetensors", "repa").function.convention == "repa"
+    assert SiTTeacher(tmp_path / "repa.safetensors", "repa").function.convention == REPA
     with pytest.raises(ValueError, match="holds a 'repa' network, not 'sit'"):
         SiTTeacher(tmp_path / "repa.safetensors", "sit")
 

@@ -14,7 +14,7 @@ from lightning.pytorch.utilities import rank_zero_info
 from torch import Generator, Tensor
 
 from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder
-from freeflow_lightning.teachers import FromPrior
+from freeflow_lightning.teachers import Convention, SiTVelocity
 from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit, size_name
 
 Scalar = Literal["delta", "gamma"]
@@ -80,7 +80,7 @@ def read_official(
     if bad := [chosen[scalar] for scalar in weights if not all(bool(w.isfinite().all()) for w in weights[scalar].values())]:
         raise ValueError(f"{path} has NaN or infinite values in {', '.join(bad)}")
     net = build_sit(read)
-    student = ScalarConditioned(FromPrior(net, 1, 1), ("delta", "gamma"))
+    student = ScalarConditioned(SiTVelocity(net), ("delta", "gamma"))
     scales: dict[Scalar, float] = {"delta": convention.delta_scale, "gamma": convention.gamma_scale}
     for scalar, scale in scales.items():
         embedder = student.embedders[scalar]
@@ -89,8 +89,7 @@ def read_official(
         embedder.load_state_dict(weights[scalar])
     student.eval().requires_grad_(False)
     time, sign, why = decided(student, convention, path)
-    assert isinstance(student.backbone, FromPrior)
-    student.backbone.prior_time, student.backbone.sign = time, sign
+    student.backbone.convention = Convention(time, sign)
     names = f"delta from {chosen['delta']!r}, gamma from {chosen['gamma']!r}"
     about = f"official student, {size_name(read.architecture)}, {sum(p.numel() for p in student.parameters()):,} parameters"
     rank_zero_info(f"{path}: " + "; ".join([about, *read.notes, names, why]))
@@ -150,14 +149,14 @@ def decided(student: ScalarConditioned, convention: OfficialConvention, path: st
 def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, int], Score]:
     """The scores of the samples that each prior time and sign give, two evaluations of a few noises."""
     backbone = student.backbone
-    assert isinstance(backbone, FromPrior)
+    assert isinstance(backbone, SiTVelocity)
     generator, one = Generator().manual_seed(0), torch.ones(samples)
     z = torch.randn(samples, *backbone.net.sample_shape, generator=generator)
     labels = torch.randint(backbone.net.num_classes or 1, (samples,), generator=generator)
     condition = labels if backbone.net.num_classes else None
     scores: dict[tuple[int, int], Score] = {}
     for time in (0, 1):
-        backbone.prior_time, backbone.sign = time, 1
+        backbone.convention = Convention(time, 1)
         F = student(z, one, condition, delta=one, gamma=1.5 * one)
         scores |= {(time, sign): score(z + sign * F) for sign in (1, -1)}
     return scores

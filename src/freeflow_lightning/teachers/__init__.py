@@ -16,15 +16,26 @@ from freeflow_lightning.teachers.gaussian_path import (
     VarianceExplodingPath,
 )
 from freeflow_lightning.teachers.latents import LatentDecoder
-from freeflow_lightning.teachers.sit import FromPrior, SiTTeacher, SiTVelocity, load_sit, save_sit
+from freeflow_lightning.teachers.sit import (
+    REPA,
+    SIT,
+    Convention,
+    SiTTeacher,
+    SiTVelocity,
+    load_sit,
+    save_sit,
+)
 from freeflow_lightning.teachers.space import LatentSpace
 from freeflow_lightning.teachers.validate import Finding, described, examine
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
+    "REPA",
+    "SIT",
     "Betas",
     "Classes",
     "Conditions",
+    "Convention",
     "ConventionCheck",
     "CosineBetas",
     "DDPMTeacher",
@@ -32,7 +43,6 @@ __all__ = [
     "EDMTeacher",
     "Family",
     "Finding",
-    "FromPrior",
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",

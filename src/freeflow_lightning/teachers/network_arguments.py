@@ -15,7 +15,7 @@ from freeflow_lightning.teachers.gaussian_path import (
     TrigonometricPath,
     VarianceExplodingPath,
 )
-from freeflow_lightning.teachers.sit import FromPrior, SiTVelocity
+from freeflow_lightning.teachers.sit import Convention, SiTVelocity, name_of
 
 
 def _path_velocity(module: PathVelocity) -> dict[str, Any]:
@@ -36,8 +36,8 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
     },
     SiT: lambda m: m.architecture,
     MLP: lambda m: m.architecture,
-    SiTVelocity: lambda m: {"net": m.net, "convention": m.convention},
-    FromPrior: lambda m: {"net": m.net, "prior_time": m.prior_time, "sign": m.sign},
+    SiTVelocity: lambda m: {"net": m.net, "convention": name_of(m.convention) or m.convention},
+    Convention: dataclasses.asdict,
     EDMVelocity: lambda m: {"net": m.net, "num_classes": m.num_classes, "data_scale": m.data_scale, **m.sigmas},
     PathVelocity: _path_velocity,
     FirstChannels: lambda m: {"net": m.net},

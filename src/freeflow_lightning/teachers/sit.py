@@ -19,48 +19,73 @@ from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.reading.hub import hub_file
 from freeflow_lightning.teachers.reading.sit_files import SiTWeights, build_sit, read_sit, size_name
 
-Convention = Literal["sit", "repa"]
-PRIOR_TIME_AND_SIGN = {"sit": (0, 1), "repa": (1, -1)}
-"""Convention: (the network's time at the prior, factor on its output that makes it u)."""
+Name = Literal["sit", "repa"]
+
+
+@dataclass(frozen=True)
+class Convention:
+    """How a SiT network's time and output become ours: u(x, t, c) = sign * net(x, time, c).
+
+    Args:
+        prior_time: the network's time at the prior: time is t for 1 and 1 - t for 0.
+        sign: factor on its output, 1 or -1; 1 where that points from noise to data.
+    """
+
+    prior_time: int
+    sign: int
+
+    def __post_init__(self) -> None:
+        if self.prior_time not in (0, 1) or self.sign not in (-1, 1):
+            raise ValueError(f"expected prior_time 0 or 1 and sign 1 or -1, got {self.prior_time} and {self.sign}")
+
+
+SIT = Convention(prior_time=0, sign=1)
+"""SiT's path is tau x + (1 - tau) noise with output data - noise."""
+REPA = Convention(prior_time=1, sign=-1)
+"""REPA's path is (1 - t) x + t noise with output noise - data."""
+CONVENTIONS: dict[Name, Convention] = {"sit": SIT, "repa": REPA}
+"""By the names that YAML, our own weight files and exported folders hold."""
+
+
+def find_convention(name: str) -> Convention:
+    """Look a convention up by its name in a file or a config."""
+    for known, convention in CONVENTIONS.items():
+        if known == name:
+            return convention
+    raise ValueError(f"expected the convention 'sit' or 'repa', got {name!r}")
+
+
+def name_of(convention: Convention) -> Name | None:
+    """The name under which files and configs know a convention; None for one that has none.
+
+    >>> name_of(REPA), name_of(Convention(prior_time=1, sign=1))
+    ('repa', None)
+    """
+    return next((name for name, known in CONVENTIONS.items() if known == convention), None)
 
 
 class SiTVelocity(nn.Module):
-    """A SiT network as u(x, t, condition): "sit" is +net(x, 1 - t, c), "repa" is -net(x, t, c).
-
-    SiT's path is tau x + (1 - tau) noise with output data - noise; REPA's is (1 - t) x + t noise with output noise - data.
+    """A SiT network as u(x, t, condition) = sign * net(x, time, c), a teacher's or an official student's.
 
     Args:
         net: the network in its own convention.
-        convention: which of the two it was trained in.
+        convention: SIT, REPA or another; their names "sit" and "repa" in a config.
     """
 
-    def __init__(self, net: SiT, convention: Convention = "sit") -> None:
+    def __init__(self, net: SiT, convention: Convention | Name = SIT) -> None:
         super().__init__()
-        if convention not in PRIOR_TIME_AND_SIGN:
-            raise ValueError(f"expected the convention 'sit' or 'repa', got {convention!r}")
-        self.net, self.convention = net, convention
+        self.net = net
+        self.convention = find_convention(convention) if isinstance(convention, str) else convention
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, C, H, W]."""
-        prior_time, sign = PRIOR_TIME_AND_SIGN[self.convention]
-        return sign * self.net(x, t if prior_time else 1 - t, condition)
+        time = t if self.convention.prior_time else 1 - t
+        return self.convention.sign * self.net(x, time, condition)
 
 
-class FromPrior(nn.Module):
-    """A student network that only knows the prior: sign * net(x, prior_time, c) at t = 1.
-
-    Args:
-        net: the network in its own convention.
-        prior_time: its time at the prior, 0 or 1.
-        sign: factor on its output that makes it x - z.
-    """
-
-    def __init__(self, net: SiT, prior_time: int, sign: int) -> None:
-        super().__init__()
-        self.net, self.prior_time, self.sign = net, prior_time, sign
-
-    def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        return self.sign * self.net(x, t if self.prior_time else 1 - t, condition)
+def read_from_prior(net: SiT, prior_time: int, sign: int) -> SiTVelocity:
+    """The network of an exported folder of 0.1.0, which calls an official student's "FromPrior"."""
+    return SiTVelocity(net, Convention(prior_time, sign))
 
 
 @dataclass(frozen=True)
@@ -123,8 +148,10 @@ class SiTTeacher(Teacher):
                     f"{path} carries its architecture: leave num_heads, input_size, num_classes and weights_key out"
                 )
             self.function = load_sit(path)
-            if convention not in ("auto", self.function.convention):
-                raise ValueError(f"{path} holds a {self.function.convention!r} network, not {convention!r}; use 'auto'")
+            if convention not in ("auto", name_of(self.function.convention)):
+                raise ValueError(
+                    f"{path} holds a {name_of(self.function.convention)!r} network, not {convention!r}; use 'auto'"
+                )
         else:
             read = read_sit(
                 path,
@@ -210,22 +237,22 @@ def load_foreign(
     about = f"{size_name(read.architecture)}, latents {list(net.sample_shape)}, {parameters:,} parameters"
     if convention != "auto":
         return SiTVelocity(net, convention), (about, *read.notes, f"convention {convention!r} as given")
-    found, why = found_convention(net, read.hint, path)
-    return SiTVelocity(net, found), (about, *read.notes, why)
+    measured, why = measure_convention(net, read.hint, path)
+    return SiTVelocity(net, measured), (about, *read.notes, why)
 
 
-def found_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
+def measure_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
     """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and the evidence in words."""
-    evidence = check_convention(_Reading(SiTVelocity(net, "sit")), samples=2)
-    measured: dict[str, Convention] = {"right": "sit", "wrong sign and time": "repa"}
+    evidence = check_convention(_Reading(SiTVelocity(net, SIT)), samples=2)
+    measured = {"right": SIT, "wrong sign and time": REPA}
     if evidence.verdict in measured:
         found = measured[evidence.verdict]
-        here = evidence.readings["as it is" if found == "sit" else "sign and time"]
-        beside = f", although the layout is that of {hint!r} files" if hint not in (None, found) else ""
-        return found, f"convention {found!r} as measured ({here.figures()}){beside}"
+        here = evidence.readings["as it is" if found == SIT else "sign and time"]
+        beside = f", although the layout is that of {hint!r} files" if hint not in (None, name_of(found)) else ""
+        return found, f"convention {name_of(found)!r} as measured ({here.figures()}){beside}"
     if evidence.verdict == "unclear" and hint is not None:
-        known: Convention = "sit" if hint == "sit" else "repa"
-        return known, f"convention {known!r} by the file's layout alone: the samples do not tell"
+        known = find_convention(hint)
+        return known, f"convention {name_of(known)!r} by the file's layout alone: the samples do not tell"
     raise ValueError(
         f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, read as 'sit': {evidence.evidence()}"
     )
@@ -245,7 +272,10 @@ class _Reading(Teacher):
 
 def save_sit(path: str | Path, network: SiTVelocity, weights: dict[str, Tensor] | None = None) -> None:
     """Write a SiT's weights, or the given ones, with its architecture and convention into one safetensors file."""
-    about = {"architecture": json.dumps(network.net.architecture), "convention": network.convention}
+    name = name_of(network.convention)
+    if name is None:
+        raise ValueError(f"a file of weights is 'sit' or 'repa', not {network.convention}: export the student instead")
+    about = {"architecture": json.dumps(network.net.architecture), "convention": name}
     save_file({key: value.contiguous().cpu() for key, value in (weights or network.net.state_dict()).items()}, str(path), about)
 
 
@@ -265,7 +295,7 @@ def load_sit(path: str | Path) -> SiTVelocity:
     if not {"architecture", "convention"} <= about.keys():
         raise ValueError(f"{path} carries no architecture: expected a file written by freeflow_lightning.teachers.save_sit")
     try:
-        velocity = SiTVelocity(SiT(**json.loads(about["architecture"])), about["convention"])
+        velocity = SiTVelocity(SiT(**json.loads(about["architecture"])), find_convention(about["convention"]))
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path} carries an architecture or convention that this version cannot build: {error}") from error
     try:

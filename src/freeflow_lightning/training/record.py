@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers import Convention, Teacher
 from freeflow_lightning.teachers.network_arguments import ARGUMENTS
 
 PLAIN = (bool, int, float, str, type(None))
@@ -93,7 +93,7 @@ DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
     (Tensor | np.ndarray, _numbers),
     (list | tuple, lambda values: [describe(value) for value in values]),
     (Mapping, lambda values: {str(name): describe(value) for name, value in values.items()}),
-    (LoRA, lambda lora: describe(dataclasses.asdict(lora))),  # a parser takes its fields alone
+    (LoRA | Convention, lambda value: describe(dataclasses.asdict(value))),  # a parser takes its fields alone
     (FunctionType | type, _function),
     (_Weights, lambda network: {"class_path": path_of(network.kind), "init_args": None}),
 ]

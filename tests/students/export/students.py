@@ -7,9 +7,9 @@ from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import MLP, Backbone, LoRA, ScalarConditioned
 from freeflow_lightning.teachers import (
     Betas,
+    Convention,
     DDPMTeacher,
     EDMTeacher,
-    FromPrior,
     GaussianMixtureTeacher,
     LatentSpace,
     LinearPath,
@@ -68,7 +68,7 @@ def sit(convention="sit") -> FlowMap:
 
 def official() -> FlowMap:
     net = tiny_sit()
-    made = ScalarConditioned(FromPrior(net, 0, -1), ("delta", "gamma"), scale={"delta": 1000.0, "gamma": 2.0})
+    made = ScalarConditioned(SiTVelocity(net, Convention(0, -1)), ("delta", "gamma"), scale={"delta": 1000.0, "gamma": 2.0})
     shaken(made.embedders, 3, 0.05)
     return FlowMap(made, LatentSpace(net.sample_shape, net.num_classes, None), (1.0, 2.0))
 

@@ -11,6 +11,7 @@ from torch import nn
 from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import ScalarConditioned, merge
 from freeflow_lightning.students.export import foreign
+from freeflow_lightning.students.export.folder import seal
 from freeflow_lightning.teachers import GaussianPath, LatentDecoder, LatentSpace, PathTeacher, SiTVelocity, VelocityTeacher
 from nets.random_weights import tiny_sit
 from students.export import students
@@ -140,6 +141,36 @@ def test_a_network_of_ones_own_is_not_imported_without_leave(tmp_path, monkeypat
     students.sit().save_pretrained(tmp_path / "sit")
     with pytest.raises(ValueError, match=r"built by this package: leave network and trust out"):
         FlowMap.from_pretrained(tmp_path / "sit", trust="os.system")
+
+
+def renamed(spec):
+    """A description as 0.1.0 wrote it: an official student's network was called FromPrior."""
+    if not isinstance(spec, dict):
+        return spec
+    arguments = spec.get("arguments")
+    if spec.get("class") == "SiTVelocity" and isinstance(arguments["convention"], dict):
+        return {"class": "FromPrior", "arguments": {"net": arguments["net"], **arguments["convention"]["arguments"]}}
+    return {name: renamed(value) for name, value in spec.items()}
+
+
+@pytest.mark.parametrize("kind", ["official", "SiT", "SiT of REPA"])
+def test_folders_of_0_1_0_still_open(tmp_path, kind):
+    made = STUDENTS[kind]()
+    made.save_pretrained(tmp_path / "out")
+    path = tmp_path / "out" / "freeflow.json"
+    manifest = json.loads(path.read_text())
+    old = renamed(manifest["network"])
+    assert ("FromPrior" in json.dumps(old)) == (kind == "official")
+    names = {"official": '"sign": -1', "SiT": '"convention": "sit"', "SiT of REPA": '"convention": "repa"'}
+    assert names[kind] in json.dumps(old)
+    path.unlink()
+    seal(
+        tmp_path / "out",
+        {name: value for name, value in manifest.items() if name not in ("sha256", "files")} | {"network": old},
+    )
+    opened = FlowMap.from_pretrained(tmp_path / "out")
+    condition = torch.tensor([0, 1, 0])
+    assert torch.equal(opened.sample(3, condition), made.sample(3, condition))
 
 
 def test_arguments_are_those_of_the_training_config(tmp_path):

@@ -18,6 +18,7 @@ from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
+from freeflow_lightning.teachers.sit import name_of
 from freeflow_lightning.training.output_folder import write_bytes
 
 GIB = 2**30
@@ -33,7 +34,7 @@ def introduce(console: Console, subject: Subject, teacher: Teacher, precision: s
     for note in teacher.notes if isinstance(teacher, SiTTeacher) else ():
         table.add_row("", note)
     if isinstance(teacher, SiTTeacher):
-        table.add_row("convention", teacher.function.convention)
+        table.add_row("convention", name_of(teacher.function.convention))
     for line in _steps(subject, teacher, precision):
         table.add_row("student's step", line)
     console.print(subject.name, style="bold", markup=False, soft_wrap=True)

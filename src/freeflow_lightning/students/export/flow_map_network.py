@@ -12,14 +12,14 @@ from freeflow_lightning.nets import MLP, ScalarConditioned, SiT
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.edm import EDMVelocity
 from freeflow_lightning.teachers.gaussian_path import LinearPath, PathVelocity, TrigonometricPath, VarianceExplodingPath
-from freeflow_lightning.teachers.sit import FromPrior, SiTVelocity
+from freeflow_lightning.teachers.sit import Convention, SiTVelocity
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "ScalarConditioned": ScalarConditioned,
     "SiT": SiT,
     "MLP": MLP,
     "SiTVelocity": SiTVelocity,
-    "FromPrior": FromPrior,
+    "Convention": Convention,
     "EDMVelocity": EDMVelocity,
     "PathVelocity": PathVelocity,
     "FirstChannels": FirstChannels,

@@ -13,6 +13,7 @@ from freeflow_lightning.nets import Adapter
 from freeflow_lightning.teachers.diffusers.families import FAMILIES, Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles, load_network
 from freeflow_lightning.teachers.network_arguments import ARGUMENTS
+from freeflow_lightning.teachers.sit import read_from_prior
 
 ESSENTIALS = (
     *("time", "sign", "prediction", "layout", "classes", "state", "timestep", "time_module"),
@@ -125,6 +126,7 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
     if spec["class"] == "diffusers":
         return _load_diffusers(folder, **_checked_diffusers(arguments))
     kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
+    kinds["FromPrior"] = read_from_prior
     maker = kinds | {"Family": _build_family, "Tensor": lambda values: torch.tensor(values, dtype=torch.float64)}
     if spec["class"] not in maker:
         raise ValueError(f"this version of freeflow-lightning has no {spec['class']!r}: install the one that wrote the folder")
