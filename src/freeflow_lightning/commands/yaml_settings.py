@@ -6,6 +6,8 @@ from typing import Any
 import yaml
 from jsonargparse import get_loader, set_loader
 
+from freeflow_lightning.training.old_names import use_new_paths
+
 MODE = "freeflow"
 """The parser mode of jsonargparse that reads with `read_yaml`."""
 INFINITY = re.compile(r"([+-]?)\.?inf(inity)?", re.IGNORECASE)
@@ -15,7 +17,7 @@ _read = get_loader("yaml")
 
 
 def read_yaml(text: str) -> Any:
-    """Read YAML as jsonargparse does, with inf as a number.
+    """Read YAML as jsonargparse does, with inf as a number and class paths of 0.1.0 as today's.
 
     Raises:
         yaml.YAMLError: a key that stands twice in one mapping.
@@ -29,7 +31,7 @@ def read_yaml(text: str) -> Any:
     tree = yaml.compose(text, Loader=yaml.SafeLoader)
     if tree is not None:
         _refuse_second_keys(tree)
-    return _with_infinities(_read(text))
+    return use_new_paths(_with_infinities(_read(text)))
 
 
 def _refuse_second_keys(node: yaml.Node) -> None:

@@ -21,6 +21,7 @@ from freeflow_lightning.training.checkpoint_files import (
     unreadable,
     written_at,
 )
+from freeflow_lightning.training.old_names import use_new_paths
 from freeflow_lightning.training.run_folder import versions
 
 ABOUT = "freeflow_lightning"
@@ -51,7 +52,10 @@ class TrainingCheckpoint(NamedTuple):
     def config(self) -> Config | None:
         """Class path and arguments of the recipe; None where nothing says them."""
         config = self.content.get("hyper_parameters")
-        return config if isinstance(config, dict) and isinstance(config.get("class_path"), str) else None
+        if not isinstance(config, dict) or not isinstance(config.get("class_path"), str):
+            return None
+        recipe: Config = use_new_paths(config)
+        return recipe
 
     @property
     def version(self) -> str:
