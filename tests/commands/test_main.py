@@ -250,6 +250,11 @@ def test_an_error_without_scaffolding_stays_as_it_is():
         ([], ["usage: freeflow VERB"]),
         (["--version"], ["freeflow-lightning 0."]),
         (["fit", "--help"], ["--config", "--ckpt_path", "--trainer.max_steps"]),
+        (["fit", "--config", "any.yaml", "--help"], ["--model.student_lr STUDENT_LR", "--data.batch_size"]),
+        (["fit", "--trainer.help"], ["--trainer.max_steps", "--trainer.sync_batchnorm"]),
+        (["fit", "--model.help"], ["--model.student_lr STUDENT_LR", "gamma is uniform"]),
+        (["fit", "--data.help"], ["--data.batch_size BATCH_SIZE"]),
+        (["fit", "--model.teacher.help", "GaussianMixtureTeacher"], ["component means m_k"]),
         (["fit", "--model.help", "FreeFlowModule"], ["guidance_range", "gamma is uniform on [low, high] per sample"]),
         (["fit", "--model.init_args.teacher.help", "GaussianMixtureTeacher"], ["means", "component means m_k"]),
         (["sample", "--help"], ["--checkpoint", "--num_samples", "folder to write to"]),
@@ -259,6 +264,13 @@ def test_help(freeflow, arguments, words):
     code, out, _ = freeflow(*arguments)
     assert code == 0
     assert all(word in out for word in words)
+
+
+def test_the_models_settings_come_before_the_trainers(freeflow):
+    _, out, _ = freeflow("fit", "--help")
+    places = [out.index(f"\n  {option} ") for option in ("--model.student_lr", "--data.batch_size", "--trainer.max_steps")]
+    assert places == sorted(places)
+    assert "--trainer.sync_batchnorm" not in out
 
 
 # A teacher of the current folder

@@ -20,6 +20,7 @@ from freeflow_lightning.commands.changed_settings import changes, settings_at
 from freeflow_lightning.commands.closing import closing_line
 from freeflow_lightning.commands.parser import BriefErrors, quiet
 from freeflow_lightning.commands.run_record import RunRecord
+from freeflow_lightning.commands.views.fit_help import help_of, name_classes
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
 from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
@@ -255,6 +256,12 @@ SETTINGS: dict[str, Any] = {
 
 
 def main() -> None:
-    """Parse the command line and run the verb."""
+    """Parse the command line and run the verb, or show its help."""
     quiet()
+    verb, words = sys.argv[1], sys.argv[2:]
+    page = help_of(verb, words)
+    if page is not None:
+        print(page)
+        return
+    sys.argv[2:] = name_classes(words)
     FreeFlowCLI(Recipe, LightningDataModule, **SETTINGS)

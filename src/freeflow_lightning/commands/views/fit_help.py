@@ -1,0 +1,97 @@
+"""What freeflow fit --help shows: the settings of the method first, then the data's, then the Trainer's commonest."""
+
+import inspect
+import re
+
+from jsonargparse import ArgumentParser
+from lightning.pytorch import Trainer
+
+from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.training.data import PriorDataModule
+
+USAGE = """freeflow {verb} --config CONFIG [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE] ...
+
+for example
+       freeflow {verb} --config configs/digits.yaml --model.student_lr 1e-4 --trainer.max_steps 2000"""
+MORE = """
+more help
+  freeflow {verb} --model.help [CLASS]   all of a recipe's settings, of FreeFlowModule if none is named
+  freeflow {verb} --model.teacher.help CLASS   of a teacher, such as SiTTeacher
+  freeflow {verb} --data.help [CLASS]    all of the data's settings
+  freeflow {verb} --trainer.help         all of Lightning's Trainer
+  freeflow {verb} --config CONFIG --print_config   every setting with its value
+"""
+DEFAULTS = {"--model.help": FreeFlowModule, "--data.help": PriorDataModule}
+"""What is explained where no class is named."""
+PART = re.compile(r"^--(model|data)\.(?!init_args\.)(.+)\.help$")
+"""Asks for the help of a part of the model or the data."""
+COMMON = (
+    "accelerator",
+    "strategy",
+    "devices",
+    "num_nodes",
+    "precision",
+    "logger",
+    "callbacks",
+    "max_steps",
+    "val_check_interval",
+    "log_every_n_steps",
+    "accumulate_grad_batches",
+    "gradient_clip_val",
+    "default_root_dir",
+)
+"""Of the Trainer's settings, those that a distillation changes."""
+
+
+def help_of(verb: str, words: list[str]) -> str | None:
+    """The page that the words of a command line ask for; None if they ask for none of these."""
+    if {"-h", "--help"} & set(words):
+        return short_help(verb)
+    if "--trainer.help" in words:
+        parser = _parser(f"freeflow {verb} [--trainer.NAME VALUE] ...", "Lightning's Trainer.")
+        parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
+        return parser.format_help()
+    return None
+
+
+def short_help(verb: str) -> str:
+    """The options that a distillation is made of, in chapters."""
+    about = {
+        "fit": "Distil a teacher into a one-step student, or train another recipe, from a config.",
+        "validate": "Validate a checkpoint as training does.",
+    }
+    parser = _parser(USAGE.format(verb=verb), about[verb])
+    run = parser.add_argument_group("the run")
+    run.add_argument("--config", help="a YAML file of settings; several are laid over each other")
+    run.add_argument("--ckpt_path", help="a checkpoint to go on from; last for the newest of this config")
+    run.add_argument("--seed_everything", type=int, default=0, help="the seed of all that is drawn")
+    parser.add_class_arguments(FreeFlowModule, "model", fail_untyped=False)
+    parser.add_class_arguments(PriorDataModule, "data", fail_untyped=False)
+    rare = set(inspect.signature(Trainer).parameters) - set(COMMON)
+    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip=rare)
+    return parser.format_help() + MORE.format(verb=verb)
+
+
+def name_classes(words: list[str]) -> list[str]:
+    """The words, with the class that --model.help and --data.help explain where they name none.
+
+    Help of a part, --model.teacher.help, is spelled as the parser spells it.
+
+    >>> name_classes(["--config", "a.yaml", "--data.help"])[-1]
+    'freeflow_lightning.training.data.PriorDataModule'
+    >>> name_classes(["--model.teacher.help", "SiTTeacher"])
+    ['--model.init_args.teacher.help', 'SiTTeacher']
+    """
+    named: list[str] = []
+    for position, word in enumerate(words):
+        named.append(PART.sub(r"--\1.init_args.\2.help", word))
+        following = words[position + 1 : position + 2]
+        if word in DEFAULTS and (not following or following[0].startswith("-")):
+            kind = DEFAULTS[word]
+            named.append(f"{kind.__module__}.{kind.__qualname__}")
+    return named
+
+
+def _parser(usage: str, about: str) -> ArgumentParser:
+    return BriefErrors(prog="freeflow", usage=usage, description=about)
