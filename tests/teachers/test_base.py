@@ -3,7 +3,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning.nets import MLP
-from freeflow_lightning.teachers import Teacher, VelocityTeacher
+from freeflow_lightning.teachers import Conditions, Teacher, VelocityTeacher
 
 
 class Labelled(Teacher):
@@ -52,15 +52,15 @@ def test_gamma_may_be_a_number_and_1_asks_once(number):
 
 
 @pytest.mark.parametrize("labels", [[0, 3], [-1]])
-def test_class_condition_refuses_labels_that_are_no_classes(labels):
+def test_of_classes_refuses_labels_that_are_no_classes(labels):
     with pytest.raises(ValueError, match=r"classes in 0 \.\. 2"):
-        Labelled().class_condition(torch.tensor(labels))
+        Labelled().conditions.of_classes(torch.tensor(labels))
 
 
-def test_class_condition_is_the_labels():
+def test_of_classes_is_the_labels():
     labels = torch.tensor([2, 0])
-    assert torch.equal(Labelled().class_condition(labels), labels)
-    assert VelocityTeacher(nn.Identity(), (2,)).class_condition(labels) is None
+    assert torch.equal(Labelled().conditions.of_classes(labels), labels)
+    assert VelocityTeacher(nn.Identity(), (2,)).conditions.of_classes(labels) is None
 
 
 def test_a_teacher_without_null_condition_cannot_be_guided():
@@ -95,3 +95,35 @@ def test_the_copy_of_a_frozen_network_trains_and_a_partly_frozen_one_keeps_its_f
     frozen = VelocityTeacher(net.requires_grad_(False), (2,)).network()
     assert all(p.requires_grad for p in frozen.parameters())
     assert not any(p.requires_grad for p in net.parameters())
+
+
+class Pairs(Labelled):
+    """Draws the base's labels and something beside them."""
+
+    def draw_condition(self, n, generator):
+        return {"label": super().draw_condition(n, generator), "size": torch.ones(n)}
+
+
+def test_a_drawing_of_ones_own_may_ask_the_bases_and_is_described_by_its_name():
+    drawn = Pairs().draw_condition(5, torch.Generator().manual_seed(0))
+    assert torch.equal(drawn["label"], Labelled().draw_condition(5, torch.Generator().manual_seed(0)))
+    assert Pairs().describe_conditions() == {"kind": "prompts", "what": "what Pairs.draw_condition draws"}
+    assert Labelled().describe_conditions() == {"kind": "classes", "num_classes": 3}
+    assert VelocityTeacher(nn.Identity(), (2,)).describe_conditions() == {"kind": "none"}
+
+
+def test_conditions_of_ones_own_are_drawn_described_and_emptied():
+    class Words(Conditions):
+        def draw(self, n, generator):
+            return torch.ones(n, 2)
+
+        def null(self, condition):
+            return torch.zeros_like(condition)
+
+    teacher = VelocityTeacher(nn.Identity(), (2,))
+    teacher.conditions = Words()
+    drawn = teacher.draw_condition(3, torch.Generator())
+    assert drawn.tolist() == [[1.0, 1.0]] * 3
+    assert teacher.null_condition(drawn).tolist() == [[0.0, 0.0]] * 3
+    assert teacher.conditions.of_classes(torch.tensor([0])) is None
+    assert teacher.describe_conditions() == {"kind": "prompts", "what": "what Words draws"}

@@ -189,10 +189,10 @@ def test_gamma_1_is_the_conditional_velocity_and_gamma_2_the_formula(teacher):
 
 def test_every_class_has_its_condition(teacher):
     if not teacher.num_classes:
-        assert teacher.class_condition(torch.tensor([0])) is None
+        assert teacher.conditions.of_classes(torch.tensor([0])) is None
         return
     x, t, _ = inputs(teacher, teacher.num_classes)
-    assert teacher.velocity(x, t, teacher.class_condition(torch.arange(teacher.num_classes))).isfinite().all()
+    assert teacher.velocity(x, t, teacher.conditions.of_classes(torch.arange(teacher.num_classes))).isfinite().all()
 
 
 def test_the_network_starts_as_the_teacher_or_is_refused(teacher):

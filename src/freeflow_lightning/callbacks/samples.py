@@ -54,7 +54,7 @@ class SampleGrid(Callback):
         teacher, index = pl_module.teacher, torch.arange(self.count)
         z, condition = teacher.draw_indexed(index, seed=self.seed, stream="grid", device=pl_module.device)
         if teacher.num_classes:
-            condition = teacher.class_condition((index % teacher.num_classes).to(pl_module.device))
+            condition = teacher.conditions.of_classes((index % teacher.num_classes).to(pl_module.device))
         sampler = TeacherSampler(teacher, self.method, self.steps, pl_module.evaluation_guidance)
         if self._teacher_samples is None:
             self._teacher_samples = pictures(teacher, sampler(z, condition)).cpu()

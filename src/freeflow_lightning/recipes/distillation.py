@@ -393,7 +393,7 @@ class Distillation(Recipe):
     @torch.compiler.set_stance("force_eager")  # for a few samples nothing is compiled
     def setup(self, stage: str) -> None:
         """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
-        self.teacher.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
+        self.teacher.conditions.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
         starts = self.starts_from_teacher and not self.meta_init  # without data there is nothing to compare
         for finding in examine(self.teacher, guided=self.is_guided, device=self.device, starts_student=starts):
             finding.raise_if_broken()
@@ -429,7 +429,8 @@ class Distillation(Recipe):
                 rank_zero_warn(error)
         if not self.check_teacher:
             return
-        with self.teacher.whole(), self.trainer.precision_plugin.forward_context():  # sharded networks: all ask the same
+        # sharded networks: all ask the same
+        with self.teacher.conditions.whole(), self.trainer.precision_plugin.forward_context():
             evidence = check_convention(self.teacher, device=self.device)
         evidence.raise_if_wrong()
         if evidence.verdict == "unclear":

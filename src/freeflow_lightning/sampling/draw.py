@@ -32,9 +32,9 @@ class Draw(NamedTuple):
             return z, condition
         if not teacher.num_classes:
             raise ValueError("--classes: this student has no classes; leave the option out")
-        teacher.class_condition(torch.tensor(self.classes))  # all of them are checked, not this batch's alone
+        teacher.conditions.of_classes(torch.tensor(self.classes))  # all of them are checked, not this batch's alone
         labels = torch.tensor(self.classes)[index % len(self.classes)]
-        return z, teacher.class_condition(labels.to(device))
+        return z, teacher.conditions.of_classes(labels.to(device))
 
     def facts(self) -> dict[str, Any]:
         """Return what tells these samples from others of the same sampler, as JSON."""

@@ -327,7 +327,7 @@ def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.devic
             raise ValueError(
                 f"expected one whole class label for each of the {n} samples, got {given.dtype} of shape {list(given.shape)}"
             )
-        return teacher.class_condition(given.to(device, torch.int64))
+        return teacher.conditions.of_classes(given.to(device, torch.int64))
     if numbers:
         raise ValueError("expected no class labels, since this student has no classes: leave condition out")
     return flow.apply(lambda tensor: _rows_of(tensor, n).to(device), given)

@@ -2,8 +2,8 @@
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from functools import cached_property
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +19,7 @@ from freeflow_lightning.flow import (
     join,
 )
 from freeflow_lightning.nets.recorded import Recorded
+from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -55,28 +56,24 @@ class Teacher(Recorded, nn.Module, ABC):
             [B, *sample_shape]; the ODE is dx = -u dt from t = 1 down to 0.
         """
 
+    @cached_property
+    def conditions(self) -> Conditions:
+        """What this teacher is conditioned on; a subclass may assign another source, such as Prompts."""
+        return Classes(self.num_classes) if self.num_classes else NoCondition(type(self).__name__)
+
+    def describe_conditions(self) -> dict[str, Any]:
+        """What an exported folder says of the conditions; of a `draw_condition` of one's own, its name."""
+        if type(self).draw_condition is Teacher.draw_condition:
+            return self.conditions.describe()
+        return {"kind": "prompts", "what": f"what {type(self).__name__}.draw_condition draws"}
+
     def draw_condition(self, n: int, generator: Generator) -> Any:
         """Draw n conditions with the generator, on its device: uniform labels [n], or None without classes."""
-        if not self.num_classes:
-            return None
-        return torch.randint(self.num_classes, (n,), generator=generator, device=generator.device)
-
-    def class_condition(self, labels: Tensor) -> Any:
-        """The condition for class labels [B]; None for a teacher without classes."""
-        if not self.num_classes:
-            return None
-        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
-            raise ValueError(f"expected classes in 0 .. {self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
-        return labels
+        return self.conditions.draw(n, generator)
 
     def null_condition(self, condition: Any) -> Any:
         """The condition that means "no condition", shaped as `condition`. Guidance needs it."""
-        if not self.num_classes:
-            raise ValueError(
-                f"{type(self).__name__} has no null condition, so it cannot be guided: set guidance_range to [1, 1], "
-                "or override null_condition"
-            )
-        return torch.full_like(condition, self.num_classes)
+        return self.conditions.null(condition)
 
     def decode(self, x: Tensor) -> Tensor:
         """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a latent space."""
@@ -117,21 +114,13 @@ class Teacher(Recorded, nn.Module, ABC):
         """
         return torch.ones_like(t)
 
-    def shard(self, rank: int, world_size: int) -> None:
-        """Let `draw_condition` use this process's share of the conditions, where they are read from files."""
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        """Let `draw_condition` use all conditions again for a while: evaluation draws the same on every process."""
-        yield
-
     def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
         """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.
 
         Both are functions of (seed, stream, index) alone: not of the batch, the number of processes or the device.
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
-        with self.whole():
+        with self.conditions.whole():
             generators = indexed_generators(index, seed=seed, stream=f"{stream}/condition")
             draws = [self.draw_condition(1, generator) for generator in generators]
         return z, apply(lambda tensor: tensor.to(device), join(*draws))
@@ -178,17 +167,6 @@ class Teacher(Recorded, nn.Module, ABC):
         """
         null = self.null_condition(condition)
         return guided_velocity(self, x, t, condition, null=null, rescale=self.rescale, **guidance._asdict())
-
-    def guided(
-        self,
-        x: Tensor,
-        t: Tensor,
-        condition: Any,
-        gamma: Tensor | None = None,
-        interval: tuple[float, float] = (0.0, 1.0),
-        rows: Tensor | None = None,
-    ) -> Tensor:
-        return self.guided_velocity(condition, gamma=gamma, interval=interval, rows=rows)(x, t)
 
 
 def trainable_copy(network: Network) -> Network:

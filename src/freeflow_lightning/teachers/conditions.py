@@ -31,6 +31,22 @@ class Conditions(ABC):
     def null(self, condition: Any) -> Any:
         """The condition that means "no condition", shaped as `condition`."""
 
+    def describe(self) -> dict[str, Any]:
+        """What an exported folder says of it: its kind ("classes", "none" or "prompts") and what belongs to it."""
+        return {"kind": "prompts", "what": f"what {type(self).__name__} draws"}
+
+    def of_classes(self, labels: Tensor) -> Any:
+        """The condition for class labels [B]; None without classes.
+
+        Raises:
+            ValueError: a label that is no class; the null class is none.
+        """
+        if not self.num_classes:
+            return None
+        if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
+            raise ValueError(f"expected classes in 0 .. {self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
+        return labels
+
     def shard(self, rank: int, world_size: int) -> None:  # noqa: B027 (most have nothing to share out)
         """Let `draw` use this process's share, where the source has something to share out."""
 
@@ -41,13 +57,26 @@ class Conditions(ABC):
 
 
 class NoCondition(Conditions):
-    """The network takes no condition; it cannot be guided."""
+    """The network takes no condition; it cannot be guided.
+
+    Args:
+        owner: who takes none, for the message.
+    """
+
+    def __init__(self, owner: str = "a network without conditions") -> None:
+        self.owner = owner
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "none"}
 
     def draw(self, n: int, generator: Generator) -> None:
         return None
 
     def null(self, condition: Any) -> Any:
-        raise ValueError("a network without conditions cannot be guided: set guidance_range to [1, 1]")
+        raise ValueError(
+            f"{self.owner} has no null condition, so it cannot be guided: set guidance_range to [1, 1], "
+            "or override null_condition"
+        )
 
 
 class Classes(Conditions):
@@ -63,6 +92,9 @@ class Classes(Conditions):
     def __init__(self, num_classes: int) -> None:
         check_counts(1, num_classes=num_classes)
         self.num_classes = num_classes
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "classes", "num_classes": self.num_classes}
 
     def draw(self, n: int, generator: Generator) -> Tensor:
         return torch.randint(self.num_classes, (n,), generator=generator, device=generator.device)
@@ -92,6 +124,9 @@ class Prompts(Conditions):
         self._first = [shard["first"] for shard in self.index["shards"]]
         self._share = range(len(self))
         self._null = {name: self._padded(name, tensor) for name, tensor in self._read("null.safetensors", [0]).items()}
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "prompts", "what": f"embedded prompts ({', '.join(self.names)})"}
 
     def __len__(self) -> int:
         return int(self.index["count"])

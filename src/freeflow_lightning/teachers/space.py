@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
-from torch import Generator, Tensor
+from torch import Tensor
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Conditions
@@ -27,13 +27,14 @@ class LatentSpace(Teacher):
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__()
-        self.sample_shape, self.num_classes, self.vae, self.conditions = sample_shape, num_classes, vae, conditions
+        self.sample_shape = sample_shape
+        self.num_classes = num_classes
+        self.vae = vae
+        if conditions is not None:
+            self.conditions = conditions
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         raise ValueError("a student's file holds no teacher: it can be sampled, but not compared or distilled")
-
-    def draw_condition(self, n: int, generator: Generator) -> Any:
-        return super().draw_condition(n, generator) if self.conditions is None else self.conditions.draw(n, generator)
 
     def decode(self, x: Tensor) -> Tensor:
         return x if self.vae is None else self.vae(x)

@@ -229,7 +229,7 @@ def test_labels_are_not_dropped_in_training(tmp_path):
     teacher = DiffusersTeacher(saved("dit", tmp_path))
     assert isinstance(teacher.conditions, Classes)
     assert teacher.num_classes == 1000
-    assert teacher.class_condition(torch.tensor([3])).tolist() == [3]
+    assert teacher.conditions.of_classes(torch.tensor([3])).tolist() == [3]
     net = teacher.network().train()
     x, t, labels = torch.randn(64, 4, 8, 8), torch.full((64,), 0.5), torch.arange(64)
     assert torch.equal(net(x, t, labels), net(x, t, labels))

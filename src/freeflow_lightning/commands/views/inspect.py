@@ -181,7 +181,7 @@ def draw_picture(console: Console, sampler: TeacherSampler, path: Path, count: i
     with torch.no_grad():
         z, condition = teacher.draw_indexed(index, seed=seed, stream="inspect", device=device)
         if teacher.num_classes:
-            condition = teacher.class_condition((index * teacher.num_classes // count).to(device))
+            condition = teacher.conditions.of_classes((index * teacher.num_classes // count).to(device))
         x = sampler(z, condition)
         try:
             drawn = pictures(teacher, x).cpu()

@@ -8,15 +8,12 @@ from torch import Generator, Tensor
 
 from freeflow_lightning.students.export.networks import refuse_other_than_networks
 from freeflow_lightning.teachers import (
-    Classes,
     Conditions,
     DiffusersTeacher,
     EDMTeacher,
     Family,
     LatentDecoder,
     LatentSpace,
-    NoCondition,
-    Prompts,
     SiTTeacher,
     Teacher,
 )
@@ -36,6 +33,9 @@ class GivenConditions(Conditions):
 
     def __init__(self, what: str) -> None:
         self.what = what
+
+    def describe(self) -> dict[str, Any]:
+        return {"kind": "prompts", "what": self.what}
 
     def draw(self, n: int, generator: Generator) -> Any:
         raise ValueError(
@@ -60,19 +60,6 @@ class Divided:
 
     def __call__(self, x: Tensor) -> Tensor:
         return x / self.scale
-
-
-def describe_conditions(teacher: Teacher) -> dict[str, Any]:
-    """What a student of this teacher is conditioned on."""
-    own = getattr(teacher, "conditions", None)
-    if isinstance(own, Prompts):
-        return {"kind": "prompts", "what": f"embedded prompts ({', '.join(own.names)})"}
-    if isinstance(own, GivenConditions):
-        return {"kind": "prompts", "what": own.what}
-    drawn = type(teacher).draw_condition in (Teacher.draw_condition, LatentSpace.draw_condition)
-    if drawn or isinstance(own, Classes | NoCondition):
-        return {"kind": "classes", "num_classes": teacher.num_classes} if teacher.num_classes else {"kind": "none"}
-    return {"kind": "prompts", "what": f"what {type(teacher).__name__}.draw_condition draws"}
 
 
 def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]]:

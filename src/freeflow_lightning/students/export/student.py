@@ -12,7 +12,7 @@ from torch import nn
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.students.export.folder import WEIGHTS, read_weights, seal, write_weights
 from freeflow_lightning.students.export.networks import Unknown, class_path, describe, foreign, is_diffusers, subfolder_of
-from freeflow_lightning.students.export.space import describe_conditions, describe_decoder
+from freeflow_lightning.students.export.space import describe_decoder
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.teachers.reading.trust import guarded, trusted
 
@@ -52,7 +52,7 @@ def write_student(
         "network": spec,
         "weights": [{"file": WEIGHTS, "prefix": ""}],
         "sample_shape": list(teacher.sample_shape),
-        "conditions": describe_conditions(teacher),
+        "conditions": teacher.describe_conditions(),
         "decoder": decoder,
         "left_out": left_out,
     }

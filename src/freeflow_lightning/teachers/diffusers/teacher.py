@@ -1,12 +1,11 @@
 """Teachers from diffusers: a pipeline's transformer or UNet, with classes, cached text embeddings or no condition."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from freeflow_lightning.flow import Guidance, interval_guidance
 from freeflow_lightning.nets import Backbone
@@ -158,20 +157,9 @@ class DiffusersTeacher(Teacher):
         """The gamma that a pipeline's guidance_scale means; Z-Image counts from 0."""
         return self.family.guidance_offset + guidance_scale
 
-    def draw_condition(self, n: int, generator: Generator) -> Any:
-        return self.conditions.draw(n, generator)
-
     def null_condition(self, condition: Any) -> Any:
         """The empty prompt or the null class; the condition itself for a model that embeds guidance and is never asked."""
-        return condition if self.embedded else self.conditions.null(condition)
-
-    def shard(self, rank: int, world_size: int) -> None:
-        self.conditions.shard(rank, world_size)
-
-    @contextmanager
-    def whole(self) -> Iterator[None]:
-        with self.conditions.whole():
-            yield
+        return condition if self.embedded else super().null_condition(condition)
 
     def decode(self, x: Tensor) -> Tensor:
         """Pictures in [-1, 1], [B, 3, H, W], by the pipeline's VAE; the frames of a film stand side by side."""
