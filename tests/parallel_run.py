@@ -16,7 +16,7 @@ from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
-from freeflow_lightning.training.strategies import FSDP2, whole
+from freeflow_lightning.training.strategies import FSDP2, gather_full
 from nets.random_weights import tiny_sit
 from tiny import data, shaken, trainer
 
@@ -86,7 +86,7 @@ def run(
     prior = data(batch_size=size, length=steps * accumulate, val_samples=51 if validate else 0, val_batch_size=8)
     figures = made.validate(m, prior, verbose=False)[0] if validate else {}
     made.fit(m, prior, ckpt_path=resume)
-    weights = {key: whole(value.detach()) for key, value in m.state_dict().items()}
+    weights = {key: gather_full(value.detach()) for key, value in m.state_dict().items()}
     held = {label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.inventory()}
     torch.save({"weights": weights, "seen": seen.figures, "figures": figures, "held": held}, f"{name}_{made.global_rank}.pt")
 

@@ -24,7 +24,7 @@ from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, pictures
 from freeflow_lightning.sampling.teacher_sampler import Sampler
 from freeflow_lightning.students.search import ClassScore, FrechetOracle, RandomSearch
-from freeflow_lightning.students.search.noise_search import NoiseSearch, SampleGround
+from freeflow_lightning.students.search.noise_search import BatchSearchContext, NoiseSearch
 
 BATCH = 512
 STEPS = (4, 6, 8, 16, 32, 64)
@@ -76,7 +76,7 @@ class Tried(NamedTuple):
 def tried(student: FlowMap, judge: Judge, candidates: int, samples: int) -> Tried:
     """One evaluation of the student for each candidate."""
     setting = NoiseSearch(student, ClassScore(judge.network), RandomSearch(1), Sampler(guidance=1.0), batch_size=BATCH)
-    grounds = [SampleGround(setting, Draw(0), index) for index in torch.arange(samples).split(BATCH)]
+    grounds = [BatchSearchContext(setting, Draw(0), index) for index in torch.arange(samples).split(BATCH)]
     noise, features, score = [], [], []
     for k in range(candidates):
         z = [ground.noise(range(k, k + 1)) for ground in grounds]

@@ -6,7 +6,7 @@ from torch.nn.functional import avg_pool2d
 
 from freeflow_lightning.evaluation.scores import evaluate_tables
 from freeflow_lightning.examples.digits.data import load_digits
-from freeflow_lightning.metrics import DigitsFeatures, TableBuilder, merged, to_uint8
+from freeflow_lightning.metrics import DigitsFeatures, TableBuilder, merge_tables, to_uint8
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def halves():
 def table(x, labels):
     builder = TableBuilder(DigitsFeatures(), len(x))
     builder.add(torch.arange(len(x)), to_uint8(x), labels)
-    return merged([builder.part()])
+    return merge_tables([builder.part()])
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ from freeflow_lightning.metrics import (
     TableBuilder,
     compare,
     frechet_distance,
-    merged,
+    merge_tables,
 )
 from freeflow_lightning.metrics.scores import class_distance, spread_within_classes
 
@@ -25,10 +25,10 @@ def gaussians(n, d=5, seed=0):
 
 def test_parts_of_two_processes_are_the_table_of_one():
     x, labels = gaussians(41), torch.arange(41) % 3
-    whole = merged([built(x, labels, kept=30).part()])
+    whole = merge_tables([built(x, labels, kept=30).part()])
     turns = [torch.arange(rank, 41, 2) for rank in range(2)]
     idle = TableBuilder(FlatFeatures(5), 30).part()  # a process without samples
-    split = merged([*(built(x[i], labels[i], kept=30, index=i).part() for i in turns), idle])
+    split = merge_tables([*(built(x[i], labels[i], kept=30, index=i).part() for i in turns), idle])
     assert split.n == whole.n == 41
     assert all(torch.equal(split.rows[name], whole.rows[name]) for name in ("index", "features", "labels"))
     assert len(whole.rows["index"]) == 30
@@ -38,7 +38,7 @@ def test_parts_of_two_processes_are_the_table_of_one():
 
 
 def test_a_table_survives_its_tensors():
-    table = merged([built(gaussians(9), torch.arange(9)).part()])
+    table = merge_tables([built(gaussians(9), torch.arange(9)).part()])
     again = FeatureTable.of_tensors(table.tensors())
     assert again.n == 9
     assert again.rows.keys() == table.rows.keys()
@@ -47,7 +47,7 @@ def test_a_table_survives_its_tensors():
 
 def test_what_cannot_be_compared_is_refused():
     with pytest.raises(ValueError, match="at least two samples to compare, got 1"):
-        merged([built(gaussians(1)).part()])
+        merge_tables([built(gaussians(1)).part()])
     x = gaussians(3)
     x[1, 1] = torch.inf
     with pytest.raises(ValueError, match="features of the samples are not finite"):
@@ -56,18 +56,18 @@ def test_what_cannot_be_compared_is_refused():
 
 def test_the_scores_of_a_table_are_those_of_its_features():
     x, y = gaussians(300), 1.2 * gaussians(400, seed=1)
-    scores = compare(merged([built(x).part()]), merged([built(y).part()]))
+    scores = compare(merge_tables([built(x).part()]), merge_tables([built(y).part()]))
     expected = frechet_distance(y.double().mean(0), y.double().T.cov(), x.double().mean(0), x.double().T.cov())
     assert scores["fid"].value == pytest.approx(float(expected), rel=1e-9)
     assert list(scores) == ["fid", "kid", "precision", "recall", "density", "coverage"]
-    statistics = FeatureTable(0, merged([built(y).part()]).moments, {})
-    assert list(compare(merged([built(x).part()]), statistics)) == ["fid"]
+    statistics = FeatureTable(0, merge_tables([built(y).part()]).moments, {})
+    assert list(compare(merge_tables([built(x).part()]), statistics)) == ["fid"]
 
 
 def test_the_interval_of_fid_covers_other_noise():
     """The jackknife's standard error is that over fresh draws, within its own noise."""
-    reference = merged([built(1.5 * gaussians(5000, seed=99)).part()])._replace(rows={})
-    drawn = [compare(merged([built(gaussians(400, seed=s)).part()]), reference)["fid"] for s in range(40)]
+    reference = merge_tables([built(1.5 * gaussians(5000, seed=99)).part()])._replace(rows={})
+    drawn = [compare(merge_tables([built(gaussians(400, seed=s)).part()]), reference)["fid"] for s in range(40)]
     spread = torch.tensor([score.value for score in drawn]).std()
     said = torch.tensor([(score.high - score.value) / 1.96 for score in drawn]).mean()
     assert 0.7 < float(said / spread) < 1.4
@@ -76,7 +76,10 @@ def test_the_interval_of_fid_covers_other_noise():
 def test_classes_by_themselves():
     x, labels = gaussians(60), torch.arange(60) % 2
     x[labels == 1] *= 0.1  # one class collapses
-    table, reference = merged([built(x, labels).part()]), merged([built(gaussians(80, seed=1), torch.arange(80) % 2).part()])
+    table, reference = (
+        merge_tables([built(x, labels).part()]),
+        merge_tables([built(gaussians(80, seed=1), torch.arange(80) % 2).part()]),
+    )
     ours, theirs = spread_within_classes(table), spread_within_classes(reference)
     assert ours[0] / theirs[0] == pytest.approx(1, abs=0.2)
     assert ours[1] / theirs[1] == pytest.approx(0.1, abs=0.03)
@@ -85,5 +88,5 @@ def test_classes_by_themselves():
 
 def test_digits_keep_their_logits():
     images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    table = merged([built(images, network=DigitsFeatures()).part()])
+    table = merge_tables([built(images, network=DigitsFeatures()).part()])
     assert torch.equal(table.rows["logits"], DigitsFeatures().logits(images))

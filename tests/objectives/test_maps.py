@@ -280,7 +280,7 @@ def test_the_grid_of_a_discrete_lagrangian_ends_with_the_path():
     t, delta = torch.tensor([0.8, 0.8, 0.8, 1.0, 0.0]), torch.tensor([0.0, 0.19, 0.8, 0.5, 0.0])
     expected = torch.tensor([0.2, 0.2, 0.8, 0.75, 0.0])
     torch.testing.assert_close(form.output_delta(t, delta), expected)
-    assert form.moved(t, expected).tolist() == [False, False, True, True, False]
+    assert form.active_rows(t, expected).tolist() == [False, False, True, True, False]
 
 
 def test_boot_s_residual_is_the_lagrangian_one_at_the_prior():
@@ -354,11 +354,11 @@ def test_claimed_evaluations_are_the_calls(form):
 
 @pytest.mark.parametrize("form", FORMS, ids=str)
 def test_rows_without_effect_have_none(form):
-    """F may be 0 where `moved` says no, and the error is the same."""
+    """F may be 0 where `active_rows` says no, and the error is the same."""
     x, t, delta = batch()
     delta[:8] = 0
     delta[8:24] = 1 / 64 * t[8:24]
-    net, moved = Small(), form.moved(t, delta)
+    net, moved = Small(), form.active_rows(t, delta)
     output = net(x, t, delta)
     skipped = lambda x, t, delta: torch.where(moved[:, None], net(x, t, delta), 0)
     if isinstance(getattr(form, "derivative", None), ForwardDifference):

@@ -16,7 +16,7 @@ from freeflow_lightning.profiling.step_memory import no_data
 from freeflow_lightning.recipes.base import NonFiniteError
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.training import finite
-from freeflow_lightning.training.finite import Broken, FiniteWatch, largest
+from freeflow_lightning.training.finite import Broken, FiniteWatch, max_magnitudes
 from recipes.test_freeflow import Poison, nan_auxiliary, nan_gradient, nan_teacher
 from tiny import data, fit, learned_teacher, module, same, weights
 
@@ -33,15 +33,15 @@ def test_the_first_broken_step_is_kept():
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
 def test_largest_keeps_what_is_not_finite(bad):
     x = torch.tensor([[1.0, bad], [3e38, -3e38]])
-    assert not torch.isfinite(largest([x]))[0]
-    assert torch.isfinite(largest([x[1]]))[0]  # finite, though its sum of squares is not
+    assert not torch.isfinite(max_magnitudes([x]))[0]
+    assert torch.isfinite(max_magnitudes([x[1]]))[0]  # finite, though its sum of squares is not
 
 
 @pytest.fixture
 def slow_host(monkeypatch):
     """Copies to the host that arrive only when waited for, as on an accelerator that is far behind."""
     waits = []
-    monkeypatch.setattr(finite, "sent_to_host", lambda x: (x.clone(), lambda: False, lambda: waits.append(1)))
+    monkeypatch.setattr(finite, "copy_to_host", lambda x: (x.clone(), lambda: False, lambda: waits.append(1)))
     return waits
 
 

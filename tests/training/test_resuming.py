@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from freeflow_lightning.training.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
+from freeflow_lightning.training.resuming import FoundCheckpoint, Origin, checkpoint_of_job, last_checkpoint
 
 WHOLE = {"global_step": 1, "state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
 WEIGHTS = {"global_step": 1, "state_dict": {}, "loops": {}}
@@ -24,7 +24,7 @@ def test_last_is_the_newest_file_of_the_newest_run_that_has_any(tmp_path):
     newest = save(tmp_path / "version_10/checkpoints/best/last.ckpt", 200)
     save(tmp_path / "version_10/checkpoints/.last.ckpt.tmp", 999)
     (tmp_path / "version_11/checkpoints").mkdir(parents=True)
-    assert last_checkpoint(tmp_path) == Found(newest)
+    assert last_checkpoint(tmp_path) == FoundCheckpoint(newest)
     with pytest.raises(FileNotFoundError, match=r"no run in .*none has written a checkpoint; leave it out"):
         last_checkpoint(tmp_path / "none")
 
@@ -75,7 +75,7 @@ def test_runs_of_another_config_of_the_same_name_are_no_candidates(tmp_path):
         last_checkpoint(runs, a)
     mine = save(runs / "version_0/checkpoints/last.ckpt", 100)
     a.write(runs / "version_0")
-    assert last_checkpoint(runs, a) == Found(mine, ("a newer run of b/config.yaml",))
+    assert last_checkpoint(runs, a) == FoundCheckpoint(mine, ("a newer run of b/config.yaml",))
 
 
 def test_an_edited_or_a_moved_config_is_the_same_experiment(tmp_path):

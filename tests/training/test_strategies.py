@@ -26,7 +26,7 @@ from freeflow_lightning.training.checkpoint_files import (
     read_sharded,
     written_whole,
 )
-from freeflow_lightning.training.strategies import check_strategy, fill, optimizer_states, shard
+from freeflow_lightning.training.strategies import check_strategy, materialize, optimizer_states, shard
 from freeflow_lightning.training.unfinished_validation import PENDING
 from parallel_run import module, run, teacher
 from places import TESTS
@@ -277,7 +277,7 @@ def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
 
 
 def filled(m: FreeFlowModule) -> FreeFlowModule:
-    fill(m, m.missing())
+    materialize(m, m.missing())
     return m
 
 

@@ -6,7 +6,7 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.teachers import SiTVelocity, save_sit
 from freeflow_lightning.training.run_folder import folder_of
-from freeflow_lightning.training.strategies import whole
+from freeflow_lightning.training.strategies import gather_full
 
 
 class SaveTeacher(Callback):
@@ -20,7 +20,7 @@ class SaveTeacher(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         network = pl_module.evaluated
         assert isinstance(network, SiTVelocity)  # `setup` has seen to it, and an average is a copy
-        weights = {key: whole(value) for key, value in network.net.state_dict().items()}  # every process adds its shards
+        weights = {key: gather_full(value) for key, value in network.net.state_dict().items()}  # every process adds its shards
         folder = folder_of(trainer)
         if trainer.is_global_zero and folder is not None:
             save_sit(folder / "teacher.safetensors", network, weights)

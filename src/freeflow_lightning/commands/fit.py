@@ -30,7 +30,7 @@ from freeflow_lightning.training.checkpoint_files import META, AtomicCheckpointI
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.output_folder import lock_folder
 from freeflow_lightning.training.rebuild import find_files
-from freeflow_lightning.training.resuming import Found, Origin, checkpoint_of_job, last_checkpoint
+from freeflow_lightning.training.resuming import FoundCheckpoint, Origin, checkpoint_of_job, last_checkpoint
 from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
 from freeflow_lightning.training.strategies import refusal
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
@@ -105,7 +105,7 @@ class FreeFlowCLI(LightningCLI):
         self.folder = self.root / self.run_name
         self.origin = Origin.of_file(given, Path(root)) if given and given.is_file() else None
 
-    def _find_checkpoint(self) -> Found | None:
+    def _find_checkpoint(self) -> FoundCheckpoint | None:
         """Find what a requeued job, or --ckpt_path last, goes on from; None for neither of them."""
         trains = self.subcommand == "fit"
         found = checkpoint_of_job(self.folder) if trains else None  # whatever its first start was

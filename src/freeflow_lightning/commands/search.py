@@ -22,8 +22,8 @@ from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.students.search import ALGORITHMS, Algorithm, ClassScore, Verifier
-from freeflow_lightning.students.search.folder import SearchFolder, concatenated
-from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch, frozen
+from freeflow_lightning.students.search.folder import SearchFolder, concat_states
+from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch, freeze
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.output_folder import lock_folder
 
@@ -106,7 +106,7 @@ def search(
             )
         student.check_guidance(guidance)
         which = noise.draw(student.teacher)
-        judge = frozen(pick_verifier(verifier, student), student.device)
+        judge = freeze(pick_verifier(verifier, student), student.device)
         sampler = TeacherSampler(student.teacher, teacher_method, teacher_steps, guidance)
         setting = NoiseSearch(student, judge, chosen, sampler, path_steps or 8, work.batch_size, work.decode_batch_size)
         flat = not draws_pictures(student.teacher, student.device)
@@ -210,7 +210,7 @@ def report_of(records: list[dict[str, Any]], count: int) -> dict[str, Any]:
     """search.json: evaluations of one sample and of all, mean scores, scores by sample."""
     one = records[0]
     rows = [row for row in ("student_unsearched", "student", "unsearched", "searched") if row in one]
-    scores = {row: concatenated(records, row) for row in rows}
+    scores = {row: concat_states(records, row) for row in rows}
     sums = {key: _total([record[key] for record in records]) for key in ("used", "used_compared") if key in one}
     per_sample = {key: one[key] for key in ("search", "handed_over")}
     nfe = {
@@ -227,7 +227,7 @@ def report_of(records: list[dict[str, Any]], count: int) -> dict[str, Any]:
         "nfe": nfe,
         "mean score": {row: float(values.double().mean()) for row, values in scores.items()},
         "scores": {row: values.tolist() for row, values in scores.items()},
-        "labels": concatenated(records, "labels").tolist(),
+        "labels": concat_states(records, "labels").tolist(),
     }
 
 

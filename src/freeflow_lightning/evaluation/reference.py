@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.evaluation.cache import read_cache, write_cache
 from freeflow_lightning.flow import take
-from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merged
+from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merge_tables
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.hashes import fingerprint, weights_hash
 from freeflow_lightning.sampling.processes import Processes
@@ -132,7 +132,7 @@ def draw_table(
         if advance is not None:
             advance(len(index))
     parts = processes.gather(builder.part())
-    return None if parts is None else merged(parts)
+    return None if parts is None else merge_tables(parts)
 
 
 def teacher_endpoints(

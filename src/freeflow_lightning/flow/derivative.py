@@ -159,8 +159,8 @@ class ForwardDifference(Derivative):
         step = torch.where(ahead >= behind, ahead, -behind)
         known = output is not None and not torch.is_autocast_enabled(point[0].device.type)
         with _full_precision(point[0]):
-            here = output if known and output is not None else F(*point)
-            return _quotient(F(*_move(point, tangent, step)), here, step)
+            value = output if known and output is not None else F(*point)
+            return _quotient(F(*_move(point, tangent, step)), value, step)
 
 
 @contextmanager

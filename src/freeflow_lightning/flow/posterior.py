@@ -49,8 +49,8 @@ def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
 
     star = expand(of_x * s, x) * x + expand(of_u * sin, y) * y
     velocity = u(star.to(x.dtype), of_u * s)
-    own = of_u * (1 - sin) + of_x * (1 - t)
-    return expand(of_x, x) * x - expand(own, y) * y + expand(of_u, y) * velocity
+    of_y = of_u * (1 - sin) + of_x * (1 - t)
+    return expand(of_x, x) * x - expand(of_y, y) * y + expand(of_u, y) * velocity
 
 
 def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -86,8 +86,8 @@ def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) ->
 
     star = expand(sin * t / d, y) * y + expand((sin * (1 - s) + cos * s) / d, x) * x
     velocity = u(star.to(x.dtype), s * t / d)
-    own = (sin - t - (1 - t) * cos) / d
-    return expand(own, y) * y - expand((1 - cos) / d, x) * x + expand(1 / d, y) * velocity
+    of_y = (sin - t - (1 - t) * cos) / d
+    return expand(of_y, y) * y - expand((1 - cos) / d, x) * x + expand(1 / d, y) * velocity
 
 
 def renoise(x0: Tensor, n: Tensor, t: Tensor) -> Tensor:

@@ -153,9 +153,9 @@ class TeacherPath(States):
         """Along one stretch of a path, from t to s [B]."""
         rule, steps = one_step_rule(self.method), self.steps // self.per_path
         for i in range(steps):
-            here = torch.lerp(t, s, i / steps)
-            there = torch.lerp(t, s, (i + 1) / steps)
-            x = x + expand(here - there, x) * rule(u, x, here, there)
+            start = torch.lerp(t, s, i / steps)
+            end = torch.lerp(t, s, (i + 1) / steps)
+            x = x + expand(start - end, x) * rule(u, x, start, end)
         return x
 
 

@@ -9,7 +9,7 @@ from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
 from freeflow_lightning.metrics.scores import Score, compare, inception_score
 from freeflow_lightning.metrics.statistics import read_statistics
 from freeflow_lightning.metrics.support import Coverage, coverage
-from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merged
+from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
 
 __all__ = [
     "Coverage",
@@ -32,7 +32,7 @@ __all__ = [
     "inception_score",
     "kernel_distance",
     "mean_and_covariance",
-    "merged",
+    "merge_tables",
     "read_statistics",
     "square_root",
     "to_uint8",

@@ -65,12 +65,12 @@ class DINOv2Features(FeatureNetwork):
         """The published position embedding is for 518 pixels: resampled as timm does."""
         from timm.layers import resample_abs_pos_embed  # noqa: PLC0415
 
-        own = self.network.state_dict()["pos_embed"]
-        given = weights.get("pos_embed")
-        if given is None or given.shape == own.shape:
+        expected = self.network.state_dict()["pos_embed"]
+        published = weights.get("pos_embed")
+        if published is None or published.shape == expected.shape:
             return weights
-        side = round((own.shape[1] - 1) ** 0.5)
-        return weights | {"pos_embed": resample_abs_pos_embed(given, [side, side], num_prefix_tokens=1)}
+        side = round((expected.shape[1] - 1) ** 0.5)
+        return weights | {"pos_embed": resample_abs_pos_embed(published, [side, side], num_prefix_tokens=1)}
 
 
 def _tensors(path: str) -> dict[str, Tensor]:

@@ -55,8 +55,8 @@ def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> di
 
     value = fid(*samples.moments["features"])
     x, y = samples.rows.get("features"), reference.rows.get("features")
-    whole = x is not None and len(x) == samples.n >= 2 * GROUPS
-    made["fid"] = Score.around(value, _jackknife(x, fid)) if whole and x is not None else Score(value)
+    has_all_rows = x is not None and len(x) == samples.n >= 2 * GROUPS
+    made["fid"] = Score.around(value, _jackknife(x, fid)) if has_all_rows and x is not None else Score(value)
     if "spatial" in samples.moments and "spatial" in reference.moments:
         made["sfid"] = Score(float(frechet_distance(*reference.moments["spatial"], *samples.moments["spatial"])))
     if x is None or y is None or min(len(x), len(y)) <= k:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.metrics.frechet import Moments
-from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merged
+from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
 
 _EXPECTED = "expected ADM's .npz (mu, sigma; arr_0), torch-fidelity's .pt (mu, sigma) or an .npz of pictures (arr_0)"
 
@@ -46,9 +46,9 @@ def read_statistics(
         for index in torch.arange(len(pictures)).split(batch_size):
             seen = torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device)
             builder.add(index, seen, None if labels is None else torch.from_numpy(labels[index.numpy()]))
-        table = merged([builder.part()])
-    given = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
-    moments = {name: _moments(content, keys, path) for name, keys in given.items() if keys[0] in content}
+        table = merge_tables([builder.part()])
+    names = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
+    moments = {name: _moments(content, keys, path) for name, keys in names.items() if keys[0] in content}
     d = network.num_features
     if "features" in moments and moments["features"].mean.shape != (d,):
         raise ValueError(

@@ -57,8 +57,8 @@ def coverage(samples: Tensor, reference: Tensor, *, k: int = 3) -> Coverage:
 
 def nearest(queries: Tensor, points: Tensor) -> tuple[Tensor, Tensor]:
     """Index [n] and distance [n] of the point [m, d] next to each query [n, d]."""
-    found = [block.min(1) for _, block in _blocks(queries.double(), points.double())]
-    return torch.cat([f.indices for f in found]), torch.cat([f.values for f in found])
+    nearest_of = [block.min(1) for _, block in _blocks(queries.double(), points.double())]
+    return torch.cat([f.indices for f in nearest_of]), torch.cat([f.values for f in nearest_of])
 
 
 def _radii(points: Tensor, k: int) -> Tensor:

@@ -60,7 +60,7 @@ class TableBuilder:
     >>> from freeflow_lightning.metrics import FlatFeatures
     >>> builder = TableBuilder(FlatFeatures(1), kept=1)
     >>> builder.add(torch.arange(2), torch.tensor([[1.0], [3.0]]))
-    >>> table = merged([builder.part()])
+    >>> table = merge_tables([builder.part()])
     >>> table.moments["features"].mean, table.rows["features"]
     (tensor([2.], dtype=torch.float64), tensor([[1.]]))
     """
@@ -102,7 +102,7 @@ class TableBuilder:
         return TableSums(self._count, sums, rows)
 
 
-def merged(parts: Sequence[TableSums]) -> FeatureTable:
+def merge_tables(parts: Sequence[TableSums]) -> FeatureTable:
     """The table of several processes' parts; rows in the order of their index.
 
     Raises:

@@ -15,13 +15,13 @@ def blocks(network: nn.Module) -> list[nn.Module]:
     ['Linear']
     """
     lists = isinstance(network, nn.ModuleList | nn.ModuleDict)
-    found: list[nn.Module] = []
+    members: list[nn.Module] = []
     for child in network.children():
         if isinstance(child, nn.ModuleList | nn.ModuleDict) or not lists:
-            found += blocks(child)
+            members += blocks(child)
         elif next(child.parameters(), None) is not None:
-            found.append(child)
-    return found
+            members.append(child)
+    return members
 
 
 def recompute(network: nn.Module, time_modules: Sequence[nn.Module] = ()) -> None:
@@ -36,16 +36,16 @@ def recompute(network: nn.Module, time_modules: Sequence[nn.Module] = ()) -> Non
     Raises:
         ValueError: a network without blocks, or one whose blocks embed the time themselves.
     """
-    found = blocks(network)
-    if not found:
+    members = blocks(network)
+    if not members:
         raise ValueError(
             f"{type(network).__name__} has no nn.ModuleList of blocks to recompute: leave activation_checkpointing out"
         )
-    if any(module in time_modules for block in found for module in block.modules()):
+    if any(module in time_modules for block in members for module in block.modules()):
         raise ValueError(
             f"the blocks of {type(network).__name__} embed the time themselves: leave activation_checkpointing out"
         )
-    for block in found:
+    for block in members:
         if "forward" not in vars(block):
             block.forward = functools.partial(_recomputed, block, block.forward)
 

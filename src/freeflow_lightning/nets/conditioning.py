@@ -153,8 +153,8 @@ class ScalarConditioned(nn.Module):
 
 def precision_of(network: nn.Module) -> torch.dtype:
     """The precision of a network's weights; float32 where they have several or none: such networks cast for themselves."""
-    found = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
-    return found.pop() if len(found) == 1 else torch.float32
+    dtypes = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
+    return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
 def map_noise(network: nn.Module, z: Tensor, condition: Any, *, delta: Tensor, gamma: Tensor) -> Tensor:

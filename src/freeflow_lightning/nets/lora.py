@@ -79,10 +79,10 @@ class Adapter(nn.Module):
             for part in ("lora_A", "lora_B", "lora_dropout"):
                 _mirror(self, f"{path}.{part}", getattr(layer, part)[name])
 
-    def forward(self, x: Tensor, t: Tensor, condition: Any = None, **own: Tensor) -> Tensor:
+    def forward(self, x: Tensor, t: Tensor, condition: Any = None, **scalars: Tensor) -> Tensor:
         """u(x, t | condition) of the adapted backbone, [B, ...]; with the scalars that it takes itself."""
         with self._on():
-            return self.base(x, t, condition, **own)
+            return self.base(x, t, condition, **scalars)
 
     @contextmanager
     def _on(self) -> Iterator[None]:
@@ -101,21 +101,21 @@ class Adapter(nn.Module):
     def merged(self) -> nn.Module:
         """A backbone of its own with the adapter added into its weights: equal up to rounding."""
         hooks = [module._forward_hooks for module in self.base.modules()]  # those of student and auxiliary: not copied
-        twin = copy.deepcopy(self.base, {id(kept): type(kept)() for kept in hooks})
-        for path, layer in list(_adapted_layers(twin)):
+        copied = copy.deepcopy(self.base, {id(kept): type(kept)() for kept in hooks})
+        for path, layer in list(_adapted_layers(copied)):
             layer.merge(adapter_names=[self.name])
             parent, _, leaf = path.rpartition(".")
-            setattr(twin.get_submodule(parent), leaf, layer.get_base_layer())
-        return twin
+            setattr(copied.get_submodule(parent), leaf, layer.get_base_layer())
+        return copied
 
 
 def merge(network: ScalarConditioned) -> ScalarConditioned:
     """An adapted student as a network that stands alone, for export; one without an adapter is copied."""
     if not isinstance(network.backbone, Adapter):
         return copy.deepcopy(network)
-    twin = ScalarConditioned(network.backbone.merged(), network.scalars, network.time_module, network.scale)
-    twin.embedders.load_state_dict(network.embedders.state_dict())
-    return twin.to(next(network.parameters()).device).train(network.training)
+    copied = ScalarConditioned(network.backbone.merged(), network.scalars, network.time_module, network.scale)
+    copied.embedders.load_state_dict(network.embedders.state_dict())
+    return copied.to(next(network.parameters()).device).train(network.training)
 
 
 def _inject(base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str]) -> None:
@@ -156,11 +156,13 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str])
 def _targets(base: nn.Module, lora: LoRA, time_modules: Sequence[str]) -> list[str] | str:
     if lora.target_modules is not None:
         return lora.target_modules
-    found = [path for path, module in base.named_modules() if isinstance(module, nn.Linear)]
+    linear_paths = [path for path, module in base.named_modules() if isinstance(module, nn.Linear)]
     closed = [
         path for path, module in base.named_modules() if isinstance(module, nn.MultiheadAttention)
     ]  # reads weights itself
-    chosen = [path for path in found if not f"{path}.".startswith(tuple(f"{outer}." for outer in [*time_modules, *closed]))]
+    chosen = [
+        path for path in linear_paths if not f"{path}.".startswith(tuple(f"{outer}." for outer in [*time_modules, *closed]))
+    ]
     if not chosen:
         kinds = sorted({type(m).__name__ for m in base.modules() if any(p.ndim > 1 for p in m.parameters(recurse=False))})
         raise ValueError(f"{type(base).__name__} has no nn.Linear to adapt: name layers in lora.target_modules; it has {kinds}")

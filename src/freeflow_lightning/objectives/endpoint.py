@@ -49,14 +49,14 @@ class Endpoint(MapObjective):
     ) -> Tensor:
         rule, total = one_step_rule(self.method), torch.zeros_like(output)
         for i in range(self.steps):
-            here = t - delta * (i / self.steps)
-            there = t - delta * ((i + 1) / self.steps)
-            v = rule(u, x, here, there)
+            start = t - delta * (i / self.steps)
+            end = t - delta * ((i + 1) / self.steps)
+            v = rule(u, x, start, end)
             x = x + expand(delta / self.steps, x) * v
             total = total + v
         return output - total / self.steps
 
-    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return torch.zeros_like(delta, dtype=torch.bool)
 
     @property

@@ -54,7 +54,7 @@ class Eulerian(MapObjective):
         along_path = self.derivative.along(F, (x, t, delta), (-v, 1.0, 1.0), output)
         return output + expand(self.tangent * delta, x) * along_path - v
 
-    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > 0
 
     @property
@@ -169,7 +169,7 @@ class Consistency(MapObjective):
         v = one_step_rule(self.method)(u, x, t, t - share * delta)
         return output - average_two_legs(F, v, x, t, delta, share)
 
-    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > 1 / self.steps
 
     @property

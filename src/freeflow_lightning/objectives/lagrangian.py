@@ -77,7 +77,7 @@ class Lagrangian(MapObjective):
         with torch.no_grad():
             return residual(v_g, v_g - u(flow_map(x, output, delta), t - delta))
 
-    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > 0
 
     @property
@@ -136,13 +136,13 @@ class DiscreteLagrangian(MapObjective):
         delta: Tensor,
     ) -> Tensor:
         share = find_share(self._step(t), delta)
-        here = (1 - share) * delta
-        before = F(x, t, here)
+        delta_start = (1 - share) * delta
+        before = F(x, t, delta_start)
         v_g = (output - expand(1 - share, x) * before) / expand(share, x)
-        f_here, f_there = flow_map(x, before, here), flow_map(x, output, delta)
-        return v_g - chord_rule(self.method)(u, f_here, f_there, t - here, t - delta)
+        f_start, f_there = flow_map(x, before, delta_start), flow_map(x, output, delta)
+        return v_g - chord_rule(self.method)(u, f_start, f_there, t - delta_start, t - delta)
 
-    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > self._step(t)
 
     def _step(self, t: Tensor) -> Tensor:

@@ -60,7 +60,7 @@ class MapObjective(ABC):
         """The form with what it draws at random for n rows; itself if that is nothing."""
         return self
 
-    def moved(self, t: Tensor, delta: Tensor) -> Tensor:
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         """Where the evaluations of F in `error` have an effect, bool [B]; elsewhere F may be 0."""
         return torch.ones_like(delta, dtype=torch.bool)
 

@@ -29,7 +29,7 @@ class Prediction(ABC):
         """Delta_G = v_G - u [B, ...], given the output F(z, output_delta(delta)); `F` is called without gradient."""
 
     @abstractmethod
-    def moved(self, delta: Tensor) -> Tensor:
+    def active_rows(self, delta: Tensor) -> Tensor:
         """Where the evaluations of F in `error` have an effect, bool [B]: not where the path is still at z and delta F is 0."""
 
     @property
@@ -40,7 +40,7 @@ class Prediction(ABC):
     @property
     @abstractmethod
     def student_evaluations(self) -> int:
-        """Evaluations of F per sample beside the one that carries the gradient, at most: see `moved`."""
+        """Evaluations of F per sample beside the one that carries the gradient, at most: see `active_rows`."""
 
     @property
     @abstractmethod
@@ -66,7 +66,7 @@ class ContinuousPrediction(Prediction):
         v_g = output + expand(delta, z) * self.derivative(F, z, delta, output)
         return v_g - u(flow_map(z, output, delta), 1 - delta)
 
-    def moved(self, delta: Tensor) -> Tensor:
+    def active_rows(self, delta: Tensor) -> Tensor:
         return delta > 0
 
     @property
@@ -108,12 +108,14 @@ class DiscretePrediction(Prediction):
     @torch.no_grad()
     def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
         i = floor_to_grid(delta, self.steps).to(delta.dtype)
-        here, there = i / self.steps, (i + 1) / self.steps
-        f_here, f_there = flow_map(z, F(z, here), here), flow_map(z, output, there)
-        v_g = (f_there - f_here) / expand(there - here, z)
-        return v_g - chord_rule(self.method)(u, f_here, f_there, 1 - here, 1 - there)
+        delta_i = i / self.steps
+        delta_next = (i + 1) / self.steps
+        f_i = flow_map(z, F(z, delta_i), delta_i)
+        f_next = flow_map(z, output, delta_next)
+        v_g = (f_next - f_i) / expand(delta_next - delta_i, z)
+        return v_g - chord_rule(self.method)(u, f_i, f_next, 1 - delta_i, 1 - delta_next)
 
-    def moved(self, delta: Tensor) -> Tensor:
+    def active_rows(self, delta: Tensor) -> Tensor:
         return floor_to_grid(delta, self.steps) > 0
 
     @property

@@ -32,8 +32,8 @@ def peak_flops(device_name: str, precision: str) -> float | None:
     >>> peak_flops("NVIDIA H200", "bf16-mixed"), peak_flops("AMD EPYC", "32")
     (989000000000000.0, None)
     """
-    found = next((peaks for name, peaks in PEAKS.items() if name in device_name), None)
-    return None if found is None else found[0 if precision.startswith("bf16") else 1]
+    known = next((peaks for name, peaks in PEAKS.items() if name in device_name), None)
+    return None if known is None else known[0 if precision.startswith("bf16") else 1]
 
 
 def device_name(device: torch.device) -> str:
@@ -63,10 +63,10 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 def commit() -> str | None:
     """The commit of this package's source, "+" where it has been changed; None outside of a repository."""
-    here = Path(__file__).parent
+    folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=here, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")

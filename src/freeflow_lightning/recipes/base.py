@@ -19,14 +19,14 @@ from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.checkpoint_files import read_plain_values
 from freeflow_lightning.training.data import IndexBatch
-from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, largest
+from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, max_magnitudes
 from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.training.own_runs import remember_config
 from freeflow_lightning.training.rebuild import load_recipe
 from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
-from freeflow_lightning.training.strategies import check_reader, check_strategy, fill, shard, whole
+from freeflow_lightning.training.strategies import check_reader, check_strategy, gather_full, materialize, shard
 from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
 
@@ -173,7 +173,7 @@ class Recipe(Recorded, LightningModule, ABC):
         if isinstance(strategy, ModelParallelStrategy):
             shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
         else:
-            fill(self, self.missing())
+            materialize(self, self.missing())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let figures be logged at their own step: after resuming from a validation's checkpoint Lightning is one ahead."""
@@ -197,7 +197,7 @@ class Recipe(Recorded, LightningModule, ABC):
         groups = dict(zip(self.networks(), trained_by(optimizer), strict=True))
         gradients = {name: [p.grad for p in weights if p.grad is not None] for name, weights in groups.items()}
         every = [gradient for each in gradients.values() for gradient in each]
-        lengths = whole(torch.stack(torch._foreach_norm(every)))
+        lengths = gather_full(torch.stack(torch._foreach_norm(every)))
         names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
         skips = optimizer.defaults.get("fused") and not any(isinstance(gradient, DTensor) for gradient in every)
         self._finite.add(self.global_step, names, lengths)
@@ -229,7 +229,7 @@ class Recipe(Recorded, LightningModule, ABC):
         Raises:
             NonFiniteError: with the terms, their step and the last checkpoint.
         """
-        self._finite.add(self.global_step, list(terms), largest(list(terms.values())))
+        self._finite.add(self.global_step, list(terms), max_magnitudes(list(terms.values())))
         self._raise_if_broken(wait=False)
 
     def _raise_if_broken(self, *, wait: bool) -> None:

@@ -36,7 +36,7 @@ from freeflow_lightning.teachers import Teacher, check_convention, described, ex
 from freeflow_lightning.training.data import PriorBatch
 from freeflow_lightning.training.optimizer import adam
 from freeflow_lightning.training.step_metrics import Speed, root_mean_square
-from freeflow_lightning.training.strategies import copies_without_data, sources
+from freeflow_lightning.training.strategies import copies_without_data, meta_sources
 
 
 class Step(NamedTuple):
@@ -297,7 +297,7 @@ class Distillation(Recipe):
             return {}
         networks = [*self.networks().values(), *self.averages.values()]
         copies = [network.get_submodule("backbone") for network in networks]
-        return {key: value for copy in copies for key, value in sources(copy, self.teacher.backbone()).items()}
+        return {key: value for copy in copies for key, value in meta_sources(copy, self.teacher.backbone()).items()}
 
     # The map
 

@@ -27,13 +27,13 @@ from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residu
 from freeflow_lightning.recipes.distillation import AuxiliaryTraining, Distillation, Step
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.record import unknown_parts
-from freeflow_lightning.training.step_metrics import binned, root_mean_square
+from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
 
 class PredictionDraw(NamedTuple):
     """What the prediction rows draw; `n` [B_g, ...] is None once the confident-region warmup is over.
 
-    `moved` are the rows that need further evaluations of the student, None for all.
+    `active` are the rows that need further evaluations of the student, None for all.
     """
 
     z: Tensor
@@ -41,7 +41,7 @@ class PredictionDraw(NamedTuple):
     gamma: Tensor
     delta: Tensor
     n: Tensor | None
-    moved: Tensor | None = None
+    active: Tensor | None = None
 
 
 class CorrectionDraw(NamedTuple):
@@ -191,15 +191,15 @@ class FreeFlowModule(Distillation):
         z_n, c_n, gamma_n = draws.noise(n_n), draws.condition(n_n), draws.guidance(n_n)
         n, r = draws.noise(n_n), self.r.sample(n_n, draws.host)
         delta = self.delta.sample(n_g, draws.host)
-        moved, guided = None, None
+        active, guided = None, None
         if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
-            moved = _selected(self.prediction.moved(delta), generator.device, least=1)
+            active = _selected(self.prediction.active_rows(delta), generator.device, least=1)
         if self.skip_idle_rows and self.is_guided:
             guided = _selected(guided_rows(gamma_n, r, self.guidance_interval), generator.device)
         to = draws.to_device
         n_p = draws.noise(n_g) if self.t_c > 0 else None
         return FreeFlowDraw(
-            PredictionDraw(z, c, to(gamma), to(delta), n_p, moved),
+            PredictionDraw(z, c, to(gamma), to(delta), n_p, active),
             CorrectionDraw(z_n, c_n, to(gamma_n), n, to(r), guided),
         )
 
@@ -254,7 +254,7 @@ class FreeFlowModule(Distillation):
 
     def _further(self, p: PredictionDraw) -> AverageVelocity:
         """F(z, delta) for the error of Eq. 9; 0 in the rows where it has no effect."""
-        student = on_rows(self._student, p.moved)
+        student = on_rows(self._student, p.active)
         return lambda z, delta: student(z, delta, p.condition, p.gamma)
 
     def _correction(self, c: CorrectionDraw, output: Tensor) -> tuple[Residual, Residual]:
@@ -309,12 +309,12 @@ class FreeFlowModule(Distillation):
         if "prediction" in step.residuals:
             rms = root_mean_square(step.residuals["prediction"])
             figures |= {"prediction/residual": rms.mean(), "prediction/t_c": self.t_c}
-            figures |= binned("prediction/residual_by_delta", rms, draw.prediction.delta)
+            figures |= mean_by_bin("prediction/residual_by_delta", rms, draw.prediction.delta)
         if "correction" in step.residuals:
             rms = root_mean_square(step.residuals["correction"])
             lag = step.residuals["auxiliary"].mean_square().mean()
             figures |= {"correction/residual": rms.mean(), "auxiliary/loss": lag}
-            figures |= binned("correction/residual_by_r", rms, draw.correction.r)
+            figures |= mean_by_bin("correction/residual_by_r", rms, draw.correction.r)
         if step.scalars:
             figures |= {**step.scalars, "correction/alpha": self.alpha}
         return figures

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.nets import precision_of
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.strategies import whole
+from freeflow_lightning.training.strategies import gather_full
 
 
 @torch.no_grad()
@@ -36,6 +36,6 @@ def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
     digests = []
     for name, value in sorted(tensors.items()):
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(whole(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(gather_full(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
         digests.append(digest.digest())
     return digests

@@ -37,7 +37,7 @@ from freeflow_lightning.students.official_weights import OfficialConvention, rea
 from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
 from freeflow_lightning.teachers.reading.sit_files import read_file
 from freeflow_lightning.training.rebuild import build_recipe, load_weights
-from freeflow_lightning.training.strategies import fill
+from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
 ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
@@ -374,7 +374,7 @@ def build_module(
         raise ValueError(
             f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected a Distillation"
         )
-    fill(module, module.missing())
+    materialize(module, module.missing())
     return module
 
 

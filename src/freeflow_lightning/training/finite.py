@@ -57,7 +57,7 @@ class FiniteWatch:
         bad = ~torch.isfinite(values.detach())
         broken = bad.any()
         self._flag = broken if self._flag is None else self._flag | broken
-        self._reports.append(_Report(step, tuple(names), *sent_to_host(bad)))
+        self._reports.append(_Report(step, tuple(names), *copy_to_host(bad)))
 
     @property
     def broken(self) -> Tensor | None:
@@ -76,16 +76,16 @@ class FiniteWatch:
         return None
 
 
-def largest(terms: Sequence[Tensor]) -> Tensor:
+def max_magnitudes(terms: Sequence[Tensor]) -> Tensor:
     """The largest magnitude in each tensor, float32 [N]; NaN and infinity where there is one.
 
-    >>> largest([torch.tensor([1.0, -3.0]), torch.tensor(torch.nan)])
+    >>> max_magnitudes([torch.tensor([1.0, -3.0]), torch.tensor(torch.nan)])
     tensor([3., nan])
     """
     return torch.stack([torch.linalg.vector_norm(term.detach().float(), torch.inf) for term in terms])
 
 
-def sent_to_host(x: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], object]]:
+def copy_to_host(x: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], object]]:
     """A copy of x on the host, whether it has arrived, and how to wait for it."""
     copy = x.to("cpu", non_blocking=True)
     if x.device.type == "cpu":

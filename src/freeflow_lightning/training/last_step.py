@@ -149,7 +149,7 @@ class LastStep(Checkpoint):
         launcher = trainer.strategy.launcher
         if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, KeyboardInterrupt):
             launcher.procs.clear()  # Lightning kills this process within seconds of another one's end
-        if self._has_trained(trainer) and is_whole(trainer, exception):
+        if self._has_trained(trainer) and is_readable(trainer, exception):
             self._try_to_write_last(trainer, exception)
         if isinstance(exception, Stopped) and trainer.is_global_zero:
             advice = f"go on with --ckpt_path {self.path}" if self.path else "no step of it is saved"
@@ -244,7 +244,7 @@ def is_same_file(a: str, b: str) -> bool:
     return os.path.realpath(a) == os.path.realpath(b)
 
 
-def is_whole(trainer: Trainer, exception: BaseException) -> bool:
+def is_readable(trainer: Trainer, exception: BaseException) -> bool:
     """Whether the weights after an exception are those of the last step, and this process may write them."""
     if isinstance(exception, SystemExit) and not exception.code:
         return False  # a callback's way to end the run: Requeue has saved

@@ -32,11 +32,11 @@ def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
     >>> settings_of(torch.optim.SGD([torch.zeros(1)], lr=0.5))
     [{'lr': 0.5, 'weight_decay': 0}]
     """
-    found = []
+    settings = []
     for group in optimizer.param_groups:
         configured = group | {"lr": group.get("initial_lr", group["lr"])}
-        found.append({name: configured[name] for name in SETTINGS if name in configured})
-    return found
+        settings.append({name: configured[name] for name in SETTINGS if name in configured})
+    return settings
 
 
 def apply_changes(

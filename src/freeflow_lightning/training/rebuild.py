@@ -19,7 +19,7 @@ from freeflow_lightning.teachers.reading.trust import (
 )
 from freeflow_lightning.training.own_runs import is_remembered
 from freeflow_lightning.training.record import describe, is_importable, path_of, unknown_parts, weights_sample
-from freeflow_lightning.training.strategies import fill
+from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 from freeflow_lightning.training.trust_config import check_trust, refusal
 
@@ -75,7 +75,7 @@ def load_recipe(kind: type, place: str | Path, trust: str | Sequence[str] | None
     """A recipe with the weights of a checkpoint, averages included: what `Recipe.load_from_checkpoint` does."""
     checkpoint = open_checkpoint(place)
     recipe = kind(**given) if checkpoint.config is None else build_recipe(checkpoint, kind, given, trust)
-    fill(recipe, recipe.missing())
+    materialize(recipe, recipe.missing())
     for name in checkpoint.averages:
         recipe.averages[name] = recipe.twin(name).float().requires_grad_(False).eval()
     load_weights(recipe, checkpoint.weights(""), f"the weights of {checkpoint.path}")

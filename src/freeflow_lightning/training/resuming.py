@@ -50,14 +50,14 @@ class Origin(NamedTuple):
         return self.config != mine.config and self.sha256 != mine.sha256
 
 
-class Found(NamedTuple):
+class FoundCheckpoint(NamedTuple):
     """A checkpoint to go on from, and what is newer and was not taken, each with the reason."""
 
     path: Path
     passed_over: tuple[str, ...] = ()
 
 
-def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool = True) -> Found:
+def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool = True) -> FoundCheckpoint:
     """Find the newest good checkpoint of the newest run of this config that has written any.
 
     Args:
@@ -89,7 +89,7 @@ def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool 
     raise FileNotFoundError(f"--ckpt_path last: {what}; leave it out to start anew")
 
 
-def checkpoint_of_job(folder: Path) -> Found | None:
+def checkpoint_of_job(folder: Path) -> FoundCheckpoint | None:
     """Find the newest good checkpoint of a SLURM job that was requeued; None where it has none."""
     if not int(os.environ.get("SLURM_RESTART_COUNT", "0")) or not job_file():
         return None
@@ -98,7 +98,7 @@ def checkpoint_of_job(folder: Path) -> Found | None:
     return newest_good(paths) if paths else None
 
 
-def newest_good(paths: Iterable[Path], *, trains: bool = True) -> Found:
+def newest_good(paths: Iterable[Path], *, trains: bool = True) -> FoundCheckpoint:
     """Find the one written last of those that can be gone on from.
 
     Raises:
@@ -109,7 +109,7 @@ def newest_good(paths: Iterable[Path], *, trains: bool = True) -> Found:
         if reason := defect(path, trains=trains):
             bad.append(f"{path.name} ({reason})")
         else:
-            return Found(path, tuple(bad))
+            return FoundCheckpoint(path, tuple(bad))
     raise ValueError(
         "no checkpoint to go on from: expected one with weights and optimizer, "
         f"found {', '.join(bad)}; leave --ckpt_path out to start anew"

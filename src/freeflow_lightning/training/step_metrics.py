@@ -13,12 +13,12 @@ def root_mean_square(residual: Residual) -> Tensor:
     return residual.mean_square().sqrt()
 
 
-def binned(name: str, values: Tensor, place: Tensor, *, bins: int = 8) -> dict[str, Tensor]:
+def mean_by_bin(name: str, values: Tensor, place: Tensor, *, bins: int = 8) -> dict[str, Tensor]:
     """Mean of the values [B] in equal bins of their place [B] in [0, 1]; NaN for an empty bin.
 
     Every bin is named at every step: Lightning repeats the last value of a figure that is left out.
 
-    >>> binned("x", torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.1, 0.2, 1.0]), bins=2)
+    >>> mean_by_bin("x", torch.tensor([1.0, 3.0, 5.0]), torch.tensor([0.1, 0.2, 1.0]), bins=2)
     {'x/0.00-0.50': tensor(2.), 'x/0.50-1.00': tensor(5.)}
     """
     bin_of = (place * bins).long().clamp(max=bins - 1)

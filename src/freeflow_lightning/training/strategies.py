@@ -208,7 +208,7 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh, missing: dict[Tensor,
             )
         for module in [*blocks(backbone), network]:
             if not isinstance(module, FSDPModule):
-                fill(module, missing)
+                materialize(module, missing)
                 fully_shard(module, mesh=mesh, reshard_after_forward=True)  # a root too: the average reads its shards
 
 
@@ -224,7 +224,7 @@ class copies_without_data(TorchFunctionMode):  # noqa: N801 (a context)
         return func(*args, **(kwargs or {}))
 
 
-def sources(network: nn.Module, original: nn.Module) -> dict[Tensor, Tensor]:
+def meta_sources(network: nn.Module, original: nn.Module) -> dict[Tensor, Tensor]:
     """The weights and buffers of a network that have no data, and those of the original with the same names.
 
     Raises:
@@ -240,7 +240,7 @@ def sources(network: nn.Module, original: nn.Module) -> dict[Tensor, Tensor]:
     return found
 
 
-def fill(module: nn.Module, missing: dict[Tensor, Tensor]) -> None:
+def materialize(module: nn.Module, missing: dict[Tensor, Tensor]) -> None:
     """Give the module's weights and buffers that have no data a copy of what they stand for."""
     for part in module.modules():
         for name, tensor in part.named_parameters(recurse=False):
@@ -251,6 +251,6 @@ def fill(module: nn.Module, missing: dict[Tensor, Tensor]) -> None:
                 setattr(part, name, missing[buffer].to(buffer.dtype, copy=True))
 
 
-def whole(tensor: Tensor) -> Tensor:
+def gather_full(tensor: Tensor) -> Tensor:
     """A tensor as it is on one process: the shards of all processes together. Every process has to ask."""
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -5,7 +5,7 @@ import json
 import pytest
 import torch
 
-from freeflow_lightning.students.search.folder import SearchFolder, concatenated
+from freeflow_lightning.students.search.folder import SearchFolder, concat_states
 
 ROWS = {"unsearched": "teacher", "searched": "found"}
 
@@ -29,7 +29,7 @@ def test_points_are_drawn_and_records_kept_in_order(tmp_path):
     write(folder, 1)
     assert folder.missing() == [0]
     write(folder, 0)
-    assert concatenated(folder.records(), "score").tolist() == list(range(70))
+    assert concat_states(folder.records(), "score").tolist() == list(range(70))
     folder.finish({"nfe": 3})
     found = json.loads((tmp_path / "search.json").read_text())
     names = {"scores/00000000-00000063.json", "scores/00000064-00000069.json", "search.png"}

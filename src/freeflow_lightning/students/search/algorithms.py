@@ -1,7 +1,8 @@
 """The three searches of "Inference-Time Scaling for Diffusion Models" (arXiv 2501.09732, Sec. 3.2), on a one-step student.
 
-An algorithm sees G samples at once through a `Ground`. Candidates are rows: row c * G + i is candidate c of sample i, so that
-[C * G, ...] viewed as [C, G, ...] has the candidates of a sample below each other.
+An algorithm sees G samples at once through a `SearchContext`. Candidates are rows: row c * G + i is
+candidate c of sample i, so that [C * G, ...] viewed as [C, G, ...] has the candidates of a sample below
+each other.
 """
 
 import math
@@ -15,7 +16,7 @@ from torch import Tensor
 from freeflow_lightning.flow import check_counts, check_numbers, to_noisier
 
 
-class Ground(Protocol):
+class SearchContext(Protocol):
     """What an algorithm may ask for. Rows are [C * G, ...]; times and delta are one number for all rows."""
 
     samples: int
@@ -32,7 +33,7 @@ class Ground(Protocol):
     def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
         """The teacher's ODE from t to t_next <= t."""
 
-    def predicted(self, x: Tensor, t: float) -> Tensor:
+    def predict_end(self, x: Tensor, t: float) -> Tensor:
         """The end of the teacher's path as it looks from x at t: x + t u(x, t), one evaluation of u a row."""
 
     def score(self, x: Tensor) -> Tensor:
@@ -52,12 +53,12 @@ class Beam(NamedTuple):
         rows = (order * samples + torch.arange(samples, device=order.device)).flatten()
         return Beam(*(part[rows] for part in self))
 
-    def joined(self, others: "Beam") -> "Beam":
-        """These and the others after them."""
+    def join(self, others: "Beam") -> "Beam":
+        """Return a beam of these candidates and the others after them."""
         return Beam(*(torch.cat(parts) for parts in zip(self, others, strict=True)))
 
 
-class Found(NamedTuple):
+class BestNoise(NamedTuple):
     """The best of each sample: a state [G, ...] at a time (noise at time 1), what was scored [G, ...], its score [G]."""
 
     time: float
@@ -66,7 +67,7 @@ class Found(NamedTuple):
     score: Tensor
 
 
-Algorithm = Callable[[Ground], Found]
+Algorithm = Callable[[SearchContext], BestNoise]
 
 
 @final
@@ -81,8 +82,8 @@ class RandomSearch:
         check_counts(1, candidates=candidates)
         self.candidates = candidates
 
-    def __call__(self, ground: Ground) -> Found:
-        return Found(1.0, *best_noises(ground, self.candidates, 1))
+    def __call__(self, context: SearchContext) -> BestNoise:
+        return BestNoise(1.0, *find_best_noises(context, self.candidates, 1))
 
 
 @final
@@ -103,14 +104,14 @@ class ZeroOrderSearch:
         check_numbers(0, 1, without_low=True, radius=radius)
         self.candidates, self.neighbours, self.radius = candidates, neighbours, radius
 
-    def __call__(self, ground: Ground) -> Found:
-        beam = best_noises(ground, 1, 1)
-        for numbers in chunks(range(1, self.candidates), self.neighbours):
-            pivot = repeated(beam.state, len(numbers))
-            z = math.sqrt(1 - self.radius**2) * pivot + self.radius * ground.noise(numbers)
-            x = ground.student(z)
-            beam = beam.joined(Beam(z, x, ground.score(x))).best(ground.samples, 1)
-        return Found(1.0, *beam)
+    def __call__(self, context: SearchContext) -> BestNoise:
+        beam = find_best_noises(context, 1, 1)
+        for numbers in split_range(range(1, self.candidates), self.neighbours):
+            pivot = repeat_rows(beam.state, len(numbers))
+            z = math.sqrt(1 - self.radius**2) * pivot + self.radius * context.noise(numbers)
+            x = context.student(z)
+            beam = beam.join(Beam(z, x, context.score(x))).best(context.samples, 1)
+        return BestNoise(1.0, *beam)
 
 
 @final
@@ -161,19 +162,19 @@ class PathSearch:
         rounds = math.ceil(self.start / net - 1e-9)
         return [self.start - k * net for k in range(rounds)] + [0.0]
 
-    def __call__(self, ground: Ground) -> Found:
-        x = ground.student(best_noises(ground, self.candidates, self.paths).state, 1 - self.start)
+    def __call__(self, context: SearchContext) -> BestNoise:
+        x = context.student(find_best_noises(context, self.candidates, self.paths).state, 1 - self.start)
         number, levels = self.candidates, self.levels()
         for t, t_next in pairwise(levels):
             top, numbers = t + self.forward, range(number, number := number + self.paths * self.branches)
-            low = repeated(x, self.branches)
+            low = repeat_rows(x, self.branches)
             before, after = (torch.full((len(low),), time, device=low.device) for time in (t, top))
-            noised, _ = to_noisier(low, ground.noise(numbers), before, after)
-            low = ground.teacher(noised, top, t_next)
-            seen = low if t_next == 0 else ground.predicted(low, t_next)
-            score = ground.score(seen)
-            x = Beam(low, seen, score).best(ground.samples, self.paths).state
-            found = Found(top, *Beam(noised, seen, score).best(ground.samples, 1))
+            noised, _ = to_noisier(low, context.noise(numbers), before, after)
+            low = context.teacher(noised, top, t_next)
+            seen = low if t_next == 0 else context.predict_end(low, t_next)
+            score = context.score(seen)
+            x = Beam(low, seen, score).best(context.samples, self.paths).state
+            found = BestNoise(top, *Beam(noised, seen, score).best(context.samples, 1))
         return found
 
 
@@ -184,27 +185,27 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
 }
 
 
-def best_noises(ground: Ground, candidates: int, width: int) -> Beam:
-    """The best `width` noises of the first `candidates`, by the score of the student's samples."""
+def find_best_noises(context: SearchContext, candidates: int, width: int) -> Beam:
+    """Find the best `width` of the first `candidates` noises, by the score of the student's samples."""
     beam: Beam | None = None
-    for numbers in chunks(range(candidates), ground.together):
-        z = ground.noise(numbers)
-        x = ground.student(z)
-        tried = Beam(z, x, ground.score(x))
-        beam = (tried if beam is None else beam.joined(tried)).best(ground.samples, width)
+    for numbers in split_range(range(candidates), context.together):
+        z = context.noise(numbers)
+        x = context.student(z)
+        tried = Beam(z, x, context.score(x))
+        beam = (tried if beam is None else beam.join(tried)).best(context.samples, width)
     assert beam is not None  # there is at least one candidate
     return beam
 
 
-def chunks(numbers: range, size: int) -> Iterator[range]:
+def split_range(numbers: range, size: int) -> Iterator[range]:
     """Parts of at most `size`.
 
-    >>> list(chunks(range(1, 6), 2))
+    >>> list(split_range(range(1, 6), 2))
     [range(1, 3), range(3, 5), range(5, 6)]
     """
     return (numbers[k : k + size] for k in range(0, len(numbers), size))
 
 
-def repeated(x: Tensor, count: int) -> Tensor:
-    """Rows [C * G, ...] `count` times over, [count * C * G, ...]."""
+def repeat_rows(x: Tensor, count: int) -> Tensor:
+    """Repeat rows [C * G, ...] `count` times, to [count * C * G, ...]."""
     return x.repeat(count, *[1] * (x.ndim - 1))

@@ -137,6 +137,6 @@ class SearchFolder:
         return name not in listed or file_digest(self.path / name) == listed[name]
 
 
-def concatenated(records: Sequence[dict[str, Any]], name: str) -> Tensor:
+def concat_states(records: Sequence[dict[str, Any]], name: str) -> Tensor:
     """One list of numbers of all parts."""
     return torch.tensor([value for record in records for value in record[name]])

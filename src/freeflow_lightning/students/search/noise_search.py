@@ -12,7 +12,7 @@ from freeflow_lightning.flow import expand, indexed_noise, solve, take
 from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.search.algorithms import Algorithm, Found
+from freeflow_lightning.students.search.algorithms import Algorithm, BestNoise
 from freeflow_lightning.students.search.verifiers import Verifier
 
 
@@ -34,13 +34,13 @@ class Evaluations:
     def __sub__(self, other: "Evaluations") -> "Evaluations":
         return Evaluations(self.student - other.student, self.teacher - other.teacher)
 
-    def shared(self, parts: int) -> "Evaluations":
+    def share(self, parts: int) -> "Evaluations":
         """One of so many equal parts."""
         assert self.student % parts == self.teacher % parts == 0
         return Evaluations(self.student // parts, self.teacher // parts)
 
 
-class Searched(NamedTuple):
+class SearchResult(NamedTuple):
     """What the search of G samples gives.
 
     Args:
@@ -54,7 +54,7 @@ class Searched(NamedTuple):
         verified: samples that the verifier saw in the search, for one sample.
     """
 
-    found: Found
+    found: BestNoise
     final: Tensor
     score: Tensor
     condition: Any
@@ -81,7 +81,7 @@ class NoiseSearch(NamedTuple):
     Args:
         student: proposes, in one evaluation a candidate; holds the teacher, who draws the final sample.
         verifier: scores (see `search.Verifier`).
-        algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a `search.Ground`.
+        algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a `search.SearchContext`.
         sampler: draws the final sample with the student's teacher; its guidance is the student's too. With 0 steps it does not.
         path_steps: the teacher's steps from time 1 to 0 inside a path search; a shorter way takes its share.
         batch_size: rows per network evaluation; has no influence on the result.
@@ -96,28 +96,28 @@ class NoiseSearch(NamedTuple):
     batch_size: int = 256
     decode_batch_size: int = 64
 
-    def __call__(self, which: Draw, index: Tensor) -> Searched:
+    def __call__(self, which: Draw, index: Tensor) -> SearchResult:
         """Search for the samples with the given indices, [G]: each is a function of (seed, its index) alone."""
-        ground = SampleGround(self, which, index)
-        found, g = self.algorithm(ground), len(index)
-        search, verified = ground.asked, ground.verified
-        final, score = (ground.finished(found.state, found.time) if self.sampler.steps else found.seen), found.score
+        context = BatchSearchContext(self, which, index)
+        found, g = self.algorithm(context), len(index)
+        search, verified = context.asked, context.verified
+        final, score = (context.finish(found.state, found.time) if self.sampler.steps else found.seen), found.score
         if self.sampler.steps:
-            score = ground.score(final)
-        spent = (search.shared(g), (ground.asked - search).shared(g), ground.used, verified // g)
-        return Searched(found, final, score, ground.condition, *spent)
+            score = context.score(final)
+        spent = (search.share(g), (context.asked - search).share(g), context.used, verified // g)
+        return SearchResult(found, final, score, context.condition, *spent)
 
     def unsearched(self, which: Draw, index: Tensor) -> Unsearched:
         """Student and teacher from each sample's own noise, as `freeflow sample` draws it."""
-        ground = SampleGround(self, which, index)
-        z = ground.noise(range(1))
-        x = ground.student(z)
-        y = ground.finished(z, 1.0) if self.sampler.steps else x
-        return Unsearched(x, y, ground.score(x), ground.score(y), ground.asked.shared(len(index)), ground.used)
+        context = BatchSearchContext(self, which, index)
+        z = context.noise(range(1))
+        x = context.student(z)
+        y = context.finish(z, 1.0) if self.sampler.steps else x
+        return Unsearched(x, y, context.score(x), context.score(y), context.asked.share(len(index)), context.used)
 
 
-class SampleGround:
-    """The `search.Ground` of G samples of a draw. Noise k of sample i is a function of (seed, i, k).
+class BatchSearchContext:
+    """The `search.SearchContext` of G samples of a draw. Noise k of sample i is a function of (seed, i, k).
 
     Attributes:
         asked: evaluations of rows that were asked for, over all samples.
@@ -152,33 +152,33 @@ class SampleGround:
             self.used += Evaluations(student=len(z))
             return self.setting.student(z, condition, self.setting.sampler.guidance, delta)
 
-        return self._evaluated(draw, z)
+        return self._evaluate(draw, z)
 
     def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
         """The teacher's ODE with as many steps as `path_steps` has on the way."""
-        return self._integrated(x, t, t_next, self.setting.path_steps)
+        return self._integrate(x, t, t_next, self.setting.path_steps)
 
-    def finished(self, x: Tensor, t: float) -> Tensor:
+    def finish(self, x: Tensor, t: float) -> Tensor:
         """The teacher's ODE from t to 0 with as many of the final sampler's steps as are on the way."""
-        return self._integrated(x, t, 0.0, self.setting.sampler.steps)
+        return self._integrate(x, t, 0.0, self.setting.sampler.steps)
 
-    def _integrated(self, x: Tensor, t: float, t_next: float, whole_way: int) -> Tensor:
+    def _integrate(self, x: Tensor, t: float, t_next: float, whole_way: int) -> Tensor:
         steps = math.ceil(whole_way * (t - t_next) - 1e-9)
         grid = torch.linspace(t, t_next, steps + 1, dtype=torch.float64)
 
         def draw(x: Tensor, condition: Any) -> Tensor:
             return solve(self._velocity, x, condition, method=self.setting.sampler.method, grid=grid)
 
-        return self._evaluated(draw, x)
+        return self._evaluate(draw, x)
 
-    def predicted(self, x: Tensor, t: float) -> Tensor:
+    def predict_end(self, x: Tensor, t: float) -> Tensor:
         """x + t u(x, t)."""
 
         def draw(x: Tensor, condition: Any) -> Tensor:
             time = torch.full((len(x),), t, device=x.device)
             return x + expand(time, x) * self._velocity(x, time, condition)
 
-        return self._evaluated(draw, x)
+        return self._evaluate(draw, x)
 
     def score(self, x: Tensor) -> Tensor:
         """The verifier's scores.
@@ -198,24 +198,24 @@ class SampleGround:
             return scores.float()
 
         self.verified += len(x)
-        return self._evaluated(draw, x)
+        return self._evaluate(draw, x)
 
     def _velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         gamma = self.setting.sampler.guidance
         self.used += Evaluations(teacher=len(x) * (1 if gamma == 1 else 2))
         return self.setting.sampler.teacher.guided_velocity(condition, gamma=gamma)(x, t)
 
-    def _evaluated(self, draw: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
+    def _evaluate(self, draw: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
         """draw(x, condition) of rows [C * G, ...] in batches; each row counts what it cost."""
         parts = []
         for rows in torch.arange(len(x), device=x.device).split(self.rows):
             before = self.used
             parts.append(evaluate_rows(draw, x[rows], take(self.condition, rows % self.samples)))
-            one = (self.used - before).shared(-(-len(rows) // ROWS) * ROWS)
+            one = (self.used - before).share(-(-len(rows) // ROWS) * ROWS)
             self.asked += Evaluations(one.student * len(rows), one.teacher * len(rows))
         return torch.cat(parts)
 
 
-def frozen(verifier: Callable[..., Tensor], device: torch.device | str) -> Callable[..., Tensor]:
+def freeze(verifier: Callable[..., Tensor], device: torch.device | str) -> Callable[..., Tensor]:
     """A verifier ready for use: one that is a module is moved to the device, put in eval mode and frozen."""
     return verifier.to(device).eval().requires_grad_(False) if isinstance(verifier, nn.Module) else verifier
