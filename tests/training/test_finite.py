@@ -153,7 +153,7 @@ def test_a_step_on_tensors_without_data_reads_none(prediction):
         m = module(learned_teacher(), prediction=prediction, skip_idle_rows=False)
         p, c = m.draw(8, training_generator(0, 0, 0))
         rows = torch.arange(2)
-        assert m.loss((p._replace(moved=rows), c._replace(guided=rows[:1]))).loss.shape == ()
+        assert m.loss((p._replace(active=rows), c._replace(guided=rows[:1]))).loss.shape == ()
 
 
 def test_scalars_of_an_accelerator_are_drawn_on_the_host():
