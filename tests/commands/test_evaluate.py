@@ -198,7 +198,7 @@ def test_training_and_evaluation_share_the_reference(freeflow, checkpoint):
     )
     assert files(cache_folder()) == kept
     from freeflow_lightning.callbacks import PeriodicFID
-    from freeflow_lightning.students.flow_map import build_module
+    from freeflow_lightning.students.training_checkpoint import build_module
     from freeflow_lightning.training.training_checkpoint import open_checkpoint
     from tiny import data, trainer
 

@@ -11,37 +11,22 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
-from freeflow_lightning.nets import Adapter, ScalarConditioned, SiT, map_noise, merge
-from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.nets import map_noise
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
-from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.sampling.sample_folder import save_sheet
 from freeflow_lightning.students.export import (
     PICTURE,
     UNKNOWN,
-    allowed,
-    build,
-    build_space,
-    foreign,
-    load_student,
-    located,
     push_folder,
-    same_everywhere,
     seal,
     write_card,
-    write_student,
 )
-from freeflow_lightning.students.export.write_exported import write_exported
-from freeflow_lightning.students.official_weights import OfficialConvention, read_official
-from freeflow_lightning.teachers import Conditions, LatentDecoder, LatentSpace, Teacher
-from freeflow_lightning.teachers.reading.sit_files import read_file
-from freeflow_lightning.training.rebuild import build_recipe, load_weights
-from freeflow_lightning.training.strategies import materialize
-from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
-
-ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
-"""What a student's `about` says, where it is known: which average, of which, after how many steps, gamma, training config."""
+from freeflow_lightning.students.export.read_exported import read_exported
+from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
+from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
+from freeflow_lightning.students.student import Student
+from freeflow_lightning.students.training_checkpoint import read_training_checkpoint
+from freeflow_lightning.teachers import Conditions, LatentDecoder, Teacher
 
 
 class FlowMap(nn.Module):
@@ -90,22 +75,7 @@ class FlowMap(nn.Module):
             FileNotFoundError: no such file.
             ValueError: not a checkpoint of a Distillation, an unknown average, or something that it cannot say.
         """
-        checkpoint = open_checkpoint(path)
-        module = build_module(checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False)
-        names = checkpoint.averages
-        chosen = average or (names[0] if names else "raw")
-        if chosen != "raw" and chosen not in names:
-            raise ValueError(f"{path} has no average {chosen!r}: expected one of {[*names, 'raw']}")
-        weights = checkpoint.weights("student." if chosen == "raw" else f"averages.{chosen}.")
-        load_weights(module.student, weights, f"the weights of {checkpoint.path}")
-        about = {
-            "average": chosen,
-            "averages": names,
-            "steps": checkpoint.content.get("global_step"),
-            "evaluation_guidance": module.evaluation_guidance,
-            "config": checkpoint.config,
-        }
-        return cls(module.student, module.teacher, module.guidance_range, about)
+        return cls(*read_training_checkpoint(path, average=average, teacher=teacher, network=network, trust=trust))
 
     @classmethod
     def from_official(
@@ -113,7 +83,7 @@ class FlowMap(nn.Module):
         path: str | Path,
         convention: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
         *,
-        vae: str | LatentDecoder | None = "stabilityai/sd-vae-ft-ema",
+        vae: str | LatentDecoder | None = VAE,
         guidance_range: tuple[float, float] = (1.0, 2.0),
         num_heads: int | None = None,
         input_size: int | None = None,
@@ -132,11 +102,15 @@ class FlowMap(nn.Module):
             FileNotFoundError: no such file.
             ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
         """
-        student = read_official(path, convention, num_heads=num_heads, input_size=input_size)
-        net = student.get_submodule("backbone.net")
-        assert isinstance(net, SiT)
-        space = LatentSpace(net.sample_shape, net.num_classes, LatentDecoder(vae) if isinstance(vae, str) else vae)
-        return cls(student, space, guidance_range, {"average": "official weights"})
+        student = read_official(
+            path,
+            convention,
+            vae=vae,
+            guidance_range=guidance_range,
+            num_heads=num_heads,
+            input_size=input_size,
+        )
+        return cls(*student)
 
     @classmethod
     def from_pretrained(
@@ -164,15 +138,7 @@ class FlowMap(nn.Module):
             FileNotFoundError: no such folder or repository, or one that lacks a file.
             ValueError: a changed file, weights that do not fit, or a network of one's own without `network` or `trust`.
         """
-        folder, manifest = located(place, revision)
-        mine = [unknown.class_path for unknown in foreign(manifest["network"])]
-        if not mine and (network is not None or trust is not None):
-            raise ValueError(f"the network of {place} is built by this package: leave network and trust out")
-        student = build(manifest["network"], folder, lambda unknown: allowed(unknown, network, trust))
-        load_student(student, folder, manifest)
-        space = build_space(manifest, folder, conditions)
-        low, high = manifest["guidance_range"]
-        return cls(student, space, (low, high), {name: manifest[name] for name in ABOUT})
+        return cls(*read_exported(place, revision=revision, conditions=conditions, network=network, trust=trust))
 
     def save_pretrained(
         self, folder: str | Path, *, network_arguments: Mapping[str, Any] | None = None, overwrite: bool = False
@@ -197,17 +163,8 @@ class FlowMap(nn.Module):
 
     def write_to(self, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """`save_pretrained` into an empty folder, without its guard."""
-        network = self.network
-        assert isinstance(network, ScalarConditioned)  # what every constructor of this class has made
-        alone = merge(network) if isinstance(network.backbone, Adapter) else network
-        facts = {name: self.about.get(name) for name in ABOUT} | {"guidance_range": list(self.guidance_range)}
-        facts["weights_hash"] = weights_hash(alone)
-        manifest = write_student(alone, self.teacher, folder, facts, network_arguments)
-        mine = [unknown.class_path for unknown in foreign(manifest["network"])]
-        again = FlowMap.from_pretrained(folder, trust=mine[0] if mine else None)
-        if different := same_everywhere(alone, again.network):
-            raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
-        return manifest
+        student = Student(self.network, self.teacher, self.guidance_range, self.about)
+        return write_student_folder(student, folder, network_arguments)
 
     def push_to_hub(
         self,
@@ -337,61 +294,3 @@ def _rows_of(tensor: Tensor, n: int) -> Tensor:
     if tensor.ndim < 1 or len(tensor) != n:
         raise ValueError(f"expected one condition for each of the {n} samples, got a tensor of shape {list(tensor.shape)}")
     return tensor
-
-
-def is_foreign(path: str | Path) -> bool:
-    """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
-    try:
-        content = read_file(path)
-    except (ValueError, FileNotFoundError):
-        return False
-    return not (isinstance(content, dict) and "pytorch-lightning_version" in content)
-
-
-def build_module(
-    checkpoint: TrainingCheckpoint,
-    *,
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: str | Sequence[str] | None = None,
-    auxiliary: bool = True,
-) -> Distillation:
-    """The module that a checkpoint belongs to, without its weights, and without an auxiliary network if none is wanted.
-
-    Raises:
-        ValueError: as `build_recipe`, or a recipe that has no flow map.
-    """
-    given: dict[str, Any] = {"teacher": teacher, "network": network}
-    given = {name: value for name, value in given.items() if value is not None}
-
-    def unused(kind: type[Recipe], arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if not issubclass(kind, Distillation):
-            return {}
-        return kind.unused_in_sampling(arguments, auxiliary=auxiliary)
-
-    module = build_recipe(checkpoint, Recipe, given, trust, unused=unused)
-    if not isinstance(module, Distillation):
-        raise ValueError(
-            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected a Distillation"
-        )
-    materialize(module, module.missing())
-    return module
-
-
-def read_auxiliary(
-    path: str | Path, teacher: Teacher | None = None, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
-) -> tuple[Distillation, nn.Module] | None:
-    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
-
-    Raises:
-        ValueError: weights that do not fit the checkpoint's config.
-    """
-    checkpoint = open_checkpoint(path)
-    weights = checkpoint.weights("auxiliary.")
-    if not weights:
-        return None
-    module = build_module(checkpoint, teacher=teacher, network=network, trust=trust)
-    if module.auxiliary is None:
-        raise ValueError(f"{path} holds an auxiliary network that its config does not have (correction_fraction 0)")
-    load_weights(module.auxiliary, weights, f"the weights of the auxiliary network in {path}")
-    return module, module.auxiliary.eval()

@@ -13,11 +13,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Generator, Tensor
 
-from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder
-from freeflow_lightning.teachers import Convention, SiTVelocity
-from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit, size_name
+from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder, SiT
+from freeflow_lightning.students.student import Student
+from freeflow_lightning.teachers import Convention, LatentDecoder, LatentSpace, SiTVelocity
+from freeflow_lightning.teachers.reading.sit_files import build_sit, read_file, read_sit, size_name
 
 Scalar = Literal["delta", "gamma"]
+VAE = "stabilityai/sd-vae-ft-ema"
+"""What decodes the authors' latents."""
 NAMES = {
     "delta": re.compile(r"delta|^dt|^d_|jump|dur|step|^r_|^s_|^h_"),
     "gamma": re.compile(r"gamma|gw|guid|cfg|omega|^w_|^g_"),
@@ -64,6 +67,38 @@ class Score(NamedTuple):
 
 
 def read_official(
+    path: str | Path,
+    convention: OfficialConvention = OfficialConvention(),
+    *,
+    vae: str | LatentDecoder | None = VAE,
+    guidance_range: tuple[float, float] = (1.0, 2.0),
+    num_heads: int | None = None,
+    input_size: int | None = None,
+) -> Student:
+    """Read a student from the authors' weights; the arguments are those of `FlowMap.from_official`.
+
+    Raises:
+        FileNotFoundError: no such file.
+        ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+    """
+    network = read_official_network(path, convention, num_heads=num_heads, input_size=input_size)
+    net = network.get_submodule("backbone.net")
+    assert isinstance(net, SiT)
+    decoder = LatentDecoder(vae) if isinstance(vae, str) else vae
+    space = LatentSpace(net.sample_shape, net.num_classes, decoder)
+    return Student(network, space, guidance_range, {"average": "official weights"})
+
+
+def is_foreign(path: str | Path) -> bool:
+    """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
+    try:
+        content = read_file(path)
+    except (ValueError, FileNotFoundError):
+        return False
+    return not (isinstance(content, dict) and "pytorch-lightning_version" in content)
+
+
+def read_official_network(
     path: str | Path, convention: OfficialConvention, *, num_heads: int | None = None, input_size: int | None = None
 ) -> ScalarConditioned:
     """The student of an official file, ready to be called at t = 1 with delta and gamma.

@@ -14,12 +14,12 @@ from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.export import MANIFEST
-from freeflow_lightning.students.flow_map import FlowMap, is_foreign, read_auxiliary
-from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.official_weights import VAE, OfficialConvention, is_foreign
 from freeflow_lightning.students.student_sampler import StudentSampler
+from freeflow_lightning.students.training_checkpoint import read_auxiliary
 from freeflow_lightning.teachers import Prompts, Teacher
 
-VAE = "stabilityai/sd-vae-ft-ema"
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
 """Of files of weights."""
 

@@ -1,11 +1,18 @@
 """The folder of an exported student, which comes whole in the place of nothing or of an older one."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
+from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.export.folder import CARD, MANIFEST, read_manifest
+from freeflow_lightning.students.export.networks import foreign
+from freeflow_lightning.students.export.read_exported import read_exported
+from freeflow_lightning.students.export.student import same_everywhere, write_student
+from freeflow_lightning.students.student import ABOUT, Student
 from freeflow_lightning.training.atomic_write import write_folder
 from freeflow_lightning.training.output_folder import claim_folder
 
@@ -43,3 +50,32 @@ def check_replaceable(target: Path, overwrite: bool) -> None:
         links = {name for name in held if (target / name).is_symlink()}
         if others := sorted((held - known) | links):
             raise ValueError(f"{target} holds files beside the exported student ({', '.join(others[:4])}): move them first")
+
+
+def write_student_folder(student: Student, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """Write a student into an empty folder, and see that it comes back bit for bit.
+
+    An adapter is merged into a network that stands alone, which agrees with it up to rounding.
+
+    Args:
+        student: with a network that a recipe or a reader made.
+        folder: empty.
+        network_arguments: constructor arguments of a network of the user's own.
+
+    Returns:
+        What freeflow.json says.
+
+    Raises:
+        ValueError: a part of the student that a folder cannot hold.
+    """
+    network = student.network
+    assert isinstance(network, ScalarConditioned)
+    alone = merge(network) if isinstance(network.backbone, Adapter) else network
+    facts = {name: student.about.get(name) for name in ABOUT}
+    facts |= {"guidance_range": list(student.guidance_range), "weights_hash": weights_hash(alone)}
+    manifest = write_student(alone, student.teacher, folder, facts, network_arguments)
+    trust = next((unknown.class_path for unknown in foreign(manifest["network"])), None)
+    again = read_exported(folder, trust=trust)
+    if different := same_everywhere(alone, again.network):
+        raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
+    return manifest

@@ -1,0 +1,38 @@
+"""The student of an exported folder."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from torch import nn
+
+from freeflow_lightning.students.export.folder import located
+from freeflow_lightning.students.export.networks import build, foreign
+from freeflow_lightning.students.export.space import build_space
+from freeflow_lightning.students.export.student import allowed, load_student
+from freeflow_lightning.students.student import ABOUT, Student
+from freeflow_lightning.teachers import Conditions
+
+
+def read_exported(
+    place: str | Path,
+    *,
+    revision: str | None = None,
+    conditions: Conditions | None = None,
+    network: nn.Module | None = None,
+    trust: str | Sequence[str] | None = None,
+) -> Student:
+    """Read a student from a folder or a hub repository; the arguments are those of `FlowMap.from_pretrained`.
+
+    Raises:
+        FileNotFoundError: no such folder or repository, or one that lacks a file.
+        ValueError: a changed file, weights that do not fit, or a network of one's own without `network` or `trust`.
+    """
+    folder, manifest = located(place, revision)
+    mine = [unknown.class_path for unknown in foreign(manifest["network"])]
+    if not mine and (network is not None or trust is not None):
+        raise ValueError(f"the network of {place} is built by this package: leave network and trust out")
+    student = build(manifest["network"], folder, lambda unknown: allowed(unknown, network, trust))
+    load_student(student, folder, manifest)
+    space = build_space(manifest, folder, conditions)
+    low, high = manifest["guidance_range"]
+    return Student(student, space, (low, high), {name: manifest[name] for name in ABOUT})

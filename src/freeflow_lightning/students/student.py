@@ -1,0 +1,27 @@
+"""Student: what every reader of a trained student returns."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from freeflow_lightning.teachers import Teacher
+
+ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config")
+"""Where a student comes from: which average, of which, after how many steps, its gamma and its training's config."""
+
+
+class Student(NamedTuple):
+    """A trained student as its file holds it; `FlowMap(*student)` draws with it.
+
+    Args:
+        network: (x, t, condition, delta=, gamma=) -> F.
+        teacher: gives shapes, conditions and the decoder; often a `LatentSpace`, which has no velocity.
+        guidance_range: the gammas that the student was trained for.
+        about: where it comes from, as plain values: any of `ABOUT`.
+    """
+
+    network: nn.Module
+    teacher: Teacher
+    guidance_range: tuple[float, float]
+    about: Mapping[str, Any]
