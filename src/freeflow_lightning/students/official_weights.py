@@ -124,6 +124,7 @@ def read_official_network(
         embedder.load_state_dict(weights[scalar])
     student.eval().requires_grad_(False)
     time, sign, why = decided(student, convention, path)
+    assert isinstance(student.backbone, SiTVelocity)
     student.backbone.convention = Convention(time, sign)
     names = f"delta from {chosen['delta']!r}, gamma from {chosen['gamma']!r}"
     about = f"official student, {size_name(read.architecture)}, {sum(p.numel() for p in student.parameters()):,} parameters"
