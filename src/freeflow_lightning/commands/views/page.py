@@ -1,20 +1,13 @@
 """A self-contained HTML page of findings, figures and explanations; its pictures are inside the file."""
 
 import base64
-import html
 import io
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-_STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; color: #222; }
-h1 { font-size: 1.5rem; margin-bottom: .2rem } h2 { font-size: 1.15rem; margin: 2.2rem 0 .3rem }
-p { margin: .3rem 0 .6rem; max-width: 50rem } .about { color: #666; font-size: .9rem }
-table { border-collapse: collapse; margin: .6rem 0 } td, th { border-bottom: 1px solid #ddd; padding: .3rem .8rem .3rem 0;
-text-align: left; vertical-align: top } img { max-width: 100% }
-.mark { white-space: nowrap; font-weight: 600 } .good { color: #2a7f3b } .look { color: #b3541e } .plain { color: #666 }
-"""
+from freeflow_lightning.students.export.templates import templates
+
 MARKS = {"good": "\u2713 fine", "look": "\u25b2 look", "plain": "\u00b7"}
 
 
@@ -36,28 +29,16 @@ class Section(NamedTuple):
 
 
 def page(title: str, about: str, findings: list[Finding], sections: list[Section]) -> str:
-    """The page."""
-    escape = html.escape
-    lines = [
-        "<!doctype html>",
-        f'<html lang="en"><head><meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style></head><body>',
-        f'<h1>{escape(title)}</h1><p class="about">{escape(about)}</p>',
-        "<table>",
-    ]
-    for found in findings:
-        mark = f'<td class="mark {found.mark}">{MARKS[found.mark]}</td>'
-        lines.append(f"<tr>{mark}<td><b>{escape(found.title)}</b></td><td>{escape(found.text)}</td></tr>")
-    lines.append("</table>")
-    for section in sections:
-        lines.append(f"<h2>{escape(section.title)}</h2><p>{escape(section.text)}</p>")
-        lines += [f'<img alt="{escape(section.title)}" src="data:image/png;base64,{_png(f)}">' for f in section.figures]
-        if section.table:
-            cells = [
-                [f"<{'td' if i else 'th'}>{escape(cell)}</{'td' if i else 'th'}>" for cell in row]
-                for i, row in enumerate(section.table)
-            ]
-            lines += ["<table>", *("<tr>" + "".join(row) + "</tr>" for row in cells), "</table>"]
-    return "\n".join([*lines, "</body></html>", ""])
+    """The page, in which every word is shown as it is."""
+    environment = templates(__package__)
+    environment.filters["png"] = _png
+    return environment.get_template("page.html").render(
+        title=title,
+        about=about,
+        findings=findings,
+        sections=sections,
+        marks=MARKS,
+    )
 
 
 def _png(figure: Figure) -> str:

@@ -10,7 +10,7 @@ from freeflow_lightning.evaluation.steps_table import (
 )
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
-from freeflow_lightning.students.export.markdown import plain
+from freeflow_lightning.students.export.templates import templates
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.training.run_folder import read_metrics
 
@@ -75,31 +75,18 @@ def text(folder: Path, lines: list[Line], shown: list[str], reference: str, floo
     """report.md."""
     student = next(x for x in lines if x.name.startswith("student"))
     many, two = (next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance) for k in (64, 2))
-    against = (
-        "scikit-learn's 1797 real digits" if reference == "digits" else "the teacher's own samples (64 Heun steps, other noise)"
-    )
-    return "\n".join(
-        [
-            f"# {plain(folder.parent.name)}, {plain(folder.name)}",
-            "",
-            f"One step of the student: FID {student.fid:.4g}, {student.fid / many.fid:.2f} times its teacher's at 64 Heun",
-            f"steps and {student.fid / two.fid:.2f} times its teacher's at 2.",
-            "",
-            "![the same noise through teacher and student](comparison.png)",
-            "",
-            f"{count} samples from the same noise and conditions. FID is to {against}; the endpoint error is the mean of",
-            "|x - y| / |y| against the 64-step teacher y of the same guidance; an evaluation is one network pass, a guided",
-            "teacher step of Heun takes four.",
-            *([f"Two halves of the real digits have FID {floor:.4g} to each other."] if floor is not None else []),
-            "",
-            *table(lines),
-            "",
-            *(["![paths](trajectories.png)", ""] if PATHS in shown else []),
-            "![error along delta](error_along_delta.png)",
-            "",
-            "![training](training.png)",
-            "",
-            "Made by `freeflow report`; every figure of the training is in metrics.csv, the settings in config.yaml.",
-            "",
-        ]
+    return (
+        templates(__package__)
+        .get_template("report.md")
+        .render(
+            run=folder,
+            student=student,
+            many=many,
+            two=two,
+            count=count,
+            reference=reference,
+            floor=floor,
+            table=table(lines),
+            has_paths=PATHS in shown,
+        )
     )
