@@ -8,8 +8,9 @@ from typing import Any
 
 import yaml
 
-from freeflow_lightning.students.export.markdown import fenced, plain
+from freeflow_lightning.students.export.markdown import fenced
 from freeflow_lightning.students.export.networks import foreign
+from freeflow_lightning.students.export.templates import templates
 
 UNKNOWN = "unknown: ask"
 PICTURE = "samples.png"
@@ -27,34 +28,27 @@ def write_card(folder: Path, manifest: Mapping[str, Any], licence: str, place: s
         figures: lines of Markdown about how good the samples are.
     """
     config = manifest.get("config")
-    known = ["", "## Figures", "", *figures] if figures else []
-    settings: list[str] = []
-    if config:
-        settings = ["", "## Training config", "", *fenced(yaml.safe_dump(config, sort_keys=False).rstrip(), "yaml")]
-    lines = [
-        *_front(folder, manifest, licence),
-        f"# One-step flow map{_teacher_words(config)}",
-        "",
-        f"Noise to a sample in one network evaluation: a student that {PAPER} (FreeFlow) trains from its teacher without data, "
-        "exported by freeflow-lightning.",
-        *(["", f"![samples]({PICTURE})"] if (folder / PICTURE).is_file() else []),
-        "",
-        *[f"- {plain(fact)}" for fact in _facts(manifest)],
-        *known,
-        "",
-        "## Use",
-        "",
-        *_use(folder, manifest, place),
-        "",
-        "## Licence",
-        "",
-        f"The student's weights come from its teacher's, whose licence is: {plain(licence)}.",
-        *settings,
-    ]
-    (folder / "README.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    settings = yaml.safe_dump(config, sort_keys=False).rstrip() if config else ""
+    card = (
+        templates("freeflow_lightning.students.export")
+        .get_template("card.md")
+        .render(
+            front=_front(folder, manifest, licence),
+            teacher=_teacher_words(config),
+            paper=PAPER,
+            picture=PICTURE,
+            has_picture=(folder / PICTURE).is_file(),
+            facts=_facts(manifest),
+            figures=figures,
+            use=_use(folder, manifest, place),
+            licence=licence,
+            config=fenced(settings, "yaml") if config else [],
+        )
+    )
+    (folder / "README.md").write_text(card, encoding="utf-8")
 
 
-def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> list[str]:
+def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> str:
     listed = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence)
     named = {"license": licence} if listed else {"license": "other", "license_name": licence}
     about: dict[str, Any] = {"license": "unknown"} if licence == UNKNOWN else named
@@ -63,14 +57,14 @@ def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> list[str]
         prompts = manifest["conditions"]["kind"] == "prompts"
         about["pipeline_tag"] = "text-to-image" if prompts else "unconditional-image-generation"
     about["tags"] = ["flow-map", "one-step", "distillation", "freeflow"]
-    return ["---", yaml.safe_dump(about, sort_keys=False).rstrip(), "---", ""]
+    return yaml.safe_dump(about, sort_keys=False).rstrip()
 
 
 def _teacher_words(config: Any) -> str:
     teacher = ((config or {}).get("init_args") or {}).get("teacher") or {}
     arguments = teacher.get("init_args") or {}
     name = arguments.get("filename") or arguments.get("model") or arguments.get("checkpoint") or teacher.get("class_path")
-    return f" of {plain(name)}" if isinstance(name, str) else ""
+    return name if isinstance(name, str) else ""
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[str]:
