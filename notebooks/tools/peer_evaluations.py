@@ -20,7 +20,7 @@ from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.flow import ForwardDifference, expand, interpolate, training_generator
 from freeflow_lightning.nets import MLP, ScalarConditioned
 from freeflow_lightning.objectives import ContinuousPrediction
-from freeflow_lightning.profiling.network_calls import counted, recorded
+from freeflow_lightning.profiling.network_calls import count_rows, record_calls
 from freeflow_lightning.profiling.step_time import networks_of
 from freeflow_lightning.teachers import VelocityTeacher
 
@@ -95,17 +95,17 @@ def freeflow(batches: int = 20, **settings: object) -> dict[str, dict[str, float
     """FreeFlowModule's own step at Table 6's settings, the mean of several batches."""
     nets = small()
     module = FreeFlowModule(nets.teacher, **settings)  # type: ignore[arg-type]
-    with recorded(networks_of(module)) as made:
+    with record_calls(networks_of(module)) as made:
         for counter in range(batches):
             module.loss(module.draw(BATCH, training_generator(0, 0, counter)))
-    return per_sample(counted(made), batches)
+    return per_sample(count_rows(made), batches)
 
 
 def peer(step: Callable[[Networks], None]) -> dict[str, dict[str, float]]:
     nets = small()
-    with recorded(dict(zip(("student", "teacher", "auxiliary"), nets, strict=True))) as made:
+    with record_calls(dict(zip(("student", "teacher", "auxiliary"), nets, strict=True))) as made:
         step(nets)
-    return per_sample(counted(made), 1)
+    return per_sample(count_rows(made), 1)
 
 
 def per_sample(rows: dict[str, dict[str, int]], batches: int) -> dict[str, dict[str, float]]:

@@ -9,7 +9,7 @@ import torch
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.profiling.hardware import PEAKS, machine, peak_flops
-from freeflow_lightning.profiling.network_calls import counted, recorded
+from freeflow_lightning.profiling.network_calls import count_rows, record_calls
 from freeflow_lightning.profiling.step_parts import ADAM, CHECKS, EMA, LOGGING, PARTS
 from freeflow_lightning.profiling.step_time import (
     Clock,
@@ -38,9 +38,9 @@ def test_every_round_counts_the_evaluations_of_its_own_step(measured):
     m, _, side = measured
     assert len(side.rounds) == 3
     for place, seen in enumerate(side.rounds):
-        with recorded(networks_of(m)) as made:
+        with record_calls(networks_of(m)) as made:
             m.loss(m.draw(16, training_generator(0, 0, side.warmup + place)))
-        assert seen.rows == counted(made)
+        assert seen.rows == count_rows(made)
     rows = mean_rows(side.rounds)
     assert rows["teacher"]["forward"] == sum(r.rows["teacher"]["forward"] for r in side.rounds) / 3
     assert rows["student"]["backward"] == 16

@@ -9,7 +9,7 @@ from torch.utils._pytree import tree_map
 
 from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.profiling.network_calls import counted, intercepted, recorded
+from freeflow_lightning.profiling.network_calls import count_rows, intercept_calls, record_calls
 from freeflow_lightning.profiling.step_time import networks_of
 from places import ROOT
 from tiny import learned_teacher, module
@@ -40,14 +40,14 @@ def test_the_floor_is_the_steps_own_evaluations(form, autocast):
     nets = networks_of(m)
     p, c = m.draw(16, training_generator(0, 0, 0))
     with torch.autocast("cpu", enabled=autocast):
-        with recorded(nets) as made:
+        with record_calls(nets) as made:
             m.loss((p, c))
-        with intercepted(nets, keep):
+        with intercept_calls(nets, keep):
             m.loss((p, c))
-        with recorded(nets) as floor:
+        with record_calls(nets) as floor:
             again = [e.again() for e in made]
     assert shapes(floor) == shapes(made)
-    assert counted(floor) == counted(made)
+    assert count_rows(floor) == count_rows(made)
     assert [e.autocast for e in floor] == [e.autocast for e in made]
     for x, evaluation, theirs in zip(again, made, outputs, strict=True):
         assert x.requires_grad == (evaluation.kind == "backward")
@@ -56,9 +56,9 @@ def test_the_floor_is_the_steps_own_evaluations(form, autocast):
 
 def test_rows_by_network_and_kind():
     m = module(learned_teacher(), skip_idle_rows=False)
-    with recorded(networks_of(m)) as made:
+    with record_calls(networks_of(m)) as made:
         m.loss(m.draw(16, training_generator(0, 0, 0)))
-    assert counted(made) == {
+    assert count_rows(made) == {
         "student": {"backward": 16, "forward": 12},
         "teacher": {"forward": 2 * (12 + 12 + 4)},
         "auxiliary": {"backward": 4},
@@ -67,9 +67,9 @@ def test_rows_by_network_and_kind():
 
 def test_a_derivative_is_told_from_a_forward_pass():
     m = module(learned_teacher(), prediction=ContinuousPrediction(), skip_idle_rows=False)
-    with recorded(networks_of(m)) as made:
+    with record_calls(networks_of(m)) as made:
         m.loss(m.draw(16, training_generator(0, 0, 0)))
-    assert counted(made)["student"] == {"backward": 16, "derivative": 12}
+    assert count_rows(made)["student"] == {"backward": 16, "derivative": 12}
 
 
 class Guided(nn.Module):
@@ -85,7 +85,7 @@ class Guided(nn.Module):
 
 def test_parts_that_are_called_by_themselves_count_and_inner_calls_do_not():
     net, x = Guided(), torch.ones(3, 2)
-    with recorded({"net": net}) as made:
+    with record_calls({"net": net}) as made:
         net(x)
         net.b(x[:1])
     assert [(e.module, e.rows) for e in made] == [(net, 3), (net.b, 1)]
@@ -104,7 +104,7 @@ def test_what_is_compiled_stays_compiled():
     net.compile(backend=backend)
     with torch.no_grad():
         before = net(x)
-        with recorded({"net": net}) as made:
+        with record_calls({"net": net}) as made:
             assert torch.equal(net(x), before)
         assert torch.equal(made[0].again(), before)
     assert len(calls) == 1  # compiled once

@@ -17,7 +17,7 @@ Around = Callable[[str, nn.Module, Callable[..., Any], tuple, dict[str, Any]], A
 """(name of the network, the module that is called, its call, arguments, keywords) to what the call returns."""
 
 
-class Evaluation(NamedTuple):
+class NetworkCall(NamedTuple):
     """One call of a network: what it was given, and how it was run.
 
     Args:
@@ -58,7 +58,7 @@ class Evaluation(NamedTuple):
 
 
 @contextmanager
-def intercepted(networks: Mapping[str, nn.Module], around: Around) -> Iterator[None]:
+def intercept_calls(networks: Mapping[str, nn.Module], around: Around) -> Iterator[None]:
     """Let the calls of the networks, and of their direct parts, pass through `around`; calls within such calls do not.
 
     It stands outside of what torch.compile has compiled, which therefore stays as it is.
@@ -91,23 +91,23 @@ def intercepted(networks: Mapping[str, nn.Module], around: Around) -> Iterator[N
 
 
 @contextmanager
-def recorded(networks: Mapping[str, nn.Module]) -> Iterator[list[Evaluation]]:
+def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall]]:
     """The evaluations made in the context, in their order; to be used after it.
 
     Inside, a call costs little more than without: what can be done later is done at the end.
     """
-    found: list[Evaluation] = []
+    found: list[NetworkCall] = []
 
     def note(name: str, module: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:
         kind: Kind = "backward" if torch.is_grad_enabled() else "forward"
         autocast, tangent, given = torch.is_autocast_enabled(arguments[0].device.type), None, (arguments, keywords)
         if any(_is_dual(x) for x in (*arguments, *keywords.values())):
             kind, tangent, given = "derivative", _tangent(given), tree_map(_plain, given)
-        found.append(Evaluation(name, module, *given, kind, autocast, tangent))
+        found.append(NetworkCall(name, module, *given, kind, autocast, tangent))
         return call(*arguments, **keywords)
 
     try:
-        with intercepted(networks, note):
+        with intercept_calls(networks, note):
             yield found
     finally:
         for i, evaluation in enumerate(found):
@@ -115,13 +115,13 @@ def recorded(networks: Mapping[str, nn.Module]) -> Iterator[list[Evaluation]]:
             found[i] = evaluation._replace(arguments=arguments, keywords=keywords)
 
 
-def counted(evaluations: Iterable[Evaluation]) -> dict[str, dict[str, int]]:
+def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, int]]:
     """Rows by network and kind.
 
     >>> net = nn.Linear(2, 2)
-    >>> with recorded({"net": net}) as made, torch.no_grad():
+    >>> with record_calls({"net": net}) as made, torch.no_grad():
     ...     _ = net(torch.ones(3, 2)), net(torch.ones(4, 2))
-    >>> counted(made)
+    >>> count_rows(made)
     {'net': {'forward': 7}}
     """
     rows: dict[str, Counter[str]] = {}

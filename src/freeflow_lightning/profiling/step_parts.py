@@ -11,7 +11,7 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from freeflow_lightning.profiling.network_calls import intercepted
+from freeflow_lightning.profiling.network_calls import intercept_calls
 from freeflow_lightning.recipes.distillation import Distillation
 
 MARK = "freeflow: "
@@ -152,7 +152,7 @@ def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None
     with ExitStack() as patches:
         for owner, name, part in parts:
             patches.enter_context(patch.object(owner, name, wrap(part, getattr(owner, name))))
-        patches.enter_context(intercepted({**module.networks(), "teacher": module.teacher}, around))
+        patches.enter_context(intercept_calls({**module.networks(), "teacher": module.teacher}, around))
         yield
 
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from freeflow_lightning.flow import training_generator
-from freeflow_lightning.profiling.network_calls import Evaluation, counted, recorded
+from freeflow_lightning.profiling.network_calls import NetworkCall, count_rows, record_calls
 from freeflow_lightning.profiling.operations import MISSING
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
 from freeflow_lightning.recipes.distillation import Distillation
@@ -144,7 +144,7 @@ class SideBySide(Callback):
             self._begin(pl_module)
 
     def _begin(self, module: Distillation) -> None:
-        self._open = recorded(networks_of(module))
+        self._open = record_calls(networks_of(module))
         self._made = self._open.__enter__()
         if self.clock.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.clock.device)
@@ -161,7 +161,7 @@ class SideBySide(Callback):
         module: Distillation,
         batch: PriorBatch,
         seconds: float,
-        made: list[Evaluation],
+        made: list[NetworkCall],
         method_first: bool,
     ) -> Round:
         optimizer, forward_context = trainer.optimizers[0], trainer.precision_plugin.forward_context
@@ -184,9 +184,9 @@ class SideBySide(Callback):
         evaluations = self.clock(bare)
         adam = self.clock(optimizer.step)
         alone = alone if method_first else self.clock(method)
-        return Round(seconds, alone, evaluations, adam, counted(made))
+        return Round(seconds, alone, evaluations, adam, count_rows(made))
 
-    def _count_flops(self, trainer: Trainer, made: list[Evaluation]) -> None:
+    def _count_flops(self, trainer: Trainer, made: list[NetworkCall]) -> None:
         for evaluation in made:
             with FlopCounterMode(display=False, custom_mapping=MISSING) as counter, torch.compiler.set_stance("force_eager"):
                 with trainer.precision_plugin.forward_context():
@@ -232,7 +232,7 @@ def sampling(
     network: nn.Module, draw: Callable[[], Tensor], clock: Clock, *, rounds: int, context: Callable[[], AbstractContextManager]
 ) -> Sampling:
     """Time `draw` against the evaluations of `network` that it makes, in turn; medians."""
-    with context(), recorded({"network": network}) as made:
+    with context(), record_calls({"network": network}) as made:
         count = len(draw())
 
     def whole() -> None:
