@@ -10,9 +10,9 @@ from PIL import Image
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
 from freeflow_lightning.callbacks.health import grows, spread
-from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
 from tiny import data, fit, mixture, module, same, trainer, weights
@@ -134,9 +134,11 @@ def test_a_picture_at_the_start_and_at_each_validation(tmp_path, build):
 
 
 def test_the_relative_error_by_hand():
-    reference = torch.tensor([[[3.0, 4.0], [0.0, 2.0]]])
-    states = reference + torch.tensor([[[0.0, 1.0], [1.0, 0.0]]])
-    assert relative_error(states, reference).tolist() == pytest.approx([(1 / 5 + 1 / 2) / 2])
+    reference = torch.tensor([[3.0, 4.0], [0.0, 2.0]])
+    states = reference + torch.tensor([[0.0, 1.0], [1.0, 0.0]])
+    assert relative_error(states, reference).tolist() == pytest.approx([1 / 5, 1 / 2])
+    origin = torch.tensor([[3.0, 0.0], [0.0, -2.0]])
+    assert relative_error(states, reference, origin).tolist() == pytest.approx([1 / 4, 1 / 4])
 
 
 class Decay(Teacher):

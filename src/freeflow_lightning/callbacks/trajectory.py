@@ -7,8 +7,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
 from freeflow_lightning.callbacks.checks import refuse_second
-from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.flow import check_counts
+from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 
@@ -54,6 +54,6 @@ class TrajectoryError(Callback):
         gamma = pl_module.evaluation_guidance * one
         maps = [pl_module.flow_map(z, one, one - delta, condition, gamma) for delta in deltas]
         states = torch.stack(maps)
-        errors = relative_error(states, self._path).tolist()
+        errors = [float(relative_error(x, truth).mean()) for x, truth in zip(states, self._path, strict=True)]
         figures = {f"error/at_delta_{delta:.3f}": error for delta, error in zip(deltas.tolist(), errors, strict=True)}
         pl_module.log_dict({"error/endpoint": errors[-1]} | figures, rank_zero_only=False, batch_size=1)

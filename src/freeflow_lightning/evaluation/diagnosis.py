@@ -17,7 +17,7 @@ from freeflow_lightning.flow import (
     training_generator,
 )
 from freeflow_lightning.metrics import FeatureNetwork
-from freeflow_lightning.metrics.scores import spread
+from freeflow_lightning.metrics.scores import relative_error, spread
 from freeflow_lightning.metrics.support import nearest
 from freeflow_lightning.objectives import auxiliary as auxiliary_residual
 from freeflow_lightning.objectives import equalise
@@ -65,11 +65,6 @@ class Lag(NamedTuple):
         return float(1 - self.later.mean() / self.now.mean())
 
 
-def relative_distance(x: Tensor, reference: Tensor) -> Tensor:
-    """|x - reference| / |reference| over all but the first dimension, [B]."""
-    return (x - reference).flatten(1).norm(dim=1) / reference.flatten(1).norm(dim=1)
-
-
 @torch.no_grad()
 def along_delta(
     student: FlowMap, z: Tensor, condition: Any, guidance: float, *, points: int = 16, steps: int = 64, batch_size: int = 256
@@ -86,7 +81,7 @@ def along_delta(
         teacher.append(sampler.path(noise, c)[stride::stride].cpu())
         drawn.append(torch.stack([student(noise, c, guidance, float(delta)) for delta in deltas]).cpu())
     truth, ours = torch.cat(teacher, 1), torch.cat(drawn, 1)
-    errors = torch.stack([relative_distance(a, b) for a, b in zip(ours, truth, strict=True)])
+    errors = torch.stack([relative_error(a, b) for a, b in zip(ours, truth, strict=True)])
     return Path(deltas, truth, ours, errors)
 
 
@@ -112,7 +107,7 @@ def solver_errors(
         return x
 
     truth = solved("heun", fine)
-    return {m: {n: float(relative_distance(solved(m, n), truth).mean()) for n in STEPS if n < fine} for m in methods}
+    return {m: {n: float(relative_error(solved(m, n), truth).mean()) for n in STEPS if n < fine} for m in methods}
 
 
 def recommended_steps(errors: dict[int, float], tolerance: float) -> int | None:
@@ -279,9 +274,3 @@ def class_errors(errors: Tensor, labels: Tensor | None) -> dict[int, float]:
         return {}
     means = {int(c): float(errors[labels == c].mean()) for c in labels.unique()}
     return dict(sorted(means.items(), key=lambda item: -item[1]))
-
-
-def relative_error(states: Tensor, reference: Tensor) -> Tensor:
-    """mean over samples of |states - reference| / |reference|, over the last dimensions; [K, B, ...] to [K]."""
-    gap, size = (x.flatten(2).norm(dim=2) for x in (states - reference, reference))
-    return (gap / size).mean(1)

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from freeflow_lightning.evaluation.reference import teacher_endpoints
 from freeflow_lightning.metrics import FeatureTable, Score, compare, inception_score
-from freeflow_lightning.metrics.scores import class_distance, spread_within_classes
+from freeflow_lightning.metrics.scores import class_distance, relative_error, spread_within_classes
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -71,11 +71,9 @@ def endpoint_errors(
     relative, displacement, labels = [], [], []
     for rows in index.split(batch_size):
         z, condition = which.noise(truth.teacher, rows, device)
-        drawn = evaluate_rows(sampler, z, condition).cpu().flatten(1)
-        expected = x[rows].flatten(1)
-        gap = (drawn - expected).norm(dim=1)
-        relative.append(gap / expected.norm(dim=1))
-        displacement.append(gap / (expected - z.cpu().flatten(1)).norm(dim=1))
+        drawn = evaluate_rows(sampler, z, condition).cpu()
+        relative.append(relative_error(drawn, x[rows]))
+        displacement.append(relative_error(drawn, x[rows], origin=z.cpu()))
         labels.append(labels_of(truth.teacher, condition))
     known = [part for part in labels if part is not None]
     return Endpoints(torch.cat(relative), torch.cat(displacement), torch.cat(known) if known else None)

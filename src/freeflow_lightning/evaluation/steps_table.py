@@ -6,11 +6,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from freeflow_lightning.evaluation.diagnosis import relative_error
 from freeflow_lightning.evaluation.pick_features import MOST_FLAT, Name, pick_features
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
+from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -100,7 +100,7 @@ def judged(
     drawn = pictures(student.teacher, x)
     branches = 1 if gamma == 1 else 2
     evaluations = 1 if who == "student" else 2 * k * branches
-    error = float(relative_error(x[None], truth[None])[0])
+    error = float(relative_error(x, truth).mean())
     name = f"{who}, {k} step{'s' * (k > 1)}"
     return Line(name, gamma, evaluations, judge.fid(drawn), error, judge.accuracy(drawn, labels), spent)
 

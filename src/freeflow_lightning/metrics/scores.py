@@ -101,6 +101,16 @@ def inception_score(logits: Tensor, *, split_samples: int = 5000) -> Score:
     return Score.around(float(scores.mean()), float(scores.std()) / len(scores) ** 0.5)
 
 
+def relative_error(x: Tensor, reference: Tensor, origin: Tensor | float = 0.0) -> Tensor:
+    """Return |x - reference| / |reference - origin| of each sample, [B], for tensors [B, ...].
+
+    >>> relative_error(torch.tensor([[3.0, 5.0]]), torch.tensor([[3.0, 4.0]]))
+    tensor([0.2000])
+    """
+    gap = (x - reference).flatten(1).norm(dim=1)
+    return gap / (reference - origin).flatten(1).norm(dim=1)
+
+
 def spread(x: Tensor) -> float:
     """Mean distance between the first samples (512 at most) of x [n, d]; NaN for fewer than two."""
     return float(torch.pdist(x[:PAIRS].double()).mean()) if len(x) > 1 else float("nan")
