@@ -7,10 +7,12 @@ import pytest
 import torch
 from torch import nn
 
+from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.flow import CentralDifference, Pairs, SortedPair, TeacherPath
 from freeflow_lightning.objectives import Lagrangian
 from freeflow_lightning.recipes import Distillation
 from freeflow_lightning.recipes.distillation import Step
+from freeflow_lightning.sampling import plots
 from freeflow_lightning.teachers import Teacher
 
 
@@ -102,3 +104,18 @@ def test_every_verb_takes_a_third_recipe(freeflow):
     for verb, words in VERBS.items():
         code, _, error = freeflow(verb, *words.split())
         assert code == 0, f"{verb}: {error}"
+
+
+def test_a_student_says_what_it_was_trained_on_and_what_a_report_plots(freeflow):
+    fit(freeflow, "--trainer.max_steps", 1)
+    about = FlowMap.from_checkpoint(RUN).about
+    assert about["pairs"] == "any to any"
+    assert plotted({"map/residual": 1.0, "gradient/student": 2.0}, about["curves"]) == ["map/residual", "gradient/student"]
+    own = FreeFlowModule.curves
+    assert plotted({"map/residual": 1.0, "correction/lambda": 2.0}, own) == ["correction/lambda"]
+
+
+def plotted(figures, curves):
+    """The names of the curves in the picture of one step's figures."""
+    picture = plots.training([{"step": 0, **figures}], curves)
+    return [line.get_label() for axis in picture.axes for line in axis.lines]

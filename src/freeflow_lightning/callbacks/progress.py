@@ -12,10 +12,6 @@ from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipes.base import Recipe, is_logged
 
 SHOWN = {
-    "prediction/residual": "pred",
-    "correction/residual": "corr",
-    "auxiliary/loss": "aux",
-    "flow_matching/loss": "loss",
     "speed/samples_per_s": "samples/s",
     "fid/student": "FID",
 }
@@ -53,13 +49,15 @@ class DistillationProgress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The figures of SHOWN that have been logged, three digits each; looked at when new ones may be there.
+        """The logged figures of the recipe and of SHOWN, three digits each; looked at when new ones may be there.
 
         Between two logged steps the host asks the device for none.
         """
         if not self._shown or not trainer.training or is_logged(trainer, trainer.global_step):
             known = trainer.callback_metrics
-            self._shown = {short: f"{float(known[name]):.3g}" for name, short in SHOWN.items() if name in known}
+            own = pl_module.progress_names if isinstance(pl_module, Recipe) else {}
+            names = {**own, **SHOWN}
+            self._shown = {short: f"{float(known[name]):.3g}" for name, short in names.items() if name in known}
         return self._shown
 
 

@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
@@ -74,6 +74,9 @@ class Recipe(Recorded, LightningModule, ABC):
     Attributes:
         folders: where relative paths of its config were found, for checkpoints that are opened from elsewhere.
     """
+
+    progress_names: ClassVar[Mapping[str, str]] = {}
+    """Figures that the progress bar shows, and their short names there."""
 
     evaluation_guidance: float
     """Guidance scale of validation samples."""

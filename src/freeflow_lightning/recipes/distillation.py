@@ -103,8 +103,8 @@ class Distillation(Recipe):
     diversity_advice: ClassVar[str] = "lower student_lr, or widen what the recipe draws"
     """What HealthMonitor says where the student's samples are less diverse than the teacher's."""
 
-    progress_names: ClassVar[Mapping[str, str]] = {}
-    """Figures that the progress bar shows, and their short names there."""
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {}
+    """Figures that a report plots, by the title of their panel; every residual and gradient if empty."""
 
     sampling = "student, 1 step"
 

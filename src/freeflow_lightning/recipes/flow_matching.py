@@ -1,7 +1,8 @@
 """FlowMatchingModule: a second recipe, which trains a teacher by flow matching. It is the one that needs data."""
 
 import math
-from typing import Any
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -40,6 +41,8 @@ class FlowMatchingModule(Recipe):
         evaluation_guidance: gamma of validation samples.
         evaluation_steps: Heun steps of validation samples.
     """
+
+    progress_names: ClassVar[Mapping[str, str]] = {"flow_matching/loss": "loss"}
 
     def __init__(
         self,

@@ -119,6 +119,12 @@ class FreeFlowModule(Distillation):
         "correction/residual": "corr",
         "auxiliary/loss": "aux",
     }
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {
+        "residuals": ("prediction/residual", "correction/residual", "auxiliary/loss"),
+        "gradient norms": ("gradient/student", "gradient/auxiliary"),
+        "schedules": ("prediction/t_c", "correction/alpha"),
+        "lambda": ("correction/lambda",),
+    }
 
     def __init__(
         self,

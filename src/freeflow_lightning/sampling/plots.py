@@ -1,7 +1,8 @@
 """Pictures that people look at: sample grids with named rows, scatter plots of points, curves."""
 
 import io
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -147,18 +148,29 @@ def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
     return figure
 
 
-def training(rows_: list[dict[str, float]]) -> Figure:
-    """The training curves of a metrics.csv: residuals, gradients, schedules, lambda, errors, FID."""
-    panels = {
-        "residuals": ["prediction/residual", "correction/residual", "auxiliary/loss"],
-        "gradient norms": ["gradient/student", "gradient/auxiliary"],
-        "schedules": ["prediction/t_c", "correction/alpha"],
-        "lambda": ["correction/lambda"],
+def training(
+    rows_: list[dict[str, float]],
+    curves: Mapping[str, Sequence[str]] | None = None,
+) -> Figure:
+    """The training curves of a metrics.csv, with errors and FID.
+
+    Args:
+        rows_: of the metrics.csv.
+        curves: the recipe's own figures by the title of their panel; residuals and gradients if not given.
+    """
+    if not curves:
+        names = dict.fromkeys(name for row in rows_ for name in row)
+        curves = {
+            "residuals": [name for name in names if name.endswith("/residual")],
+            "gradient norms": [name for name in names if name.startswith("gradient/")],
+        }
+    panels: dict[str, Sequence[str]] = {
+        **curves,
         "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
         "FID to the teacher's samples": ["fid/student", "fid/floor"],
     }
-    figure, axes = canvas(2, 3, figsize=(13, 6.4))
-    for axis, (title, names) in zip(axes.flat, panels.items(), strict=True):
+    figure, axes = canvas(2, math.ceil(len(panels) / 2), figsize=(13, 6.4))
+    for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
         for name in names:
             places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
             if places:

@@ -43,6 +43,8 @@ def read_training_checkpoint(
         "steps": checkpoint.content.get("global_step"),
         "evaluation_guidance": module.evaluation_guidance,
         "config": checkpoint.config,
+        "pairs": module.pairs.value,
+        "curves": module.curves,
     }
     return Student(module.student, module.teacher, module.guidance_range, about)
 

@@ -41,7 +41,7 @@ def draw_pictures(
     )
     drawn["comparison.png"] = plots.png(figure, 130)
     drawn["error_along_delta.png"] = plots.png(curve)
-    drawn["training.png"] = plots.png(plots.training(read_metrics(folder / "metrics.csv")))
+    drawn["training.png"] = plots.png(plots.training(read_metrics(folder / "metrics.csv"), student.about.get("curves")))
     return drawn
 
 
