@@ -4,17 +4,15 @@ import argparse
 import json
 import math
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from safetensors import safe_open
 from torch import Tensor
 
 from freeflow_lightning.nets import SIZES, SiT, position_table
-from freeflow_lightning.teachers.reading.weights import pick_state
+from freeflow_lightning.teachers.reading.weights import pick_state, read_file
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 """What DDP, torch.compile and common wrappers put before every key."""
@@ -103,33 +101,6 @@ def build_sit(read: SiTWeights) -> SiT:
         net = SiT(**read.architecture)
     net.load_state_dict(read.weights, assign=True)
     return net
-
-
-def read_file(path: str | Path) -> Any:
-    """What a .safetensors or torch.save file holds: tensors and plain values alone.
-
-    A file of torch.save may hold an argparse.Namespace, as those of public training scripts do. Anything else that would need
-    code is refused before it runs.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors file")
-    if path.suffix == ".safetensors":
-        try:
-            with safe_open(path, "pt") as file:
-                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except Exception as error:
-            raise ValueError(f"{path} is not a readable safetensors file ({error}): download it again") from error
-    try:
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except Exception as error:
-        if found := re.search(r"GLOBAL (\S+)", str(error)):
-            raise ValueError(
-                f"{path} holds more than tensors and plain values ({found[1]}): reading it would run code, which is refused. "
-                "Save its state dict alone, with torch.save or as safetensors, on a machine that trusts it"
-            ) from error
-        raise ValueError(f"{path} is not a readable file of weights ({type(error).__name__}): damaged or cut short?") from error
 
 
 def unprefixed(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:

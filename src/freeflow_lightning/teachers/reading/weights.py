@@ -1,19 +1,48 @@
 """Reading a network's weights from a file: strictly, and without executing anything in it."""
 
+import argparse
 import re
+import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
 AVERAGE = re.compile(r"^ema|[^a-z]ema|ema\d*$|shadow|average|avg|swa|polyak", re.IGNORECASE)
 """Names under which training scripts keep averages: ema, model_ema, state_dict_ema, ema_0.9999 ..."""
 NO_NETWORK = re.compile(r"^opt|optim|sched|scaler|grad|rng|loop|callback", re.IGNORECASE)
 """Names of what may have a network's keys and is none: the state of an optimizer, for example."""
+
+
+def read_file(path: str | Path) -> Any:
+    """What a .safetensors or torch.save file holds: tensors and plain values alone.
+
+    A file of torch.save may hold an argparse.Namespace, as those of public training scripts do. Anything else that would need
+    code is refused before it runs.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors file")
+    if path.suffix == ".safetensors":
+        try:
+            with safe_open(path, "pt") as file:
+                return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+        except Exception as error:
+            raise ValueError(f"{path} is not a readable safetensors file ({error}): download it again") from error
+    try:
+        with torch.serialization.safe_globals([argparse.Namespace]):
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except Exception as error:
+        if found := re.search(r"GLOBAL (\S+)", str(error)):
+            raise ValueError(
+                f"{path} is not readable as plain tensors: it holds more than tensors and plain values "
+                f"({found[1]}), and reading it would run code, which is refused. "
+                "Save its state dict alone, with torch.save or as safetensors, on a machine that trusts it"
+            ) from error
+        raise ValueError(f"{path} is not a readable file of weights ({type(error).__name__}): not readable as plain tensors, damaged or cut short?") from error
 
 
 def pick_state(
@@ -180,17 +209,7 @@ def read_weights(path: str | Path, *, anchor: str, weights_key: str | None = Non
         FileNotFoundError: no such file.
         ValueError: not readable without executing it, no state dict in it, or several.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"no weights at {path}: give the path of a .safetensors file or of a state dict (.pt)")
-    try:
-        safe = Path(path).suffix == ".safetensors"
-        content: Any = load_file(path) if safe else torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:
-        raise ValueError(
-            f"{path} is not readable as plain tensors ({type(error).__name__}): it is damaged, or would run code; "
-            "save net.state_dict() with safetensors instead"
-        ) from error
-    return pick_state(content, path, anchor=anchor, weights_key=weights_key)[0]
+    return pick_state(read_file(path), path, anchor=anchor, weights_key=weights_key)[0]
 
 
 def load_weights(network: nn.Module, path: str | Path, weights_key: str | None = None) -> None:
