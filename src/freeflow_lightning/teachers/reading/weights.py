@@ -42,7 +42,10 @@ def read_file(path: str | Path) -> Any:
                 f"({found[1]}), and reading it would run code, which is refused. "
                 "Save its state dict alone, with torch.save or as safetensors, on a machine that trusts it"
             ) from error
-        raise ValueError(f"{path} is not a readable file of weights ({type(error).__name__}): not readable as plain tensors, damaged or cut short?") from error
+        raise ValueError(
+            f"{path} is not a readable file of weights ({type(error).__name__}): "
+            "not readable as plain tensors, damaged or cut short?"
+        ) from error
 
 
 def pick_state(
