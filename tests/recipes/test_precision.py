@@ -37,9 +37,9 @@ class Steps(Callback):
 
     def setup(self, trainer, pl_module, stage):
         self.drawn, self.steps = [], []
-        draw, step = pl_module.draw, pl_module.step
+        draw, loss = pl_module.draw, pl_module.loss
         pl_module.draw = lambda *a: self.drawn.append(draw(*a)) or self.drawn[-1]
-        pl_module.step = lambda *a: self.steps.append(step(*a)) or self.steps[-1]
+        pl_module.loss = lambda *a: self.steps.append(loss(*a)) or self.steps[-1]
 
 
 class Averages(Callback):
