@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freeflow_lightning import callbacks, flow, nets, objectives, teachers
+    from freeflow_lightning.recipes.flow_map import FlowMapModule
     from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
     from freeflow_lightning.recipes.freeflow import FreeFlowModule
     from freeflow_lightning.students.flow_map import FlowMap
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "FlowMap",
+    "FlowMapModule",
     "FlowMatchingModule",
     "FreeFlowModule",
     "PriorDataModule",
@@ -25,6 +27,7 @@ __all__ = [
 ]
 _MODULES = {
     "FlowMap": "students.flow_map",
+    "FlowMapModule": "recipes.flow_map",
     "FlowMatchingModule": "recipes.flow_matching",
     "FreeFlowModule": "recipes.freeflow",
     "PriorDataModule": "training.data",

@@ -6,6 +6,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
 from freeflow_lightning.flow import alpha
+from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 
 
@@ -28,17 +29,19 @@ class AlphaSchedule(Callback):
         self.delay_steps, self.warmup_steps, self.decay_steps = delay_steps, warmup_steps, decay_steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, FreeFlowModule) or pl_module.correction_fraction in (0, 1):
+        if not isinstance(pl_module, FreeFlowModule | FlowMapModule) or pl_module.correction_fraction in (0, 1):
             raise ValueError(
                 "AlphaSchedule has no effect here: it balances prediction against correction, and only one of them is on; "
-                "remove it, or set correction_fraction between 0 and 1"
+                "remove it, or set correction_fraction (FlowMapModule: correction) between 0 and 1"
             )
         refuse_second(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         warn_beyond_end(trainer, self, self.delay_steps + self.warmup_steps)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: object, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: FreeFlowModule | FlowMapModule, batch: object, batch_idx: int
+    ) -> None:
         pl_module.alpha = alpha(
             trainer.global_step,
             reference=pl_module.alpha_ref,

@@ -4,6 +4,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
 from freeflow_lightning.flow import check_counts, confident_time
+from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 
 
@@ -19,14 +20,16 @@ class ConfidentRegionWarmup(Callback):
         self.steps = steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, FreeFlowModule) or pl_module.correction_fraction == 1:
+        if not isinstance(pl_module, FreeFlowModule | FlowMapModule) or pl_module.correction_fraction == 1:
             raise ValueError(
-                "ConfidentRegionWarmup has no effect here: it belongs to the prediction objective of FreeFlowModule; remove it"
+                "ConfidentRegionWarmup has no effect here: it belongs to a prediction or a map; remove it"
             )
         refuse_second(trainer, self)
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         warn_beyond_end(trainer, self, self.steps)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: FreeFlowModule, batch: object, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: FreeFlowModule | FlowMapModule, batch: object, batch_idx: int
+    ) -> None:
         pl_module.t_c = confident_time(trainer.global_step, warmup_steps=self.steps)

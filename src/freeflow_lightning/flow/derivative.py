@@ -28,6 +28,11 @@ class Derivative(ABC):
     evaluations = 2
     """Evaluations of F that one derivative costs, at most; dual numbers count twice."""
 
+    @property
+    def width(self) -> float:
+        """How far from the point F is asked; 0 for a derivative that takes no difference."""
+        return 0.0
+
     @abstractmethod
     def along(
         self,
@@ -115,6 +120,10 @@ class CentralDifference(Derivative):
     def __post_init__(self) -> None:
         check_numbers(0, 0.5, without_low=True, h=self.h)
 
+    @property
+    def width(self) -> float:
+        return self.h
+
     @torch.no_grad()
     def along(
         self,
@@ -146,6 +155,10 @@ class ForwardDifference(Derivative):
 
     def __post_init__(self) -> None:
         check_numbers(0, 0.5, without_low=True, h=self.h)
+
+    @property
+    def width(self) -> float:
+        return self.h
 
     @torch.no_grad()
     def along(

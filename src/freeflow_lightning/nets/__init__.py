@@ -4,6 +4,7 @@ from freeflow_lightning.nets.blocks import blocks, compile_blocks, recompute
 from freeflow_lightning.nets.conditioning import (
     Backbone,
     ScalarConditioned,
+    difference_error,
     map_noise,
     map_state,
     precision_of,
@@ -26,6 +27,7 @@ __all__ = [
     "SiT",
     "blocks",
     "compile_blocks",
+    "difference_error",
     "map_noise",
     "map_state",
     "merge",

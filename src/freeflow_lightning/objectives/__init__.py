@@ -2,6 +2,11 @@
 
 from freeflow_lightning.objectives.auxiliary import auxiliary
 from freeflow_lightning.objectives.balance import (
+    ByDuration,
+    Decay,
+    Normalise,
+    Unweighted,
+    Weight,
     adaptive_lambda,
     decay,
     equalise,
@@ -25,8 +30,10 @@ from freeflow_lightning.objectives.residual import Residual, residual
 from freeflow_lightning.objectives.semigroup import Semigroup
 
 __all__ = [
+    "ByDuration",
     "Consistency",
     "ContinuousPrediction",
+    "Decay",
     "DiscreteEulerian",
     "DiscreteLagrangian",
     "DiscretePrediction",
@@ -34,9 +41,12 @@ __all__ = [
     "Eulerian",
     "Lagrangian",
     "MapObjective",
+    "Normalise",
     "Prediction",
     "Residual",
     "Semigroup",
+    "Unweighted",
+    "Weight",
     "adaptive_lambda",
     "anchor",
     "auxiliary",

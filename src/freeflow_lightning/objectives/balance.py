@@ -1,6 +1,8 @@
 """Balancing the two objectives: the per-sample decay of Delta_G and the adaptive weight lambda of the correction."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -64,6 +66,76 @@ def weigh_by_duration(residual: Residual, delta: Tensor) -> Residual:
     tensor([[0.5000]])
     """
     return residual._replace(error=expand(delta, residual.error) * residual.error)
+
+
+class Weight(ABC):
+    """How much the residual of a map counts in each sample, as a setting of a recipe."""
+
+    @abstractmethod
+    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+        """The residual with its weighted error; delta are durations t - s, [B]."""
+
+
+@dataclass(frozen=True)
+class Unweighted(Weight):
+    """Every error as it is.
+
+    >>> Unweighted()(Residual(torch.ones(1, 1), torch.ones(1, 1)), torch.ones(1)).error
+    tensor([[1.]])
+    """
+
+    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+        return residual
+
+
+@dataclass(frozen=True)
+class Decay(Weight):
+    """`decay` (FreeFlow, MeanFlow with k its p and epsilon its c / d).
+
+    >>> Decay(0.5, 0.0)(Residual(torch.ones(1, 1), torch.full((1, 1), 4.0)), torch.ones(1)).error
+    tensor([[1.]])
+    """
+
+    k: float = 1.0
+    epsilon: float = 1e-4
+
+    def __post_init__(self) -> None:
+        check_numbers(0, k=self.k, epsilon=self.epsilon)
+
+    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+        return decay(residual, self.k, epsilon=self.epsilon)
+
+
+@dataclass(frozen=True)
+class Normalise(Weight):
+    """`normalise` (AYF, sCD).
+
+    >>> Normalise()(Residual(torch.ones(1, 1), torch.full((1, 1), 0.4)), torch.ones(1)).error
+    tensor([[0.8000]])
+    """
+
+    c: float = 0.1
+
+    def __post_init__(self) -> None:
+        check_numbers(0, without_low=True, c=self.c)
+
+    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+        return normalise(residual, self.c)
+
+
+@dataclass(frozen=True)
+class ByDuration(Weight):
+    """`weigh_by_duration` after another weight (AYF).
+
+    >>> half, one = torch.tensor([0.5]), torch.ones(1, 1)
+    >>> ByDuration()(Residual(one, one), half).error
+    tensor([[0.5000]])
+    """
+
+    weight: Weight = Unweighted()
+
+    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+        return weigh_by_duration(self.weight(residual, delta), delta)
 
 
 def split(n: int, fraction: float) -> tuple[int, int]:

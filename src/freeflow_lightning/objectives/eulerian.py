@@ -62,6 +62,14 @@ class Eulerian(MapObjective):
         return True
 
     @property
+    def time_step(self) -> float:
+        return self.derivative.width
+
+    @property
+    def uses_dual_numbers(self) -> bool:
+        return isinstance(self.derivative, ExactJVP)
+
+    @property
     def subtracts_outputs(self) -> bool:
         return not isinstance(self.derivative, ExactJVP)
 

@@ -81,6 +81,14 @@ class Lagrangian(MapObjective):
         return delta > 0
 
     @property
+    def evaluates_output(self) -> bool:
+        return self.full_gradient
+
+    @property
+    def uses_dual_numbers(self) -> bool:
+        return isinstance(self.derivative, ExactJVP)
+
+    @property
     def closed_at_prior(self) -> bool:
         return True
 

@@ -65,6 +65,16 @@ class MapObjective(ABC):
         return torch.ones_like(delta, dtype=torch.bool)
 
     @property
+    def evaluates_output(self) -> bool:
+        """Whether `residual` takes no output, but evaluates the one with the gradient itself."""
+        return False
+
+    @property
+    def uses_dual_numbers(self) -> bool:
+        """Whether F is differentiated in forward mode, which sharded networks do not pass."""
+        return False
+
+    @property
     def needs_anchor(self) -> bool:
         """Whether u is not in the error, so that `anchor` rows have to bring it."""
         return False
@@ -78,6 +88,11 @@ class MapObjective(ABC):
     def differentiates_time(self) -> bool:
         """Whether t moves under a derivative: no difference of a network that embeds 1000 t."""
         return False
+
+    @property
+    def time_step(self) -> float:
+        """How far t moves in a difference of two outputs; 0 where it moves in none."""
+        return 0.0
 
     @property
     @abstractmethod

@@ -1,8 +1,17 @@
 """Training recipes, one file a method."""
 
 from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.correction import Correction
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 
-__all__ = ["Distillation", "FlowMatchingModule", "FreeFlowModule", "Recipe"]
+__all__ = [
+    "Correction",
+    "Distillation",
+    "FlowMapModule",
+    "FlowMatchingModule",
+    "FreeFlowModule",
+    "Recipe",
+]

@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 from freeflow_lightning.flow import (
     Pairs,
     TimeDistribution,
+    Velocity,
     check_numbers,
     check_pairs,
     training_generator,
@@ -250,7 +251,7 @@ class Distillation(Recipe):
             raise ValueError(
                 f"{type(form).__name__} subtracts two outputs of the student, and the dropout in {path} would make "
                 "their difference noise: set the dropout (lora.dropout, or the network's own) to 0, or use "
-                "ContinuousPrediction(derivative=ExactJVP())"
+                "the exact derivative (ContinuousPrediction, Lagrangian: derivative=ExactJVP())"
             )
 
     @property
@@ -312,6 +313,27 @@ class Distillation(Recipe):
             gamma: guidance scales, [B].
         """
         return self.student(x, t, condition, delta=t - s, gamma=gamma)
+
+    def velocity(
+        self,
+        z: Tensor,
+        condition: Any,
+        gamma: Tensor,
+        interval: tuple[float, float] = (0.0, 1.0),
+        rows: Tensor | None = None,
+    ) -> Velocity:
+        """The teacher's velocity u(x, t), guided where this recipe is.
+
+        Args:
+            z: states of the precision that the teacher is asked in: bf16-true makes others wider.
+            condition: of each row.
+            gamma: guidance scales, [B].
+            interval: times inside which it is guided.
+            rows: the rows that guidance changes; all if not given.
+        """
+        gamma_or_none = gamma if self.is_guided else None
+        u = self.teacher.guided_velocity(condition, gamma=gamma_or_none, interval=interval, rows=rows)
+        return lambda x, t: u(x.to(z.dtype), t)
 
     @torch.no_grad()
     def flow_map(self, x: Tensor, t: Tensor, s: Tensor, condition: Any, gamma: Tensor) -> Tensor:

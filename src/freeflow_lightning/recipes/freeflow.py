@@ -12,18 +12,22 @@ from freeflow_lightning.flow import (
     LogitNormal,
     Pairs,
     TimeDistribution,
-    Velocity,
     WithAtom,
     check_numbers,
     check_pairs,
-    flow_map,
-    guided_rows,
-    interpolate,
     join,
     on_rows,
 )
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
+from freeflow_lightning.recipes.correction import (
+    CorrectionDraw,
+    R,
+    correct,
+    draw_correction,
+    equalise_over_r,
+    select_rows,
+)
 from freeflow_lightning.recipes.distillation import AuxiliaryTraining, Distillation, Step
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.record import unknown_parts
@@ -44,17 +48,6 @@ class PredictionDraw(NamedTuple):
     active: Tensor | None = None
 
 
-class CorrectionDraw(NamedTuple):
-    """What the correction rows draw; `guided` are the rows whose teacher is guided at r, None for all."""
-
-    z: Tensor
-    condition: Any
-    gamma: Tensor
-    n: Tensor
-    r: Tensor
-    guided: Tensor | None = None
-
-
 class FreeFlowDraw(NamedTuple):
     """Everything random in one step."""
 
@@ -64,7 +57,6 @@ class FreeFlowDraw(NamedTuple):
 
 _PREDICTION = DiscretePrediction(steps=8, method="heun")  # Table 6
 _DELTA = WithAtom(LogitNormal(0.0, 1.0), 0.1)  # Table 6
-_R = LogitNormal(0.8, 1.6)  # Table 6
 
 
 @final
@@ -132,7 +124,7 @@ class FreeFlowModule(Distillation):
         network: nn.Module | None = None,
         prediction: Prediction = _PREDICTION,
         delta: TimeDistribution = _DELTA,
-        r: TimeDistribution = _R,
+        r: TimeDistribution = R,
         guidance_range: Sequence[float] = (1.0, 2.0),  # Table 6
         guidance_interval: Sequence[float] = (0.0, 0.4),  # Table 6
         correction_fraction: float = 0.25,  # Table 6
@@ -194,20 +186,16 @@ class FreeFlowModule(Distillation):
         n_g, n_n = objectives.split(size, self.correction_fraction)
         draws = self.draws(generator)
         z, c, gamma = draws.noise(n_g), draws.condition(n_g), draws.guidance(n_g)
-        z_n, c_n, gamma_n = draws.noise(n_n), draws.condition(n_n), draws.guidance(n_n)
-        n, r = draws.noise(n_n), self.r.sample(n_n, draws.host)
+        skips_branches = self.skip_idle_rows and self.is_guided
+        interval = self.guidance_interval if skips_branches else None
+        corrected = draw_correction(draws, n_n, self.r, interval)
         delta = self.delta.sample(n_g, draws.host)
-        active, guided = None, None
+        active = None
         if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
-            active = _selected(self.prediction.active_rows(delta), generator.device, least=1)
-        if self.skip_idle_rows and self.is_guided:
-            guided = _selected(guided_rows(gamma_n, r, self.guidance_interval), generator.device)
+            active = select_rows(self.prediction.active_rows(delta), generator.device, least=1)
         to = draws.to_device
-        n_p = draws.noise(n_g) if self.t_c > 0 else None
-        return FreeFlowDraw(
-            PredictionDraw(z, c, to(gamma), to(delta), n_p, active),
-            CorrectionDraw(z_n, c_n, to(gamma_n), n, to(r), guided),
-        )
+        n = draws.noise(n_g) if self.t_c > 0 else None
+        return FreeFlowDraw(PredictionDraw(z, c, to(gamma), to(delta), n, active), corrected)
 
     def loss(self, draw: FreeFlowDraw) -> Step:
         """Algorithm 1; the student's forward for both objectives is one call on the joined batch."""
@@ -228,9 +216,9 @@ class FreeFlowModule(Distillation):
             loss = loss + weighted.surrogate().sum() / len(output)
 
         if len(c.z):
-            delta_n, g = self._correction(c, corrected)  # Delta_N, and the auxiliary's
+            delta_n, g = correct(self, c, corrected, self.guidance_interval)  # Delta_N, and the auxiliary's
             residuals |= {"correction": delta_n, "auxiliary": g}
-            equal, own = self._equalised(delta_n, g, c.r)
+            equal, own = equalise_over_r(self, delta_n, g, c.r)
 
         if weighted and equal:
             lam = objectives.adaptive_lambda(
@@ -248,7 +236,7 @@ class FreeFlowModule(Distillation):
         return Step(loss, residuals, balance)
 
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
-        u = self._teacher(p.z, p.condition, p.gamma, (0.0, 1.0))
+        u = self.velocity(p.z, p.condition, p.gamma)
         return objectives.prediction(
             self._further(p),
             objectives.in_confident_region(u, p.n, self.t_c) if p.n is not None else u,
@@ -263,40 +251,8 @@ class FreeFlowModule(Distillation):
         student = on_rows(self._student, p.active)
         return lambda z, delta: student(z, delta, p.condition, p.gamma)
 
-    def _correction(self, c: CorrectionDraw, output: Tensor) -> tuple[Residual, Residual]:
-        """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at the same x_r."""
-        assert self.auxiliary is not None  # correction_fraction = 0 has no correction rows
-        f = flow_map(c.z, output.detach(), torch.ones_like(c.r))
-        g = self.auxiliary(interpolate(f, c.n, c.r).to(c.z.dtype), c.r, c.condition, gamma=c.gamma)
-        delta_n = objectives.correction(
-            lambda z, delta: self._student(z, delta, c.condition, c.gamma),
-            lambda x, r: g.detach(),
-            self._teacher(c.z, c.condition, c.gamma, self.guidance_interval, c.guided),
-            c.z,
-            c.n,
-            c.r,
-            output=output,
-        )
-        return delta_n, objectives.auxiliary(self.auxiliary, f, c.n, c.r, output=g)
-
-    def _equalised(
-        self, delta_n: Residual | None, auxiliary: Residual | None, r: Tensor
-    ) -> tuple[Residual | None, Residual | None]:
-        """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw output (App. A.2)."""
-        if not (delta_n and auxiliary) or not self.starts_from_teacher:
-            return delta_n, auxiliary
-        difference, raw = self.teacher.difference_scale(r), self.teacher.output_scale(r)
-        return objectives.equalise(delta_n, difference), objectives.equalise(auxiliary, raw**2)
-
     def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
         return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
-
-    def _teacher(
-        self, z: Tensor, condition: Any, gamma: Tensor, interval: tuple[float, float], rows: Tensor | None = None
-    ) -> Velocity:
-        gamma_or_none = gamma if self.is_guided else None
-        u = self.teacher.guided_velocity(condition, gamma=gamma_or_none, interval=interval, rows=rows)
-        return lambda x, t: u(x.to(z.dtype), t)  # bf16-true: wider x
 
     def evaluations_per_sample(self) -> dict[str, float]:
         """Network evaluations that one training sample costs, by network (forward passes; guidance counts two).
@@ -331,17 +287,9 @@ class FreeFlowModule(Distillation):
 
     @classmethod
     def unused_in_sampling(cls, arguments: Mapping[str, Any], *, auxiliary: bool) -> dict[str, Any]:
-        laws = {"prediction": _PREDICTION, "delta": _DELTA, "r": _R}
+        laws = {"prediction": _PREDICTION, "delta": _DELTA, "r": R}
         unused: dict[str, Any] = {name: law for name, law in laws.items() if unknown_parts(arguments.get(name))}
         has_both = 0 < arguments.get("correction_fraction", 0) < 1
         if has_both and not auxiliary and not arguments.get("lora"):
             unused["correction_fraction"] = 0.0
         return unused
-
-
-def _selected(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:
-    """Indices on the device of the rows of a mask on the host, `least` of them at least; None for all rows."""
-    rows = mask.nonzero()[:, 0]
-    if len(rows) == len(mask):
-        return None
-    return (rows if len(rows) >= least else torch.arange(least)).to(device, non_blocking=True)

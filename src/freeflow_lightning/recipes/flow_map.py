@@ -1,0 +1,462 @@
+"""FlowMapModule: every method that trains a map F(x, t, s), each a choice of settings."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, final
+
+import torch
+from lightning.pytorch.strategies import ModelParallelStrategy
+from torch import Generator, Tensor, nn
+
+from freeflow_lightning import objectives
+from freeflow_lightning.flow import (
+    LogitNormal,
+    Pairs,
+    PartOfPath,
+    States,
+    StudentPath,
+    TimePair,
+    TwoTimeVelocity,
+    Uniform,
+    WithAtom,
+    check_numbers,
+    join,
+    on_rows,
+    take,
+)
+from freeflow_lightning.nets import LoRA, ScalarConditioned, difference_error
+from freeflow_lightning.objectives import (
+    Decay,
+    DiscreteLagrangian,
+    MapObjective,
+    Residual,
+    Weight,
+)
+from freeflow_lightning.recipes.correction import (
+    Correction,
+    CorrectionDraw,
+    correct,
+    draw_correction,
+    equalise_over_r,
+    select_rows,
+)
+from freeflow_lightning.recipes.distillation import AuxiliaryTraining, Distillation, Step
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.step_metrics import binned, root_mean_square
+
+
+class MapDraw(NamedTuple):
+    """What the rows of the map and of its anchor draw.
+
+    Args:
+        z: noise, a row for each path; condition and gamma likewise.
+        condition: as the teacher draws it.
+        gamma: guidance scales.
+        paths: the path that each state is on, int64 [B]; None where each has its own.
+        n: further noise, a row for each state.
+        t: start times, [B]; the first rows are the map's, the others its anchor's.
+        delta: durations of the map's rows, [maps].
+        objective: with what it draws itself.
+        off_prior: the rows whose state is not z, None for all.
+        active: the map's rows that need further evaluations of the student, None for all.
+    """
+
+    z: Tensor
+    condition: Any
+    gamma: Tensor
+    paths: Tensor | None
+    n: Tensor
+    t: Tensor
+    delta: Tensor
+    objective: MapObjective
+    off_prior: Tensor | None = None
+    active: Tensor | None = None
+
+
+class FlowMapDraw(NamedTuple):
+    """Everything random in one step; `correction` is None where nothing is corrected."""
+
+    map: MapDraw
+    correction: CorrectionDraw | None
+
+
+class MapRows(NamedTuple):
+    """Rows on which the map is trained, or its anchor: states with their conditions and times."""
+
+    x: Tensor
+    condition: Any
+    gamma: Tensor
+    t: Tensor
+
+
+_OBJECTIVE = DiscreteLagrangian(steps=8, method="implicit_midpoint")
+_STATES = StudentPath()
+_TIMES = PartOfPath(
+    WithAtom(Uniform(0.05, 1.0), 0.5, at=1.0),
+    WithAtom(LogitNormal(0.0, 1.0), 0.1),
+)
+_WEIGHT = Decay(1.0)
+
+
+@final
+class FlowMapModule(Distillation):
+    """Distils a teacher, without data, into a map between any two times: one to eight steps.
+
+    The gradient is that of < F(x_t, t, s), sg(w Delta) >. The methods are settings:
+
+    - any-step FreeFlow (the defaults): DiscreteLagrangian, StudentPath, PartOfPath, a Correction
+    - MeanFlow: Eulerian, StudentPath or TeacherPath, WithDiagonal(SortedPair())
+    - AYF-EMD: Eulerian(tangent=0.99), TeacherPath, ByDuration(Normalise()); AYF-LMD and LSD:
+      Lagrangian; TVM: Lagrangian(full_gradient=True), Gap()
+    - AlphaFlow: DiscreteEulerian; PSD and shortcut models: Semigroup with an anchor
+    - consistency: Consistency, or Eulerian (sCD), ToData
+    - knowledge distillation: Endpoint, Prior, FromPrior
+
+    Args:
+        teacher: the frozen velocity field.
+        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
+            teacher's if not given.
+        objective: the identity of the map that is trained.
+        states: where x_t comes from.
+        times: law of t and s. With ConfidentRegionWarmup both start near the prior, in [t_c, 1].
+        weight: how much each error counts.
+        anchor_fraction: share of the map's rows that train F(x, t, t) = u(x, t) instead.
+        correction: settings of Eqs. 11-12, at s = 0 from the prior; none if not given.
+        guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
+        evaluation_guidance: gamma of validation samples, inside guidance_range.
+        student_lr: learning rate of the student, in units of u.
+        auxiliary_lr: learning rate of the auxiliary network.
+        betas: Adam's.
+        eps: Adam's.
+        scalar_scale: factor on delta and gamma before their frequency embeddings.
+        time_module: path of the network's time embedding, where it is not found by name.
+        check_teacher: measure the sign and the direction of time of the teacher before training.
+        lora: make the networks that it names low-rank adapters on the teacher's own backbone.
+        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile` is.
+        activation_checkpointing: compute each block's activations again in the backward pass.
+        compile: backend of torch.compile for the blocks of all networks.
+        meta_init: build the networks without weights, and copy the teacher's into each process's share.
+
+    Raises:
+        ValueError: settings that cannot train the map, each with what to use instead.
+    """
+
+    advice: ClassVar[Mapping[str, str]] = Distillation.advice | {
+        "map/residual": "the map's residual grows: lower student_lr, clip gradients, or lengthen ConfidentRegionWarmup",
+        "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
+        "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
+    }
+    progress_names: ClassVar[Mapping[str, str]] = {
+        "map/residual": "map",
+        "correction/residual": "corr",
+        "auxiliary/loss": "aux",
+    }
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        network: nn.Module | None = None,
+        objective: MapObjective = _OBJECTIVE,
+        states: States = _STATES,
+        times: TimePair = _TIMES,
+        weight: Weight = _WEIGHT,
+        anchor_fraction: float = 0.0,
+        correction: Correction | None = None,
+        guidance_range: Sequence[float] = (1.0, 2.0),
+        evaluation_guidance: float = 1.5,
+        student_lr: float = 3e-5,
+        auxiliary_lr: float = 1e-4,
+        betas: Sequence[float] = (0.9, 0.99),
+        eps: float = 1e-8,
+        scalar_scale: float = 1.0,
+        time_module: str | None = None,
+        check_teacher: bool = True,
+        lora: LoRA | None = None,
+        skip_idle_rows: bool | None = None,
+        activation_checkpointing: bool = False,
+        compile: str | None = None,
+        meta_init: bool = False,
+    ) -> None:
+        check_numbers(0, 1, without_high=True, anchor_fraction=anchor_fraction)
+        check_settings(objective, states, times, anchor_fraction)
+        super().__init__(
+            teacher,
+            network,
+            has_auxiliary=correction is not None,
+            guidance_range=guidance_range,
+            evaluation_guidance=evaluation_guidance,
+            student_lr=student_lr,
+            auxiliary_lr=auxiliary_lr,
+            betas=betas,
+            eps=eps,
+            scalar_scale=scalar_scale,
+            time_module=time_module,
+            check_teacher=check_teacher,
+            lora=lora,
+            skip_idle_rows=skip_idle_rows,
+            activation_checkpointing=activation_checkpointing,
+            compile=compile,
+            meta_init=meta_init,
+        )
+        if objective.subtracts_outputs:
+            self.refuse_dropout(objective)
+        if objective.time_step and not meta_init:
+            check_time_step(self.student, teacher, objective.time_step)
+        self.objective = objective
+        self.states = states
+        self.times = times
+        self.weight = weight
+        self.anchor_fraction = anchor_fraction
+        self.correction = correction
+        self.alpha = self.alpha_ref
+        self.t_c = 0.0
+
+    @property
+    def pairs(self) -> Pairs:
+        if self.times.from_prior:
+            return Pairs.PRIOR_TO_ANY
+        return Pairs.ANY_TO_DATA if self.times.to_data else Pairs.ANY_TO_ANY
+
+    @property
+    def correction_fraction(self) -> float:
+        """Share of the batch that is corrected."""
+        return 0.0 if self.correction is None else self.correction.fraction
+
+    @property
+    def alpha_ref(self) -> float:
+        """Strength of the correction relative to the map's objective, before any AlphaSchedule."""
+        return 0.0 if self.correction is None else self.correction.alpha_ref
+
+    @property
+    def guidance_interval(self) -> tuple[float, float]:
+        """Times inside which the correction's teacher is guided."""
+        assert self.correction is not None
+        low, high = self.correction.guidance_interval
+        return low, high
+
+    # One step
+
+    def draw(self, size: int, generator: Generator) -> FlowMapDraw:
+        states, corrected = objectives.split(size, self.correction_fraction)
+        draws = self.draws(generator)
+        paths, per_path = self._count_paths(states), self.states.per_path
+        z, condition, gamma = draws.noise(paths), draws.condition(paths), draws.guidance(paths)
+        n = draws.noise(states)
+        maps, _ = objectives.split(states, self.anchor_fraction)
+        objective = self.objective.prepare(maps, draws.host)
+        t, delta = self.times.sample(states, draws.host).move_to_prior(self.t_c)
+        off_prior, active = None, None
+        if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
+            off_prior = select_rows(t < 1, generator.device, least=1)
+            active = objective.active_rows(t[:maps], delta[:maps])
+            active = select_rows(active, generator.device, least=1)
+        to = draws.to_device
+        path_of = to(torch.arange(states) // per_path) if per_path > 1 else None
+        gamma, t, delta = to(gamma), to(t), to(delta[:maps])
+        drawn = MapDraw(z, condition, gamma, path_of, n, t, delta, objective, off_prior, active)
+        return FlowMapDraw(drawn, self._draw_correction(draws, corrected))
+
+    def _count_paths(self, states: int) -> int:
+        paths, rest = divmod(states, self.states.per_path)
+        if rest:
+            raise ValueError(
+                f"expected a multiple of states.per_path={self.states.per_path} rows of the map in "
+                f"a batch, got {states}: change the batch size or the correction's fraction"
+            )
+        return paths
+
+    def _draw_correction(self, draws: Any, size: int) -> CorrectionDraw | None:
+        if self.correction is None:
+            return None
+        skips_branches = self.skip_idle_rows and self.is_guided
+        interval = self.guidance_interval if skips_branches else None
+        return draw_correction(draws, size, self.correction.r, interval)
+
+    def loss(self, draw: FlowMapDraw) -> Step:
+        """< F, sg(w Delta) > on the states, their anchor, and the correction at the prior."""
+        m, c = draw
+        maps, anchors = self._place(m)
+        outputs = self._outputs(m, maps, anchors, c)
+        residuals = {"map": self._map(m, maps, outputs.get("map"))}
+        weighted = [self.weight(residuals["map"], m.delta)]
+        if "anchor" in outputs:
+            residuals["anchor"] = self._anchor(anchors, outputs["anchor"])
+            whole = torch.ones_like(anchors.t)  # counts as a map over all times
+            weighted.append(self.weight(residuals["anchor"], whole))
+        rows = len(m.t)
+        loss = torch.cat([each.surrogate() for each in weighted]).sum()
+        if c is None:
+            return Step(loss / rows / self.student_scale, residuals)
+
+        rows = rows + len(c.z)
+        delta_n, g = correct(self, c, outputs["correction"], self.guidance_interval)
+        residuals |= {"correction": delta_n, "auxiliary": g}
+        delta_n, g = equalise_over_r(self, delta_n, g, c.r)
+        lam = objectives.adaptive_lambda(
+            torch.cat([each.norm() for each in weighted]),
+            delta_n.norm(),
+            self.alpha,
+            mean_over_ranks=self.mean_over_ranks,
+        )
+        loss = (loss + lam * delta_n.surrogate().sum()) / rows / self.student_scale
+        loss = loss + g.surrogate().mean()
+        return Step(loss, residuals, {"correction/lambda": lam})
+
+    def _place(self, m: MapDraw) -> tuple[MapRows, MapRows]:
+        """The states x_t with their conditions: of the map's rows, and of its anchor's."""
+        condition, gamma = take((m.condition, m.gamma), m.paths)
+        F = self._average(condition, gamma, m.z.dtype, m.off_prior)
+        u = self.velocity(m.z, m.condition, m.gamma)
+        with torch.no_grad():
+            x = self.states.draw(m.t, F, u, m.z, m.n).to(m.z.dtype)
+        cut = len(m.delta)
+        maps = MapRows(x[:cut], take(condition, slice(cut)), gamma[:cut], m.t[:cut])
+        rest = slice(cut, None)
+        return maps, MapRows(x[rest], take(condition, rest), gamma[rest], m.t[rest])
+
+    def _outputs(self, m: MapDraw, maps: MapRows, anchors: MapRows, c: CorrectionDraw | None) -> dict[str, Tensor]:
+        """Outputs of the student with their gradient for map, anchor and correction, in one call.
+
+        Without the map's where the objective evaluates its output itself.
+        """
+        parts: dict[str, tuple[MapRows, Tensor]] = {}
+        if not m.objective.evaluates_output:
+            parts["map"] = maps, m.objective.output_delta(maps.t, m.delta)
+        if len(anchors.t):
+            parts["anchor"] = anchors, torch.zeros_like(anchors.t)
+        if c is not None:
+            one = torch.ones_like(c.r)
+            parts["correction"] = MapRows(c.z, c.condition, c.gamma, one), one
+        if not parts:
+            return {}
+        rows, deltas = zip(*parts.values(), strict=True)
+        x, condition, gamma, t = (join(*each) for each in zip(*rows, strict=True))
+        output = self.student(x, t, condition, delta=torch.cat(deltas), gamma=gamma)
+        return dict(zip(parts, output.split([len(each) for each in deltas]), strict=True))
+
+    def _map(self, m: MapDraw, maps: MapRows, output: Tensor | None) -> Residual:
+        x, condition, gamma, t = maps
+        objective = m.objective
+        rows = None if objective.evaluates_output else m.active
+        F = self._average(condition, gamma, x.dtype, rows)
+        u = self.velocity(x, condition, gamma)
+        delta = objective.output_delta(t, m.delta)
+        return objective.residual(F, u, x, t, delta, output=output)
+
+    def _anchor(self, anchors: MapRows, output: Tensor) -> Residual:
+        x, condition, gamma, t = anchors
+        F = self._average(condition, gamma, x.dtype)
+        return objectives.anchor(F, self.velocity(x, condition, gamma), x, t, output=output)
+
+    def _average(self, condition: Any, gamma: Tensor, dtype: torch.dtype, rows: Tensor | None = None) -> TwoTimeVelocity:
+        """F(x, t, delta) of the student; 0 in the other rows where some are given."""
+
+        def evaluate(x: Tensor, t: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
+            return self.student(x.to(dtype), t, condition, delta=delta, gamma=gamma)
+
+        some = on_rows(evaluate, rows)
+        return lambda x, t, delta: some(x, t, delta, condition, gamma)
+
+    # What others ask
+
+    def evaluations_per_sample(self) -> dict[str, float]:
+        """Network evaluations that one training sample costs, by network (guidance counts two).
+
+        With skip_idle_rows the rows without effect cost less than this.
+        """
+        corrected, branches = self.correction_fraction, 2 if self.is_guided else 1
+        placed = 1 - corrected
+        mapped, anchored = placed * (1 - self.anchor_fraction), placed * self.anchor_fraction
+        student = placed * self.states.student_evaluations
+        teacher = placed * self.states.teacher_evaluations + anchored + corrected
+        evaluations = {
+            "student": 1 + mapped * self.objective.student_evaluations + student,
+            "teacher": branches * (mapped * self.objective.teacher_evaluations + teacher),
+        }
+        return evaluations | ({"auxiliary": corrected} if self.correction else {})
+
+    def figures(self, draw: FlowMapDraw, step: Step) -> dict[str, Tensor | float]:
+        rms = {name: root_mean_square(residual) for name, residual in step.residuals.items()}
+        t = draw.map.t[: len(draw.map.delta)]
+        figures: dict[str, Tensor | float] = {"map/residual": rms["map"].mean(), "map/t_c": self.t_c}
+        figures |= binned("map/residual_by_t", rms["map"], t)
+        figures |= binned("map/residual_by_delta", rms["map"], draw.map.delta)
+        if "anchor" in rms:
+            figures["anchor/residual"] = rms["anchor"].mean()
+        if draw.correction is not None:
+            figures["correction/residual"] = rms["correction"].mean()
+            figures["auxiliary/loss"] = step.residuals["auxiliary"].mean_square().mean()
+            figures |= binned("correction/residual_by_r", rms["correction"], draw.correction.r)
+            figures |= {**step.scalars, "correction/alpha": self.alpha}
+        return figures
+
+    @property
+    def auxiliary_training(self) -> AuxiliaryTraining | None:
+        if self.correction is None:
+            return None
+        return AuxiliaryTraining(self.correction.r, self.guidance_interval, self.auxiliary_lr)
+
+    @classmethod
+    def unused_in_sampling(cls, arguments: Mapping[str, Any], *, auxiliary: bool) -> dict[str, Any]:
+        return {} if auxiliary or arguments.get("lora") else {"correction": None}
+
+    def configure_model(self) -> None:
+        sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
+        if sharded and self.objective.uses_dual_numbers:
+            raise ValueError(
+                f"{type(self.objective).__name__} differentiates the student in forward mode, which "
+                "networks sharded by FSDP2 do not pass: use derivative=CentralDifference(), a "
+                "discrete form (DiscreteLagrangian, DiscreteEulerian), or another strategy"
+            )
+        super().configure_model()
+
+
+def check_settings(objective: MapObjective, states: States, times: TimePair, anchor_fraction: float) -> None:
+    """Refuse settings that do not determine the map, or one of which has no effect.
+
+    Raises:
+        ValueError: an objective on states or times that it cannot be trained on.
+    """
+    form, source = type(objective).__name__, type(states).__name__
+    if states.needs_data:
+        raise ValueError(
+            f"{source} needs data, and this recipe has none: use StudentPath(), TeacherPath() or "
+            "Renoised(), which draw their states from the networks"
+        )
+    if states.only_prior and not times.from_prior:
+        raise ValueError(
+            f"{source} has states at t = 1 alone, and {type(times).__name__} starts maps elsewhere: "
+            "use times FromPrior(delta), or states StudentPath() or TeacherPath()"
+        )
+    if times.from_prior and not objective.closed_at_prior:
+        raise ValueError(
+            f"{form} on maps from the prior alone asks the student where it is never trained, and "
+            "the error grows: use times that start anywhere (SortedPair(), PartOfPath(...)) with "
+            "StudentPath() or TeacherPath(), or a form that is closed at the prior (Lagrangian, "
+            "DiscreteLagrangian, Endpoint)"
+        )
+    if times.from_prior and not states.only_prior:
+        raise ValueError(
+            f"{source} has no effect where every map starts at the prior: use states Prior(), or times that start anywhere"
+        )
+    if objective.needs_anchor and not anchor_fraction:
+        raise ValueError(
+            f"{form} does not ask the teacher, which every split map solves: set anchor_fraction, to 0.5 for example"
+        )
+
+
+def check_time_step(student: ScalarConditioned, teacher: Teacher, step: float) -> None:
+    """Refuse a difference in t that is wider than the student's time embedding is smooth.
+
+    Raises:
+        ValueError: an embedding of 1000 t, for example.
+    """
+    generator = Generator().manual_seed(0)
+    x, condition = torch.zeros(4, *teacher.sample_shape), teacher.draw_condition(4, generator)
+    error = difference_error(student, x, condition, step)
+    if error > 0.1:
+        raise ValueError(
+            f"a difference over h = {step:g} misses the derivative of this network's time embedding "
+            f"by {error:.0%} (it embeds a large multiple of t, such as 1000 t): use "
+            "derivative=ExactJVP(), or a form that holds t (Lagrangian, DiscreteLagrangian, "
+            "DiscreteEulerian)"
+        )
