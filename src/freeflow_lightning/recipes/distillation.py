@@ -38,6 +38,7 @@ from freeflow_lightning.training.data import PriorBatch
 from freeflow_lightning.training.optimizer import adam
 from freeflow_lightning.training.step_metrics import Speed, root_mean_square
 from freeflow_lightning.training.strategies import copies_without_data, meta_sources
+from freeflow_lightning.training.training_checkpoint import ABOUT
 
 
 class Step(NamedTuple):
@@ -373,6 +374,10 @@ class Distillation(Recipe):
         """The mean of a figure over all processes."""
         attached = self._trainer is not None
         return self.trainer.strategy.reduce(x, reduce_op="mean") if attached else x
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        super().on_save_checkpoint(checkpoint)
+        checkpoint[ABOUT]["pairs"] = str(self.pairs)
 
     def on_train_epoch_start(self) -> None:
         self._speed.restart()

@@ -2,16 +2,17 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub import HfApi
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
-from freeflow_lightning.nets import map_noise
+from freeflow_lightning.nets import map_noise, map_state
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.sample_folder import save_sheet
 from freeflow_lightning.students.export import (
@@ -213,6 +214,11 @@ class FlowMap(nn.Module):
         return ""
 
     @property
+    def pairs(self) -> flow.Pairs:
+        """Between which times the student was trained to map; from the prior to any where nothing says it, as 0.1.0 trained."""
+        return flow.Pairs(self.about.get("pairs") or flow.Pairs.PRIOR_TO_ANY)
+
+    @property
     def device(self) -> torch.device:
         """Where the student is."""
         return next(self.network.parameters()).device
@@ -223,14 +229,45 @@ class FlowMap(nn.Module):
 
         Guidance and delta (in [0, 1]) are numbers or [B]; a condition is one label for each sample, or what the teacher draws.
         """
-        if z.shape[1:] != tuple(self.teacher.sample_shape):
-            raise ValueError(f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got {list(z.shape)}")
+        self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
         one = torch.ones(len(z), device=z.device)
         return map_noise(self.network, z, given, delta=one * delta, gamma=one * guidance)
 
+    @torch.no_grad()
+    def chain(self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1) -> Tensor:
+        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations from noise z [B, *sample_shape] to samples.
+
+        Raises:
+            ValueError: more than one step of a student that was not trained for it.
+        """
+        flow.check_counts(1, steps=steps)
+        if steps == 1:
+            return self(z, condition, guidance)
+        if "chain" not in self.pairs.samplers:
+            raise ValueError(
+                f"this student was trained from {self.pairs.value}, so that its maps cannot be chained: expected steps 1, got "
+                f"{steps} (FlowMapModule with times that start anywhere trains for more)"
+            )
+        self.check_noise(z)
+        given = read_condition(self.teacher, condition, len(z), z.device)
+        x, gamma = z, torch.full((len(z),), float(guidance), device=z.device)
+        for t, s in pairwise(flow.uniform_grid(steps).tolist()):
+            start = torch.full_like(gamma, t)
+            x = map_state(self.network, x, given, t=start, delta=start - s, gamma=gamma)
+        return x
+
     def sample(
-        self, n: int, condition: Any = None, guidance: float = 1.5, seed: int = 0, *, batch_size: int = 256, first: int = 0
+        self,
+        n: int,
+        condition: Any = None,
+        guidance: float = 1.5,
+        seed: int = 0,
+        *,
+        batch_size: int = 256,
+        first: int = 0,
+        steps: int = 1,
+        sampler: Literal["chain"] = "chain",
     ) -> Tensor:
         """Samples number `first` to `first + n - 1` of the given seed, [n, *sample_shape].
 
@@ -242,9 +279,16 @@ class FlowMap(nn.Module):
             seed: sample i is a function of (seed, i).
             batch_size: samples per evaluation; has no influence on the samples.
             first: index of the first sample, to continue an earlier call.
+            steps: evaluations of the student per sample.
+            sampler: how more than one are joined: see `chain`.
+
+        Raises:
+            ValueError: more steps than the student was trained for (`pairs`).
         """
         flow.check_counts(1, n=n, batch_size=batch_size)
         flow.check_counts(0, first=first)
+        if sampler != "chain":
+            raise ValueError(f"expected the sampler 'chain', got {sampler!r}")
         self.check_guidance(guidance)
         if condition is not None:
             condition = read_condition(self.teacher, condition, n, self.device)
@@ -255,8 +299,13 @@ class FlowMap(nn.Module):
             else:
                 z = flow.indexed_noise(index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream).to(self.device)
                 given = flow.take(condition, index)
-            parts.append(evaluate_rows(lambda z, c: self(z, c, guidance), z, given))
+            parts.append(evaluate_rows(lambda z, c: self.chain(z, c, guidance, steps=steps), z, given))
         return torch.cat(parts)
+
+    def check_noise(self, z: Tensor) -> None:
+        """Refuse noise that is not of the student's shape (ValueError)."""
+        if z.shape[1:] != tuple(self.teacher.sample_shape):
+            raise ValueError(f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got {list(z.shape)}")
 
     def check_guidance(self, guidance: float) -> None:
         """Warn where gamma is outside the range that the student was trained for; refuse what is no guidance."""

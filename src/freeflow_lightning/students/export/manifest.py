@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from freeflow_lightning.flow import Pairs
 from freeflow_lightning.training.output_folder import is_inside
 
 FORMAT, SCHEMA = "freeflow flow map", 1
@@ -43,7 +44,9 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
     Raises:
         ValueError: naming the entry.
     """
-    for key, is_right in ENTRIES.items():
+    for key, is_right in (ENTRIES | LATER_ENTRIES).items():
+        if key in LATER_ENTRIES and key not in manifest:
+            continue
         if key not in manifest:
             raise ValueError(f"{path} says nothing of {key!r}: it is damaged, or not freeflow export's; export again")
         if not is_right(manifest[key]):
@@ -176,3 +179,7 @@ ENTRIES: dict[str, Callable[[Any], bool]] = {
     "config": lambda value: value is None or isinstance(value, dict),
 }
 """What loading reads, and whether a value can be meant."""
+LATER_ENTRIES: dict[str, Callable[[Any], bool]] = {
+    "pairs": lambda value: value is None or value in list(Pairs),
+}
+"""The same of what folders of earlier versions do not say."""

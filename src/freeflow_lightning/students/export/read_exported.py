@@ -35,4 +35,4 @@ def read_exported(
     load_student(student, folder, manifest)
     space = build_space(manifest, folder, conditions)
     low, high = manifest["guidance_range"]
-    return Student(student, space, (low, high), {name: manifest[name] for name in ABOUT})
+    return Student(student, space, (low, high), {name: manifest.get(name) for name in ABOUT})
