@@ -1,6 +1,5 @@
 """The correction of a student's samples (Eqs. 11-12) as recipes take it: its settings, its draws, its two residuals."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -38,7 +37,7 @@ class Correction:
     fraction: float = 0.25  # Table 6
     alpha_ref: float = 0.3  # Table 6
     r: TimeDistribution = R
-    guidance_interval: Sequence[float] = (0.0, 0.4)  # Table 6
+    guidance_interval: tuple[float, float] = (0.0, 0.4)  # Table 6
 
     def __post_init__(self) -> None:
         check_numbers(0, 1, without_low=True, without_high=True, fraction=self.fraction)
@@ -61,7 +60,7 @@ def draw_correction(
     draws: Draws,
     size: int,
     r: TimeDistribution,
-    interval: Sequence[float] | None = None,
+    interval: tuple[float, float] | None = None,
 ) -> CorrectionDraw:
     """Everything random in `size` correction rows.
 
@@ -76,7 +75,7 @@ def draw_correction(
     n, times = draws.noise(size), r.sample(size, draws.host)
     guided = None
     if interval is not None:
-        mask = guided_rows(gamma, times, (interval[0], interval[1]))
+        mask = guided_rows(gamma, times, interval)
         guided = select_rows(mask, draws.generator.device)
     return CorrectionDraw(z, condition, draws.to_device(gamma), n, draws.to_device(times), guided)
 

@@ -230,8 +230,7 @@ class FlowMapModule(Distillation):
     def guidance_interval(self) -> tuple[float, float]:
         """Times inside which the correction's teacher is guided."""
         assert self.correction is not None
-        low, high = self.correction.guidance_interval
-        return low, high
+        return self.correction.guidance_interval
 
     # One step
 

@@ -1,0 +1,398 @@
+"""FlowMapModule: every map method by settings; any-step FreeFlow; samples in k steps."""
+
+import json
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from freeflow_lightning import FlowMap, FlowMapModule, FreeFlowModule
+from freeflow_lightning.callbacks import AlphaSchedule, ConfidentRegionWarmup, StudentEMA
+from freeflow_lightning.flow import (
+    CentralDifference,
+    DataStates,
+    FromPrior,
+    Gap,
+    LogitNormal,
+    Pairs,
+    Prior,
+    Renoised,
+    SortedPair,
+    TeacherPath,
+    ToData,
+    Uniform,
+    WithDiagonal,
+    solve,
+    training_generator,
+)
+from freeflow_lightning.nets import MLP
+from freeflow_lightning.objectives import (
+    ByDuration,
+    Consistency,
+    Decay,
+    DiscreteEulerian,
+    DiscreteLagrangian,
+    DiscretePrediction,
+    Endpoint,
+    Eulerian,
+    Lagrangian,
+    Normalise,
+    Semigroup,
+    Unweighted,
+)
+from freeflow_lightning.recipes import Correction
+from freeflow_lightning.recipes.flow_map import FlowMapDraw, MapDraw
+from freeflow_lightning.teachers import GaussianMixtureTeacher
+from freeflow_lightning.training.strategies import FSDP2
+from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
+
+CENTRAL = CentralDifference(1e-2)
+METHODS = {
+    "any-step FreeFlow": {"correction": Correction(0.25)},
+    "MeanFlow": {
+        "objective": Eulerian(CENTRAL),
+        "times": WithDiagonal(SortedPair()),
+        "states": TeacherPath(4, per_path=2),
+    },
+    "AYF-EMD": {
+        "objective": Eulerian(CENTRAL, tangent=0.99),
+        "times": SortedPair(),
+        "weight": ByDuration(Normalise()),
+    },
+    "AYF-LMD": {"objective": Lagrangian(CENTRAL), "times": SortedPair(), "anchor_fraction": 0.25},
+    "AlphaFlow": {"objective": DiscreteEulerian(), "times": SortedPair()},
+    "PSD": {"objective": Semigroup(Uniform()), "times": SortedPair(), "anchor_fraction": 0.5},
+    "CD": {"objective": Consistency(8), "times": ToData(Uniform()), "states": Renoised()},
+    "KD": {
+        "objective": Endpoint(4),
+        "times": FromPrior(Uniform(1.0, 1.0)),
+        "states": Prior(),
+        "weight": Unweighted(),
+    },
+}
+EXACT = {
+    "MeanFlow": {"objective": Eulerian(), "times": SortedPair()},
+    "TVM": {"objective": Lagrangian(full_gradient=True), "times": Gap(), "correction": Correction(0.25)},
+    "TVM alone": {"objective": Lagrangian(full_gradient=True), "times": Gap()},
+}
+PRIOR = {"times": FromPrior(Uniform()), "states": Prior()}
+
+
+def build(teacher=None, shake=True, **changes) -> FlowMapModule:
+    settings = {"network": mlp(), "student_lr": 1e-2, "auxiliary_lr": 1e-2} | changes
+    made = FlowMapModule(mixture() if teacher is None else teacher, **settings)
+    for seed, network in enumerate(made.networks().values()):
+        if shake:  # otherwise delta and gamma have no effect yet
+            shaken(network, seed)
+    return made
+
+
+def draws(m, size=16, counter=0):
+    return m.draw(size, training_generator(0, 0, counter))
+
+
+class Rows:
+    """Rows that a network has seen."""
+
+    def __init__(self, net: nn.Module) -> None:
+        self.calls: list[tuple[int, bool]] = []
+        net.register_forward_pre_hook(self)
+
+    def __call__(self, net, inputs) -> None:
+        self.calls.append((len(inputs[0]), torch.is_grad_enabled()))
+
+
+# The algorithm
+
+
+def test_the_student_starts_as_the_teacher_bit_for_bit():
+    teacher = learned_teacher()
+    m = build(teacher, shake=False, network=None)
+    x, t, gamma = torch.randn(8, 2), torch.rand(8), torch.rand(8)
+    condition = torch.arange(8) % 2
+    for s in (t, t / 2, 0 * t):
+        assert torch.equal(m.average(x, t, s, condition, gamma), teacher.velocity(x, t, condition))
+
+
+def test_from_the_prior_it_is_freeflow():
+    """The same rows, the same loss and gradients as FreeFlowModule's."""
+    settings = {"guidance_range": (1.0, 2.0), "network": mlp(), "skip_idle_rows": False}
+    free = FreeFlowModule(mixture(), prediction=DiscretePrediction(4, "heun"), **settings)
+    form = DiscreteLagrangian(4, "heun")
+    mine = FlowMapModule(mixture(), objective=form, correction=Correction(), **PRIOR, **settings)
+    for m in (free, mine):
+        for seed, network in enumerate(m.networks().values()):
+            shaken(network, seed)
+    p, c = draws(free, 32)
+    one = torch.ones_like(p.delta)
+    rows = MapDraw(p.z, p.condition, p.gamma, None, p.z, one, p.delta, form)
+    a, b = free.loss(draws(free, 32)), mine.loss(FlowMapDraw(rows, c))
+    torch.testing.assert_close(a.loss, b.loss)
+    for name, other in {"prediction": "map", "correction": "correction", "auxiliary": "auxiliary"}.items():
+        torch.testing.assert_close(a.residuals[name].error, b.residuals[other].error)
+    gradients = [torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, free), (b, mine))]
+    torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_the_gradient_is_that_of_the_output_times_the_weighted_error():
+    m = build(learned_teacher(), objective=Lagrangian(), times=SortedPair(), weight=Decay(0.5))
+    draw = draws(m)
+    step = m.loss(draw)
+    residual = step.residuals["map"]
+    weight = (residual.error.square().mean(1) + 1e-4) ** -0.5
+    by_hand = (residual.output * (weight[:, None] * residual.error)).sum() / 16
+    wanted = torch.autograd.grad(by_hand, list(m.student.parameters()), retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(step.loss, list(m.student.parameters())), wanted)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_step_costs_what_it_says(name):
+    m = build(learned_teacher(), skip_idle_rows=False, **METHODS[name])
+    counts = {"student": Rows(m.student), "teacher": Rows(m.teacher)}
+    if m.auxiliary is not None:
+        counts["auxiliary"] = Rows(m.auxiliary)
+    step = m.loss(draws(m))
+    seen = {name: sum(rows for rows, _ in found.calls) / 16 for name, found in counts.items()}
+    assert seen == m.evaluations_per_sample()
+    assert [rows for rows, has_gradient in counts["student"].calls if has_gradient] == [16]
+    assert not any(has_gradient for _, has_gradient in counts["teacher"].calls)
+    step.loss.backward()
+    assert all(p.grad is not None for network in m.networks().values() for p in network.parameters())
+
+
+@pytest.mark.parametrize("settings", [METHODS[name] for name in METHODS] + list(EXACT.values()))
+def test_idle_rows_are_skipped_without_a_trace(settings):
+    whole, fewer = (build(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True))
+    whole.t_c = fewer.t_c = 0.3
+    drawn, some = draws(whole, 32), draws(fewer, 32)
+    counts = Rows(whole.student), Rows(fewer.student)
+    a, b = whole.loss(drawn), fewer.loss(some)
+    torch.testing.assert_close(a.loss, b.loss)
+    for one, other in zip(a.residuals.values(), b.residuals.values(), strict=True):
+        torch.testing.assert_close(one.error, other.error, atol=1e-4, rtol=1e-4)
+    evaluated = [sum(rows for rows, _ in found.calls) for found in counts]
+    assert evaluated[1] <= evaluated[0]
+
+
+def test_half_of_the_rows_start_at_the_prior_and_cost_no_state():
+    m = build(learned_teacher())
+    draw = draws(m, 64)
+    count = Rows(m.student)
+    m.loss(draw)
+    off_prior = int((draw.map.t < 1).sum())
+    assert 16 < off_prior < 48
+    assert count.calls[0] == (off_prior, False)
+
+
+def test_the_states_of_one_path_share_condition_and_guidance():
+    m = build(learned_teacher(), objective=Lagrangian(), times=SortedPair(), states=TeacherPath(4, per_path=4))
+    draw = draws(m)
+    assert len(draw.map.z) == len(draw.map.gamma) == 4
+    maps, _ = m._place(draw.map)
+    assert torch.equal(maps.condition, draw.map.condition.repeat_interleave(4))
+    with pytest.raises(ValueError, match="a multiple of states"):
+        draws(m, 18)
+
+
+def test_times_start_at_the_prior_and_widen():
+    m = build()
+    for t_c in (1.0, 0.5):
+        m.t_c = t_c
+        rows = draws(m, 256).map
+        assert float((rows.t - rows.delta).min()) >= t_c - 1e-6
+    assert float(rows.t.min()) < 0.6
+
+
+# What is refused
+
+JUMPY = {"network": MLP((2,), hidden_size=16, depth=2, num_classes=2, time_scale=1000.0)}
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"objective": Eulerian(), **PRIOR}, "Eulerian on maps from the prior alone"),
+        ({"objective": DiscreteEulerian(), **PRIOR}, "from the prior alone"),
+        ({"objective": Semigroup()}, "set anchor_fraction"),
+        ({"states": DataStates()}, "DataStates needs data"),
+        ({"states": Prior()}, "starts maps elsewhere"),
+        ({"times": FromPrior(Uniform())}, "StudentPath has no effect"),
+        ({"anchor_fraction": 1.0}, "anchor_fraction"),
+        ({"objective": Eulerian(CentralDifference()), "times": SortedPair(), **JUMPY}, "embeds a large multiple of t"),
+    ],
+)
+def test_settings_that_cannot_train_the_map_are_refused(settings, said):
+    with pytest.raises(ValueError, match=said):
+        build(**settings)
+
+
+class Dropped(MLP):
+    """An MLP that drops a tenth of its states in training."""
+
+    def __init__(self) -> None:
+        super().__init__((2,), hidden_size=16, depth=1, num_classes=2)
+        self.dropout = nn.Dropout(0.1)
+
+    def forward(self, x, t, y=None):
+        return super().forward(self.dropout(x), t, y)
+
+
+@pytest.mark.parametrize("objective", [DiscreteLagrangian(4), Eulerian(CENTRAL), DiscreteEulerian(), Consistency()])
+def test_differences_refuse_dropout(objective):
+    with pytest.raises(ValueError, match="the dropout in backbone"):
+        build(objective=objective, times=SortedPair(), network=Dropped())
+    build(objective=Lagrangian(), times=SortedPair(), network=Dropped())
+
+
+@pytest.mark.parametrize("objective", [Eulerian(), Lagrangian(), Lagrangian(CENTRAL), DiscreteEulerian()])
+def test_a_network_of_1000_t_takes_what_holds_its_time_or_differentiates_it_exactly(objective):
+    build(objective=objective, times=SortedPair(), **JUMPY)
+
+
+def test_a_narrow_difference_of_1000_t_is_a_derivative():
+    build(objective=Eulerian(CentralDifference(1e-4)), times=SortedPair(), **JUMPY)
+
+
+@pytest.mark.parametrize("objective", [Eulerian(), Lagrangian(), Lagrangian(full_gradient=True)])
+def test_forward_mode_is_refused_on_sharded_networks(objective):
+    m = build(objective=objective, times=SortedPair())
+    m._trainer = SimpleNamespace(strategy=FSDP2())
+    with pytest.raises(ValueError, match="forward mode, which networks sharded by FSDP2 do not pass"):
+        m.configure_model()
+
+
+# Runs
+
+
+@pytest.mark.parametrize("name", ["any-step FreeFlow", "MeanFlow", "PSD"])
+def test_a_resumed_run_ends_where_the_whole_one_does(name, tmp_path):
+    def train(steps, **options):
+        m = build(learned_teacher(), **METHODS[name])
+        schedules = [AlphaSchedule(2, 4)] if m.auxiliary is not None else []
+        callbacks = [StudentEMA([0.9]), ConfidentRegionWarmup(6), *schedules]
+        return m, fit(m, *callbacks, max_steps=steps, **options)
+
+    m, _ = train(8)
+    _, half = train(5)
+    half.save_checkpoint(tmp_path / "half.ckpt")
+    again, _ = train(8, ckpt_path=tmp_path / "half.ckpt")
+    assert m.t_c == again.t_c == 0.0
+    assert same(weights(m), weights(again))
+
+
+CONFIG = {
+    "model": {
+        "class_path": "FlowMapModule",
+        "init_args": {
+            "teacher": {
+                "class_path": "GaussianMixtureTeacher",
+                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
+            },
+            "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": {"sample_shape": [2], "num_classes": 2}},
+            "correction": {"fraction": 0.5, "r": {"class_path": "LogitNormal", "init_args": {"mean": 0.0, "std": 1.0}}},
+        },
+    },
+    "data": {"class_path": "PriorDataModule", "init_args": {"batch_size": 8, "length": 4, "val_samples": 8}},
+    "trainer": {"accelerator": "cpu", "max_steps": 4, "log_every_n_steps": 1, "enable_progress_bar": False},
+}
+METRICS = ("map/residual", "map/residual_by_t/0.88-1.00", "correction/lambda", "auxiliary/loss", "map/t_c")
+
+
+def test_a_config_trains_a_student_that_is_exported_with_its_pairs(freeflow, tmp_path):
+    Path("any.yaml").write_text(json.dumps(CONFIG))
+    code, _, error = freeflow("fit", "--config", "any.yaml")
+    assert code == 0, error
+    metrics = Path("runs/any/version_0/metrics.csv").read_text()
+    assert all(name in metrics for name in METRICS)
+    student = FlowMap.from_checkpoint("runs/any")
+    assert FlowMapModule.load_from_checkpoint("runs/any").correction == Correction(0.5, r=LogitNormal(0.0, 1.0))
+    assert student.pairs is Pairs.ANY_TO_ANY
+    student.save_pretrained(tmp_path / "exported")
+    again = FlowMap.from_pretrained(tmp_path / "exported")
+    assert again.pairs is Pairs.ANY_TO_ANY
+    assert torch.equal(again.sample(5, steps=3), student.sample(5, steps=3))
+
+
+def test_pairs_say_what_was_trained():
+    trained = {name: build(**settings).pairs for name, settings in METHODS.items()}
+    assert trained.pop("CD") is Pairs.ANY_TO_DATA
+    assert trained.pop("KD") is Pairs.PRIOR_TO_ANY
+    assert set(trained.values()) == {Pairs.ANY_TO_ANY}
+
+
+# Samples in k steps
+
+
+def student(pairs: Pairs | None = Pairs.ANY_TO_ANY) -> FlowMap:
+    m = build(shake=True)
+    return FlowMap(m.student, m.teacher, about={"pairs": pairs})
+
+
+def test_a_chain_is_the_map_from_node_to_node():
+    f, x = student(), torch.randn(4, 2)
+    condition, gamma = torch.tensor([0, 1, 0, 1]), torch.full((4,), 1.5)
+    chained = f.chain(x, condition, steps=3)
+    with torch.no_grad():
+        for t in (1.0, 2 / 3, 1 / 3):
+            third = torch.full((4,), 1 / 3)
+            x = x + f.network(x, torch.full((4,), t), condition, delta=third, gamma=gamma) / 3
+    torch.testing.assert_close(chained, x)
+
+
+def test_one_step_is_what_it_was():
+    f, z = student(), torch.randn(4, 2)
+    condition = torch.tensor([0, 1, 0, 1])
+    assert torch.equal(f.chain(z, condition), f(z, condition))
+    assert torch.equal(f.sample(7, steps=1), f.sample(7))
+    assert torch.equal(f.sample(7, steps=4), torch.cat([f.sample(3, steps=4), f.sample(4, first=3, steps=4)]))
+
+
+@pytest.mark.parametrize("pairs", [Pairs.PRIOR_TO_ANY, Pairs.ANY_TO_DATA, None])
+def test_steps_that_were_not_trained_are_refused(pairs):
+    """None: a student of 0.1.0."""
+    f = student(pairs)
+    f.sample(2)
+    with pytest.raises(ValueError, match="cannot be chained: expected steps 1, got 2"):
+        f.sample(2, steps=2)
+
+
+@pytest.mark.parametrize(("options", "said"), [({"steps": 0}, "steps"), ({"sampler": "gamma"}, "'chain'")])
+def test_samplers_that_there_are_not_are_refused(options, said):
+    with pytest.raises(ValueError, match=said):
+        student().sample(2, **options)
+
+
+# What it is for
+
+TEACHER = GaussianMixtureTeacher([[1.2, 0.0], [-1.2, 0.5], [0.0, 1.2]], 0.4)
+SETTINGS = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0, "student_lr": 5e-3, "auxiliary_lr": 5e-3}
+
+
+def errors_after(m, steps=200) -> list[float]:
+    """Distance to the exact end of the path at 1, 2 and 4 chained steps, after training."""
+    optimizer = m.configure_optimizers()
+    for n in range(steps):
+        m.t_c, m.alpha = max(0.0, 1 - n / 10), 0.3 * min(1.0, n / 20)
+        step = m.loss(draws(m, 64, n))
+        optimizer.zero_grad()
+        step.loss.backward()
+        optimizer.step()
+    z = torch.randn(256, 2, generator=torch.Generator().manual_seed(9))
+    exact = solve(TEACHER.velocity, z, steps=32)
+    f = FlowMap(m.student, TEACHER, about={"pairs": "any to any"})  # of FreeFlow too, to see what it would give
+    return [float((f.chain(z, guidance=1.0, steps=k) - exact).square().mean().sqrt()) for k in (1, 2, 4)]
+
+
+@pytest.mark.slow
+def test_any_step_freeflow_halves_the_error_where_chained_freeflow_falls_apart():
+    torch.manual_seed(0)
+    network = MLP((2,), hidden_size=64, depth=3)
+    start = errors_after(FlowMapModule(TEACHER, network, **SETTINGS), 0)
+    any_step = errors_after(FlowMapModule(TEACHER, network, correction=Correction(), **SETTINGS))
+    torch.manual_seed(0)
+    free = errors_after(FreeFlowModule(TEACHER, MLP((2,), hidden_size=64, depth=3), **SETTINGS))
+    assert all(error < before / 2 for error, before in zip(any_step, start, strict=True))
+    assert any_step[1] < free[1] / 2
+    assert any_step[2] < free[2] / 4
