@@ -370,11 +370,13 @@ TEACHER = GaussianMixtureTeacher([[1.2, 0.0], [-1.2, 0.5], [0.0, 1.2]], 0.4)
 SETTINGS = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0, "student_lr": 5e-3, "auxiliary_lr": 5e-3}
 
 
-def errors_after(m, steps=200) -> list[float]:
+def errors_after(m, steps=250) -> list[float]:
     """Distance to the exact end of the path at 1, 2 and 4 chained steps, after training."""
     optimizer = m.configure_optimizers()
     for n in range(steps):
         m.t_c, m.alpha = max(0.0, 1 - n / 10), 0.3 * min(1.0, n / 20)
+        for group in optimizer.param_groups:
+            group["lr"] = 5e-3 * (1 - n / steps)
         step = m.loss(draws(m, 64, n))
         optimizer.zero_grad()
         step.loss.backward()
@@ -388,11 +390,10 @@ def errors_after(m, steps=200) -> list[float]:
 @pytest.mark.slow
 def test_any_step_freeflow_halves_the_error_where_chained_freeflow_falls_apart():
     torch.manual_seed(0)
-    network = MLP((2,), hidden_size=64, depth=3)
-    start = errors_after(FlowMapModule(TEACHER, network, **SETTINGS), 0)
-    any_step = errors_after(FlowMapModule(TEACHER, network, correction=Correction(), **SETTINGS))
-    torch.manual_seed(0)
-    free = errors_after(FreeFlowModule(TEACHER, MLP((2,), hidden_size=64, depth=3), **SETTINGS))
+    networks = [MLP((2,), hidden_size=48, depth=2) for _ in range(2)]
+    any_step = FlowMapModule(TEACHER, networks[0], correction=Correction(), **SETTINGS)
+    start, any_step = errors_after(any_step, 0), errors_after(any_step)
+    free = errors_after(FreeFlowModule(TEACHER, networks[1], **SETTINGS))
     assert all(error < before / 2 for error, before in zip(any_step, start, strict=True))
     assert any_step[1] < free[1] / 2
     assert any_step[2] < free[2] / 4

@@ -140,7 +140,8 @@ class FlowMapModule(Distillation):
         ValueError: settings that cannot train the map, each with what to use instead.
     """
 
-    advice: ClassVar[Mapping[str, str]] = Distillation.advice | {
+    advice: ClassVar[Mapping[str, str]] = {
+        **Distillation.advice,
         "map/residual": "the map's residual grows: lower student_lr, clip gradients, or lengthen ConfidentRegionWarmup",
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
