@@ -1,4 +1,4 @@
-"""The correction of a student's samples (Eqs. 11-12) as recipes take it: its settings, its draws, its two residuals."""
+"""The correction of a student's samples as recipes take it: its settings, its draws, its two residuals."""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
