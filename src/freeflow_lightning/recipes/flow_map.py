@@ -41,7 +41,7 @@ from freeflow_lightning.recipes.correction import (
 )
 from freeflow_lightning.recipes.distillation import AuxiliaryTraining, Distillation, Step
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.step_metrics import binned, root_mean_square
+from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
 
 class MapDraw(NamedTuple):
@@ -378,14 +378,14 @@ class FlowMapModule(Distillation):
         rms = {name: root_mean_square(residual) for name, residual in step.residuals.items()}
         t = draw.map.t[: len(draw.map.delta)]
         figures: dict[str, Tensor | float] = {"map/residual": rms["map"].mean(), "map/t_c": self.t_c}
-        figures |= binned("map/residual_by_t", rms["map"], t)
-        figures |= binned("map/residual_by_delta", rms["map"], draw.map.delta)
+        figures |= mean_by_bin("map/residual_by_t", rms["map"], t)
+        figures |= mean_by_bin("map/residual_by_delta", rms["map"], draw.map.delta)
         if "anchor" in rms:
             figures["anchor/residual"] = rms["anchor"].mean()
         if draw.correction is not None:
             figures["correction/residual"] = rms["correction"].mean()
             figures["auxiliary/loss"] = step.residuals["auxiliary"].mean_square().mean()
-            figures |= binned("correction/residual_by_r", rms["correction"], draw.correction.r)
+            figures |= mean_by_bin("correction/residual_by_r", rms["correction"], draw.correction.r)
             figures |= {**step.scalars, "correction/alpha": self.alpha}
         return figures
 
