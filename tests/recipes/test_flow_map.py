@@ -44,6 +44,7 @@ from freeflow_lightning.objectives import (
 )
 from freeflow_lightning.recipes import Correction
 from freeflow_lightning.recipes.flow_map import FlowMapDraw, MapDraw
+from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from freeflow_lightning.training.strategies import FSDP2
 from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
@@ -356,6 +357,15 @@ def test_steps_that_were_not_trained_are_refused(pairs):
     f.sample(2)
     with pytest.raises(ValueError, match="cannot be chained: expected steps 1, got 2"):
         f.sample(2, steps=2)
+    with pytest.raises(ValueError, match="cannot be chained: expected steps 1, got 3"):
+        StudentSampler(f, 1.5, steps=3)
+
+
+def test_a_sampler_of_the_student_chains_and_says_so():
+    f, z, condition = student(), torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
+    sampler = StudentSampler(f, 1.5, steps=3)
+    assert torch.equal(sampler(z, condition), f.chain(z, condition, 1.5, steps=3))
+    assert sampler.name == "student, 3 steps"
 
 
 @pytest.mark.parametrize(("options", "said"), [({"steps": 0}, "steps"), ({"sampler": "gamma"}, "'chain'")])

@@ -152,6 +152,13 @@ class FlowMapModule(Distillation):
         "auxiliary/loss": "aux",
     }
 
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {
+        "residuals": ("map/residual", "anchor/residual", "correction/residual", "auxiliary/loss"),
+        "gradient norms": ("gradient/student", "gradient/auxiliary"),
+        "schedules": ("map/t_c", "correction/alpha"),
+        "lambda": ("correction/lambda",),
+    }
+
     def __init__(
         self,
         teacher: Teacher,

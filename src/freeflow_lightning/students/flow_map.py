@@ -241,14 +241,9 @@ class FlowMap(nn.Module):
         Raises:
             ValueError: more than one step of a student that was not trained for it.
         """
-        flow.check_counts(1, steps=steps)
+        self.check_steps(steps)
         if steps == 1:
             return self(z, condition, guidance)
-        if "chain" not in self.pairs.samplers:
-            raise ValueError(
-                f"this student was trained from {self.pairs.value}, so that its maps cannot be chained: expected steps 1, got "
-                f"{steps} (FlowMapModule with times that start anywhere trains for more)"
-            )
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
         x, gamma = z, torch.full((len(z),), float(guidance), device=z.device)
@@ -301,6 +296,15 @@ class FlowMap(nn.Module):
                 given = flow.take(condition, index)
             parts.append(evaluate_rows(lambda z, c: self.chain(z, c, guidance, steps=steps), z, given))
         return torch.cat(parts)
+
+    def check_steps(self, steps: int) -> None:
+        """Refuse more steps than the student was trained for (ValueError)."""
+        flow.check_counts(1, steps=steps)
+        if steps > 1 and "chain" not in self.pairs.samplers:
+            raise ValueError(
+                f"this student was trained from {self.pairs.value}, so that its maps cannot be chained: expected steps 1, got "
+                f"{steps} (FlowMapModule with times that start anywhere trains for more)"
+            )
 
     def check_noise(self, z: Tensor) -> None:
         """Refuse noise that is not of the student's shape (ValueError)."""
