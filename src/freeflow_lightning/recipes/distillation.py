@@ -180,8 +180,10 @@ class Distillation(Recipe):
 
     def figures(self, draw: Any, step: Step) -> dict[str, Tensor | float]:
         """What a logged step is logged as: root mean squares of its residuals, if nothing else is said."""
-        means = {f"{name}/residual": root_mean_square(x).mean() for name, x in step.residuals.items()}
-        return means | dict(step.scalars)
+        figures: dict[str, Tensor | float] = dict(step.scalars)
+        for name, x in step.residuals.items():
+            figures[f"{name}/residual"] = root_mean_square(x).mean()
+        return figures
 
     @property
     def auxiliary_training(self) -> AuxiliaryTraining | None:
@@ -364,7 +366,7 @@ class Distillation(Recipe):
         figures = self.figures(draw, step)
         evaluations = sum(self.evaluations_per_sample().values())
         speed = self._speed.figures(size * self.trainer.world_size, evaluations)
-        self.log_dict(figures | speed, batch_size=size)
+        self.log_dict({**figures, **speed}, batch_size=size)
 
     def draws(self, generator: Generator) -> Draws:
         """The random numbers of one step for this teacher and guidance range."""
