@@ -62,9 +62,15 @@ def train(devices: int, max_steps: int, every: int) -> None:
         callbacks=[
             Started(),
             StudentEMA([0.9]),
-            PeriodicFID(FrechetDistance(FlatFeatures(2)), reference_samples=20, steps=2, cache="cache"),
-            ModelCheckpoint(CHECKPOINTS, "best-{step}", monitor="fid/student", auto_insert_metric_name=False),
-            ModelCheckpoint(CHECKPOINTS, "last", every_n_train_steps=every, enable_version_counter=False),
+            PeriodicFID(
+                FrechetDistance(FlatFeatures(2)), reference_samples=20, steps=2, cache="cache"
+            ),
+            ModelCheckpoint(
+                CHECKPOINTS, "best-{step}", monitor="fid/student", auto_insert_metric_name=False
+            ),
+            ModelCheckpoint(
+                CHECKPOINTS, "last", every_n_train_steps=every, enable_version_counter=False
+            ),
         ],
     )
     prior = data(length=10, val_samples=40, val_batch_size=5)
@@ -82,7 +88,9 @@ def start(devices: int, max_steps: int, every: int) -> list[int]:
         pid = os.fork()
         if pid == 0:
             if devices > 1:
-                os.environ.update(shared | {"LOCAL_RANK": str(rank), "RANK": str(rank), "NODE_RANK": "0"})
+                os.environ.update(
+                    shared | {"LOCAL_RANK": str(rank), "RANK": str(rank), "NODE_RANK": "0"}
+                )
             code = 99
             try:
                 train(devices, max_steps, every)
@@ -115,7 +123,10 @@ def end(pids: list[int]) -> list[int | None]:
 
 def wait_for_start(devices: int) -> None:
     until = time.monotonic() + PATIENCE_S
-    while not all(Path(f"started_{rank}").exists() for rank in range(devices)) and time.monotonic() < until:
+    while (
+        not all(Path(f"started_{rank}").exists() for rank in range(devices))
+        and time.monotonic() < until
+    ):
         time.sleep(0.005)
 
 
@@ -127,7 +138,9 @@ def step_reached() -> int:
     return max(map(step_of, CHECKPOINTS.glob("*.ckpt")), default=0)
 
 
-def break_off(devices: int, number: signal.Signals, targets: list[int], delay: float, repeats: int, every: int) -> dict:
+def break_off(
+    devices: int, number: signal.Signals, targets: list[int], delay: float, repeats: int, every: int
+) -> dict:
     """One run that is sent a signal some time after its first step."""
     for rank in range(devices):
         Path(f"started_{rank}").unlink(missing_ok=True)
@@ -142,7 +155,13 @@ def break_off(devices: int, number: signal.Signals, targets: list[int], delay: f
         time.sleep(0.002)
     codes = end(pids)
     saves = Path("saves").read_text().split("\n")[:-1] if Path("saves").exists() else []
-    seen = {"targets": targets, "codes": codes, "before": before, "step": step_reached(), "saves": saves}
+    seen = {
+        "targets": targets,
+        "codes": codes,
+        "before": before,
+        "step": step_reached(),
+        "saves": saves,
+    }
     print(seen, flush=True)
     return seen
 
@@ -155,12 +174,21 @@ def main(kind: str, seed: int) -> None:
     os.chdir("broken")
     if kind == "kill":
         devices, every = 1, 3
-        trials = [break_off(1, signal.SIGKILL, [0], chance.uniform(0.0, 0.6), 1, every) for _ in range(12)]
+        trials = [
+            break_off(1, signal.SIGKILL, [0], chance.uniform(0.0, 0.6), 1, every) for _ in range(12)
+        ]
     else:
         devices, every = 2, 10**6
         choices = [[0], [1], [0, 1]]
         trials = [
-            break_off(2, signal.SIGTERM, choices[k % 3], chance.uniform(0.0, 0.6), chance.choice([1, 3]), every)
+            break_off(
+                2,
+                signal.SIGTERM,
+                choices[k % 3],
+                chance.uniform(0.0, 0.6),
+                chance.choice([1, 3]),
+                every,
+            )
             for k in range(20)
         ]
     until = step_reached() + 5

@@ -2,7 +2,9 @@
 
 import os
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported, and for the processes that tests start
+os.environ.setdefault(
+    "OMP_NUM_THREADS", "1"
+)  # before torch is imported, and for the processes that tests start
 
 import io
 import logging
@@ -77,7 +79,11 @@ def checkpoint(tmp_path_factory):
     }
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(sys, "argv", ["freeflow", "fit", *(f"{name}={value}" for name, value in options.items())])
+        patch.setattr(
+            sys,
+            "argv",
+            ["freeflow", "fit", *(f"{name}={value}" for name, value in options.items())],
+        )
         patch.setattr(sys, "stdout", io.StringIO())
         cli.main()
     (path,) = folder.glob("runs/default/version_0/checkpoints/*.ckpt")

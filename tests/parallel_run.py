@@ -11,7 +11,13 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.distributed.tensor import DTensor
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
+from freeflow_lightning.callbacks import (
+    HealthMonitor,
+    PeriodicFID,
+    SampleGrid,
+    StudentEMA,
+    TrajectoryError,
+)
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
@@ -46,7 +52,13 @@ class Seen(Callback):
 
     def on_train_batch_end(self, trainer, pl_module, *_):
         names = ("correction/lambda", "gradient/student", "gradient/auxiliary")
-        self.figures.append({name: float(trainer.callback_metrics[name]) for name in names if name in trainer.callback_metrics})
+        self.figures.append(
+            {
+                name: float(trainer.callback_metrics[name])
+                for name in names
+                if name in trainer.callback_metrics
+            }
+        )
 
 
 def run(
@@ -68,9 +80,13 @@ def run(
         SampleGrid(3, steps=2),
         TrajectoryError(8, 2, 4),
         HealthMonitor(count=8, steps=2),
-        PeriodicFID(FrechetDistance(FlatFeatures(48)), reference_samples=101, steps=2, cache=f"cache_{name}"),
+        PeriodicFID(
+            FrechetDistance(FlatFeatures(48)), reference_samples=101, steps=2, cache=f"cache_{name}"
+        ),
     ]
-    keep = ModelCheckpoint("checkpoints", name, every_n_train_steps=steps, enable_version_counter=False)
+    keep = ModelCheckpoint(
+        "checkpoints", name, every_n_train_steps=steps, enable_version_counter=False
+    )
     made = trainer(
         devices=int(os.environ.get("WORLD_SIZE", "1")),
         strategy=FSDP2(save_distributed_checkpoint=True) if sharded else strategy,
@@ -83,12 +99,22 @@ def run(
         plugins=[AtomicCheckpointIO()],
         default_root_dir=name,
     )
-    prior = data(batch_size=size, length=steps * accumulate, val_samples=51 if validate else 0, val_batch_size=8)
+    prior = data(
+        batch_size=size,
+        length=steps * accumulate,
+        val_samples=51 if validate else 0,
+        val_batch_size=8,
+    )
     figures = made.validate(m, prior, verbose=False)[0] if validate else {}
     made.fit(m, prior, ckpt_path=resume)
     weights = {key: gather_full(value.detach()) for key, value in m.state_dict().items()}
-    held = {label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.inventory()}
-    torch.save({"weights": weights, "seen": seen.figures, "figures": figures, "held": held}, f"{name}_{made.global_rank}.pt")
+    held = {
+        label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.inventory()
+    }
+    torch.save(
+        {"weights": weights, "seen": seen.figures, "figures": figures, "held": held},
+        f"{name}_{made.global_rank}.pt",
+    )
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

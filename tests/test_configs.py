@@ -16,9 +16,20 @@ import freeflow_lightning
 from freeflow_lightning.training.run_folder import read_metrics
 from teachers import public_sit
 
-CONFIGS = sorted(path for path in (Path(__file__).parents[1] / "configs").glob("*.yaml") if not path.stem.endswith("_lora"))
+CONFIGS = sorted(
+    path
+    for path in (Path(__file__).parents[1] / "configs").glob("*.yaml")
+    if not path.stem.endswith("_lora")
+)
 """Without those of text-to-image models, which tests/teachers/test_diffusers_runs.py runs on tiny pipelines."""
-SHRUNK = {"reference_samples": 8, "count": 4, "points": 2, "steps": 2, "delay_steps": 1, "warmup_steps": 1}
+SHRUNK = {
+    "reference_samples": 8,
+    "count": 4,
+    "points": 2,
+    "steps": 2,
+    "delay_steps": 1,
+    "warmup_steps": 1,
+}
 """Arguments of callbacks, where they have them."""
 
 
@@ -42,8 +53,18 @@ def shrink(config: Path) -> list[str]:
     validates = "val_samples" in content["data"]["init_args"]
     return [
         *(tiny_teacher(content) if config.stem.startswith("sit_") else ()),
-        *("--trainer.callbacks", yaml.safe_dump(content["trainer"]["callbacks"], default_flow_style=True)),
-        *("--trainer.max_steps", "2", "--trainer.log_every_n_steps", "1", "--trainer.accelerator", "cpu"),
+        *(
+            "--trainer.callbacks",
+            yaml.safe_dump(content["trainer"]["callbacks"], default_flow_style=True),
+        ),
+        *(
+            "--trainer.max_steps",
+            "2",
+            "--trainer.log_every_n_steps",
+            "1",
+            "--trainer.accelerator",
+            "cpu",
+        ),
         *("--trainer.enable_progress_bar", "false", "--data.batch_size", "8", "--data.length", "2"),
         *(("--data.val_samples", "8", "--data.val_batch_size", "4") if validates else ()),
     ]
@@ -55,8 +76,21 @@ def tiny_teacher(content: dict) -> list[str]:
     at_256 = content["trainer"]["max_steps"] != 1_000_000
     state = public_sit.state_dict(learn_sigma=convention == "sit" and at_256)
     torch.save(state | (public_sit.projectors() if convention == "repa" else {}), "tiny.pt")
-    changes = {"checkpoint": "tiny.pt", "num_heads": public_sit.HEADS, "repo_id": None, "filename": None, "vae": None}
-    one = ["--trainer.devices", "1", "--trainer.strategy", "auto", "--trainer.accumulate_grad_batches", "1"]
+    changes = {
+        "checkpoint": "tiny.pt",
+        "num_heads": public_sit.HEADS,
+        "repo_id": None,
+        "filename": None,
+        "vae": None,
+    }
+    one = [
+        "--trainer.devices",
+        "1",
+        "--trainer.strategy",
+        "auto",
+        "--trainer.accumulate_grad_batches",
+        "1",
+    ]
     return ["--model.teacher", json.dumps(changes), *one]
 
 
@@ -77,7 +111,10 @@ def test_it_trains_two_steps_and_its_saved_config_starts_it_again(config, freefl
     assert {row["step"] for row in rows} == {0, 1}
     assert list((run / "checkpoints").glob("last*.ckpt"))
     if "SampleGrid" in config.read_text():
-        assert [path.name for path in sorted((run / "samples").iterdir())] == ["step_0000000.png", "step_0000002.png"]
+        assert [path.name for path in sorted((run / "samples").iterdir())] == [
+            "step_0000000.png",
+            "step_0000002.png",
+        ]
 
     code, _, err = freeflow("fit", "--config", run / "config.yaml")
     assert code == 0, err
@@ -123,7 +160,21 @@ main()
 assert sys.modules["sklearn"] is None
 print("\\n".join(["OPENED", *sorted(opened)]))
 """
-DATA = {".csv", ".gz", ".npz", ".npy", ".pkl", ".pickle", ".pt", ".arff", ".parquet", ".h5", ".png", ".jpg", ".safetensors"}
+DATA = {
+    ".csv",
+    ".gz",
+    ".npz",
+    ".npy",
+    ".pkl",
+    ".pickle",
+    ".pt",
+    ".arff",
+    ".parquet",
+    ".h5",
+    ".png",
+    ".jpg",
+    ".safetensors",
+}
 
 
 @pytest.mark.slow
@@ -140,14 +191,19 @@ def test_distilling_the_digits_opens_no_data(tmp_path):
     assert len(opened) > 100
     own = Path(freeflow_lightning.__file__).parent
     weights = {own / "assets" / f"digits_{name}.safetensors" for name in ("teacher", "classifier")}
-    libraries, system = (sys.prefix, sys.base_prefix), ("/proc/", "/sys/", "/dev/", "/etc/", tempfile.gettempdir())
+    libraries, system = (
+        (sys.prefix, sys.base_prefix),
+        ("/proc/", "/sys/", "/dev/", "/etc/", tempfile.gettempdir()),
+    )
 
     def allowed(path):
         """A file of the run itself, the config, the two weight files, code, or what the libraries ship beside their code."""
         if not path.is_absolute() or str(path).startswith(system) or path in {config, *weights}:
             return True
         shipped = str(path).startswith(libraries) and path.suffix not in DATA
-        return shipped or path.suffix in {".py", ".pyc"} or "matplotlib" in path.parts  # its font list
+        return (
+            shipped or path.suffix in {".py", ".pyc"} or "matplotlib" in path.parts
+        )  # its font list
 
     assert [path for path in opened if not allowed(path)] == []
     assert not [path for path in opened if "sklearn" in str(path)]
@@ -166,19 +222,38 @@ TABLE_6 = {  # column: guidance interval, delta's law, alpha_ref, T_decay, itera
 def test_the_papers_settings_are_its_table_6(name):
     interval, delta, alpha_ref, decay_steps, iterations = TABLE_6[name]
     content = yaml.safe_load((CONFIGS[0].parent / f"{name}.yaml").read_text())
-    model, data, trainer = content["model"]["init_args"], content["data"]["init_args"], content["trainer"]
-    callbacks = {c["class_path"].rsplit(".", 1)[1]: c.get("init_args", {}) for c in trainer["callbacks"]}
+    model, data, trainer = (
+        content["model"]["init_args"],
+        content["data"]["init_args"],
+        content["trainer"],
+    )
+    callbacks = {
+        c["class_path"].rsplit(".", 1)[1]: c.get("init_args", {}) for c in trainer["callbacks"]
+    }
     assert model["guidance_interval"] == interval
     assert tuple(model["delta"]["init_args"]["base"]["init_args"].values()) == delta
     assert model["delta"]["init_args"]["probability"] == 0.1
     assert model["delta"]["init_args"]["at"] == 0.0
     assert model["prediction"]["init_args"] == {"steps": 8, "method": "heun"}
     assert model["r"]["init_args"] == {"mean": 0.8, "std": 1.6}
-    assert (model["alpha_ref"], model["residual_decay"], model["correction_fraction"]) == (alpha_ref, 1.0, 0.25)
-    assert (model["student_lr"], model["auxiliary_lr"], model["betas"], model["eps"]) == (3e-5, 1e-4, [0.9, 0.99], 1e-8)
+    assert (model["alpha_ref"], model["residual_decay"], model["correction_fraction"]) == (
+        alpha_ref,
+        1.0,
+        0.25,
+    )
+    assert (model["student_lr"], model["auxiliary_lr"], model["betas"], model["eps"]) == (
+        3e-5,
+        1e-4,
+        [0.9, 0.99],
+        1e-8,
+    )
     assert model["guidance_range"] == [1.0, 2.0]
     assert callbacks["ConfidentRegionWarmup"] == {"steps": 10_000}
-    assert callbacks["AlphaSchedule"] == {"delay_steps": 10_000, "warmup_steps": 10_000, "decay_steps": decay_steps}
+    assert callbacks["AlphaSchedule"] == {
+        "delay_steps": 10_000,
+        "warmup_steps": 10_000,
+        "decay_steps": decay_steps,
+    }
     assert callbacks["StudentEMA"] == {"decays": [0.9999]}
     assert trainer["max_steps"] == iterations
     assert trainer["precision"] == "bf16-mixed"

@@ -56,5 +56,14 @@ def test_the_example_runs(title, freeflow, checkpoint, tmp_path, monkeypatch):
 
 
 def test_every_part_of_the_package_has_an_example():
-    kinds = {"recipe", "objective", "teacher", "metric", "feature network", "command", "callback", "one-step rule"}
+    kinds = {
+        "recipe",
+        "objective",
+        "teacher",
+        "metric",
+        "feature network",
+        "command",
+        "callback",
+        "one-step rule",
+    }
     assert {re.sub(r"^An? ", "", title) for title in SECTIONS} == kinds

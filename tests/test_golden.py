@@ -19,7 +19,13 @@ FILE = Path(__file__).parent / "assets" / "golden.json"
 def trace() -> dict[str, list[float]]:
     m = module(student_lr=2e-3, auxiliary_lr=2e-3)
     optimizer = m.configure_optimizers()
-    found: dict[str, list[float]] = {"prediction": [], "correction": [], "auxiliary": [], "lambda": [], "loss": []}
+    found: dict[str, list[float]] = {
+        "prediction": [],
+        "correction": [],
+        "auxiliary": [],
+        "lambda": [],
+        "loss": [],
+    }
     for n in range(20):
         m.t_c, m.alpha = max(0.0, 1 - n / 10), 0.3 * n / 20
         step = m.loss(m.draw(32, training_generator(0, 0, n)))

@@ -99,17 +99,39 @@ def test_no_file_asks_its_own_room_for_a_name(path):
     if path.name == "__init__.py":
         return
     room = ".".join([PACKAGE, *path.parts[:-1]])
-    nodes = [node for node in ast.walk(ast.parse((ROOT / path).read_text())) if isinstance(node, ast.ImportFrom)]
-    asked = [f"{node.module}.{alias.name}" for node in nodes for alias in node.names if node.module == room]
+    nodes = [
+        node
+        for node in ast.walk(ast.parse((ROOT / path).read_text()))
+        if isinstance(node, ast.ImportFrom)
+    ]
+    asked = [
+        f"{node.module}.{alias.name}"
+        for node in nodes
+        for alias in node.names
+        if node.module == room
+    ]
     assert [name for name in asked if name.removeprefix(f"{PACKAGE}.") not in MODULES] == []
 
 
 @pytest.mark.parametrize("path", FILES, ids=str)
 def test_optional_libraries_are_imported_inside_functions(path):
     tree = ast.parse((ROOT / path).read_text())
-    nested = {id(node) for outer in ast.walk(tree) if isinstance(outer, FUNCTIONS) for node in ast.walk(outer)}
-    imported = (node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in nested)
-    names = {name.split(".")[0] for node in imported for name in imports(ast.unparse(node), path.with_suffix("").parts)}
+    nested = {
+        id(node)
+        for outer in ast.walk(tree)
+        if isinstance(outer, FUNCTIONS)
+        for node in ast.walk(outer)
+    }
+    imported = (
+        node
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in nested
+    )
+    names = {
+        name.split(".")[0]
+        for node in imported
+        for name in imports(ast.unparse(node), path.with_suffix("").parts)
+    }
     assert not names & OPTIONAL
 
 
@@ -135,7 +157,11 @@ def test_optional_libraries_are_imported_inside_functions(path):
         ("recipes/a.py", "from freeflow_lightning.training.data import PriorDataModule", False),
         ("recipes/a.py", "from freeflow_lightning.callbacks import StudentEMA", True),
         ("sampling/a.py", "from freeflow_lightning.students.flow_map import FlowMap", True),
-        ("students/search/a.py", "from freeflow_lightning.evaluation.reference import teacher_table", True),
+        (
+            "students/search/a.py",
+            "from freeflow_lightning.evaluation.reference import teacher_table",
+            True,
+        ),
         ("callbacks/a.py", "from freeflow_lightning.recipes.freeflow import FreeFlowModule", False),
         ("callbacks/a.py", "from freeflow_lightning.commands import sample", True),
         ("commands/views/a.py", "from freeflow_lightning.callbacks import StudentEMA", False),

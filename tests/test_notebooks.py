@@ -32,7 +32,9 @@ def test_a_notebook_is_committed_with_its_pictures_and_small(path):
 def test_a_notebook_runs(path, tmp_path):
     notebook = nbformat.read(path, as_version=4)
     shown = pictures(notebook)
-    NotebookClient(notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}).execute()
+    NotebookClient(
+        notebook, timeout=300, kernel_name="python3", resources={"metadata": {"path": tmp_path}}
+    ).execute()
     assert pictures(notebook) == shown
     assert [output.text for output in outputs(notebook) if output.get("name") == "stderr"] == []
     assert list(tmp_path.iterdir()) == []  # no logs, no checkpoints

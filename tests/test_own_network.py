@@ -23,12 +23,21 @@ from tiny import data, drawn_together, fit, same, shaken, weights
 from trees import SHAPE, TextTeacher
 
 EXAMPLE = Path(__file__).parents[1] / "configs" / "own_network"
-LORAS = {"full": None, "LoRA": LoRA(rank=2), "auxiliary as LoRA": LoRA(rank=2, networks=["auxiliary"])}
+LORAS = {
+    "full": None,
+    "LoRA": LoRA(rank=2),
+    "auxiliary as LoRA": LoRA(rank=2, networks=["auxiliary"]),
+}
 
 
 def module(lora=None, **changes):
     torch.manual_seed(0)
-    settings = {"prediction": DiscretePrediction(4), "student_lr": 1e-2, "auxiliary_lr": 1e-2, "lora": lora} | changes
+    settings = {
+        "prediction": DiscretePrediction(4),
+        "student_lr": 1e-2,
+        "auxiliary_lr": 1e-2,
+        "lora": lora,
+    } | changes
     made = FreeFlowModule(TextTeacher(), **settings)
     for seed, network in enumerate(made.networks().values()):
         shaken(network, seed, 0.1)
@@ -42,9 +51,22 @@ def module(lora=None, **changes):
 @pytest.mark.parametrize("lora", LORAS.values(), ids=LORAS)
 def test_trees_of_conditions_pass_through_training_validation_and_checkpoints(tmp_path, lora):
     m, prior = module(lora), data(val_samples=6, val_batch_size=4)
-    seen = [StudentEMA([0.5]), TrajectoryError(4, 2, 4), HealthMonitor(count=4, steps=2), SampleGrid(4)]
+    seen = [
+        StudentEMA([0.5]),
+        TrajectoryError(4, 2, 4),
+        HealthMonitor(count=4, steps=2),
+        SampleGrid(4),
+    ]
     keep = ModelCheckpoint(tmp_path, filename="last")
-    fit(m, *seen, keep, prior=prior, enable_checkpointing=True, max_steps=3, default_root_dir=tmp_path)
+    fit(
+        m,
+        *seen,
+        keep,
+        prior=prior,
+        enable_checkpointing=True,
+        max_steps=3,
+        default_root_dir=tmp_path,
+    )
     resumed = module(lora)
     fit(resumed, StudentEMA([0.5]), ckpt_path=tmp_path / "last.ckpt", max_steps=5)
     straight = module(lora)
@@ -62,13 +84,22 @@ def test_trees_of_conditions_pass_through_training_validation_and_checkpoints(tm
 def test_guidance_meets_the_null_tree_row_by_row():
     teacher = TextTeacher()
     g = torch.Generator().manual_seed(0)
-    x, t, condition = torch.randn(4, *SHAPE, generator=g), torch.rand(4, generator=g), teacher.draw_condition(4, g)
+    x, t, condition = (
+        torch.randn(4, *SHAPE, generator=g),
+        torch.rand(4, generator=g),
+        teacher.draw_condition(4, g),
+    )
     u, null = teacher(x, t, condition), teacher(x, t, teacher.null_condition(condition))
     torch.testing.assert_close(
-        teacher.guided_velocity(condition, gamma=torch.full((4,), 2.0))(x, t), 2 * u - null, atol=1e-5, rtol=1e-4
+        teacher.guided_velocity(condition, gamma=torch.full((4,), 2.0))(x, t),
+        2 * u - null,
+        atol=1e-5,
+        rtol=1e-4,
     )
     row = slice(2, 3)
-    torch.testing.assert_close(teacher(x[row], t[row], take(condition, row)), u[row], atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        teacher(x[row], t[row], take(condition, row)), u[row], atol=1e-5, rtol=1e-4
+    )
 
 
 SCRIPT = """
@@ -123,7 +154,9 @@ class TimeAsChannel(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.body = nn.Sequential(nn.Conv2d(4, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 3, 3, padding=1))
+        self.body = nn.Sequential(
+            nn.Conv2d(4, 8, 3, padding=1), nn.SiLU(), nn.Conv2d(8, 3, 3, padding=1)
+        )
 
     def forward(self, x, t, condition=None):
         return self.body(torch.cat([x, t.view(-1, 1, 1, 1).expand_as(x[:, :1])], dim=1))
@@ -140,19 +173,30 @@ class WithVector(nn.Module):
         nn.init.zeros_(self.project.weight), nn.init.zeros_(self.project.bias)
 
     def forward(self, x, t, condition=None):
-        return self.net(x + self.project(self.time_embedding(t[:, None]))[..., None, None], t, condition)
+        return self.net(
+            x + self.project(self.time_embedding(t[:, None]))[..., None, None], t, condition
+        )
 
 
 def test_a_network_without_a_time_vector_lists_its_modules():
-    with pytest.raises(ValueError, match=r"found 0: name it with time_module=\.\.\., for example one of \['body', 'body.0'"):
-        FreeFlowModule(VelocityTeacher(TimeAsChannel(), SHAPE), guidance_range=(1, 1), evaluation_guidance=1)
+    with pytest.raises(
+        ValueError,
+        match=r"found 0: name it with time_module=\.\.\., for example one of \['body', 'body.0'",
+    ):
+        FreeFlowModule(
+            VelocityTeacher(TimeAsChannel(), SHAPE), guidance_range=(1, 1), evaluation_guidance=1
+        )
 
 
 def test_a_network_without_a_time_vector_learns_delta_through_a_wrapper():
     torch.manual_seed(0)
     net = shaken(TimeAsChannel())
     m = FreeFlowModule(
-        VelocityTeacher(net, SHAPE), WithVector(net), guidance_range=(1, 1), evaluation_guidance=1, student_lr=1e-2
+        VelocityTeacher(net, SHAPE),
+        WithVector(net),
+        guidance_range=(1, 1),
+        evaluation_guidance=1,
+        student_lr=1e-2,
     )
     x, t = torch.randn(4, *SHAPE), torch.rand(4)
     ask = lambda delta: m.student(x, t, None, delta=delta, gamma=torch.ones(4))
@@ -177,7 +221,11 @@ def trained_unet(folder: Path, steps: int = 150) -> Path:
         picture[torch.arange(64), 0, label % 8] = 1.0
         noise, t = torch.randn_like(picture), torch.rand(64)
         dropped = torch.where(torch.rand(64) < 0.1, 10, label)
-        loss = (net(interpolate(picture, noise, t), 1000 * t, dropped) - (noise - picture)).square().mean()
+        loss = (
+            (net(interpolate(picture, noise, t), 1000 * t, dropped) - (noise - picture))
+            .square()
+            .mean()
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -190,12 +238,37 @@ def test_the_example_is_trained_resumed_and_sampled_from(tmp_path, freeflow):
         if file.is_file():
             shutil.copy(file, tmp_path)
     trained_unet(tmp_path)
-    small = ["--trainer.accelerator", "cpu", "--trainer.enable_progress_bar", "false", "--data.batch_size", "8"]
-    for extra in (["--trainer.max_steps", "2"], ["--trainer.max_steps", "3", "--ckpt_path", "last"]):
-        code, _, err = freeflow("fit", "--config", "my_unet.yaml", *small, "--data.length", "2", *extra)
+    small = [
+        "--trainer.accelerator",
+        "cpu",
+        "--trainer.enable_progress_bar",
+        "false",
+        "--data.batch_size",
+        "8",
+    ]
+    for extra in (
+        ["--trainer.max_steps", "2"],
+        ["--trainer.max_steps", "3", "--ckpt_path", "last"],
+    ):
+        code, _, err = freeflow(
+            "fit", "--config", "my_unet.yaml", *small, "--data.length", "2", *extra
+        )
         assert code == 0, err
-    checkpoint = max(Path("runs/my_unet/version_0/checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
-    code, out, err = freeflow("sample", "--checkpoint", checkpoint, "--num_samples", "3", "--classes", "[3]", "--device", "cpu")
+    checkpoint = max(
+        Path("runs/my_unet/version_0/checkpoints").glob("*.ckpt"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
+    code, out, err = freeflow(
+        "sample",
+        "--checkpoint",
+        checkpoint,
+        "--num_samples",
+        "3",
+        "--classes",
+        "[3]",
+        "--device",
+        "cpu",
+    )
     assert code == 0, err
     assert "3 samples" in out
     sys.modules.pop("my_unet", None)

@@ -55,7 +55,11 @@ def first_lines():
         while todo:
             name, node = todo.pop()
             yield name, (ast.get_docstring(node) or "").partition("\n")[0]
-            todo += [(f"{name}.{n.name}", n) for n in node.body if isinstance(n, DEFINITIONS) and is_public(n.name)]
+            todo += [
+                (f"{name}.{n.name}", n)
+                for n in node.body
+                if isinstance(n, DEFINITIONS) and is_public(n.name)
+            ]
 
 
 def find(dotted):
@@ -76,7 +80,10 @@ def config_keys():
         content = yaml.safe_load(file.read_text())
         yield from settings({key: content.get(key, {}) for key in ("model", "data", "trainer")})
         for callback in content.get("trainer", {}).get("callbacks", []):
-            yield from settings(callback.get("init_args", {}), ("callbacks", callback["class_path"].rpartition(".")[2]))
+            yield from settings(
+                callback.get("init_args", {}),
+                ("callbacks", callback["class_path"].rpartition(".")[2]),
+            )
 
 
 def test_every_equation_table_and_figure_has_one_row():
@@ -91,7 +98,11 @@ def test_every_equation_table_and_figure_has_one_row():
 def test_functions_and_tests_exist(cells):
     assert callable(find(*names(cells[2])))
     file, _, name = names(cells[3])[0].partition("::")
-    tests = [node.name for node in ast.parse((ROOT / "tests" / file).read_text()).body if isinstance(node, DEFINITIONS)]
+    tests = [
+        node.name
+        for node in ast.parse((ROOT / "tests" / file).read_text()).body
+        if isinstance(node, DEFINITIONS)
+    ]
     assert name in tests
 
 

@@ -15,11 +15,20 @@ from tiny import data, fit, same, weights
 def recipe(path, convention):
     torch.manual_seed(0)  # the new embedders
     teacher = SiTTeacher(path, convention, num_heads=HEADS)
-    return FreeFlowModule(teacher, prediction=DiscretePrediction(2), student_lr=1e-3, auxiliary_lr=1e-3, check_teacher=False)
+    return FreeFlowModule(
+        teacher,
+        prediction=DiscretePrediction(2),
+        student_lr=1e-3,
+        auxiliary_lr=1e-3,
+        check_teacher=False,
+    )
 
 
 def run(path, convention, folder, max_steps, ckpt_path=None):
-    m, keep = recipe(path, convention), ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1)
+    m, keep = (
+        recipe(path, convention),
+        ModelCheckpoint(folder, "{step}", every_n_train_steps=1, save_top_k=-1),
+    )
     fit(m, keep, prior=data(), max_steps=max_steps, enable_checkpointing=True, ckpt_path=ckpt_path)
     return m
 
@@ -29,7 +38,10 @@ def raw(tmp_path_factory):
     """The student's weights after two steps without a stop, from the raw layout, by convention."""
     folder = tmp_path_factory.mktemp("raw")
     torch.save(state_dict(), folder / "weights.pt")
-    return {name: weights(run(folder / "weights.pt", name, folder / name, 2).student) for name in ("sit", "repa")}
+    return {
+        name: weights(run(folder / "weights.pt", name, folder / name, 2).student)
+        for name in ("sit", "repa")
+    }
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -41,13 +53,21 @@ def test_fit_resume_and_sample(tmp_path, raw, layout):
     m = run(path, convention, folder / "resumed", 2, folder / "step=1.ckpt")
     assert same(weights(m.student), raw[convention])
     checkpoint = folder / "resumed" / "step=2.ckpt"
-    assert not any("teacher" in key or "vae" in key for key in torch.load(checkpoint, weights_only=True)["state_dict"])
+    assert not any(
+        "teacher" in key or "vae" in key
+        for key in torch.load(checkpoint, weights_only=True)["state_dict"]
+    )
     plain = recipe(path, convention)
-    torch.save(torch.load(checkpoint, weights_only=True) | {"hyper_parameters": config(path, convention)}, checkpoint)
+    torch.save(
+        torch.load(checkpoint, weights_only=True) | {"hyper_parameters": config(path, convention)},
+        checkpoint,
+    )
     flow_map = FlowMap.from_checkpoint(checkpoint)
     assert same(weights(flow_map.network), weights(m.student))
     assert torch.equal(flow_map.sample(3, seed=1), FlowMap(m.student, m.teacher).sample(3, seed=1))
-    assert not torch.equal(flow_map.sample(3, seed=1), FlowMap(plain.student, plain.teacher).sample(3, seed=1))
+    assert not torch.equal(
+        flow_map.sample(3, seed=1), FlowMap(plain.student, plain.teacher).sample(3, seed=1)
+    )
 
 
 def config(path, convention):

@@ -37,7 +37,10 @@ class Trap:
 @pytest.fixture
 def trap(tmp_path):
     """A checkpoint whose pickle makes a folder if it is executed."""
-    torch.save({"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2.6.0", "x": Trap()}, "trap.ckpt")
+    torch.save(
+        {"state_dict": {}, "global_step": 1, "pytorch-lightning_version": "2.6.0", "x": Trap()},
+        "trap.ckpt",
+    )
     return tmp_path / "trap.ckpt"
 
 
@@ -76,16 +79,28 @@ def test_every_loader_asks_for_plain_values():
 
 def test_nothing_else_unpickles():
     """The restricted reader of a folder's description apart."""
-    allowed = {"_Unpickler(file).load", "_Unpickler", "pickle.UnpicklingError", "super().find_class"}
+    allowed = {
+        "_Unpickler(file).load",
+        "_Unpickler",
+        "pickle.UnpicklingError",
+        "super().find_class",
+    }
     for path in sorted(ROOT.rglob("*.py")):
         tree = ast.parse(path.read_text())
         names = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
         risky = {
-            name for name in names if name in ("pickle.load", "pickle.loads", "torch.hub.load", "joblib.load", "eval", "exec")
+            name
+            for name in names
+            if name
+            in ("pickle.load", "pickle.loads", "torch.hub.load", "joblib.load", "eval", "exec")
         }
         assert not risky, path
         assert {name for name in names if "npickler" in name} <= allowed, path
-        loads = [node for node in ast.walk(tree) if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"]
+        loads = [
+            node
+            for node in ast.walk(tree)
+            if isinstance(node, ast.Call) and ast.unparse(node.func) == "np.load"
+        ]
         assert not any("allow_pickle=True" in ast.unparse(call) for call in loads), path
 
 
@@ -99,22 +114,32 @@ def test_no_scheme_executes_a_pickle(trap, address, scheme, monkeypatch):
         "read_checkpoint_file": lambda: read_checkpoint_file(place),
         "open_checkpoint": lambda: open_checkpoint(place),
         "FlowMap": lambda: FlowMap.from_checkpoint(place, teacher=mixture(), network=mlp()),
-        "load_from_checkpoint": lambda: FreeFlowModule.load_from_checkpoint(place, teacher=mixture(), network=mlp()),
+        "load_from_checkpoint": lambda: FreeFlowModule.load_from_checkpoint(
+            place, teacher=mixture(), network=mlp()
+        ),
     }
     for name, opens in openers.items():
-        with pytest.raises(ValueError, match=r"trap\.ckpt is not a readable checkpoint: .*would run code"):
+        with pytest.raises(
+            ValueError, match=r"trap\.ckpt is not a readable checkpoint: .*would run code"
+        ):
             opens()
         assert not Path(CANARY).exists(), name
 
 
-@pytest.mark.parametrize("plugins", [None, [AtomicCheckpointIO()], [AsyncCheckpointIO()]], ids=["plain", "atomic", "async"])
+@pytest.mark.parametrize(
+    "plugins",
+    [None, [AtomicCheckpointIO()], [AsyncCheckpointIO()]],
+    ids=["plain", "atomic", "async"],
+)
 def test_a_trainer_executes_no_pickle_even_if_it_is_told_to(trap, address, plugins, monkeypatch):
     monkeypatch.setenv("TORCH_HOME", str(trap.parent / "hub"))
     for place in (trap, address):
         with pytest.raises(ValueError, match=r"would run code"):
             trainer(plugins=plugins).fit(module(), data(), ckpt_path=str(place), weights_only=False)
         with pytest.raises(ValueError, match=r"would run code"):
-            trainer(plugins=plugins).validate(module(), data(), ckpt_path=str(place), weights_only=False)
+            trainer(plugins=plugins).validate(
+                module(), data(), ckpt_path=str(place), weights_only=False
+            )
     assert not Path(CANARY).exists()
 
 
@@ -177,7 +202,8 @@ def test_no_reader_of_lightnings_is_left(trap):
     check_reader(FSDP2(), trap)
     check_reader(ModelParallelStrategy(), None)
     with pytest.raises(
-        ValueError, match=r"trap.ckpt: Lightning's ModelParallelStrategy unpickles .*use --trainer.strategy fsdp2"
+        ValueError,
+        match=r"trap.ckpt: Lightning's ModelParallelStrategy unpickles .*use --trainer.strategy fsdp2",
     ):
         check_reader(ModelParallelStrategy(), trap)
     for kind in (PriorDataModule, DigitsDataModule):
@@ -219,9 +245,15 @@ def test_known_classes(path, known):
 @pytest.fixture
 def trained(tmp_path):
     """A checkpoint with its config, and beside it a module that makes a folder when it is imported."""
-    fit(module(), ModelCheckpoint(tmp_path, "last", every_n_train_steps=1), max_steps=1, enable_checkpointing=True)
+    fit(
+        module(),
+        ModelCheckpoint(tmp_path, "last", every_n_train_steps=1),
+        max_steps=1,
+        enable_checkpointing=True,
+    )
     (tmp_path / "evil.py").write_text(
-        f"import os\nfrom freeflow_lightning.teachers import GaussianMixtureTeacher\nos.mkdir({CANARY!r})\n"
+        f"import os\nfrom freeflow_lightning.teachers import "
+        f"GaussianMixtureTeacher\nos.mkdir({CANARY!r})\n"
         "class Mixture(GaussianMixtureTeacher): pass\n"
     )
     return tmp_path / "last.ckpt"
@@ -252,8 +284,12 @@ HIDDEN = {
             "init_args": {"function": "evil.f", "sample_shape": [2]},
         }
     ),
-    "YAML in a string": lambda config: config["init_args"].update(network="{class_path: evil.Mixture}"),
-    "an option of no class": lambda config: config["init_args"].update(lora={"rank": 1, "networks": {"class_path": "evil.A"}}),
+    "YAML in a string": lambda config: config["init_args"].update(
+        network="{class_path: evil.Mixture}"
+    ),
+    "an option of no class": lambda config: config["init_args"].update(
+        lora={"rank": 1, "networks": {"class_path": "evil.A"}}
+    ),
 }
 
 
@@ -292,9 +328,13 @@ def test_a_trusted_class_is_imported(trained, monkeypatch):
 
 
 def test_a_class_that_cannot_be_imported_is_one_line(trained):
-    path = renamed(trained, lambda config: config["init_args"]["teacher"].update(class_path="my_teacher.Ring"))
+    path = renamed(
+        trained, lambda config: config["init_args"]["teacher"].update(class_path="my_teacher.Ring")
+    )
     for trust in (None, "my_teacher.Ring"):
-        with pytest.raises(ValueError, match=r"my_teacher.Ring.* run in its folder or set PYTHONPATH") as refused:
+        with pytest.raises(
+            ValueError, match=r"my_teacher.Ring.* run in its folder or set PYTHONPATH"
+        ) as refused:
             FlowMap.from_checkpoint(path, trust=trust)
         assert "\n" not in str(refused.value)
 
@@ -303,7 +343,10 @@ def test_ones_own_config_is_trusted_where_it_was_trained(tmp_path, monkeypatch):
     """Only the very config, and only while its classes are found in the same files."""
     (tmp_path / "own_teacher.py").write_text("")
     monkeypatch.syspath_prepend(str(tmp_path))
-    config = {"class_path": "freeflow_lightning.FreeFlowModule", "init_args": {"teacher": {"class_path": "own_teacher.Mine"}}}
+    config = {
+        "class_path": "freeflow_lightning.FreeFlowModule",
+        "init_args": {"teacher": {"class_path": "own_teacher.Mine"}},
+    }
     assert class_paths(config)[1] == "own_teacher.Mine"
     assert not is_remembered(config)
     remember_config(config)
@@ -325,7 +368,10 @@ def test_what_a_config_names_is_not_trusted_after_training_of_another(tmp_path):
 def test_trust_in_a_class_covers_its_module_and_no_other():
     config = {
         "class_path": "a.A",
-        "init_args": {"x": {"class_path": "a.B"}, "y": [{"class_path": "b.A"}, {"class_path": "a.os.C"}]},
+        "init_args": {
+            "x": {"class_path": "a.B"},
+            "y": [{"class_path": "b.A"}, {"class_path": "a.os.C"}],
+        },
     }
     assert trusted(None, config) == []
     assert trusted("a.A", config) == ["a.A", "a.B"]
@@ -337,7 +383,8 @@ def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monke
     from freeflow_lightning.students.export.student import allowed
 
     (tmp_path / "good.py").write_text(
-        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, inside: nn.Module): super().__init__()\n"
+        "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, inside: nn.Module): "
+        "super().__init__()\n"
     )
     (tmp_path / "bad.py").write_text(f"import os\nos.mkdir({CANARY!r})\n")
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -346,4 +393,6 @@ def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monke
         allowed(Unknown("good.Net", {"inside": inside}), None, "good.Net")
     assert not Path(CANARY).exists()
     linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}}
-    assert type(allowed(Unknown("good.Net", {"inside": linear}), None, "good.Net")).__name__ == "Net"
+    assert (
+        type(allowed(Unknown("good.Net", {"inside": linear}), None, "good.Net")).__name__ == "Net"
+    )

@@ -45,7 +45,12 @@ from freeflow_lightning.nets import MLP, LoRA, ScalarEmbedder, SiT
 from freeflow_lightning.nets.embeddings import LabelEmbedder
 from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
-from freeflow_lightning.students.search import PathSearch, RandomSearch, TargetDistance, ZeroOrderSearch
+from freeflow_lightning.students.search import (
+    PathSearch,
+    RandomSearch,
+    TargetDistance,
+    ZeroOrderSearch,
+)
 from freeflow_lightning.students.search.oracle import FrechetOracle
 from freeflow_lightning.teachers import GaussianMixtureTeacher, VelocityTeacher
 from freeflow_lightning.teachers.conditions import Classes
@@ -72,7 +77,9 @@ def prior(**setting):
 
 
 def matching(**setting):
-    return FlowMatchingModule(**{"network": mlp(), "sample_shape": (2,), "num_classes": 2} | setting)
+    return FlowMatchingModule(
+        **{"network": mlp(), "sample_shape": (2,), "num_classes": 2} | setting
+    )
 
 
 def frechet(**setting):
@@ -274,7 +281,9 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(
-    ("build", "setting", "values"), REFUSED, ids=lambda x: x if isinstance(x, str) else getattr(x, "__name__", "")
+    ("build", "setting", "values"),
+    REFUSED,
+    ids=lambda x: x if isinstance(x, str) else getattr(x, "__name__", ""),
 )
 def test_what_cannot_be_meant_is_refused(build, setting, values):
     for value in values:
@@ -309,7 +318,11 @@ def test_no_setting_is_forgotten(kind):
     """Every argument of these classes is in the table above."""
     builders = {MLP: network, SiT: transformer, PriorDataModule: prior, LogitNormal: normal}
     tried = {setting for build, setting, _ in REFUSED if build is builders.get(kind, kind)}
-    switches = {name for name, x in inspect.signature(kind).parameters.items() if isinstance(x.default, bool)}
+    switches = {
+        name
+        for name, x in inspect.signature(kind).parameters.items()
+        if isinstance(x.default, bool)
+    }
     assert set(inspect.signature(kind).parameters) - switches == tried
 
 
@@ -319,17 +332,27 @@ def test_no_setting_is_forgotten(kind):
         (lambda: check_counts(1, steps=0), "expected steps to be an integer of at least 1, got 0"),
         (lambda: check_counts(-INF, seed=0.5), "expected seed to be an integer, got 0.5"),
         (lambda: check_numbers(-INF, mean=NAN), "expected mean to be a finite number, got nan"),
-        (lambda: check_numbers(0, lr=-1), "expected lr to be a finite number of at least 0, got -1"),
-        (lambda: check_numbers(0, 1, share=2), "expected share to be a finite number from 0 to 1, got 2"),
+        (
+            lambda: check_numbers(0, lr=-1),
+            "expected lr to be a finite number of at least 0, got -1",
+        ),
+        (
+            lambda: check_numbers(0, 1, share=2),
+            "expected share to be a finite number from 0 to 1, got 2",
+        ),
         (
             lambda: check_numbers(0, 1, without_high=True, decay=1.0),
             "expected decay to be a finite number of at least 0 and below 1, got 1.0",
         ),
         (
             lambda: check_pairs(0, INF, guidance_range=[2, 1]),
-            "expected guidance_range to be two finite numbers of at least 0, the smaller one first, got [2, 1]",
+            "expected guidance_range to be two finite numbers of at least 0, the smaller one "
+            "first, got [2, 1]",
         ),
-        (lambda: check_shapes(sample_shape=()), "expected sample_shape to be one or more integers of at least 1, got []"),
+        (
+            lambda: check_shapes(sample_shape=()),
+            "expected sample_shape to be one or more integers of at least 1, got []",
+        ),
     ],
 )
 def test_the_words(check, message):
@@ -399,14 +422,24 @@ def test_a_warmup_longer_than_the_run_is_said_at_its_start(build, caplog):
 
 @pytest.mark.parametrize(
     ("length", "several", "limit", "refused"),
-    [(2, 4, 1.0, True), (4, 3, 1.0, True), (4, 2, 1.0, False), (8, 4, 6, True), (9, 4, 8, False), (8, 4, 0.25, True)],
+    [
+        (2, 4, 1.0, True),
+        (4, 3, 1.0, True),
+        (4, 2, 1.0, False),
+        (8, 4, 6, True),
+        (9, 4, 8, False),
+        (8, 4, 0.25, True),
+    ],
 )
 def test_accumulation_divides_the_epoch(length, several, limit, refused):
     settings = {"accumulate_grad_batches": several, "limit_train_batches": limit, "max_steps": 1}
     if not refused:
         fit(module(), prior=data(length=length), **settings)
         return
-    with pytest.raises(ValueError, match=rf"accumulate_grad_batches to divide the \d+ batches of an epoch, got {several}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"accumulate_grad_batches to divide the \d+ batches of an epoch, got {several}",
+    ):
         fit(module(), prior=data(length=length), **settings)
 
 
@@ -415,7 +448,9 @@ def test_the_floor_is_of_the_samples_that_were_measured():
         metric = FrechetDistance(FlatFeatures(2))
         callback = PeriodicFID(metric, reference_samples=16, steps=2)
         prior = data(val_samples=samples, val_batch_size=4)
-        return fit(module(), callback, prior=prior, max_steps=4, **settings).callback_metrics["fid/floor"]
+        return fit(module(), callback, prior=prior, max_steps=4, **settings).callback_metrics[
+            "fid/floor"
+        ]
 
     eight = floor(8)
     assert floor(16, limit_val_batches=2) == eight
@@ -425,7 +460,9 @@ def test_the_floor_is_of_the_samples_that_were_measured():
 
 def test_one_sample_is_no_validation():
     one = data(val_samples=1, val_batch_size=4)
-    with pytest.raises(ValueError, match="PeriodicFID compares at least 2 validation samples, got 1"):
+    with pytest.raises(
+        ValueError, match="PeriodicFID compares at least 2 validation samples, got 1"
+    ):
         fit(module(), frechet(reference_samples=4, steps=1), prior=one)
     with pytest.raises(ValueError, match="HealthMonitor compares at least 2 validation samples"):
         fit(module(), HealthMonitor(steps=1), prior=one)

@@ -36,7 +36,12 @@ def learned_teacher(seed: int = 1) -> VelocityTeacher:
 
 
 def module(teacher=None, shake: bool = True, **changes) -> FreeFlowModule:
-    settings = {"network": mlp(), "prediction": DiscretePrediction(4), "student_lr": 1e-2, "auxiliary_lr": 1e-2} | changes
+    settings = {
+        "network": mlp(),
+        "prediction": DiscretePrediction(4),
+        "student_lr": 1e-2,
+        "auxiliary_lr": 1e-2,
+    } | changes
     made = FreeFlowModule(mixture() if teacher is None else teacher, **settings)
     for seed, network in enumerate(made.networks().values()):
         if shake:  # otherwise delta and gamma have no effect yet
@@ -47,7 +52,10 @@ def module(teacher=None, shake: bool = True, **changes) -> FreeFlowModule:
 def drawn_together(m: FreeFlowModule, size: int, batch: int, processes: int = 2) -> list:
     """The draws of a batch counter on so many processes as those of one; every row is evaluated, which changes nothing."""
     m.skip_idle_rows = False
-    each = zip(*(m.draw(size, training_generator(0, rank, batch)) for rank in range(processes)), strict=True)
+    each = zip(
+        *(m.draw(size, training_generator(0, rank, batch)) for rank in range(processes)),
+        strict=True,
+    )
     return [type(draws[0])(*(join(*parts) for parts in zip(*draws, strict=True))) for draws in each]
 
 
@@ -70,7 +78,13 @@ def data(**changes) -> PriorDataModule:
     return PriorDataModule(**({"batch_size": 8, "length": 4} | changes))
 
 
-def fit(model: FreeFlowModule, *callbacks, prior: PriorDataModule | None = None, ckpt_path=None, **changes) -> Trainer:
+def fit(
+    model: FreeFlowModule,
+    *callbacks,
+    prior: PriorDataModule | None = None,
+    ckpt_path=None,
+    **changes,
+) -> Trainer:
     made = trainer(callbacks=list(callbacks), **changes)
     made.fit(model, data() if prior is None else prior, ckpt_path=ckpt_path)
     return made

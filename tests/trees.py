@@ -24,8 +24,12 @@ class Transformer(nn.Module):
         assert condition["size"] is None
         e = self.time_embedding(t[:, None]) + condition["pooled"]
         image = self.patches(x.flatten(2).mT) + e[:, None]
-        empty = torch.cat([torch.zeros(len(x), image.shape[1], dtype=torch.bool, device=x.device), ~mask], dim=1)
-        out = self.block(torch.cat([image, text], dim=1), src_key_padding_mask=empty)[:, : image.shape[1]]
+        empty = torch.cat(
+            [torch.zeros(len(x), image.shape[1], dtype=torch.bool, device=x.device), ~mask], dim=1
+        )
+        out = self.block(torch.cat([image, text], dim=1), src_key_padding_mask=empty)[
+            :, : image.shape[1]
+        ]
         return self.pixels(out).mT.reshape(x.shape) - x
 
 
@@ -53,4 +57,8 @@ class TextTeacher(Teacher):
     def null_condition(self, condition):
         text, mask = condition["text"]
         first = torch.arange(mask.shape[1], device=mask.device).expand_as(mask) == 0
-        return {"text": (torch.zeros_like(text), first), "pooled": torch.zeros_like(condition["pooled"]), "size": None}
+        return {
+            "text": (torch.zeros_like(text), first),
+            "pooled": torch.zeros_like(condition["pooled"]),
+            "size": None,
+        }

@@ -11,7 +11,9 @@ class UNet(nn.Module):
 
     def __init__(self, width: int = 32, classes: int = 10):
         super().__init__()
-        self.clock = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))  # embeds the time
+        self.clock = nn.Sequential(
+            nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width)
+        )  # embeds the time
         self.label = nn.Embedding(classes + 1, width)
         self.enter = nn.Conv2d(1, width, 3, padding=1)
         self.down = nn.Conv2d(width, width, 3, stride=2, padding=1)

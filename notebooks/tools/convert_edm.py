@@ -17,7 +17,10 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-INNER = {"Precond": ("unet", "training.networks_edm2"), "EDMPrecond": ("model", "training.networks")}
+INNER = {
+    "Precond": ("unet", "training.networks_edm2"),
+    "EDMPrecond": ("model", "training.networks"),
+}
 """Outer class: the attribute that holds F, and the module that defines its class."""
 
 
@@ -27,7 +30,9 @@ def convert(source: str, target: str) -> str:
         net = pickle.load(file)["ema"]
     outer = type(net).__name__
     if outer not in INNER:
-        raise SystemExit(f"{source} holds a {outer}, which is not EDM's preconditioning: expected one of {sorted(INNER)}")
+        raise SystemExit(
+            f"{source} holds a {outer}, which is not EDM's preconditioning: expected one of {sorted(INNER)}"
+        )
     attribute, module = INNER[outer]
     inner = getattr(net, attribute)
     facts = {
@@ -37,7 +42,10 @@ def convert(source: str, target: str) -> str:
         "num_classes": net.label_dim,
         "sigma_data": float(net.sigma_data),
     }
-    weights = {name: value.detach().to(torch.float32).contiguous().cpu() for name, value in inner.state_dict().items()}
+    weights = {
+        name: value.detach().to(torch.float32).contiguous().cpu()
+        for name, value in inner.state_dict().items()
+    }
     save_file(weights, target, {"edm": json.dumps(facts)})
     return "\n".join(
         [

@@ -62,8 +62,13 @@ def meanflow(nets: Networks) -> None:
     delta = t * torch.rand(BATCH)
     with torch.no_grad():
         v = nets.teacher.guided_velocity(y, gamma=torch.full((BATCH,), 1.5))(x, t)
-        with forward_ad.dual_level():  # from here to the fixed end t - delta: dx = -v dt, d(delta) = dt
-            along = [forward_ad.make_dual(a, da) for a, da in ((x, -v), (t, torch.ones_like(t)), (delta, torch.ones_like(t)))]
+        with (
+            forward_ad.dual_level()
+        ):  # from here to the fixed end t - delta: dx = -v dt, d(delta) = dt
+            along = [
+                forward_ad.make_dual(a, da)
+                for a, da in ((x, -v), (t, torch.ones_like(t)), (delta, torch.ones_like(t)))
+            ]
             total = forward_ad.unpack_dual(nets.average(along[0], along[1], y, along[2])).tangent
     output = nets.average(x, t, y, delta)
     (output - (v - expand(delta, x) * total)).square().mean().backward()
@@ -80,7 +85,9 @@ def dmd(nets: Networks, updates: int) -> None:
     sample = z + nets.average(z, one, y, one)
     with torch.no_grad():
         x_t = interpolate(sample, torch.randn_like(z), t)
-        gradient = nets.auxiliary(x_t, t, y) - nets.teacher.guided_velocity(y, gamma=torch.full((BATCH,), 1.5))(x_t, t)
+        gradient = nets.auxiliary(x_t, t, y) - nets.teacher.guided_velocity(
+            y, gamma=torch.full((BATCH,), 1.5)
+        )(x_t, t)
     (sample * gradient).mean().backward()
     for k in range(updates):
         if updates > 1 and k:
@@ -109,22 +116,40 @@ def peer(step: Callable[[Networks], None]) -> dict[str, dict[str, float]]:
 
 
 def per_sample(rows: dict[str, dict[str, int]], batches: int) -> dict[str, dict[str, float]]:
-    return {name: {kind: n / BATCH / batches for kind, n in kinds.items()} for name, kinds in rows.items()}
+    return {
+        name: {kind: n / BATCH / batches for kind, n in kinds.items()}
+        for name, kinds in rows.items()
+    }
 
 
 def main() -> None:
     methods = {
         "FreeFlow, discrete (Heun, N = 8)": freeflow(),
         "discrete, every row evaluated": freeflow(skip_idle_rows=False),
-        "FreeFlow, discrete, guidance [1, 1]": freeflow(guidance_range=(1.0, 1.0), evaluation_guidance=1.0),
+        "FreeFlow, discrete, guidance [1, 1]": freeflow(
+            guidance_range=(1.0, 1.0), evaluation_guidance=1.0
+        ),
         "FreeFlow, continuous (exact JVP)": freeflow(prediction=ContinuousPrediction()),
-        "continuous, every row evaluated": freeflow(prediction=ContinuousPrediction(), skip_idle_rows=False),
-        "FreeFlow, continuous (forward difference)": freeflow(prediction=ContinuousPrediction(ForwardDifference())),
+        "continuous, every row evaluated": freeflow(
+            prediction=ContinuousPrediction(), skip_idle_rows=False
+        ),
+        "FreeFlow, continuous (forward difference)": freeflow(
+            prediction=ContinuousPrediction(ForwardDifference())
+        ),
         "MeanFlow distillation (needs data)": peer(meanflow),
         "DMD-like, one update of the auxiliary network": peer(lambda nets: dmd(nets, 1)),
         "DMD2-like, five updates": peer(lambda nets: dmd(nets, 5)),
     }
-    table = Table("method", "student f", "f + b", "jvp", "teacher f", "auxiliary f", "f + b", "in forward passes")
+    table = Table(
+        "method",
+        "student f",
+        "f + b",
+        "jvp",
+        "teacher f",
+        "auxiliary f",
+        "f + b",
+        "in forward passes",
+    )
     for name, found in methods.items():
         cells = [found.get(net, {}).get(kind, 0.0) for net, kind in COLUMNS]
         total = sum(WORTH[kind] * n for kinds in found.values() for kind, n in kinds.items())

@@ -34,19 +34,27 @@ class Case:
         autocast: whether matrix products are in bfloat16 whatever the weights (bf16-mixed).
     """
 
-    def __init__(self, options: argparse.Namespace, dtype: torch.dtype, *, autocast: bool = False) -> None:
+    def __init__(
+        self, options: argparse.Namespace, dtype: torch.dtype, *, autocast: bool = False
+    ) -> None:
         self.device, self.autocast = torch.device(options.device), autocast
         self.student = network(options, 0).to(self.device, dtype)
         self.teacher = network(options, 1).to(self.device, dtype)
         g = torch.Generator().manual_seed(0)
         n, side = options.batch_size, options.input_size
-        self.z = torch.randn(n, 4, side, side, generator=g).bfloat16().to(self.device, dtype)  # exact in every dtype
-        self.delta = ((torch.arange(n) + 0.5) / n).to(self.device, torch.float64 if dtype == torch.float64 else torch.float32)
+        self.z = (
+            torch.randn(n, 4, side, side, generator=g).bfloat16().to(self.device, dtype)
+        )  # exact in every dtype
+        self.delta = ((torch.arange(n) + 0.5) / n).to(
+            self.device, torch.float64 if dtype == torch.float64 else torch.float32
+        )
         self.gamma = torch.full_like(self.delta, 1.5)
         self.labels = torch.arange(n, device=self.device)
 
     def F(self, z: Tensor, delta: Tensor) -> Tensor:  # noqa: N802
-        return self.student(z.to(self.z.dtype), torch.ones_like(delta), self.labels, delta=delta, gamma=self.gamma)
+        return self.student(
+            z.to(self.z.dtype), torch.ones_like(delta), self.labels, delta=delta, gamma=self.gamma
+        )
 
     def u(self, x: Tensor, t: Tensor) -> Tensor:
         zero = torch.zeros_like(t)
@@ -54,7 +62,9 @@ class Case:
 
     @contextmanager
     def arithmetic(self) -> Iterator[None]:
-        context = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+        context = (
+            torch.autocast(self.device.type, torch.bfloat16) if self.autocast else nullcontext()
+        )
         with torch.no_grad(), context:
             yield
 
@@ -103,7 +113,9 @@ class InAutocast(Derivative):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--size", default="S/2", choices=[f"{size}/2" for size in SIZES])
     parser.add_argument("--input_size", type=int, default=16, help="side of the latents")
     parser.add_argument("--batch_size", type=int, default=16)
@@ -114,19 +126,34 @@ def main() -> None:
     mixed, true = Case(options, torch.float32, autocast=True), Case(options, torch.bfloat16)
     unit = rms(exact.velocity())
     slope = exact.derivative(ExactJVP())
-    print(f"SiT-{options.size}, latents 4 x {options.input_size} x {options.input_size}, batch {options.batch_size}")
-    print(f"delta dF/d(delta) / u = {rms(slope) / unit:.2f}, F / u = {rms(exact.F(exact.z, exact.delta)) / unit:.2f}\n")
+    print(
+        f"SiT-{options.size}, latents 4 x {options.input_size} x {options.input_size}, batch {options.batch_size}"
+    )
+    print(
+        f"delta dF/d(delta) / u = {rms(slope) / unit:.2f}, F / u = {rms(exact.F(exact.z, exact.delta)) / unit:.2f}\n"
+    )
 
-    print("| Delta_G / u and its error / u | Delta_G | float32 | bf16-mixed | bf16-true |\n|---|---|---|---|---|")
-    forms: list[tuple[str, Prediction]] = [(f"discrete, Heun, N = {n}", DiscretePrediction(n)) for n in STEPS]
+    print(
+        "| Delta_G / u and its error / u | Delta_G | float32 | bf16-mixed | bf16-true |\n|---|---|---|---|---|"
+    )
+    forms: list[tuple[str, Prediction]] = [
+        (f"discrete, Heun, N = {n}", DiscretePrediction(n)) for n in STEPS
+    ]
     forms.append(("continuous, ExactJVP", ContinuousPrediction(ExactJVP())))
-    forms += [(f"continuous, CentralDifference({h:g})", ContinuousPrediction(CentralDifference(h))) for h in (0.05, 5e-3)]
+    forms += [
+        (f"continuous, CentralDifference({h:g})", ContinuousPrediction(CentralDifference(h)))
+        for h in (0.05, 5e-3)
+    ]
     for name, form in forms:
         right = exact.error(form)
         errors = [rms(case.error(form) - right) / unit for case in (single, mixed, true)]
-        print(f"| {name} | {rms(right) / unit:.2f} | " + " | ".join(f"{e:.1e}" for e in errors) + " |")
+        print(
+            f"| {name} | {rms(right) / unit:.2f} | " + " | ".join(f"{e:.1e}" for e in errors) + " |"
+        )
 
-    print("\n| delta dF/d(delta), relative error | central, float32 | forward, float32 | central, bf16 | forward, bf16 |")
+    print(
+        "\n| delta dF/d(delta), relative error | central, float32 | forward, float32 | central, bf16 | forward, bf16 |"
+    )
     print("|---|---|---|---|---|")
     for h in WIDTHS:
         rules = [
@@ -135,7 +162,11 @@ def main() -> None:
             mixed.derivative(InAutocast(h, central=True)),
             mixed.derivative(InAutocast(h, central=False)),
         ]
-        print(f"| h = {h:g} | " + " | ".join(f"{rms(rule - slope) / rms(slope):.1e}" for rule in rules) + " |")
+        print(
+            f"| h = {h:g} | "
+            + " | ".join(f"{rms(rule - slope) / rms(slope):.1e}" for rule in rules)
+            + " |"
+        )
     jvp = [rms(case.derivative(ExactJVP()) - slope) / rms(slope) for case in (single, mixed)]
     print(f"| exact (JVP) | {jvp[0]:.1e} | | {jvp[1]:.1e} | |")
 

@@ -19,7 +19,13 @@ from torch import Tensor
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.examples.digits.data import load_digits
-from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, mean_and_covariance, to_uint8
+from freeflow_lightning.metrics import (
+    DigitsFeatures,
+    FlatFeatures,
+    FrechetDistance,
+    mean_and_covariance,
+    to_uint8,
+)
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, pictures
 from freeflow_lightning.sampling.teacher_sampler import Sampler
@@ -46,7 +52,10 @@ class Judge:
     def __init__(self) -> None:
         self.network = DigitsFeatures()
         self.real = to_uint8(load_digits()[0])
-        self.metrics = [FrechetDistance(features, reset_real_features=False) for features in (self.network, FlatFeatures(64))]
+        self.metrics = [
+            FrechetDistance(features, reset_real_features=False)
+            for features in (self.network, FlatFeatures(64))
+        ]
         for metric in self.metrics:
             metric.update(self.real, real=True)
 
@@ -75,15 +84,21 @@ class Tried(NamedTuple):
 @torch.no_grad()
 def tried(student: FlowMap, judge: Judge, candidates: int, samples: int) -> Tried:
     """One evaluation of the student for each candidate."""
-    setting = NoiseSearch(student, ClassScore(judge.network), RandomSearch(1), Sampler(guidance=1.0), batch_size=BATCH)
-    grounds = [BatchSearchContext(setting, Draw(0), index) for index in torch.arange(samples).split(BATCH)]
+    setting = NoiseSearch(
+        student, ClassScore(judge.network), RandomSearch(1), Sampler(guidance=1.0), batch_size=BATCH
+    )
+    grounds = [
+        BatchSearchContext(setting, Draw(0), index) for index in torch.arange(samples).split(BATCH)
+    ]
     noise, features, score = [], [], []
     for k in range(candidates):
         z = [ground.noise(range(k, k + 1)) for ground in grounds]
         x = [ground.student(part) for ground, part in zip(grounds, z, strict=True)]
         noise.append(torch.cat(z))
         features.append(judge.network(pictures(student.teacher, torch.cat(x))))
-        score.append(torch.cat([ground.score(part) for ground, part in zip(grounds, x, strict=True)]))
+        score.append(
+            torch.cat([ground.score(part) for ground, part in zip(grounds, x, strict=True)])
+        )
     assert sum(ground.asked.student for ground in grounds) == candidates * samples
     return Tried(torch.stack(noise), torch.stack(features), torch.stack(score))
 
@@ -97,10 +112,18 @@ def draw(curves: Mapping[str, Sequence[Sequence[float]]], steps: int, path: Path
     """FID over evaluations: the teacher alone, and from what each student's search with the oracle has found."""
     names = {n: n for n in curves if n.startswith("teacher")}
     names |= {n: f"search, {n.removesuffix(', oracle')}" for n in curves if n.endswith("oracle")}
-    shown = {title: ([p[0] for p in curves[name]], [p[1] for p in curves[name]]) for name, title in names.items()}
+    shown = {
+        title: ([p[0] for p in curves[name]], [p[1] for p in curves[name]])
+        for name, title in names.items()
+    }
     title = f"teacher: alone, and at {steps} Heun steps from searched noise"
     figure = plots.curves(
-        shown, xlabel="NFE per sample, student's and teacher's", ylabel="FID", title=title, log=True, log_x=True
+        shown,
+        xlabel="NFE per sample, student's and teacher's",
+        ylabel="FID",
+        title=title,
+        log=True,
+        log_x=True,
     )
     figure.set_figwidth(7)
     figure.axes[0].legend(loc="center left", bbox_to_anchor=(1, 0.5), fontsize=8)
@@ -129,18 +152,41 @@ def main() -> None:
     for name, student in students.items():
         known = tried(student, judge, candidates, samples)
         for verifier in ("oracle", "class score"):
-            line, alone = curves[f"{name}, {verifier}"], curves[f"{name}, {verifier}, student's own"] = [], []
+            line, alone = (
+                curves[f"{name}, {verifier}"],
+                curves[f"{name}, {verifier}, student's own"],
+            ) = [], []
             for n in powers(candidates):
-                choice = judge.oracle().pick(known.features[:n]) if verifier == "oracle" else known.score[:n].argmax(0)
+                choice = (
+                    judge.oracle().pick(known.features[:n])
+                    if verifier == "oracle"
+                    else known.score[:n].argmax(0)
+                )
                 noise = known.noise[choice, picked]
                 line.append(judge(n + 2 * steps, drawn(noise, steps), labels))
-                alone.append(judge(n, torch.cat([student(noise[rows], labels[rows], 1.0) for rows in batches]), labels))
-                print(f"{name}, {verifier}, {n} candidates: {line[-1]}; the student's: {alone[-1]}", flush=True)
+                alone.append(
+                    judge(
+                        n,
+                        torch.cat([student(noise[rows], labels[rows], 1.0) for rows in batches]),
+                        labels,
+                    )
+                )
+                print(
+                    f"{name}, {verifier}, {n} candidates: {line[-1]}; the student's: {alone[-1]}",
+                    flush=True,
+                )
 
     folder = Path(output)
     folder.mkdir(parents=True, exist_ok=True)
-    about = {"samples": samples, "steps of the searched teacher": steps, "students": given, "order": list(Point._fields)}
-    (folder / "search_curve.json").write_text(json.dumps({"about": about, "curves": curves}, indent=1) + "\n")
+    about = {
+        "samples": samples,
+        "steps of the searched teacher": steps,
+        "students": given,
+        "order": list(Point._fields),
+    }
+    (folder / "search_curve.json").write_text(
+        json.dumps({"about": about, "curves": curves}, indent=1) + "\n"
+    )
     draw(curves, steps, folder / "search.png")
     for name, line in curves.items():
         print(name, *(f"{p.evaluations}: {p.fid:.2f}" for p in line), sep="  ")

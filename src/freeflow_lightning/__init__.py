@@ -33,7 +33,9 @@ _MODULES = {
     "PriorDataModule": "training.data",
     "Teacher": "teachers",
 }
-"""Where a name lives. Modules are imported when they are asked for, so that `freeflow --help` does not wait for torch."""
+"""Where a name lives. Modules are imported when they are asked for, so that `freeflow --help` does
+not wait for torch.
+"""
 
 
 def __getattr__(name: str) -> Any:

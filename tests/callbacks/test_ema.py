@@ -39,7 +39,11 @@ def check(m, students, decays):
 
 
 def test_averages_are_those_computed_by_hand():
-    m, seen, decays = module(), Students(), [0.25, 0.999, 0.0]  # 0.25 is reached at the second step, 0.999 never
+    m, seen, decays = (
+        module(),
+        Students(),
+        [0.25, 0.999, 0.0],
+    )  # 0.25 is reached at the second step, 0.999 never
     fit(m, seen, StudentEMA(decays), max_steps=5, prior=data(length=5))
     check(m, seen.after, decays)
     assert same(weights(m.averages["ema_0_0"]), weights(m.student))
@@ -58,7 +62,9 @@ def test_an_accumulated_step_is_averaged_once():
 def test_the_checkpoint_holds_the_average_of_its_own_step_and_all_that_is_evaluated(tmp_path):
     m, seen = module(), Students()
     # the checkpoint comes first in the list and still writes last
-    saved = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1, auto_insert_metric_name=False)
+    saved = ModelCheckpoint(
+        tmp_path, "{step}", every_n_train_steps=2, save_top_k=-1, auto_insert_metric_name=False
+    )
     fit(m, saved, seen, StudentEMA([0.9, 0.5]), max_steps=4, enable_checkpointing=True)
     checkpoint = torch.load(tmp_path / "2.ckpt", weights_only=True)
     state = checkpoint["state_dict"]
@@ -66,7 +72,10 @@ def test_the_checkpoint_holds_the_average_of_its_own_step_and_all_that_is_evalua
         for name, expected in average(seen.after[:3], decay).items():
             key = f"averages.ema_{decay}.".replace("0.", "0_") + name
             torch.testing.assert_close(state[key].double(), expected, rtol=1e-5, atol=1e-6)
-    assert same({k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")}, seen.after[2])
+    assert same(
+        {k.removeprefix("student."): v for k, v in state.items() if k.startswith("student.")},
+        seen.after[2],
+    )
 
     restored = module()
     fit(restored, StudentEMA([0.9, 0.5]), max_steps=2, ckpt_path=tmp_path / "2.ckpt")
@@ -88,7 +97,9 @@ def test_the_average_runs_with_weights_of_its_own():
     with torch.no_grad():
         for p in m.student.parameters():
             p.zero_()
-    assert torch.equal(average(z, one, y, delta=one, gamma=one), before)  # also its delta and gamma embedders
+    assert torch.equal(
+        average(z, one, y, delta=one, gamma=one), before
+    )  # also its delta and gamma embedders
     assert not torch.equal(average(z, one, y, delta=one / 2, gamma=one), before)
     assert not torch.equal(average(z, one, y, delta=one, gamma=one / 2), before)
 
@@ -102,15 +113,22 @@ def saved(tmp_path, *decays):
 
 
 @pytest.mark.parametrize("before", [(), (0.9,)])
-def test_an_average_that_is_added_at_resuming_starts_from_the_current_weights_and_says_so(tmp_path, said, before):
+def test_an_average_that_is_added_at_resuming_starts_from_the_current_weights_and_says_so(
+    tmp_path, said, before
+):
     path, m = saved(tmp_path, *before)
     restored, seen = module(), Students()
     fit(restored, seen, StudentEMA([0.5, *before]), max_steps=3, ckpt_path=path)
-    assert list(restored.averages) == ["ema_0_5", *(["ema_0_9"] if before else [])]  # the first serves validation
+    assert list(restored.averages) == [
+        "ema_0_5",
+        *(["ema_0_9"] if before else []),
+    ]  # the first serves validation
     assert same(seen.after[0], weights(m.student))
     d = min(0.5, 4 / 13)
     for name, value in weights(restored.averages["ema_0_5"]).items():
-        expected = d * seen.after[0][name].double() + (1 - d) * weights(restored.student)[name].double()
+        expected = (
+            d * seen.after[0][name].double() + (1 - d) * weights(restored.student)[name].double()
+        )
         torch.testing.assert_close(value.double(), expected, rtol=1e-5, atol=1e-6)
     told = [line for line in said() if "ema_" in line]
     assert told == ["ema_0_5 is not in the checkpoint: it starts from the current weights"]

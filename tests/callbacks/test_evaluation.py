@@ -8,7 +8,13 @@ from lightning.pytorch.loggers import TensorBoardLogger
 from PIL import Image
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, SampleGrid, StudentEMA, TrajectoryError
+from freeflow_lightning.callbacks import (
+    HealthMonitor,
+    PeriodicFID,
+    SampleGrid,
+    StudentEMA,
+    TrajectoryError,
+)
 from freeflow_lightning.callbacks.health import grows, spread
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
@@ -19,11 +25,15 @@ from tiny import data, fit, mixture, module, same, trainer, weights
 
 
 def fid(**changes):
-    return PeriodicFID(FrechetDistance(FlatFeatures(2)), **({"reference_samples": 40, "steps": 4} | changes))
+    return PeriodicFID(
+        FrechetDistance(FlatFeatures(2)), **({"reference_samples": 40, "steps": 4} | changes)
+    )
 
 
 def validate(m, *callbacks, **sizes):
-    return trainer(callbacks=list(callbacks)).validate(m, data(**({"val_samples": 21} | sizes)), verbose=False)[0]
+    return trainer(callbacks=list(callbacks)).validate(
+        m, data(**({"val_samples": 21} | sizes)), verbose=False
+    )[0]
 
 
 # PeriodicFID
@@ -37,7 +47,12 @@ def test_the_fid_and_its_floor_are_those_of_the_samples():
 
     def teacher_samples(n, stream):
         z, y = m.teacher.draw_indexed(torch.arange(n), seed=5, stream=stream)
-        return solve(lambda x, t, c: m.teacher.guided_velocity(c, gamma=gamma.expand(len(x)))(x, t), z, y, steps=4)
+        return solve(
+            lambda x, t, c: m.teacher.guided_velocity(c, gamma=gamma.expand(len(x)))(x, t),
+            z,
+            y,
+            steps=4,
+        )
 
     metric.update(teacher_samples(40, "reference"), real=True)
     metric.update(teacher_samples(21, "floor"), real=False)
@@ -51,7 +66,13 @@ def test_the_fid_and_its_floor_are_those_of_the_samples():
 
 @pytest.mark.parametrize("val_batch_size", [1, 4, 21, 100])
 def test_results_do_not_depend_on_the_validation_batch(val_batch_size):
-    expected = validate(module(), fid(), TrajectoryError(8, 4, 8), HealthMonitor(count=10, steps=4), val_batch_size=8)
+    expected = validate(
+        module(),
+        fid(),
+        TrajectoryError(8, 4, 8),
+        HealthMonitor(count=10, steps=4),
+        val_batch_size=8,
+    )
     callbacks = [fid(cache="elsewhere"), TrajectoryError(8, 4, 8), HealthMonitor(count=10, steps=4)]
     logged = validate(module(), *callbacks, val_batch_size=val_batch_size)
     assert logged.keys() == expected.keys()
@@ -73,7 +94,9 @@ def test_the_second_run_draws_no_reference(tmp_path):
         assert calls(module(), **changes)[0] > second
     assert calls(module(evaluation_guidance=1.0))[0] > second
     assert calls(module(teacher=VelocityTeacher(lambda x, t, y: -x, (2,), 2)))[0] > second
-    assert len(list((tmp_path / "kept").glob("*.safetensors"))) == 13  # the floor knows no reference_samples
+    assert (
+        len(list((tmp_path / "kept").glob("*.safetensors"))) == 13
+    )  # the floor knows no reference_samples
 
 
 def test_each_validation_measures_anew():
@@ -81,8 +104,12 @@ def test_each_validation_measures_anew():
     made = trainer(callbacks=[metric])
     first = made.validate(m, data(val_samples=21), verbose=False)
     assert made.validate(m, data(val_samples=21), verbose=False) == first
-    made.fit(m, data(val_samples=21))  # what was added up in inference mode can be added to in training
-    assert float(made.callback_metrics["fid/floor"]) == pytest.approx(first[0]["fid/floor"], rel=1e-6)
+    made.fit(
+        m, data(val_samples=21)
+    )  # what was added up in inference mode can be added to in training
+    assert float(made.callback_metrics["fid/floor"]) == pytest.approx(
+        first[0]["fid/floor"], rel=1e-6
+    )
     assert float(made.callback_metrics["fid/student"]) != first[0]["fid/student"]
 
 
@@ -95,7 +122,13 @@ def test_evaluation_does_not_disturb_training():
     torch.manual_seed(0)
     fit(plain, max_steps=4, prior=data(length=2))
     torch.manual_seed(1)
-    callbacks = [fid(), TrajectoryError(4, 2, 4), SampleGrid(4, steps=2), HealthMonitor(count=4, steps=2), StudentEMA([0.9])]
+    callbacks = [
+        fid(),
+        TrajectoryError(4, 2, 4),
+        SampleGrid(4, steps=2),
+        HealthMonitor(count=4, steps=2),
+        StudentEMA([0.9]),
+    ]
     fit(watched, *callbacks, max_steps=4, **prior)
     assert same(weights(plain.student), weights(watched.student))
     assert same(weights(plain.auxiliary), weights(watched.auxiliary))
@@ -120,14 +153,30 @@ def pictures():
 def test_a_picture_at_the_start_and_at_each_validation(tmp_path, build):
     logger = TensorBoardLogger(tmp_path, "board", version=0)
     shown = []
-    logger.experiment.add_image = lambda name, picture, step, dataformats: shown.append((name, step, picture.shape[2]))
-    fit(build(), SampleGrid(5, steps=2), max_steps=4, prior=data(length=2, val_samples=2), logger=logger)
+    logger.experiment.add_image = lambda name, picture, step, dataformats: shown.append(
+        (name, step, picture.shape[2])
+    )
+    fit(
+        build(),
+        SampleGrid(5, steps=2),
+        max_steps=4,
+        prior=data(length=2, val_samples=2),
+        logger=logger,
+    )
     files = sorted((tmp_path / "board/version_0/samples").iterdir())
-    assert [path.name for path in files] == ["step_0000000.png", "step_0000002.png", "step_0000004.png"]
+    assert [path.name for path in files] == [
+        "step_0000000.png",
+        "step_0000002.png",
+        "step_0000004.png",
+    ]
     drawn = [np.asarray(Image.open(path)) for path in files]
     assert all(picture.std() > 1 for picture in drawn)
     assert not np.array_equal(drawn[0], drawn[2])
-    assert [(name, step) for name, step, _ in shown] == [("samples", 0), ("samples", 2), ("samples", 4)]
+    assert [(name, step) for name, step, _ in shown] == [
+        ("samples", 0),
+        ("samples", 2),
+        ("samples", 4),
+    ]
 
 
 # TrajectoryError
@@ -166,7 +215,12 @@ def test_the_error_of_the_exact_map_is_zero_and_of_another_one_as_computed(scale
     m = FreeFlowModule(Decay(), ExactMap(1.0), guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
     m.student = ExactMap(scale)
     logged = validate(m, TrajectoryError(count=6, points=4, steps=64))
-    for delta in (0.25, 0.5, 0.75, 1.0):  # |f - x| / |x| = |scale - 1| (1 - exp(-delta)) / exp(-delta)
+    for delta in (
+        0.25,
+        0.5,
+        0.75,
+        1.0,
+    ):  # |f - x| / |x| = |scale - 1| (1 - exp(-delta)) / exp(-delta)
         expected = (scale - 1) * np.expm1(delta)
         assert logged[f"error/at_delta_{delta:.3f}"] == pytest.approx(expected, abs=1e-4)
     assert logged["error/endpoint"] == logged["error/at_delta_1.000"]
@@ -190,7 +244,10 @@ def test_it_warns_once_for_each_cause(caplog):
     monitor = HealthMonitor(factor=2.0, window=2)
     with caplog.at_level(logging.WARNING):
         for step, value in enumerate([1.0] * 4 + [5.0] * 6, start=1):
-            figures = {"prediction/residual": torch.tensor(value), "gradient/student": torch.tensor(value)}
+            figures = {
+                "prediction/residual": torch.tensor(value),
+                "gradient/student": torch.tensor(value),
+            }
             run = SimpleNamespace(global_step=step, log_every_n_steps=1, callback_metrics=figures)
             monitor.on_train_batch_end(run, FreeFlowModule, None, None, 0)
     warned = [record.message for record in caplog.records if record.name.endswith("health")]
@@ -203,7 +260,14 @@ def test_it_warns_once_for_each_cause(caplog):
 def test_it_watches_each_logged_step_once():
     for accumulate in (1, 2):
         monitor = HealthMonitor()
-        fit(module(), monitor, max_steps=6, accumulate_grad_batches=accumulate, log_every_n_steps=2, prior=data(length=12))
+        fit(
+            module(),
+            monitor,
+            max_steps=6,
+            accumulate_grad_batches=accumulate,
+            log_every_n_steps=2,
+            prior=data(length=12),
+        )
         assert len(monitor._history["prediction/residual"]) == 3
 
 

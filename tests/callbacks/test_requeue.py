@@ -53,7 +53,9 @@ def slurm(tmp_path, monkeypatch):
 def test_a_requeued_job_is_the_uninterrupted_one(freeflow, tmp_path, monkeypatch, slurm):
     for name in ("straight", "requeued"):
         (tmp_path / name).mkdir()
-        (tmp_path / name / "sender.py").write_text(SENDER.replace("== 7", "== -1") if name == "straight" else SENDER)
+        (tmp_path / name / "sender.py").write_text(
+            SENDER.replace("== 7", "== -1") if name == "straight" else SENDER
+        )
     config = configure(tmp_path / "straight", CALLBACKS % 20)
     monkeypatch.chdir(tmp_path / "straight")
     monkeypatch.delitem(__import__("sys").modules, "sender", raising=False)
@@ -83,7 +85,10 @@ def test_another_job_starts_anew(freeflow, tmp_path, monkeypatch, slurm):
     monkeypatch.setenv("SLURM_RESTART_COUNT", "1")
     monkeypatch.setenv("SLURM_JOB_ID", "78")
     assert freeflow("fit", "--config", config.name, "--trainer.max_steps", 2)[0] == 0
-    assert sorted(path.name for path in (tmp_path / "runs" / "mixture").iterdir()) == ["version_0", "version_1"]
+    assert sorted(path.name for path in (tmp_path / "runs" / "mixture").iterdir()) == [
+        "version_0",
+        "version_1",
+    ]
 
 
 def test_it_looks_now_and_then():

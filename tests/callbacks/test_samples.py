@@ -37,7 +37,10 @@ class WithImages(Plain):
     ("kind", "expected"),
     [
         (TensorBoardLogger, ["add_image", ("samples", PICTURE, 7), {"dataformats": "HWC"}]),
-        (MLFlowLogger, ["log_image", ("run", PICTURE), {"artifact_file": "samples/step_0000007.png"}]),
+        (
+            MLFlowLogger,
+            ["log_image", ("run", PICTURE), {"artifact_file": "samples/step_0000007.png"}],
+        ),
         (CometLogger, ["log_image", (PICTURE,), {"name": "samples", "step": 7}]),
     ],
 )

@@ -75,10 +75,22 @@ def matching():
 @pytest.mark.parametrize(
     ("callback", "build", "message"),
     [
-        (ConfidentRegionWarmup, lambda: module(correction_fraction=1.0), "ConfidentRegionWarmup has no effect here"),
+        (
+            ConfidentRegionWarmup,
+            lambda: module(correction_fraction=1.0),
+            "ConfidentRegionWarmup has no effect here",
+        ),
         (ConfidentRegionWarmup, matching, "ConfidentRegionWarmup has no effect here"),
-        (AlphaSchedule, lambda: module(correction_fraction=0.0), "AlphaSchedule has no effect here"),
-        (AlphaSchedule, lambda: module(correction_fraction=1.0), "AlphaSchedule has no effect here"),
+        (
+            AlphaSchedule,
+            lambda: module(correction_fraction=0.0),
+            "AlphaSchedule has no effect here",
+        ),
+        (
+            AlphaSchedule,
+            lambda: module(correction_fraction=1.0),
+            "AlphaSchedule has no effect here",
+        ),
         (AlphaSchedule, matching, "AlphaSchedule has no effect here"),
         (TrajectoryError, matching, "TrajectoryError compares a student to its teacher"),
         (HealthMonitor, matching, "HealthMonitor watches a distillation"),
@@ -95,11 +107,17 @@ def test_callbacks_without_effect_are_refused(callback, build, message):
     ("build", "message"),
     [
         (lambda: ConfidentRegionWarmup(0), "steps to be an integer of at least 1, got 0"),
-        (lambda: AlphaSchedule(delay_steps=-1), "delay_steps to be an integer of at least 0, got -1"),
+        (
+            lambda: AlphaSchedule(delay_steps=-1),
+            "delay_steps to be an integer of at least 0, got -1",
+        ),
         (lambda: AlphaSchedule(decay_steps=0), "decay_steps to be a finite number above 0, got 0"),
         (lambda: StudentEMA([]), "one or more different numbers"),
         (lambda: StudentEMA([0.9, 0.9]), "one or more different numbers"),
-        (lambda: StudentEMA([1.0]), "decay to be a finite number of at least 0 and below 1, got 1.0"),
+        (
+            lambda: StudentEMA([1.0]),
+            "decay to be a finite number of at least 0 and below 1, got 1.0",
+        ),
         (
             lambda: PeriodicFID(FrechetDistance(FlatFeatures(2)), reference_samples=1),
             "reference_samples to be an integer of at least 2",

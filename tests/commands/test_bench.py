@@ -30,7 +30,14 @@ def measured():
     m = module(learned_teacher(), check_teacher=False)
     before = weights(m)
     side = SideBySide(Clock(torch.device("cpu")), rounds=3)
-    fit(m, StudentEMA(), side, max_steps=side.steps, prior=data(batch_size=16, length=side.steps), log_every_n_steps=7)
+    fit(
+        m,
+        StudentEMA(),
+        side,
+        max_steps=side.steps,
+        prior=data(batch_size=16, length=side.steps),
+        log_every_n_steps=7,
+    )
     return m, before, side
 
 
@@ -58,7 +65,10 @@ def test_the_breakdown_holds_the_whole_step(measured):
     m, _, side = measured
     seconds = side.breakdown.seconds
     assert tuple(seconds) == PARTS
-    assert all(seconds[part] > 0 for part in ("student", "auxiliary", "teacher", "noise", "loss terms", ADAM, EMA, LOGGING))
+    assert all(
+        seconds[part] > 0
+        for part in ("student", "auxiliary", "teacher", "noise", "loss terms", ADAM, EMA, LOGGING)
+    )
     assert side.breakdown.rest > 0
     assert side.log_every == 7
     assert all(0 < side.parts[part] < 10 for part in (EMA, CHECKS, LOGGING))
@@ -103,20 +113,42 @@ def test_the_clock_of_one_thread_is_its_own_work():
 def test_a_config_from_the_command_line(freeflow, monkeypatch):
     monkeypatch.setenv("COLUMNS", "120")
     config = ROOT / "configs" / "digits.yaml"
-    arguments = ("--config", config, "--data.batch_size", 8, "--data.val_samples", 16, "--data.val_batch_size", 8)
+    arguments = (
+        "--config",
+        config,
+        "--data.batch_size",
+        8,
+        "--data.val_samples",
+        16,
+        "--data.val_batch_size",
+        8,
+    )
     code, out, err = freeflow("bench", *arguments, "--steps", 2, "--output", "bench.json")
     assert code == 0, err
-    for words in ("floor: both", "step: in a Trainer", "samples / s", "Peak memory: measured", "days of this device"):
+    for words in (
+        "floor: both",
+        "step: in a Trainer",
+        "samples / s",
+        "Peak memory: measured",
+        "days of this device",
+    ):
         assert words in out
     found = json.loads(Path("bench.json").read_text())
     assert found["machine"]["type"] == "cpu"
     assert found["machine"]["torch"] == torch.__version__
     assert found["command"].endswith("--output bench.json")
-    assert found["subject"] | {"name": ""} == {"name": "", "batch_size": 8, "precision": "32", "averages": 1}
+    assert found["subject"] | {"name": ""} == {
+        "name": "",
+        "batch_size": 8,
+        "precision": "32",
+        "averages": 1,
+    }
     assert found["timed"]["rounds"] == 2
     step = found["step"]
     assert step["mfu"] is None
-    assert step["floor_seconds"] == pytest.approx(step["evaluations_seconds"] + step["optimizer_seconds"], rel=0.5)
+    assert step["floor_seconds"] == pytest.approx(
+        step["evaluations_seconds"] + step["optimizer_seconds"], rel=0.5
+    )
     assert step["samples_per_second"] == pytest.approx(8 / step["seconds"])
     assert found["evaluations_per_sample"]["student"]["backward"] == 1
     assert found["evaluations_per_sample"]["teacher"] == {"forward": 2 * 5 / 8 + 3 / 8}  # unguided
@@ -133,7 +165,18 @@ def test_a_config_from_the_command_line(freeflow, monkeypatch):
 
 @pytest.mark.slow
 def test_a_size_and_a_half_precision(freeflow):
-    arguments = ("--size", "S/2", "--image_size", 16, "--batch_size", 4, "--steps", 1, "--precision", "bf16-mixed")
+    arguments = (
+        "--size",
+        "S/2",
+        "--image_size",
+        16,
+        "--batch_size",
+        4,
+        "--steps",
+        1,
+        "--precision",
+        "bf16-mixed",
+    )
     code, out, err = freeflow("bench", *arguments)
     assert code == 0, err
     assert "SiT-S/2 with random weights, 16 x 16, batch 4, precision bf16-mixed" in out
@@ -163,7 +206,13 @@ def test_errors_in_two_lines(freeflow, arguments, message):
 def test_help_names_the_floor(freeflow):
     code, out, _ = freeflow("bench", "--help")
     assert code == 0
-    for words in ("the floor", "--size", "--compile", "rounds to take the median of", "freeflow bench --config"):
+    for words in (
+        "the floor",
+        "--size",
+        "--compile",
+        "rounds to take the median of",
+        "freeflow bench --config",
+    ):
         assert words in out
 
 
@@ -183,7 +232,11 @@ def test_compiled_networks_are_measured_with_every_row(freeflow, monkeypatch):
         graphs.append(graph)
         return graph.forward
 
-    monkeypatch.setattr(torch.nn.Module, "compile", lambda net, **options: compile_(net, **(options | {"backend": backend})))
+    monkeypatch.setattr(
+        torch.nn.Module,
+        "compile",
+        lambda net, **options: compile_(net, **(options | {"backend": backend})),
+    )
     arguments = ("--config", ROOT / "configs" / "digits.yaml", "--batch_size", 8, "--steps", 1)
     code, _, err = freeflow("bench", *arguments, "--compile", "--output", "bench.json")
     assert code == 0, err

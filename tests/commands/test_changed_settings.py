@@ -35,7 +35,9 @@ def test_each_setting_has_a_line():
     assert changed("std: 0.2", "std: 0.9") == ["model.teacher.std: 0.2 -> 0.9"]
     assert changed("- 0.99", "- 0.999") == ["model.betas: [0.9, 0.99] -> [0.9, 0.999]"]
     assert changed("class_path: A", "class_path: B") == ["model.teacher: A -> B"]
-    assert changed("filename: last", "filename: x") == ["trainer.callbacks.ModelCheckpoint 2.filename: last -> x"]
+    assert changed("filename: last", "filename: x") == [
+        "trainer.callbacks.ModelCheckpoint 2.filename: last -> x"
+    ]
 
 
 def test_an_object_that_is_new_or_gone_has_one_line():
@@ -49,6 +51,8 @@ def test_the_settings_at_a_step_are_those_of_the_last_start_before_it(tmp_path):
     assert settings_at(tmp_path, 5) is None
     for name, lr in (("config", 1), ("config_from_step_20", 2), ("config_from_step_100", 3)):
         (tmp_path / f"{name}.yaml").write_text(f"lr: {lr}")
-    assert [settings_at(tmp_path, step) for step in (0, 5, 20, 21, 101)] == [{"lr": lr} for lr in (1, 1, 1, 2, 3)]
+    assert [settings_at(tmp_path, step) for step in (0, 5, 20, 21, 101)] == [
+        {"lr": lr} for lr in (1, 1, 1, 2, 3)
+    ]
     (tmp_path / "config.yaml").write_text("lr: [")
     assert settings_at(tmp_path, 5) is None  # a damaged one blocks nothing

@@ -16,7 +16,9 @@ def test_it_names_the_folder_the_checkpoint_the_best_figure_and_what_is_next(fre
     (best,) = (run / "checkpoints").glob("best*")
     assert line.startswith(f"{run}: step 8, {run}/checkpoints/last.ckpt; best fid/student ")
     assert line.endswith(f" in {best.name}; next: freeflow report {run}")
-    again = last_line(freeflow, "--config", config.name, "--trainer.max_steps", 8, "--ckpt_path", "last")
+    again = last_line(
+        freeflow, "--config", config.name, "--trainer.max_steps", 8, "--ckpt_path", "last"
+    )
     assert again == line  # nothing was left to do
 
 
@@ -25,5 +27,13 @@ def test_without_a_best_checkpoint_it_is_the_best_of_the_table(freeflow, tmp_pat
     line = last_line(freeflow, "--config", config.name, "--trainer.max_steps", 9)
     assert "; best fid/student " in line
     assert " after step 8; next: " in line
-    none = last_line(freeflow, "--config", config.name, "--trainer.max_steps", 2, "--trainer.enable_checkpointing", "false")
+    none = last_line(
+        freeflow,
+        "--config",
+        config.name,
+        "--trainer.max_steps",
+        2,
+        "--trainer.enable_checkpointing",
+        "false",
+    )
     assert "step 2, no checkpoint written; next: " in none

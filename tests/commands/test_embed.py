@@ -23,7 +23,17 @@ def test_a_sample_of_an_embedded_prompt_is_the_pipelines(name, freeflow):
     tiny, pipe = TINY[name], save_pipeline(name, "model")
     Path("prompts.txt").write_text("\n\n".join(PROMPTS) + "\n")
     code, out, err = freeflow(
-        *("embed", "--model", "model", "--prompts", "prompts.txt", "--output", "e", "--dtype", "float32"),
+        *(
+            "embed",
+            "--model",
+            "model",
+            "--prompts",
+            "prompts.txt",
+            "--output",
+            "e",
+            "--dtype",
+            "float32",
+        ),
         *("--batch_size", 2, "--shard_size", 2, "--device", "cpu"),
     )
     assert code == 0, err
@@ -87,7 +97,9 @@ def test_what_cannot_be_embedded_is_said_in_two_lines(arguments, message, freefl
 def test_texts_without_a_mask_are_padded_by_the_encoder_to_one_length(freeflow):
     save_pipeline("cogview4", "model")
     Path("prompts.txt").write_text("a cat\n" + "a dog " * 12 + "\n" + "two\n")
-    code, _, err = freeflow("embed", "--model", "model", "--prompts", "prompts.txt", "--output", "e", "--batch_size", 1)
+    code, _, err = freeflow(
+        "embed", "--model", "model", "--prompts", "prompts.txt", "--output", "e", "--batch_size", 1
+    )
     assert code == 0, err
     prompts = Prompts("e")
     assert prompts.lengths == {"encoder_hidden_states": 32}
@@ -107,7 +119,15 @@ class Stub:
     def __call__(self, prompt, guidance_scale=5.0, max_sequence_length=7, clean=True):
         raise NotImplementedError
 
-    def encode_prompt(self, prompt, prompt_2, device, do_classifier_free_guidance=True, max_sequence_length=9, clip_skip=None):
+    def encode_prompt(
+        self,
+        prompt,
+        prompt_2,
+        device,
+        do_classifier_free_guidance=True,
+        max_sequence_length=9,
+        clip_skip=None,
+    ):
         self.asked = {key: value for key, value in locals().items() if key != "self"}
         return self.returned(len(prompt))
 
@@ -125,14 +145,25 @@ def test_lists_become_tensors_with_a_mask():
     )
     assert found["cap_feats"].shape == (3, 3, 4)
     assert found["cap_feats_mask"].tolist() == [[1, 0, 0], [1, 1, 0], [1, 1, 1]]
-    assert (asked["max_sequence_length"], asked["do_classifier_free_guidance"], asked["prompt_2"]) == (7, False, None)
-    null, asked = encoded("ZImageTransformer2DModel", lambda n: ([torch.ones(9, 4)], [torch.ones(2, 4)]), [""], empty=True)
+    assert (
+        asked["max_sequence_length"],
+        asked["do_classifier_free_guidance"],
+        asked["prompt_2"],
+    ) == (7, False, None)
+    null, asked = encoded(
+        "ZImageTransformer2DModel",
+        lambda n: ([torch.ones(9, 4)], [torch.ones(2, 4)]),
+        [""],
+        empty=True,
+    )
     assert null["cap_feats_mask"].tolist() == [[1, 1]]
     assert asked["do_classifier_free_guidance"]
 
 
 def test_a_mask_that_is_left_out_is_ones_and_the_batch_comes_first():
-    found, _ = encoded("QwenImageTransformer2DModel", lambda n: (torch.ones(n, 5, 4), None), ["a", "b"])
+    found, _ = encoded(
+        "QwenImageTransformer2DModel", lambda n: (torch.ones(n, 5, 4), None), ["a", "b"]
+    )
     assert found["encoder_hidden_states_mask"].tolist() == [[1] * 5] * 2
     layers = torch.arange(3.0)[:, None, None, None].expand(3, 2, 5, 4)
     returned = (torch.ones(2, 5, 4), None, layers, None, torch.ones(2, 6), None)

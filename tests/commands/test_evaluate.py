@@ -20,11 +20,24 @@ from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.cache_folder import cache_folder
 from places import TESTS
 
-QUICK = ["--num_samples", 40, "--reference_samples", 50, "--reference_steps", 2, "--paired_samples", 16]
+QUICK = [
+    "--num_samples",
+    40,
+    "--reference_samples",
+    50,
+    "--reference_steps",
+    2,
+    "--paired_samples",
+    16,
+]
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
 
 
 def environment():
@@ -40,10 +53,30 @@ def command(*arguments):
 
 
 def test_lists_and_switches_are_written_as_one_says_them(freeflow, checkpoint, tmp_path):
-    options = ["sample", "--checkpoint", checkpoint, "--num_samples", 3, "--output", "a", "--npz", "--classes", 1, 3]
+    options = [
+        "sample",
+        "--checkpoint",
+        checkpoint,
+        "--num_samples",
+        3,
+        "--output",
+        "a",
+        "--npz",
+        "--classes",
+        1,
+        3,
+    ]
     options += ["--teacher", "--steps", 1]  # the student's guidance has no effect yet
-    assert freeflow(*options, "--guidance", 1.0, 2.0)[:2] == (0, "3 samples at each of 2 guidance scales in a\n")
-    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == ["guidance_1", "guidance_2", "sweep.json", "sweep.png"]
+    assert freeflow(*options, "--guidance", 1.0, 2.0)[:2] == (
+        0,
+        "3 samples at each of 2 guidance scales in a\n",
+    )
+    assert sorted(path.name for path in (tmp_path / "a").iterdir()) == [
+        "guidance_1",
+        "guidance_2",
+        "sweep.json",
+        "sweep.png",
+    ]
     assert np.load("a/guidance_1/samples.npz")["arr_1"].tolist() == [1, 3, 1]
     one, two = (np.load(f"a/guidance_{g}/samples.npz")["arr_0"] for g in (1, 2))
     assert not np.array_equal(one, two)
@@ -54,7 +87,12 @@ def test_words_that_are_no_lists_stay_as_they_are():
         def __init__(self, hint):
             self._typehint = hint
 
-    options = {"--l": Action(list[int]), "--b": Action(bool), "--n": Action(int), "--m": Action(list[int] | None)}
+    options = {
+        "--l": Action(list[int]),
+        "--b": Action(bool),
+        "--n": Action(int),
+        "--m": Action(list[int] | None),
+    }
     options["--s"] = Action(str | None)
     options["--o"] = Action(list[int] | str | int)
     cases = {
@@ -65,8 +103,8 @@ def test_words_that_are_no_lists_stay_as_they_are():
         "--b --n 3 word": "--b true --n 3 word",
         "--o 1 2 --l=1,2 --m=3": "--o [1,2] --l=[1,2] --m=[3]",
         "--s 1,2 --s inf --n 1,2 --n -inf": "--s 1,2 --s inf --n [1,2] --n=-.inf",
-        "--model.x 1 2 --model.y=1.5,2e3 --model.z INF --model.w a,b": "--model.x [1,2] --model.y=[1.5,2e3] --model.z .inf "
-        "--model.w a,b",
+        "--model.x 1 2 --model.y=1.5,2e3 --model.z INF --model.w "
+        "a,b": "--model.x [1,2] --model.y=[1.5,2e3] --model.z .inf --model.w a,b",
     }
     for given, expected in cases.items():
         assert " ".join(spelled_out(given.split(), options)) == expected
@@ -74,7 +112,9 @@ def test_words_that_are_no_lists_stay_as_they_are():
 
 def test_the_teacher_draws_from_the_same_noise(freeflow, checkpoint):
     options = ["sample", "--checkpoint", checkpoint, "--num_samples", 5, "--npz", "--guidance", 1.5]
-    assert freeflow(*options, "--teacher", "--steps", 3, "--method", "euler", "--output", "t")[0] == 0
+    assert (
+        freeflow(*options, "--teacher", "--steps", 3, "--method", "euler", "--output", "t")[0] == 0
+    )
     flow_map = FlowMap.from_checkpoint(checkpoint)
     z, condition = Draw(0).noise(flow_map.teacher, torch.arange(5))
     x = TeacherSampler(flow_map.teacher, "euler", 3, 1.5)(z, condition)
@@ -85,7 +125,9 @@ def test_the_teacher_draws_from_the_same_noise(freeflow, checkpoint):
     assert "--steps and --method are the teacher's: add --teacher" in err
 
 
-def test_an_interrupted_run_is_continued_and_another_one_not_mixed_in(freeflow, checkpoint, tmp_path):
+def test_an_interrupted_run_is_continued_and_another_one_not_mixed_in(
+    freeflow, checkpoint, tmp_path
+):
     options = ["sample", "--checkpoint", checkpoint, "--num_samples", 150]
     for name in ("whole", "broken"):
         assert freeflow(*options, "--output", name)[0] == 0
@@ -118,7 +160,9 @@ def test_two_processes_and_a_kill_give_the_same_files(freeflow, checkpoint, tmp_
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert done.stdout == "1500 samples in two\n"
-    killed = subprocess.Popen(command("sample", *sizes, "--output", "killed", "--batch_size", 2), env=environment())
+    killed = subprocess.Popen(
+        command("sample", *sizes, "--output", "killed", "--batch_size", 2), env=environment()
+    )
     while len(list((tmp_path / "killed").glob("parts/0*.npz"))) < 2:
         assert killed.poll() is None
         time.sleep(0.01)
@@ -138,7 +182,11 @@ def test_two_processes_evaluate_as_one(freeflow, checkpoint):
     assert freeflow(*options, "--output", "one")[0] == 0
     shared = environment() | {"FREEFLOW_CACHE": "another"}
     done = subprocess.run(
-        command(*options, "--output", "two", "--devices", 2), env=shared, capture_output=True, text=True, check=False
+        command(*options, "--output", "two", "--devices", 2),
+        env=shared,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     one, two = (json.loads(Path(name, "evaluation.json").read_text()) for name in ("one", "two"))
@@ -162,7 +210,9 @@ def test_an_error_of_all_processes_is_said_once():
 
 
 def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path):
-    code, out, err = freeflow("evaluate", "--checkpoint", checkpoint, *QUICK, "--features", "flat", "--output", "e")
+    code, out, err = freeflow(
+        "evaluate", "--checkpoint", checkpoint, *QUICK, "--features", "flat", "--output", "e"
+    )
     assert code == 0, err
     result = json.loads((tmp_path / "e/evaluation.json").read_text())
     flow_map = FlowMap.from_checkpoint(checkpoint)
@@ -170,7 +220,9 @@ def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path):
 
     def drawn(stream, n, seed):
         z, condition = Draw(seed, stream=stream).noise(flow_map.teacher, torch.arange(n))
-        return TeacherSampler(flow_map.teacher, "heun", 2, 1.5)(z, condition), flow_map(z, condition, 1.5)
+        return TeacherSampler(flow_map.teacher, "heun", 2, 1.5)(z, condition), flow_map(
+            z, condition, 1.5
+        )
 
     metric.update(pictures(flow_map.teacher, drawn("reference", 50, 1)[0]), real=True)
     metric.update(pictures(flow_map.teacher, drawn("samples", 40, 0)[1]), real=False)
@@ -193,7 +245,18 @@ def test_training_and_evaluation_share_the_reference(freeflow, checkpoint):
     kept = files(cache_folder())
     assert len(kept) == 3  # reference, floor, endpoints
     assert (
-        freeflow("evaluate", "--checkpoint", checkpoint, *QUICK, "--features", "flat", "--seed", 1, "--paired_samples", 0)[0]
+        freeflow(
+            "evaluate",
+            "--checkpoint",
+            checkpoint,
+            *QUICK,
+            "--features",
+            "flat",
+            "--seed",
+            1,
+            "--paired_samples",
+            0,
+        )[0]
         == 0
     )
     assert files(cache_folder()) == kept
@@ -209,10 +272,23 @@ def test_training_and_evaluation_share_the_reference(freeflow, checkpoint):
 
 
 def test_given_statistics_and_the_teacher_itself(freeflow, checkpoint, tmp_path):
-    drawn = ["sample", "--checkpoint", checkpoint, "--num_samples", 40, "--npz", "--teacher", "--steps", 2]
+    drawn = [
+        "sample",
+        "--checkpoint",
+        checkpoint,
+        "--num_samples",
+        40,
+        "--npz",
+        "--teacher",
+        "--steps",
+        2,
+    ]
     assert freeflow(*drawn, "--output", "t")[0] == 0
     options = [*QUICK, "--features", "flat", "--reference", "t/samples.npz", "--paired_samples", 0]
-    assert freeflow("evaluate", "--checkpoint", checkpoint, *options, "--teacher", "--steps", 2)[0] == 0
+    assert (
+        freeflow("evaluate", "--checkpoint", checkpoint, *options, "--teacher", "--steps", 2)[0]
+        == 0
+    )
     result = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
     assert result["scores"]["fid"]["value"] == pytest.approx(0, abs=1e-6)
     assert result["scores"]["coverage"]["value"] == 1
@@ -241,9 +317,15 @@ def test_a_users_own_features(freeflow, checkpoint, tmp_path):
     ("options", "words"),
     [
         (["--features", "inception"], "no Inception weights at"),
-        (["--features", "inception", "--weights", "gone.pth"], "no Inception weights at gone.pth: download weights-inception"),
+        (
+            ["--features", "inception", "--weights", "gone.pth"],
+            "no Inception weights at gone.pth: download weights-inception",
+        ),
         (["--features", "dinov2"], "no DINOv2 weights: download them"),
-        (["--features", "flat", "--weights", "x"], "--weights is a file for --features inception or dinov2"),
+        (
+            ["--features", "flat", "--weights", "x"],
+            "--weights is a file for --features inception or dinov2",
+        ),
         (["--features", "digits"], "expected digits of shape [B, 1, 8, 8]"),
         (["--reference", "gone.npz"], "no statistics at gone.npz: expected ADM's .npz"),
         (["--num_samples", "0"], "at least 2 samples on either side, got 0"),
@@ -267,7 +349,16 @@ def test_evaluate_says_what_is_wrong(freeflow, checkpoint, options, words, monke
 @pytest.mark.parametrize("steps", [2, 0])
 @pytest.mark.slow
 def test_the_page_holds_its_pictures(freeflow, checkpoint, tmp_path, steps):
-    options = ["--num_samples", 20, "--fine_steps", 16, "--auxiliary_steps", steps, "--batch_size", 16]
+    options = [
+        "--num_samples",
+        20,
+        "--fine_steps",
+        16,
+        "--auxiliary_steps",
+        steps,
+        "--batch_size",
+        16,
+    ]
     code, out, err = freeflow("diagnose", "--checkpoint", checkpoint, *options)
     assert code == 0, err
     text = (tmp_path / "diagnosis/diagnosis.html").read_text()
@@ -298,7 +389,10 @@ def test_points_are_diagnosed_too(freeflow, tmp_path):
     means = {"means": [[2.0, 0.0], [-2.0, 0.5], [0.0, 2.0]], "std": 0.4, "labels": [0, 1, 1]}
     network = {"sample_shape": [2], "hidden_size": 16, "depth": 2, "num_classes": 2}
     arguments = {
-        "teacher": {"class_path": "freeflow_lightning.teachers.GaussianMixtureTeacher", "init_args": means},
+        "teacher": {
+            "class_path": "freeflow_lightning.teachers.GaussianMixtureTeacher",
+            "init_args": means,
+        },
         "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": network},
     }
     built = {"class_path": "freeflow_lightning.FreeFlowModule", "init_args": arguments}

@@ -61,13 +61,24 @@ def row(out, name):
 
 
 def test_the_embedded_teacher(inspect):
-    code, out, err = inspect("embedded:digits", "--batch_size", 8, "--precision", "32", "--num_samples", 10, "--steps", 2)
+    code, out, err = inspect(
+        "embedded:digits", "--batch_size", 8, "--precision", "32", "--num_samples", 10, "--steps", 2
+    )
     assert code == 0, err
     assert row(out, "sample_shape")[1] == "1 x 8 x 8"
     assert row(out, "classes")[1] == "10, null class 10"
     assert row(out, "convention")[1] == "sit"
     assert row(out, "parameters")[1] == "726,544"
-    for check in ("shape", "inputs", "finite", "deterministic", "rows", "gradient", "null condition", "sign and time"):
+    for check in (
+        "shape",
+        "inputs",
+        "finite",
+        "deterministic",
+        "rows",
+        "gradient",
+        "null condition",
+        "sign and time",
+    ):
         assert row(out, check)[1] == "ok"
     assert row(out, "teacher") == ["teacher", "726,544", "3.5", "28"]
     assert row(out, "together")[2:] == ["5.5", "44"]
@@ -79,10 +90,21 @@ def test_the_embedded_teacher(inspect):
 
 def test_a_public_file_says_what_it_is_and_a_vae_is_asked_for(inspect):
     torch.save({"ema": public_sit.state_dict(learn_sigma=True), "opt": {"lr": 1e-4}}, "weights.pt")
-    arguments = ("--teacher", "SiTTeacher", "--teacher.checkpoint", "weights.pt", "--teacher.num_heads", 2)
+    arguments = (
+        "--teacher",
+        "SiTTeacher",
+        "--teacher.checkpoint",
+        "weights.pt",
+        "--teacher.num_heads",
+        2,
+    )
     code, out, err = inspect(*arguments, "--teacher.convention", "sit", "--steps", 1)
     assert code == 0, err
-    for note in ("took 'ema' of the file", "trimmed the learned variance", "convention 'sit' as given"):
+    for note in (
+        "took 'ema' of the file",
+        "trimmed the learned variance",
+        "convention 'sit' as given",
+    ):
         assert note in out
     assert row(out, "sign and time")[1] == "unclear"  # random weights
     assert "No picture: samples of shape [4, 8, 8], all finite" in out
@@ -90,19 +112,30 @@ def test_a_public_file_says_what_it_is_and_a_vae_is_asked_for(inspect):
 
 
 def test_a_config_gives_batch_precision_and_averages(inspect):
-    code, out, err = inspect("--config", ROOT / "configs/gaussian_mixture.yaml", "--data.batch_size", 32, "--no_samples")
+    code, out, err = inspect(
+        "--config", ROOT / "configs/gaussian_mixture.yaml", "--data.batch_size", 32, "--no_samples"
+    )
     assert code == 0, err
     assert "batch 32, precision 32" in out
     assert row(out, "moving averages (EMA)")
     assert row(out, "teacher")[2:] == ["1.75", "56"]  # unguided
     assert row(out, "null condition")[2] == "not needed without guidance"
     assert not Path("inspect.png").exists()
-    _, out, _ = inspect("--config", ROOT / "configs/gaussian_mixture.yaml", "--no_samples", "--averages", 0)
+    _, out, _ = inspect(
+        "--config", ROOT / "configs/gaussian_mixture.yaml", "--no_samples", "--averages", 0
+    )
     assert "moving averages" not in out
 
 
 def test_points_are_drawn_as_points_and_costs_without_a_network_say_why(inspect):
-    arguments = ("--teacher", "GaussianMixtureTeacher", "--teacher.means", "[[2, 0], [-2, 1]]", "--teacher.std", "0.3")
+    arguments = (
+        "--teacher",
+        "GaussianMixtureTeacher",
+        "--teacher.means",
+        "[[2, 0], [-2, 1]]",
+        "--teacher.std",
+        "0.3",
+    )
     code, out, err = inspect(*arguments, "--output", "points.png", "--steps", 4)
     assert code == 0, err
     assert "Costs: not known: GaussianMixtureTeacher has no network" in out
@@ -142,7 +175,10 @@ def test_a_broken_teacher_is_an_error(inspect, mine, name, message, check):
         (["nowhere.pt"], "no teacher weights at nowhere.pt"),
         (["--config", "nowhere.yaml"], "no config at nowhere.yaml"),
         (["--config", ROOT / "configs/digits_teacher.yaml"], "distils no teacher"),
-        (["embedded:digits", "--model.alpha_ref", "1"], "--model.alpha_ref changes a config: give one with --config"),
+        (
+            ["embedded:digits", "--model.alpha_ref", "1"],
+            "--model.alpha_ref changes a config: give one with --config",
+        ),
         (["--size", "S/2", "--image_size", "100"], "multiple of 16"),
         (["--size", "S/2", "--batch_size", "0"], "batch size of at least 1"),
         (["embedded:digits", "--num_samples", "0"], "at least one sample"),
@@ -160,7 +196,12 @@ def test_errors_are_short(inspect, arguments, message):
 def test_help(inspect):
     code, out, _ = inspect("--help")
     assert code == 0
-    for line in ("freeflow inspect embedded:digits", "--config", "--no_samples", "without any weights"):
+    for line in (
+        "freeflow inspect embedded:digits",
+        "--config",
+        "--no_samples",
+        "without any weights",
+    ):
         assert line in out
     assert "overrides" not in out
 
@@ -169,10 +210,18 @@ def test_help(inspect):
 def test_adapters_are_counted_as_such(freeflow):
     size = ["inspect", "--size", "S/2", "--batch_size", 2]
     rows = {}
-    for name, options in {"full": [], "one": ["--lora.networks", "[auxiliary]"], "both": ["--lora.rank", "8"]}.items():
+    for name, options in {
+        "full": [],
+        "one": ["--lora.networks", "[auxiliary]"],
+        "both": ["--lora.rank", "8"],
+    }.items():
         code, out, err = freeflow(*size, *options)
         assert code == 0, err
-        rows[name] = {line.split()[1]: line.split()[3] for line in out.splitlines() if line.startswith(("│ student", "│ aux"))}
+        rows[name] = {
+            line.split()[1]: line.split()[3]
+            for line in out.splitlines()
+            if line.startswith(("│ student", "│ aux"))
+        }
     assert rows["full"]["student"] == rows["one"]["student"] != rows["both"]["student"]
     assert len({row["auxiliary"] for row in rows.values()}) == 3
     code, _, err = freeflow("inspect", "--config", "any.yaml", "--lora.rank", "8")
@@ -182,7 +231,9 @@ def test_adapters_are_counted_as_such(freeflow):
 
 def test_a_network_without_a_time_module_is_told_in_a_sentence(inspect, mine):
     teacher = "{class_path: GaussianMixtureTeacher, init_args: {means: [[1.0, 0.0]], std: 0.2}}"
-    settings = f"{{teacher: {teacher}, network: mine.Net, guidance_range: [1, 1], evaluation_guidance: 1}}"
+    settings = (
+        f"{{teacher: {teacher}, network: mine.Net, guidance_range: [1, 1], evaluation_guidance: 1}}"
+    )
     (mine / "net.yaml").write_text(f"model: {settings}\n")
     code, out, err = inspect("--config", "net.yaml", "--num_samples", 2, "--steps", 1)
     assert code == 0, err
@@ -225,13 +276,18 @@ def test_the_factor_on_the_students_step_and_the_spread_are_named(inspect, tmp_p
     quick = ("--no_samples", "--batch_size", 4)
     code, out, err = inspect("--teacher", "scores.Noise", *quick, "--precision", "32")
     assert code == 0, err
-    assert row(out, "student's step")[1] == "student_lr / 157.4: at the prior u is the raw output times 157.4"
+    assert (
+        row(out, "student's step")[1]
+        == "student_lr / 157.4: at the prior u is the raw output times 157.4"
+    )
     assert row(out, "spread at t = 1")[1] == "look"
     assert "t_max 0.97 of the teacher brings that to 32" in unwrapped(out)
     code, out, err = inspect("--teacher", "scores.Noise", "--teacher.t_max", "0.97", *quick)
     assert code == 0, err
     assert "student_lr / 32.33" in unwrapped(out)
-    assert "bfloat16 rounds the raw output by 0.2 %, which is 6% of u at the prior" in unwrapped(out)
+    assert "bfloat16 rounds the raw output by 0.2 %, which is 6% of u at the prior" in unwrapped(
+        out
+    )
     code, out, err = inspect("embedded:digits", *quick)
     assert row(out, "student's step")[1] == "student_lr as it is: the network predicts a velocity"
     assert row(out, "spread at t = 1")[1] == "ok"
@@ -243,14 +299,26 @@ def test_a_backbone_in_another_convention_is_found(inspect, tmp_path, monkeypatc
     code, out, err = inspect("--teacher", "scores.Negated", "--no_samples")
     assert code == 1
     assert row(out, "backbone")[1] == "BROKEN"
-    assert "velocity() is -backbone(x, 1000 t): the sign is the other and the time is 1000 t and not t" in err
+    assert (
+        "velocity() is -backbone(x, 1000 t): the sign is the other and the time is 1000 t and not t"
+        in err
+    )
     assert len(err.splitlines()) == 2
 
 
 def test_a_table_without_a_null_row_is_inspected_unguided(inspect):
-    state = public_sit.state_dict() | {"y_embedder.embedding_table.weight": torch.randn(10, public_sit.WIDTH)}
+    state = public_sit.state_dict() | {
+        "y_embedder.embedding_table.weight": torch.randn(10, public_sit.WIDTH)
+    }
     torch.save({"ema": state, "args": {"num_classes": 10}}, "weights.pt")
-    arguments = ("--teacher", "SiTTeacher", "--teacher.checkpoint", "weights.pt", "--teacher.num_heads", 2)
+    arguments = (
+        "--teacher",
+        "SiTTeacher",
+        "--teacher.checkpoint",
+        "weights.pt",
+        "--teacher.num_heads",
+        2,
+    )
     code, out, err = inspect(*arguments, "--teacher.convention", "sit", "--no_samples")
     assert code == 0, err
     assert row(out, "classes")[1] == "10, no null class: it cannot be guided"

@@ -77,54 +77,109 @@ def pull(tmp_path, monkeypatch):
             ["--model.teacher", "my_teacher.Other"],
             "model.teacher: Import path my_teacher.Other does not correspond to a subclass",
         ),
-        (["--model.teacher", "my_teacher.Gone"], "model.teacher: module 'my_teacher' has no attribute 'Gone'"),
+        (
+            ["--model.teacher", "my_teacher.Gone"],
+            "model.teacher: module 'my_teacher' has no attribute 'Gone'",
+        ),
         (["--model.teacher", "gone.Gone"], "model.teacher: No module named 'gone'"),
-        (["--model.teacher", "my_teacher.Silent"], "my_teacher.Silent is abstract: define velocity in it"),
-        (["--model.teacher", "my_teacher.Wide"], "Wide.velocity returned shape [2, 3] for states of shape [2, 2]"),
-        (["--model.teacher", "my_teacher.Stumbles"], "Stumbles.velocity fails on two states of shape [2, 2]"),
+        (
+            ["--model.teacher", "my_teacher.Silent"],
+            "my_teacher.Silent is abstract: define velocity in it",
+        ),
+        (
+            ["--model.teacher", "my_teacher.Wide"],
+            "Wide.velocity returned shape [2, 3] for states of shape [2, 2]",
+        ),
+        (
+            ["--model.teacher", "my_teacher.Stumbles"],
+            "Stumbles.velocity fails on two states of shape [2, 2]",
+        ),
         (["--model", "Gone"], "model: no class named 'Gone': give its import path"),
         (["--model.studnet_lr", "1"], "option 'studnet_lr' is not accepted by"),
         (["--model.studnet_lr", "1"], "did you mean 'student_lr'?"),
-        (["--model.student_lr", "fast"], "model.student_lr: Expected a <class 'float'>. Got value: fast"),
-        (["--model.network.sample_shape", "[3]"], "the student network fails on two states of shape [2, 2]"),
+        (
+            ["--model.student_lr", "fast"],
+            "model.student_lr: Expected a <class 'float'>. Got value: fast",
+        ),
+        (
+            ["--model.network.sample_shape", "[3]"],
+            "the student network fails on two states of shape [2, 2]",
+        ),
         (
             ["--model.guidance_range", "[1.0, 2.0]"],
             "Pull has no null condition, so it cannot be guided: set guidance_range to [1, 1]",
         ),
-        (["--model.evaluation_guidance", "3.0"], "expected evaluation_guidance to be a finite number from 1.0 to 1.0, got 3.0"),
+        (
+            ["--model.evaluation_guidance", "3.0"],
+            "expected evaluation_guidance to be a finite number from 1.0 to 1.0, got 3.0",
+        ),
         (["--data.length", "0"], "expected length to be an integer of at least 1, got 0"),
-        (["--trainer.max_stepz", "1"], "unknown option --trainer.max_stepz; did you mean '--trainer.max_steps'?"),
+        (
+            ["--trainer.max_stepz", "1"],
+            "unknown option --trainer.max_stepz; did you mean '--trainer.max_steps'?",
+        ),
         (["--trainer.callbacks+=Gone"], "trainer.callbacks: no class named 'Gone'"),
-        (["--trainer.callbacks+=AlphaSchedule", "--model.correction_fraction=0"], "AlphaSchedule has no effect here"),
+        (
+            ["--trainer.callbacks+=AlphaSchedule", "--model.correction_fraction=0"],
+            "AlphaSchedule has no effect here",
+        ),
         (
             ["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays=[2.0]"],
             "expected decay to be a finite number of at least 0 and below 1, got 2.0",
         ),
         (["--config", "gone.yaml"], "config: File does not exist"),
-        (["--ckpt_path", "last"], "no run in runs/pull has written a checkpoint; leave it out to start anew"),
+        (
+            ["--ckpt_path", "last"],
+            "no run in runs/pull has written a checkpoint; leave it out to start anew",
+        ),
         (["--ckpt_path", "gone.ckpt"], "--ckpt_path: no checkpoint at gone.ckpt"),
         (["--ckpt_path", "pull.yaml"], "--ckpt_path: pull.yaml is not a readable checkpoint"),
         (["--config", "twice.yaml"], "the key 'data' stands twice, in lines 9 and 11: remove one"),
         (["--trainer.accelerator", "gpu"], "No supported gpu backend found!"),
-        (["--trainer.profiler", "fast"], "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']"),
+        (
+            ["--trainer.profiler", "fast"],
+            "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']",
+        ),
         (["--seed_everything", "99999999999"], "99999999999 is not in bounds"),
         (["--ckpt_path", "best"], 'ckpt_path="best"'),
-        (["--data.val_samples=4", "--trainer.val_check_interval=500"], "`val_check_interval` (500) must be less than"),
-        (["--trainer.accumulate_grad_batches", "0"], "accumulate_grad_batches to be an integer of at least 1, got 0"),
-        (["--trainer.accumulate_grad_batches", "4"], "accumulate_grad_batches to divide the 2 batches of an epoch, got 4"),
-        (["--trainer.check_val_every_n_epoch", "0"], "check_val_every_n_epoch to be an integer of at least 1, got 0"),
+        (
+            ["--data.val_samples=4", "--trainer.val_check_interval=500"],
+            "`val_check_interval` (500) must be less than",
+        ),
+        (
+            ["--trainer.accumulate_grad_batches", "0"],
+            "accumulate_grad_batches to be an integer of at least 1, got 0",
+        ),
+        (
+            ["--trainer.accumulate_grad_batches", "4"],
+            "accumulate_grad_batches to divide the 2 batches of an epoch, got 4",
+        ),
+        (
+            ["--trainer.check_val_every_n_epoch", "0"],
+            "check_val_every_n_epoch to be an integer of at least 1, got 0",
+        ),
         (["--model.compile", "fast"], "Invalid backend: 'fast'"),
         (["--model.betas", "0.99", "0.9"], "the smaller one first, got [0.99, 0.9]"),
-        (["--model.betas=0.9"], "expected betas to be two finite numbers of at least 0 and below 1"),
+        (
+            ["--model.betas=0.9"],
+            "expected betas to be two finite numbers of at least 0 and below 1",
+        ),
         (["--model.student_lr", "-inf"], "student_lr to be a finite number above 0, got -inf"),
-        (["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.dirpath=file/a"], "ot a directory"),
+        (
+            ["--trainer.callbacks=ModelCheckpoint", "--trainer.callbacks.dirpath=file/a"],
+            "ot a directory",
+        ),
     ],
 )
 def test_fit_says_what_is_wrong(pull, freeflow, options, words):
     code, _, err = freeflow("fit", "--config", "pull.yaml", *options)
     assert code != 0
     assert words in err
-    lines = [line for line in err.splitlines() if not line.startswith(("Seed", "GPU", "TPU", "INFO", "\x1b"))]
+    lines = [
+        line
+        for line in err.splitlines()
+        if not line.startswith(("Seed", "GPU", "TPU", "INFO", "\x1b"))
+    ]
     assert len(lines) <= 4
     assert "Traceback" not in err
     assert "usage:" not in err
@@ -136,8 +191,14 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
         (["fly"], "unknown verb 'fly': expected one of fit, validate, inspect, "),
         (["fit"], "missing: teacher"),
         (["sample"], "missing: checkpoint"),
-        (["sample", "--checkpoint", "gone.ckpt"], "no checkpoint at gone.ckpt: expected a .ckpt file"),
-        (["sample", "--checkpoint", "x.ckpt", "--sed", "1"], "unknown option --sed; did you mean '--seed'?"),
+        (
+            ["sample", "--checkpoint", "gone.ckpt"],
+            "no checkpoint at gone.ckpt: expected a .ckpt file",
+        ),
+        (
+            ["sample", "--checkpoint", "x.ckpt", "--sed", "1"],
+            "unknown option --sed; did you mean '--seed'?",
+        ),
         (["sample", "--checkpoint", "x.ckpt", "--num_samples", "many"], "Got value: many"),
     ],
 )
@@ -154,10 +215,22 @@ def test_every_verb_says_what_is_wrong(freeflow, arguments, words):
     [
         (["--model.guidance_interval", "0", "0.3"], "guidance_interval:\n    - 0.0\n    - 0.3\n"),
         (["--model.guidance_interval=0,0.3"], "guidance_interval:\n    - 0.0\n    - 0.3\n"),
-        (["--trainer.callbacks", "AlphaSchedule", "--trainer.callbacks.decay_steps", "inf"], "decay_steps: .inf\n"),
-        (["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays=0.5"], "decays:\n      - 0.5\n"),
-        (["--trainer.callbacks", "StudentEMA", "--trainer.callbacks.decays", "0.5"], "decays:\n      - 0.5\n"),
-        (["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays", "0.5", "0.9"], "- 0.5\n      - 0.9\n"),
+        (
+            ["--trainer.callbacks", "AlphaSchedule", "--trainer.callbacks.decay_steps", "inf"],
+            "decay_steps: .inf\n",
+        ),
+        (
+            ["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays=0.5"],
+            "decays:\n      - 0.5\n",
+        ),
+        (
+            ["--trainer.callbacks", "StudentEMA", "--trainer.callbacks.decays", "0.5"],
+            "decays:\n      - 0.5\n",
+        ),
+        (
+            ["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays", "0.5", "0.9"],
+            "- 0.5\n      - 0.9\n",
+        ),
         (["--config", "infinity.yaml"], "decay_steps: .inf\n"),
         (["--config", "quoted.yaml"], "decay_steps: 1000000.0\n"),
     ],
@@ -230,8 +303,12 @@ def test_errors_of_the_package_are_told_from_others():
     from freeflow_lightning.flow import interpolate, solve
 
     assert caught(lambda: solve(lambda x, t, c: x, torch.zeros(1, 1), steps=0))
-    assert not caught(lambda: solve(lambda x, t, c: torch.zeros(2) + torch.zeros(3), torch.zeros(1, 1), steps=1))
-    assert not caught(lambda: interpolate(torch.zeros(2, 2), torch.zeros(3, 2), torch.ones(2)))  # torch's error on our line
+    assert not caught(
+        lambda: solve(lambda x, t, c: torch.zeros(2) + torch.zeros(3), torch.zeros(1, 1), steps=1)
+    )
+    assert not caught(
+        lambda: interpolate(torch.zeros(2, 2), torch.zeros(3, 2), torch.ones(2))
+    )  # torch's error on our line
     assert not caught(lambda: int("x"))
 
 
@@ -250,13 +327,22 @@ def test_an_error_without_scaffolding_stays_as_it_is():
         ([], ["usage: freeflow VERB"]),
         (["--version"], ["freeflow-lightning 0."]),
         (["fit", "--help"], ["--config", "--ckpt_path", "--trainer.max_steps"]),
-        (["fit", "--config", "any.yaml", "--help"], ["--model.student_lr STUDENT_LR", "--data.batch_size"]),
+        (
+            ["fit", "--config", "any.yaml", "--help"],
+            ["--model.student_lr STUDENT_LR", "--data.batch_size"],
+        ),
         (["fit", "--trainer.help"], ["--trainer.max_steps", "--trainer.sync_batchnorm"]),
         (["fit", "--model.help"], ["--model.student_lr STUDENT_LR", "gamma is uniform"]),
         (["fit", "--data.help"], ["--data.batch_size BATCH_SIZE"]),
         (["fit", "--model.teacher.help", "GaussianMixtureTeacher"], ["component means m_k"]),
-        (["fit", "--model.help", "FreeFlowModule"], ["guidance_range", "gamma is uniform on [low, high] per sample"]),
-        (["fit", "--model.init_args.teacher.help", "GaussianMixtureTeacher"], ["means", "component means m_k"]),
+        (
+            ["fit", "--model.help", "FreeFlowModule"],
+            ["guidance_range", "gamma is uniform on [low, high] per sample"],
+        ),
+        (
+            ["fit", "--model.init_args.teacher.help", "GaussianMixtureTeacher"],
+            ["means", "component means m_k"],
+        ),
         (["sample", "--help"], ["--checkpoint", "--num_samples", "folder to write to"]),
     ],
 )
@@ -268,7 +354,10 @@ def test_help(freeflow, arguments, words):
 
 def test_the_models_settings_come_before_the_trainers(freeflow):
     _, out, _ = freeflow("fit", "--help")
-    places = [out.index(f"\n  {option} ") for option in ("--model.student_lr", "--data.batch_size", "--trainer.max_steps")]
+    places = [
+        out.index(f"\n  {option} ")
+        for option in ("--model.student_lr", "--data.batch_size", "--trainer.max_steps")
+    ]
     assert places == sorted(places)
     assert "--trainer.sync_batchnorm" not in out
 
@@ -286,7 +375,13 @@ def test_a_teacher_in_the_current_folder_is_found(pull, freeflow):
 @pytest.mark.slow
 def test_a_teacher_in_the_current_folder_is_found_by_the_installed_command(pull):
     command = Path(sys.executable).with_name("freeflow")
-    done = subprocess.run([command, "fit", "--config", "pull.yaml"], capture_output=True, text=True, check=False, timeout=300)
+    done = subprocess.run(
+        [command, "fit", "--config", "pull.yaml"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
     assert done.returncode == 0, done.stderr
     done = subprocess.run(
         [command, "fit", "--config", "pull.yaml", "--model.teacher", "my_teacher.Silent"],
@@ -305,8 +400,14 @@ def pictures(folder: Path) -> dict[str, bytes]:
 
 
 def test_same_seed_same_pictures_whatever_the_batch_size(freeflow, checkpoint, tmp_path):
-    for name, options in {"a": ["--batch_size", 3], "b": ["--batch_size", 64], "c": ["--seed", 1]}.items():
-        code, out, err = freeflow("sample", "--checkpoint", checkpoint, "--num_samples", 7, "--output", name, *options)
+    for name, options in {
+        "a": ["--batch_size", 3],
+        "b": ["--batch_size", 64],
+        "c": ["--seed", 1],
+    }.items():
+        code, out, err = freeflow(
+            "sample", "--checkpoint", checkpoint, "--num_samples", 7, "--output", name, *options
+        )
         assert code == 0, err
         assert out == f"7 samples in {name}\n"
     a, b, c = (pictures(tmp_path / name) for name in "abc")
@@ -318,12 +419,32 @@ def test_same_seed_same_pictures_whatever_the_batch_size(freeflow, checkpoint, t
 
 
 def test_npz_is_what_adms_evaluator_reads(freeflow, checkpoint, tmp_path):
-    assert freeflow("sample", "--checkpoint", checkpoint, "--num_samples", 5, "--npz", "true", "--output", "npz")[0] == 0
-    assert freeflow("sample", "--checkpoint", checkpoint, "--num_samples", 5, "--output", "png")[0] == 0
+    assert (
+        freeflow(
+            "sample",
+            "--checkpoint",
+            checkpoint,
+            "--num_samples",
+            5,
+            "--npz",
+            "true",
+            "--output",
+            "npz",
+        )[0]
+        == 0
+    )
+    assert (
+        freeflow("sample", "--checkpoint", checkpoint, "--num_samples", 5, "--output", "png")[0]
+        == 0
+    )
     array = np.load(tmp_path / "npz/samples.npz")["arr_0"]
     assert array.dtype == np.uint8
     assert array.shape == (5, 4, 4, 3)
-    assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == ["grid.png", "samples.json", "samples.npz"]
+    assert sorted(path.name for path in (tmp_path / "npz").iterdir()) == [
+        "grid.png",
+        "samples.json",
+        "samples.npz",
+    ]
     for i in range(5):
         assert np.array_equal(array[i], np.asarray(Image.open(tmp_path / f"png/{i:06d}.png")))
 
@@ -372,7 +493,10 @@ def test_a_checkpoint_with_code_is_refused_and_not_executed(freeflow, checkpoint
     content = torch.load(checkpoint, weights_only=True)
     torch.save(content | {"extra": Trap()}, tmp_path / "trap.ckpt")
     teacher = ["--model.teacher", "SiTTeacher", "--model.teacher.checkpoint", "embedded:digits"]
-    for arguments in (["sample", "--checkpoint", "trap.ckpt"], ["fit", *teacher, "--ckpt_path", "trap.ckpt"]):
+    for arguments in (
+        ["sample", "--checkpoint", "trap.ckpt"],
+        ["fit", *teacher, "--ckpt_path", "trap.ckpt"],
+    ):
         code, _, err = freeflow(*arguments)
         assert code == 1
         assert "trap.ckpt is not a readable checkpoint" in err
@@ -385,7 +509,13 @@ def test_a_checkpoint_with_code_is_refused_and_not_executed(freeflow, checkpoint
 
 def test_help_does_not_wait_for_torch():
     script = "import sys; sys.modules['torch'] = None; from freeflow_lightning.commands.main import main; main()"
-    done = subprocess.run([sys.executable, "-c", script, "--help"], capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(
+        [sys.executable, "-c", script, "--help"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "freeflow fit --config configs/digits.yaml" in done.stdout
 
@@ -393,9 +523,10 @@ def test_help_does_not_wait_for_torch():
 def test_the_package_has_its_names_and_no_others():
     import freeflow_lightning
 
-    assert {name: getattr(freeflow_lightning, name).__name__.rpartition(".")[2] for name in dir(freeflow_lightning)} == {
-        name: name for name in freeflow_lightning.__all__
-    }
+    assert {
+        name: getattr(freeflow_lightning, name).__name__.rpartition(".")[2]
+        for name in dir(freeflow_lightning)
+    } == {name: name for name in freeflow_lightning.__all__}
     with pytest.raises(AttributeError, match="no attribute 'FreeFlow'"):
         freeflow_lightning.FreeFlow  # noqa: B018
 

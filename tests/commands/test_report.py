@@ -90,7 +90,9 @@ def test_large_pictures_are_seen_by_a_network_and_not_number_by_number(run, monk
     large.teacher.decode = lambda x: torch.zeros(len(x), 3, 64, 64)
     monkeypatch.setattr(reporting, "open_student", lambda path, **others: large)
     with pytest.raises(FileNotFoundError, match=r"no Inception weights at gone\.pth"):
-        reporting.report(str(run), num_samples=12, weights="gone.pth", beside=TeacherOptions(), where=CPU)
+        reporting.report(
+            str(run), num_samples=12, weights="gone.pth", beside=TeacherOptions(), where=CPU
+        )
 
 
 @pytest.mark.parametrize("kind", ["prompts", "states of one number"])

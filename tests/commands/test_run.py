@@ -53,7 +53,14 @@ def test_a_file_of_options_and_short_names(call, tmp_path):
         seen.append((chosen.count, name))
 
     (tmp_path / "options.yaml").write_text("path: a.pt\ncount: 7\n")
-    call(verb, "--config", str(tmp_path / "options.yaml"), "--name", "Long", short_names={"Long": "module.Long"})
+    call(
+        verb,
+        "--config",
+        str(tmp_path / "options.yaml"),
+        "--name",
+        "Long",
+        short_names={"Long": "module.Long"},
+    )
     assert seen == [(7, "module.Long")]
 
 

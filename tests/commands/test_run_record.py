@@ -40,10 +40,21 @@ def test_with_any_logger_there_is_one_folder_a_run(freeflow, tmp_path, monkeypat
     (tmp_path / "mylog.py").write_text(LOGGER)
     config = configure(tmp_path, LAST % 1 + GRID)
     before = set(os.listdir())
-    options = ["--trainer.logger", logger, *(["--trainer.logger.save_dir", "logs"] if logger == "CSVLogger" else [])]
+    options = [
+        "--trainer.logger",
+        logger,
+        *(["--trainer.logger.save_dir", "logs"] if logger == "CSVLogger" else []),
+    ]
     for rate in (0.01, 0.02):
         code, out, err = freeflow(
-            "fit", "--config", config.name, "--trainer.max_steps", 2, "--model.student_lr", rate, *options
+            "fit",
+            "--config",
+            config.name,
+            "--trainer.max_steps",
+            2,
+            "--model.student_lr",
+            rate,
+            *options,
         )
         assert code == 0, err
         assert [line for line in out.splitlines() if line.startswith(("told", "shown"))] == (
@@ -53,7 +64,10 @@ def test_with_any_logger_there_is_one_folder_a_run(freeflow, tmp_path, monkeypat
     assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
     for n, rate in enumerate((0.01, 0.02)):
         run = tmp_path / f"runs/mixture/version_{n}"
-        assert yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["student_lr"] == rate
+        assert (
+            yaml.safe_load((run / "config.yaml").read_text())["model"]["init_args"]["student_lr"]
+            == rate
+        )
         assert [row["step"] for row in read_metrics(run / "metrics.csv")] == [0, 1]
         assert (run / "checkpoints/last.ckpt").is_file()
         assert (run / "samples/step_0000000.png").is_file()
@@ -65,11 +79,17 @@ def test_the_root_folder_moves_the_runs_and_the_seed_is_everythings(freeflow, tm
     code, _, err = freeflow("fit", "--config", config.name, "--seed_everything", 5, *options, 1)
     assert code == 0, err
     assert not (tmp_path / "runs").exists()
-    written = yaml.safe_load((tmp_path / "elsewhere/runs/mixture/version_0/config.yaml").read_text())
+    written = yaml.safe_load(
+        (tmp_path / "elsewhere/runs/mixture/version_0/config.yaml").read_text()
+    )
     assert (written["seed_everything"], written["data"]["init_args"]["seed"]) == (5, 5)
-    code, _, err = freeflow("fit", "--config", config.name, "--data.seed", 3, *options, 2, "--ckpt_path", "last")
+    code, _, err = freeflow(
+        "fit", "--config", config.name, "--data.seed", 3, *options, 2, "--ckpt_path", "last"
+    )
     assert code == 0, err
-    written = yaml.safe_load((tmp_path / "elsewhere/runs/mixture/version_0/config_from_step_1.yaml").read_text())
+    written = yaml.safe_load(
+        (tmp_path / "elsewhere/runs/mixture/version_0/config_from_step_1.yaml").read_text()
+    )
     assert (written["seed_everything"], written["data"]["init_args"]["seed"]) == (0, 3)
 
 
@@ -118,7 +138,9 @@ def test_a_logger_that_takes_no_settings_does_not_stop_the_run():
         def log_hyperparams(self, params):
             raise NotImplementedError("not I")
 
-    with pytest.warns(UserWarning, match=r"Refuses took no hyperparameters \(NotImplementedError: not I\)"):
+    with pytest.warns(
+        UserWarning, match=r"Refuses took no hyperparameters \(NotImplementedError: not I\)"
+    ):
         log_settings(Refuses(), {"a": 1})
 
 
@@ -126,16 +148,31 @@ def test_a_logger_that_takes_no_settings_does_not_stop_the_run():
 def test_runs_that_start_at_once_and_the_processes_of_one_run(tmp_path):
     """Two runs, each of two processes, started together: two folders with a table of their own rows."""
     config = configure(tmp_path, LAST % 1)
-    script = tmp_path / "start.py"  # a file: Lightning starts the second process with the same command line
+    script = (
+        tmp_path / "start.py"
+    )  # a file: Lightning starts the second process with the same command line
     script.write_text("from freeflow_lightning.commands.main import main; main()")
-    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.limit_val_batches", "0"]
+    options = [
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.limit_val_batches",
+        "0",
+    ]
     command = [sys.executable, str(script), "fit", "--config", config.name, *options]
     started = [subprocess.Popen([*command, "--trainer.max_steps", str(steps)]) for steps in (2, 3)]
     assert [process.wait(300) for process in started] == [0, 0]
     assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
-    lengths = [len(read_metrics(tmp_path / f"runs/mixture/version_{n}/metrics.csv")) for n in (0, 1)]
+    lengths = [
+        len(read_metrics(tmp_path / f"runs/mixture/version_{n}/metrics.csv")) for n in (0, 1)
+    ]
     assert sorted(lengths) == [2, 3]
-    again = subprocess.run([*command, "--trainer.max_steps", "5", "--ckpt_path", "last"], check=False)
+    again = subprocess.run(
+        [*command, "--trainer.max_steps", "5", "--ckpt_path", "last"], check=False
+    )
     assert again.returncode == 0
     assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
-    assert [row["step"] for row in read_metrics(tmp_path / "runs/mixture/version_1/metrics.csv")] == [0, 1, 2, 3, 4]
+    assert [
+        row["step"] for row in read_metrics(tmp_path / "runs/mixture/version_1/metrics.csv")
+    ] == [0, 1, 2, 3, 4]

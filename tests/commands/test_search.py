@@ -31,7 +31,16 @@ class Redness(nn.Module):
 def shapeless(samples, condition):
     return samples.float()
 """
-QUICK = ["--candidates", 5, "--teacher_steps", 2, "--num_samples", 10, "--verifier", "my_verifier.brightness"]
+QUICK = [
+    "--candidates",
+    5,
+    "--teacher_steps",
+    2,
+    "--num_samples",
+    10,
+    "--verifier",
+    "my_verifier.brightness",
+]
 
 
 @pytest.fixture
@@ -47,7 +56,12 @@ def test_the_best_candidate_goes_to_the_teacher_and_all_is_written(freeflow, che
     assert code == 0, err
     folder = mine / "s"
     rows = ("student_unsearched", "student", "unsearched", "searched")
-    assert {path.name for path in folder.iterdir()} == {*rows, "scores", "search.json", "search.png"}
+    assert {path.name for path in folder.iterdir()} == {
+        *rows,
+        "scores",
+        "search.json",
+        "search.png",
+    }
     assert all(len(list((folder / row).glob("0*.png"))) == 10 for row in rows)
     report = json.loads((folder / "search.json").read_text())
     assert report["nfe"]["per sample"] == {
@@ -60,20 +74,41 @@ def test_the_best_candidate_goes_to_the_teacher_and_all_is_written(freeflow, che
     flow_map = FlowMap.from_checkpoint(checkpoint)
     z, condition = Draw(0).noise(flow_map.teacher, torch.arange(10))
     plain = pictures(flow_map.teacher, flow_map(z, condition, 1.5))
-    written = np.stack([np.asarray(Image.open(folder / f"student_unsearched/{i:06d}.png")) for i in range(10)])
+    written = np.stack(
+        [np.asarray(Image.open(folder / f"student_unsearched/{i:06d}.png")) for i in range(10)]
+    )
     assert np.abs(written.transpose(0, 3, 1, 2).astype(int) - plain.numpy()).max() <= 1
     bright = [np.asarray(Image.open(folder / f"searched/{i:06d}.png")).mean() for i in range(10)]
-    assert report["scores"]["searched"] == pytest.approx(bright, rel=1e-4)  # what is scored is what is written
+    assert report["scores"]["searched"] == pytest.approx(
+        bright, rel=1e-4
+    )  # what is scored is what is written
     assert "13 (5 student + 8 teacher)" in out
 
 
-@pytest.mark.parametrize("options", [["--algorithm", "zero_order", "--radius", 0.5], ["--algorithm", "paths", "--paths", 1]])
-def test_every_algorithm_runs_and_its_result_does_not_depend_on_the_batch(freeflow, checkpoint, mine, options):
+@pytest.mark.parametrize(
+    "options",
+    [["--algorithm", "zero_order", "--radius", 0.5], ["--algorithm", "paths", "--paths", 1]],
+)
+def test_every_algorithm_runs_and_its_result_does_not_depend_on_the_batch(
+    freeflow, checkpoint, mine, options
+):
     for name, size in (("a", 256), ("b", 3)):
-        done = freeflow("search", "--checkpoint", checkpoint, *QUICK, *options, "--output", name, "--batch_size", size)
+        done = freeflow(
+            "search",
+            "--checkpoint",
+            checkpoint,
+            *QUICK,
+            *options,
+            "--output",
+            name,
+            "--batch_size",
+            size,
+        )
         assert done[0] == 0, done[2]
     a, b = (files(mine / name) for name in "ab")
-    assert {k: v for k, v in a.items() if k.endswith("png")} == {k: v for k, v in b.items() if k.endswith("png")}
+    assert {k: v for k, v in a.items() if k.endswith("png")} == {
+        k: v for k, v in b.items() if k.endswith("png")
+    }
     a, b = (json.loads((mine / name / "search.json").read_text()) for name in "ab")
     assert a["scores"] == b["scores"]
     assert a["nfe"]["per sample"] == b["nfe"]["per sample"]
@@ -90,7 +125,10 @@ def test_an_interrupted_search_goes_on_and_another_one_is_not_mixed_in(freeflow,
     assert freeflow(*options, "--output", "broken")[0] == 0
     assert files(mine / "broken") == whole
     assert (mine / "broken/searched/000003.png").stat().st_mtime_ns == kept  # not drawn again
-    for changed, words in ((["--seed", 1], "another seed"), (["--verifier", "my_verifier.shapeless"], "another verifier")):
+    for changed, words in (
+        (["--seed", 1], "another seed"),
+        (["--verifier", "my_verifier.shapeless"], "another verifier"),
+    ):
         code, _, err = freeflow(*options, *changed, "--output", "broken")
         assert code == 1
         assert words in err
@@ -99,7 +137,17 @@ def test_an_interrupted_search_goes_on_and_another_one_is_not_mixed_in(freeflow,
 
 
 def test_a_students_samples_alone_as_npz(freeflow, checkpoint, mine):
-    options = ["--teacher_steps", 0, "--npz", "--compare", "false", "--verifier", "my_verifier.Redness", "--verifier.weight", 2]
+    options = [
+        "--teacher_steps",
+        0,
+        "--npz",
+        "--compare",
+        "false",
+        "--verifier",
+        "my_verifier.Redness",
+        "--verifier.weight",
+        2,
+    ]
     assert freeflow("search", "--checkpoint", checkpoint, *QUICK, *options, "--output", "s")[0] == 0
     with np.load(mine / "s/student/samples.npz") as held:
         red = 2 * held["arr_0"][..., 0].reshape(10, -1).mean(1)
@@ -113,13 +161,28 @@ def test_a_students_samples_alone_as_npz(freeflow, checkpoint, mine):
     ("options", "words"),
     [
         ([], "say what a good sample is: --verifier my_file.MyVerifier"),
-        (["--verifier", "my_verifier.gone"], "verifier: module 'my_verifier' has no attribute 'gone'"),
+        (
+            ["--verifier", "my_verifier.gone"],
+            "verifier: module 'my_verifier' has no attribute 'gone'",
+        ),
         (["--verifier", "my_verifier.Redness"], "verifier: missing: weight"),
-        (["--verifier", "TargetDistance", "--verifier.target", "gone.png"], "no target at gone.png"),
+        (
+            ["--verifier", "TargetDistance", "--verifier.target", "gone.png"],
+            "no target at gone.png",
+        ),
         (["--verifier", "my_verifier.shapeless"], "a verifier gives one score a sample"),
-        (["--verifier", "my_verifier.brightness", "--radius", 0.3], "--radius has no effect on --algorithm random"),
-        (["--verifier", "my_verifier.brightness", "--start_time", 0.3], "--start_time has no effect on --algorithm random"),
-        (["--verifier", "my_verifier.brightness", "--path_steps", 3], "--path_steps has no effect on --algorithm random"),
+        (
+            ["--verifier", "my_verifier.brightness", "--radius", 0.3],
+            "--radius has no effect on --algorithm random",
+        ),
+        (
+            ["--verifier", "my_verifier.brightness", "--start_time", 0.3],
+            "--start_time has no effect on --algorithm random",
+        ),
+        (
+            ["--verifier", "my_verifier.brightness", "--path_steps", 3],
+            "--path_steps has no effect on --algorithm random",
+        ),
         (
             ["--verifier", "my_verifier.brightness", "--candidates", 0],
             "expected candidates to be an integer of at least 1, got 0",
@@ -130,7 +193,9 @@ def test_a_students_samples_alone_as_npz(freeflow, checkpoint, mine):
     ],
 )
 def test_it_says_what_is_wrong(freeflow, checkpoint, mine, options, words):
-    code, _, err = freeflow("search", "--checkpoint", checkpoint, "--num_samples", 2, "--candidates", 2, *options)
+    code, _, err = freeflow(
+        "search", "--checkpoint", checkpoint, "--num_samples", 2, "--candidates", 2, *options
+    )
     assert code != 0
     assert words in err
     assert len(err.splitlines()) <= 3
@@ -142,7 +207,11 @@ def test_two_processes_give_the_same_files(freeflow, checkpoint, mine):
     options = ["search", "--checkpoint", checkpoint, *QUICK, "--num_samples", 200]
     assert freeflow(*options, "--output", "one")[0] == 0
     done = subprocess.run(
-        command(*options, "--output", "two", "--devices", 2), env=environment(), capture_output=True, text=True, check=False
+        command(*options, "--output", "two", "--devices", 2),
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert done.returncode == 0, done.stderr
     assert files(mine / "one") == files(mine / "two")

@@ -70,7 +70,9 @@ def z():
 @pytest.mark.parametrize("scale", [1.0, 1.5])
 def test_the_error_along_delta_is_as_computed(scale, z):
     path = along_delta(student(scale), z, None, 1.0, batch_size=7)
-    expected = (scale - 1) * torch.expm1(path.delta)  # |f - x| / |x| = |scale - 1| (1 - exp(-delta)) / exp(-delta)
+    expected = (scale - 1) * torch.expm1(
+        path.delta
+    )  # |f - x| / |x| = |scale - 1| (1 - exp(-delta)) / exp(-delta)
     torch.testing.assert_close(path.errors, expected[:, None].expand(-1, 40), rtol=1e-3, atol=1e-4)
     assert path.teacher.shape == (16, 40, 3)
 
@@ -81,7 +83,9 @@ def test_the_prediction_gap_is_zero_at_the_optimum_and_as_computed_elsewhere(z):
     rms = z.square().mean(1).sqrt().mean()
     torch.testing.assert_close(at_optimum.size, torch.exp(-places) * rms, rtol=1e-4, atol=0)
     # f = z (1 + s (e - 1)), v_G = -s e z with e = exp(-delta): v_G - u = z (1 + s (e - 1) - s e) = (1 - s) z
-    torch.testing.assert_close(prediction_gap(student(1.5), z, None, 1.0).gap, 0.5 * rms.expand(8), rtol=1e-3, atol=0)
+    torch.testing.assert_close(
+        prediction_gap(student(1.5), z, None, 1.0).gap, 0.5 * rms.expand(8), rtol=1e-3, atol=0
+    )
 
 
 @pytest.mark.parametrize("shift", [0.0, 0.5])
@@ -93,7 +97,9 @@ def test_the_correction_gap_is_the_distance_of_the_auxiliary_to_the_teacher(shif
     gap = correction_gap(student(), trained(Beside()), z, None, 1.0)
     torch.testing.assert_close(gap.gap, torch.full((8,), shift))
     f = student()(z, None, 1.0)
-    assert float(gap.size[0]) == pytest.approx(float(f.square().mean(1).sqrt().mean()), rel=0.2)  # x_r is f at small r
+    assert float(gap.size[0]) == pytest.approx(
+        float(f.square().mean(1).sqrt().mean()), rel=0.2
+    )  # x_r is f at small r
     assert float(gap.size[-1]) == pytest.approx(1, rel=0.2)  # and noise at large r
 
 
@@ -112,7 +118,9 @@ def test_an_auxiliary_network_at_its_optimum_has_nothing_to_gain_and_one_that_la
     """The student's samples are N(0, exp(-2)): the optimal G and its loss are known."""
     s, arguments = np.exp(-1.0), {"steps": 60, "batch_size": 256, "samples": 2000}
     best = auxiliary_lag(student(), trained(Linear(s), lr=1e-3), Draw(0), 1.0, **arguments)
-    known = s**2 / ((1 - places) ** 2 * s**2 + places**2)  # var(f - n | x_r) = s^2 / (variance of x_r)
+    known = s**2 / (
+        (1 - places) ** 2 * s**2 + places**2
+    )  # var(f - n | x_r) = s^2 / (variance of x_r)
     torch.testing.assert_close(best.now, known.float(), rtol=0.1, atol=0)
     assert abs(best.gained) < 0.01
     late = auxiliary_lag(student(), trained(Linear(s, offset=1.0)), Draw(0), 1.0, **arguments)
@@ -126,7 +134,10 @@ class Halves(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.exact, self.offsets = Linear(np.exp(-1.0)).requires_grad_(False), nn.Parameter(torch.ones(2))
+        self.exact, self.offsets = (
+            Linear(np.exp(-1.0)).requires_grad_(False),
+            nn.Parameter(torch.ones(2)),
+        )
 
     def forward(self, x, r, condition=None, *, gamma):
         return self.exact(x, r, gamma=gamma) + self.offsets[(r > 0.5).long()][:, None]
@@ -135,7 +146,14 @@ class Halves(nn.Module):
 def test_the_auxiliary_network_goes_on_in_the_units_of_its_raw_output():
     """Where that is worth a million in u, its loss counts for nothing."""
     scale = lambda r: torch.where(r > 0.5, 1e6, 1.0)
-    lag = auxiliary_lag(student(), trained(Halves())._replace(output_scale=scale), Draw(0), 1.0, steps=60, samples=500)
+    lag = auxiliary_lag(
+        student(),
+        trained(Halves())._replace(output_scale=scale),
+        Draw(0),
+        1.0,
+        steps=60,
+        samples=500,
+    )
     assert float((lag.later / lag.now)[:4].max()) < 0.7
     torch.testing.assert_close(lag.later[4:], lag.now[4:], rtol=0.05, atol=0)
 

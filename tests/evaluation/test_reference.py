@@ -9,7 +9,12 @@ import pytest
 import torch
 
 from freeflow_lightning.evaluation.cache import read_cache, write_cache
-from freeflow_lightning.evaluation.reference import KEPT, draw_table, teacher_endpoints, teacher_table
+from freeflow_lightning.evaluation.reference import (
+    KEPT,
+    draw_table,
+    teacher_endpoints,
+    teacher_table,
+)
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures
 from freeflow_lightning.sampling.draw import Draw
@@ -35,19 +40,27 @@ class Counted:
 
 def load(teacher, network=None, **changes):
     sampler = TeacherSampler(teacher, *changes.pop("sampler", ("heun", 4, 1.0)))
-    return teacher_table(sampler, FlatFeatures(2) if network is None else network, **{"count": 50, "seed": 1} | changes)
+    return teacher_table(
+        sampler,
+        FlatFeatures(2) if network is None else network,
+        **{"count": 50, "seed": 1} | changes,
+    )
 
 
 def test_the_sampler_is_the_solver_with_guidance():
     teacher = mixture()
     z, y = teacher.draw_indexed(torch.arange(5), seed=0, stream="test")
-    assert torch.equal(TeacherSampler(teacher, "euler", 3)(z, y), solve(teacher, z, y, steps=3, method="euler"))
+    assert torch.equal(
+        TeacherSampler(teacher, "euler", 3)(z, y), solve(teacher, z, y, steps=3, method="euler")
+    )
     null = teacher.null_condition(y)
 
     def guided(x, t, c):
         return 3 * teacher(x, t, c) - 2 * teacher(x, t, null)
 
-    torch.testing.assert_close(TeacherSampler(teacher, "heun", 5, 3.0)(z, y), solve(guided, z, y, steps=5))
+    torch.testing.assert_close(
+        TeacherSampler(teacher, "heun", 5, 3.0)(z, y), solve(guided, z, y, steps=5)
+    )
     path = TeacherSampler(teacher, "heun", 5).path(z, y)
     assert path.shape == (6, 5, 2)
     assert torch.equal(path[0], z)
@@ -71,12 +84,16 @@ def test_the_batch_size_does_not_matter(batch_size, tmp_path):
     expected = load(mixture())
     other = load(mixture(), batch_size=batch_size, folder=tmp_path / str(batch_size))
     assert torch.equal(other.rows["features"], expected.rows["features"])
-    torch.testing.assert_close(other.moments["features"].mean, expected.moments["features"].mean, rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        other.moments["features"].mean, expected.moments["features"].mean, rtol=1e-12, atol=0
+    )
 
 
 def test_rows_are_kept_up_to_a_limit_and_moments_are_of_all():
     teacher = mixture()
-    table = draw_table(TeacherSampler(teacher, "euler", 1), FlatFeatures(2), Draw(0), count=30, kept=10)
+    table = draw_table(
+        TeacherSampler(teacher, "euler", 1), FlatFeatures(2), Draw(0), count=30, kept=10
+    )
     z, y = teacher.draw_indexed(torch.arange(30), seed=0, stream="samples")
     x = solve(teacher, z, y, steps=1, method="euler")
     assert torch.equal(table.rows["index"], torch.arange(10))
@@ -102,12 +119,16 @@ def test_endpoints_are_the_solution_and_cached():
     assert y.tolist() == [1] * 9
     sampler = TeacherSampler(counted.teacher, "euler", 3)
     x = teacher_endpoints(sampler, which, torch.arange(9), batch_size=4)
-    torch.testing.assert_close(x, solve(counted.teacher, z, y, steps=3, method="euler"), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        x, solve(counted.teacher, z, y, steps=3, method="euler"), rtol=1e-6, atol=1e-6
+    )
     calls = counted.calls
     assert torch.equal(teacher_endpoints(sampler, which, torch.arange(9), batch_size=4), x)
     assert counted.calls == calls + 1
     for change in (Draw(4, (1,)), Draw(3, (0,)), Draw(3, (1,), "other")):
-        assert not torch.isin(teacher_endpoints(sampler, change, torch.arange(9), batch_size=4), x).all()
+        assert not torch.isin(
+            teacher_endpoints(sampler, change, torch.arange(9), batch_size=4), x
+        ).all()
 
 
 def flip_a_bit(content):
@@ -115,7 +136,9 @@ def flip_a_bit(content):
     return content[:middle] + bytes([content[middle] ^ 1]) + content[middle + 1 :]
 
 
-@pytest.mark.parametrize("damage", [lambda c: b"", lambda c: b"half a file", lambda c: c[:-100], flip_a_bit])
+@pytest.mark.parametrize(
+    "damage", [lambda c: b"", lambda c: b"half a file", lambda c: c[:-100], flip_a_bit]
+)
 def test_a_damaged_cache_is_drawn_again_and_said(damage, caplog):
     table = load(mixture())
     (path,) = cache_folder().iterdir()
@@ -185,7 +208,10 @@ def test_whatever_changes_the_reference_changes_its_key():
         if name == "precision":
             torch.set_float32_matmul_precision("high")
         try:
-            load(change.get("teacher", mixture()), **{k: v for k, v in change.items() if k != "teacher"})
+            load(
+                change.get("teacher", mixture()),
+                **{k: v for k, v in change.items() if k != "teacher"},
+            )
         finally:
             torch.set_float32_matmul_precision("highest")
         assert len(list(cache_folder().iterdir())) == made, name
@@ -196,7 +222,9 @@ def test_the_fingerprint_knows_weights_and_settings_that_are_no_weights():
     other = learned_teacher()
     with torch.no_grad():
         other.function.out.bias[0] += 1e-6
-    prints = {fingerprint(t, CPU) for t in (learned_teacher(), other, learned_teacher(2), mixture())}
+    prints = {
+        fingerprint(t, CPU) for t in (learned_teacher(), other, learned_teacher(2), mixture())
+    }
     assert len(prints) == 4
     two = (VelocityTeacher(lambda x, t, c, k=k: k * x, (2,)) for k in (1.0, 1.1))
     assert len({fingerprint(t, CPU) for t in two}) == 2
@@ -232,11 +260,18 @@ def test_a_full_disk_costs_the_cache_and_not_what_was_drawn(caplog, monkeypatch)
         drawn = load(mixture())
     assert torch.equal(drawn.rows["features"], load(mixture()).rows["features"])
     assert "No space left on device" in caplog.text
-    assert len(list(cache_folder().iterdir())) == 1  # the second one: nothing half is left of the first
+    assert (
+        len(list(cache_folder().iterdir())) == 1
+    )  # the second one: nothing half is left of the first
 
 
 def test_what_killed_processes_have_left_in_the_cache_is_swept(tmp_path):
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     place = tmp_path / "cache"
     place.mkdir()
     left = f".{'0' * 32}.safetensors.{socket.gethostname()}.{gone.stdout.strip()}.tmp"
@@ -244,7 +279,9 @@ def test_what_killed_processes_have_left_in_the_cache_is_swept(tmp_path):
     for name in (left, mine):
         (place / name).write_text("half")
     write_cache(place / f"{'1' * 32}.safetensors", {"x": torch.ones(2)}, {})
-    assert sorted(path.name for path in place.iterdir()) == sorted([mine, f"{'1' * 32}.safetensors"])
+    assert sorted(path.name for path in place.iterdir()) == sorted(
+        [mine, f"{'1' * 32}.safetensors"]
+    )
 
 
 def test_a_users_feature_network_needs_no_more_than_its_width_and_forward():

@@ -12,7 +12,9 @@ def draw(law, n=N, seed=0):
     return law.sample(n, torch.Generator().manual_seed(seed))
 
 
-@pytest.mark.parametrize(("mean", "std"), [(0.0, 1.0), (-0.4, 1.2), (0.8, 1.6)])  # Table 6's laws of delta and r
+@pytest.mark.parametrize(
+    ("mean", "std"), [(0.0, 1.0), (-0.4, 1.2), (0.8, 1.6)]
+)  # Table 6's laws of delta and r
 def test_logit_of_a_logit_normal_is_normal(mean, std):
     r = draw(LogitNormal(mean, std))
     normal = (torch.logit(r.double()) - mean) / std

@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from freeflow_lightning.flow import CentralDifference, ExactJVP, ForwardDifference, average_two_legs, flow_map
+from freeflow_lightning.flow import (
+    CentralDifference,
+    ExactJVP,
+    ForwardDifference,
+    average_two_legs,
+    flow_map,
+)
 
 F = lambda z, delta: torch.sin(3 * delta)[:, None] * z + torch.exp(z * delta[:, None])
 exact = lambda z, delta: 3 * torch.cos(3 * delta)[:, None] * z + z * torch.exp(z * delta[:, None])
@@ -27,7 +33,9 @@ def test_flow_map_is_the_identity_at_delta_0():
 
 
 def test_flow_map_by_hand():
-    assert flow_map(torch.tensor([[4.0]]), torch.tensor([[-8.0]]), torch.tensor([0.75])).item() == -2.0
+    assert (
+        flow_map(torch.tensor([[4.0]]), torch.tensor([[-8.0]]), torch.tensor([0.75])).item() == -2.0
+    )
 
 
 def test_two_legs_by_hand():
@@ -42,7 +50,9 @@ def test_two_legs_at_a_constant_velocity_are_one():
     F = lambda x, t, delta: 0 * x + 3
     x, t, delta = torch.randn(4, 2), torch.ones(4), torch.rand(4)
     for share in (torch.zeros(4), torch.rand(4), torch.ones(4)):
-        torch.testing.assert_close(average_two_legs(F, F(x, t, delta), x, t, delta, share), F(x, t, delta))
+        torch.testing.assert_close(
+            average_two_legs(F, F(x, t, delta), x, t, delta, share), F(x, t, delta)
+        )
 
 
 def test_exact_derivative_is_exact():
@@ -84,7 +94,9 @@ def test_differences_never_leave_the_unit_interval(derivative, h):
 @pytest.mark.parametrize("h", [0.0, -0.1, 0.6, math.nan])
 @pytest.mark.parametrize("derivative", [CentralDifference, ForwardDifference])
 def test_impossible_widths_are_refused(derivative, h):
-    with pytest.raises(ValueError, match=r"expected h to be a finite number above 0 and at most 0.5"):
+    with pytest.raises(
+        ValueError, match=r"expected h to be a finite number above 0 and at most 0.5"
+    ):
         derivative(h)
 
 
@@ -121,7 +133,12 @@ def test_exact_derivative_passes_through_attention():
         return nn.functional.scaled_dot_product_attention(q, q, q).reshape(-1, 4)
 
     z, delta = batch()
-    torch.testing.assert_close(ExactJVP()(attend, z, delta), CentralDifference(1e-4)(attend, z, delta), atol=1e-6, rtol=1e-6)
+    torch.testing.assert_close(
+        ExactJVP()(attend, z, delta),
+        CentralDifference(1e-4)(attend, z, delta),
+        atol=1e-6,
+        rtol=1e-6,
+    )
 
 
 def test_a_forward_difference_uses_the_value_that_is_known():
@@ -150,5 +167,10 @@ def test_an_operation_without_a_forward_mode_rule_is_named_with_the_alternative(
         def forward(ctx, x):
             return x.clone()
 
-    with pytest.raises(RuntimeError, match=r"without a forward-mode rule .*use CentralDifference or DiscretePrediction"):
-        ExactJVP()(lambda z, delta: z * Opaque.apply(delta)[:, None], torch.ones(1, 1), torch.ones(1))
+    with pytest.raises(
+        RuntimeError,
+        match=r"without a forward-mode rule .*use CentralDifference or DiscretePrediction",
+    ):
+        ExactJVP()(
+            lambda z, delta: z * Opaque.apply(delta)[:, None], torch.ones(1, 1), torch.ones(1)
+        )

@@ -18,12 +18,19 @@ def batch(n=5, d=3):
 def test_guided_velocity_is_the_formula():
     x, t, label, null, gamma = batch()
     expected = gamma[:, None] * field(x, t, label) + (1 - gamma[:, None]) * field(x, t, null)
-    torch.testing.assert_close(guided_velocity(field, x, t, label, null=null, gamma=gamma), expected, atol=1e-14, rtol=1e-14)
+    torch.testing.assert_close(
+        guided_velocity(field, x, t, label, null=null, gamma=gamma),
+        expected,
+        atol=1e-14,
+        rtol=1e-14,
+    )
 
 
 def test_gamma_by_hand():
     one = torch.ones(4)
-    u = guided_velocity(lambda x, t, c: c, one, one, 3 * one, null=one, gamma=torch.tensor([0.0, 1.0, 1.5, 2.0]))
+    u = guided_velocity(
+        lambda x, t, c: c, one, one, 3 * one, null=one, gamma=torch.tensor([0.0, 1.0, 1.5, 2.0])
+    )
     assert u.tolist() == [1.0, 3.0, 4.0, 5.0]
 
 
@@ -63,7 +70,9 @@ def test_both_branches_are_one_call_on_twice_the_batch():
     assert calls == [(10, 10, 10)]
 
 
-@pytest.mark.parametrize("rescale", [None, lambda guided, conditional: 0.7 * guided + 0.3 * conditional])
+@pytest.mark.parametrize(
+    "rescale", [None, lambda guided, conditional: 0.7 * guided + 0.3 * conditional]
+)
 def test_rows_that_guidance_does_not_change_cost_no_unconditional_branch(rescale):
     x, t, label, null, gamma = (value.float() for value in batch(1000))
     gamma[:100] = 1.0
@@ -85,7 +94,9 @@ def test_rows_that_guidance_does_not_change_cost_no_unconditional_branch(rescale
     assert torch.equal(none, expected if rescale is None else rescale(expected, expected))
 
 
-@pytest.mark.parametrize("wrap", [lambda c: {"a": c, "b": (c, None)}, lambda c: (c, [c]), lambda c: [c, {"k": c}]])
+@pytest.mark.parametrize(
+    "wrap", [lambda c: {"a": c, "b": (c, None)}, lambda c: (c, [c]), lambda c: [c, {"k": c}]]
+)
 def test_conditions_may_be_trees(wrap):
     x, t, label, null, gamma = batch()
 
@@ -99,10 +110,14 @@ def test_conditions_may_be_trees(wrap):
 
 def test_gamma_is_not_rounded_to_the_velocitys_precision():
     one = torch.ones(1)
-    u = guided_velocity(lambda x, t, c: c.bfloat16(), one, one, 2 * one, null=one, gamma=torch.tensor([1.3711]))
+    u = guided_velocity(
+        lambda x, t, c: c.bfloat16(), one, one, 2 * one, null=one, gamma=torch.tensor([1.3711])
+    )
     assert u.item() == pytest.approx(2.3711, abs=1e-6)  # bfloat16 would give 2.375
 
 
 def test_guidance_keeps_float64():
     x, t, label, null, gamma = batch()
-    assert guided_velocity(field, x, t, label, null=null, gamma=gamma.float()).dtype == torch.float64
+    assert (
+        guided_velocity(field, x, t, label, null=null, gamma=gamma.float()).dtype == torch.float64
+    )

@@ -14,7 +14,9 @@ def pair(n=6, d=3):
 
 def test_expand_lines_up_with_the_batch():
     t = torch.tensor([1.0, 2.0])
-    assert torch.equal(expand(t, torch.zeros(2, 3, 4, 5)).expand(2, 3, 4, 5)[1], torch.full((3, 4, 5), 2.0))
+    assert torch.equal(
+        expand(t, torch.zeros(2, 3, 4, 5)).expand(2, 3, 4, 5)[1], torch.full((3, 4, 5), 2.0)
+    )
     assert expand(torch.zeros(1), torch.zeros(7, 2)).shape == (1, 1)
 
 
@@ -31,14 +33,19 @@ def test_interpolant_is_data_at_0_and_prior_at_1():
 
 
 def test_interpolant_by_hand():
-    assert interpolate(torch.tensor([[8.0]]), torch.tensor([[-4.0]]), torch.tensor([0.25])).item() == 5.0
+    assert (
+        interpolate(torch.tensor([[8.0]]), torch.tensor([[-4.0]]), torch.tensor([0.25])).item()
+        == 5.0
+    )
 
 
 def test_conditional_velocity_is_minus_the_time_derivative():
     x, z, t = pair()
     slope = torch.func.jvp(lambda s: interpolate(x, z, s), (t,), (torch.ones_like(t),))[1]
     torch.testing.assert_close(conditional_velocity(x, z), -slope)
-    torch.testing.assert_close(interpolate(x, z, t) + t[:, None] * conditional_velocity(x, z), x)  # one step reaches data
+    torch.testing.assert_close(
+        interpolate(x, z, t) + t[:, None] * conditional_velocity(x, z), x
+    )  # one step reaches data
 
 
 def coefficients(t, t_c):
@@ -47,7 +54,11 @@ def coefficients(t, t_c):
 
 
 def test_to_noisier_has_the_coefficients_of_a_noising_kernel():
-    t, t_c = torch.rand(2, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64).sort(0).values
+    t, t_c = (
+        torch.rand(2, 1000, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        .sort(0)
+        .values
+    )
     shrink, spread = coefficients(t, t_c)
     torch.testing.assert_close(shrink * (1 - t), 1 - t_c)
     torch.testing.assert_close((shrink * t) ** 2 + spread**2, t_c**2)

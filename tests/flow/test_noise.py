@@ -3,7 +3,12 @@ import math
 import pytest
 import torch
 
-from freeflow_lightning.flow import indexed_generators, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow import (
+    indexed_generators,
+    indexed_noise,
+    stream_seed,
+    training_generator,
+)
 
 SHAPES = [(6,), (2, 4, 4)]  # below and above the 16 elements where torch changes its algorithm
 
@@ -11,7 +16,9 @@ SHAPES = [(6,), (2, 4, 4)]  # below and above the 16 elements where torch change
 @pytest.mark.parametrize("shape", SHAPES)
 def test_noise_of_a_sample_does_not_depend_on_its_batch(shape):
     whole = indexed_noise(torch.arange(10), shape, seed=3)
-    parts = torch.cat([indexed_noise(torch.arange(a, b), shape, seed=3) for a, b in [(0, 1), (1, 7), (7, 10)]])
+    parts = torch.cat(
+        [indexed_noise(torch.arange(a, b), shape, seed=3) for a, b in [(0, 1), (1, 7), (7, 10)]]
+    )
     assert torch.equal(whole, parts)
     assert torch.equal(indexed_noise(torch.tensor([7, 2]), shape, seed=3), whole[[7, 2]])
 
@@ -26,7 +33,11 @@ def test_noise_ignores_and_leaves_the_global_generator():
 
 def test_seeds_streams_and_indices_differ():
     index = torch.arange(4)
-    noises = [indexed_noise(index, (8,), seed=seed, stream=stream) for seed in (0, 1) for stream in ("samples", "reference")]
+    noises = [
+        indexed_noise(index, (8,), seed=seed, stream=stream)
+        for seed in (0, 1)
+        for stream in ("samples", "reference")
+    ]
     assert len(torch.stack(noises).flatten().unique()) == 4 * 4 * 8
 
 
@@ -54,7 +65,12 @@ def test_low_words_of_one_stream_never_collide(key):
 
 
 def test_low_word_fills_its_range():
-    words = torch.tensor([stream_seed(i, "samples", 0) & 0xFFFFFFFF for i in range(10_000)], dtype=torch.float64) / 2**32
+    words = (
+        torch.tensor(
+            [stream_seed(i, "samples", 0) & 0xFFFFFFFF for i in range(10_000)], dtype=torch.float64
+        )
+        / 2**32
+    )
     assert abs(words.mean() - 0.5) < 5 / math.sqrt(12 * len(words))
     assert abs(words.var() - 1 / 12) < 0.005
 
@@ -65,7 +81,10 @@ def test_counters_beyond_32_bits_get_their_own_seed():
 
 
 def test_keys_are_not_confused():
-    seeds = {stream_seed(0, *key) for key in [("a", 1, 2), ("a", 12), ("a", 2, 1), ("a", "1", 2), ("a1", 2), ("a",)]}
+    seeds = {
+        stream_seed(0, *key)
+        for key in [("a", 1, 2), ("a", 12), ("a", 2, 1), ("a", "1", 2), ("a1", 2), ("a",)]
+    }
     assert len(seeds) == 6
 
 

@@ -41,9 +41,13 @@ def scores(halves):
     }
     truth = table(*reference)
     made = {
-        name: evaluate_tables(table(*c), truth, None, None, num_classes=10, classifies=True) for name, c in corrupted.items()
+        name: evaluate_tables(table(*c), truth, None, None, num_classes=10, classifies=True)
+        for name, c in corrupted.items()
     }
-    return {name: {key: score.value for key, score in result.scores.items()} for name, result in made.items()}
+    return {
+        name: {key: score.value for key, score in result.scores.items()}
+        for name, result in made.items()
+    }
 
 
 @pytest.mark.parametrize("corruption", ["much noise", "blur", "dropped classes", "duplicates"])
@@ -54,7 +58,9 @@ def test_every_corruption_is_further_away(scores, corruption, distance):
 
 @pytest.mark.parametrize("distance", ["fid", "kid"])
 def test_more_noise_is_further_away(scores, distance):
-    assert scores["none"][distance] < scores["little noise"][distance] < scores["much noise"][distance]
+    assert (
+        scores["none"][distance] < scores["little noise"][distance] < scores["much noise"][distance]
+    )
 
 
 def test_noise_costs_precision(scores):

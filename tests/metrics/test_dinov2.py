@@ -20,8 +20,12 @@ def weights(tmp_path):
 
 def test_features_are_timms_of_the_resized_picture(weights):
     network, folder = weights
-    images = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-    x = resize(images.float() / 255, [224, 224], InterpolationMode.BICUBIC, antialias=True).clamp(0, 1)
+    images = torch.randint(
+        0, 256, (2, 3, 32, 32), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
+    x = resize(images.float() / 255, [224, 224], InterpolationMode.BICUBIC, antialias=True).clamp(
+        0, 1
+    )
     with torch.no_grad():
         expected = network(normalize(x, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     for name in ("tiny.safetensors", "tiny.pth"):
@@ -36,9 +40,15 @@ def test_the_published_position_embedding_is_resampled(weights):
     network, folder = weights
     state = network.state_dict()
     own = DINOv2Features(str(folder / "tiny.safetensors"), TINY).network.pos_embed
-    grid = state["pos_embed"][:, 1:].view(1, 14, 14, 192).repeat_interleave(2, 1).repeat_interleave(2, 2)
+    grid = (
+        state["pos_embed"][:, 1:]
+        .view(1, 14, 14, 192)
+        .repeat_interleave(2, 1)
+        .repeat_interleave(2, 2)
+    )
     save_file(
-        state | {"pos_embed": torch.cat([state["pos_embed"][:, :1], grid.reshape(1, -1, 192)], 1)}, folder / "large.safetensors"
+        state | {"pos_embed": torch.cat([state["pos_embed"][:, :1], grid.reshape(1, -1, 192)], 1)},
+        folder / "large.safetensors",
     )
     resampled = DINOv2Features(str(folder / "large.safetensors"), TINY).network.pos_embed
     assert resampled.shape == own.shape
@@ -46,9 +56,13 @@ def test_the_published_position_embedding_is_resampled(weights):
 
 
 def test_missing_and_other_weights_are_said(weights, tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"no DINOv2 weights: download them \(huggingface.co/timm/vit_large"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no DINOv2 weights: download them \(huggingface.co/timm/vit_large"
+    ):
         DINOv2Features()
-    with pytest.raises(FileNotFoundError, match=r"no DINOv2 weights at gone\.safetensors: download"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no DINOv2 weights at gone\.safetensors: download"
+    ):
         DINOv2Features("gone.safetensors")
     save_file({"other": torch.ones(1)}, tmp_path / "other.safetensors")
     with pytest.raises(ValueError, match="do not fit vit_tiny"):

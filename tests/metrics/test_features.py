@@ -5,7 +5,13 @@ import pytest
 import torch
 
 from freeflow_lightning.examples.digits.classifier import load_digits
-from freeflow_lightning.metrics import DigitsFeatures, FlatFeatures, FrechetDistance, from_uint8, to_uint8
+from freeflow_lightning.metrics import (
+    DigitsFeatures,
+    FlatFeatures,
+    FrechetDistance,
+    from_uint8,
+    to_uint8,
+)
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +65,9 @@ def towards_class_means(digits, share):
     ],
 )
 def test_digits_features_see_more_of_a_stronger_corruption(metric, digits, corruption, strengths):
-    values = [distance(metric, digits.images)] + [distance(metric, corruption(digits, s)) for s in strengths]
+    values = [distance(metric, digits.images)] + [
+        distance(metric, corruption(digits, s)) for s in strengths
+    ]
     assert values[0] < 1e-8
     assert values == sorted(values)
     assert values[1] > 1e-3
@@ -74,7 +82,9 @@ def test_digits_features_are_the_input_of_the_last_layer_and_frozen(digits):
 
 
 def test_digits_features_refuse_other_images():
-    with pytest.raises(ValueError, match=r"expected digits of shape \[B, 1, 8, 8\], got \(2, 3, 8, 8\)"):
+    with pytest.raises(
+        ValueError, match=r"expected digits of shape \[B, 1, 8, 8\], got \(2, 3, 8, 8\)"
+    ):
         DigitsFeatures()(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))
     with pytest.raises(ValueError, match="expected uint8 images, got"):
         DigitsFeatures()(torch.zeros(2, 1, 8, 8))

@@ -23,7 +23,9 @@ def samples(n, d, seed):
     """Correlated Gaussian samples with a mean of their own, float64 [n, d]."""
     generator = torch.Generator().manual_seed(seed)
     x = torch.randn(n, d, generator=generator, dtype=torch.float64)
-    return x @ torch.randn(d, d, generator=generator, dtype=torch.float64) / math.sqrt(d) + torch.randn(d, generator=generator)
+    return x @ torch.randn(d, d, generator=generator, dtype=torch.float64) / math.sqrt(
+        d
+    ) + torch.randn(d, generator=generator)
 
 
 def filled(real, fake, metric=None):
@@ -38,14 +40,18 @@ def test_agrees_with_scipys_matrix_square_root(d):
     real, fake = samples(400, d, 0), samples(300, d, 1)
     s1, s2 = (a.T.cov().reshape(d, d).numpy() for a in (real, fake))
     root = scipy.linalg.sqrtm(s1 @ s2)
-    expected = (real.mean(0) - fake.mean(0)).square().sum().item() + (s1 + s2 - 2 * root.real).trace()
+    expected = (real.mean(0) - fake.mean(0)).square().sum().item() + (
+        s1 + s2 - 2 * root.real
+    ).trace()
     assert filled(real, fake).compute().item() == pytest.approx(expected, rel=1e-6)
 
 
 @pytest.mark.parametrize("d", [2, 48])
 def test_agrees_with_torch_fidelity(d):
     real, fake = samples(300, d, 0), samples(200, d, 1)
-    given = [{"mu": x.mean(0).numpy(), "sigma": np.cov(x.numpy(), rowvar=False)} for x in (real, fake)]
+    given = [
+        {"mu": x.mean(0).numpy(), "sigma": np.cov(x.numpy(), rowvar=False)} for x in (real, fake)
+    ]
     theirs = fid_statistics_to_metric(*given, verbose=False)["frechet_inception_distance"]
     assert filled(real, fake).compute().item() == pytest.approx(theirs, rel=1e-6)
 
@@ -57,7 +63,9 @@ def test_a_given_reference_is_that_of_its_samples():
     for count in (2, 300, 10**6):
         given.set_reference(Moments(real.mean(0), real.T.cov()), count)
         given.update(fake, real=False)
-        assert given.compute().item() == pytest.approx(filled(real, fake).compute().item(), rel=1e-6)
+        assert given.compute().item() == pytest.approx(
+            filled(real, fake).compute().item(), rel=1e-6
+        )
     with pytest.raises(ValueError, match=r"expected moments of 7 features, got \(3,\)"):
         given.set_reference(Moments(torch.zeros(3), torch.eye(3)))
 
@@ -74,7 +82,9 @@ def test_agrees_with_torchmetrics_in_states_and_value(d):
 
 def test_gaussians_with_diagonal_covariances():
     a, b = torch.tensor([4.0, 9.0, 0.0]), torch.tensor([1.0, 16.0, 0.25])
-    distance = frechet_distance(torch.tensor([1.0, 2.0, 3.0]), a.diag(), torch.tensor([0.0, 2.0, 1.0]), b.diag())
+    distance = frechet_distance(
+        torch.tensor([1.0, 2.0, 3.0]), a.diag(), torch.tensor([0.0, 2.0, 1.0]), b.diag()
+    )
     assert distance.item() == pytest.approx(1 + 4 + (2 - 1) ** 2 + (3 - 4) ** 2 + 0.5**2, rel=1e-12)
 
 
@@ -84,12 +94,16 @@ def test_the_optimal_map_between_gaussians_that_do_not_commute(d):
     s, t = (samples(5 * d, d, seed).T.cov() for seed in (4, 5))
     mu, gap = torch.zeros(d), t - torch.eye(d)
     assert not torch.allclose(s @ t, t @ s, rtol=1e-2)
-    assert frechet_distance(mu, s, mu, t @ s @ t).item() == pytest.approx((gap @ s @ gap).trace().item(), rel=1e-9)
+    assert frechet_distance(mu, s, mu, t @ s @ t).item() == pytest.approx(
+        (gap @ s @ gap).trace().item(), rel=1e-9
+    )
 
 
 def test_is_symmetric():
     first, second = samples(100, 8, 6), samples(100, 8, 7)
-    assert filled(first, second).compute().item() == pytest.approx(filled(second, first).compute().item(), rel=1e-10)
+    assert filled(first, second).compute().item() == pytest.approx(
+        filled(second, first).compute().item(), rel=1e-10
+    )
 
 
 def test_is_zero_and_not_below_at_equal_samples():
@@ -105,7 +119,12 @@ def test_singular_covariances(n_real, n_fake):
     real, fake = samples(n_real, 64, 8), samples(n_fake, 64, 9)
     a, b = ((x - x.mean(0)) / math.sqrt(len(x) - 1) for x in (real, fake))
     cross = torch.linalg.svdvals(a @ b.T).sum()
-    expected = (real.mean(0) - fake.mean(0)).square().sum() + a.square().sum() + b.square().sum() - 2 * cross
+    expected = (
+        (real.mean(0) - fake.mean(0)).square().sum()
+        + a.square().sum()
+        + b.square().sum()
+        - 2 * cross
+    )
     assert filled(real, fake).compute().item() == pytest.approx(expected.item(), rel=1e-6)
 
 
@@ -119,7 +138,9 @@ def test_orthogonal_supports():
     a, b = torch.tensor([2.0, 0.0]).diag(), torch.tensor([0.0, 5.0]).diag()
     turn = torch.linalg.qr(samples(2, 2, 11)).Q
     mu = torch.zeros(2)
-    assert frechet_distance(mu, turn @ a.double() @ turn.T, mu, turn @ b.double() @ turn.T).item() == pytest.approx(7, rel=1e-7)
+    assert frechet_distance(
+        mu, turn @ a.double() @ turn.T, mu, turn @ b.double() @ turn.T
+    ).item() == pytest.approx(7, rel=1e-7)
 
 
 def test_square_root_squares_to_the_covariance():
@@ -138,7 +159,11 @@ def test_mean_and_covariance():
 
 @pytest.mark.parametrize(
     ("value", "message"),
-    [(-0.1, "positive semi-definite"), (float("nan"), "finite covariance"), (float("inf"), "finite covariance")],
+    [
+        (-0.1, "positive semi-definite"),
+        (float("nan"), "finite covariance"),
+        (float("inf"), "finite covariance"),
+    ],
 )
 def test_refuses_what_is_no_covariance(value, message):
     mu, good, bad = torch.zeros(2), torch.eye(2), torch.tensor([[1.0, 0.0], [0.0, value]])
@@ -195,17 +220,25 @@ def test_the_square_root_is_computed_once_for_one_reference(monkeypatch):
         metric.update(samples(50, 5, seed), real=False)
         values.append(metric.compute().item())
     assert len(calls) == 1
-    assert values[1] == pytest.approx(filled(samples(50, 5, 20), samples(50, 5, 23)).compute().item(), rel=1e-10)
+    assert values[1] == pytest.approx(
+        filled(samples(50, 5, 20), samples(50, 5, 23)).compute().item(), rel=1e-10
+    )
 
 
 def test_reset_keeps_the_reference_unless_told_otherwise():
     real, fake = samples(50, 3, 24), samples(50, 3, 25)
     keeping = filled(real, fake)
     keeping.reset()
-    assert (int(keeping.real_features_num_samples), int(keeping.fake_features_num_samples)) == (50, 0)
+    assert (int(keeping.real_features_num_samples), int(keeping.fake_features_num_samples)) == (
+        50,
+        0,
+    )
     forgetting = filled(real, fake, FrechetDistance(FlatFeatures(3), reset_real_features=True))
     forgetting.reset()
-    assert (int(forgetting.real_features_num_samples), int(forgetting.fake_features_num_samples)) == (0, 0)
+    assert (
+        int(forgetting.real_features_num_samples),
+        int(forgetting.fake_features_num_samples),
+    ) == (0, 0)
 
 
 def test_calling_the_metric_counts_a_kept_reference_once():
@@ -263,4 +296,6 @@ def test_features_without_gradients_and_without_autocast():
         metric.update(x, real=True)
         metric(x, real=False)  # torchmetrics turns gradients on there
     assert set(network.modes) == {(False, False)}
-    torch.testing.assert_close(metric.real_features_sum, network.layer(x).double().sum(dim=0).detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(
+        metric.real_features_sum, network.layer(x).double().sum(dim=0).detach(), rtol=1e-12, atol=0
+    )

@@ -29,7 +29,9 @@ def test_counts_samples_that_are_not_finite(value):
 
 
 def test_refuses_the_other_representation():
-    with pytest.raises(ValueError, match=r"expected floating-point pictures in \[-1, 1\], got torch"):
+    with pytest.raises(
+        ValueError, match=r"expected floating-point pictures in \[-1, 1\], got torch"
+    ):
         to_uint8(torch.zeros(1, 2, dtype=torch.uint8))
     with pytest.raises(ValueError, match="expected uint8 images, got"):
         from_uint8(torch.zeros(1, 2))

@@ -16,7 +16,9 @@ from freeflow_lightning.metrics.support import nearest
 
 def sets(n=300, m=200, d=6, seed=0):
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(n, d, generator=generator), 0.8 * torch.randn(m, d, generator=generator) + 0.3
+    return torch.randn(n, d, generator=generator), 0.8 * torch.randn(
+        m, d, generator=generator
+    ) + 0.3
 
 
 def test_mmd_is_sklearns_kernel_summed_by_hand():
@@ -42,7 +44,12 @@ def test_kid_is_unbiased_and_its_error_is_that_of_fresh_samples():
     drawn = [kernel_distance(sets(seed=k)[0][:100], reference) for k in range(200)]
     values, errors = (np.array(v) for v in zip(*drawn, strict=True))
     assert errors.mean() == pytest.approx(values.std(), rel=0.35)  # a jackknife errs upwards
-    fresh = np.array([kernel_distance(sets(seed=2 * k)[0][:40], sets(seed=2 * k + 1)[0][:40]).value for k in range(300)])
+    fresh = np.array(
+        [
+            kernel_distance(sets(seed=2 * k)[0][:40], sets(seed=2 * k + 1)[0][:40]).value
+            for k in range(300)
+        ]
+    )
     assert abs(fresh.mean()) < 3 * fresh.std() / 300**0.5
     assert np.isnan(kernel_distance(sets()[0][:19], reference).error)
     with pytest.raises(ValueError, match="two samples on either side, got 1 and 300"):
@@ -55,7 +62,12 @@ def by_neighbours(x, y, k):
     radius = lambda a: NearestNeighbors(n_neighbors=k + 1).fit(a).kneighbors(a)[0][:, -1]
     distance = np.linalg.norm(x[:, None] - y[None], axis=2)
     inside = distance <= radius(y)
-    return inside.any(1).mean(), (distance <= radius(x)[:, None]).any(0).mean(), inside.sum(1).mean() / k, inside.any(0).mean()
+    return (
+        inside.any(1).mean(),
+        (distance <= radius(x)[:, None]).any(0).mean(),
+        inside.sum(1).mean() / k,
+        inside.any(0).mean(),
+    )
 
 
 @pytest.mark.parametrize("k", [1, 3, 5])
@@ -71,7 +83,9 @@ def test_precision_and_recall_are_torch_fidelitys():
     x, y = sets()
     theirs = prc_features_to_metric(x, y, prc_neighborhood=3, prc_batch_size=100, verbose=False)
     ours = coverage(x, y)
-    assert (ours.precision, ours.recall) == pytest.approx((theirs["precision"], theirs["recall"]), abs=1e-6)
+    assert (ours.precision, ours.recall) == pytest.approx(
+        (theirs["precision"], theirs["recall"]), abs=1e-6
+    )
 
 
 def test_coverage_far_from_the_origin():
@@ -107,7 +121,9 @@ def test_the_inception_score_is_torchmetrics_formula_on_splits_in_order():
         parts.append(float(theirs.compute()[0]))
     score = inception_score(logits, split_samples=40)
     assert score.value == pytest.approx(np.mean(parts), rel=1e-5)
-    assert score.high - score.value == pytest.approx(1.96 * np.std(parts, ddof=1) / 3**0.5, rel=1e-4)
+    assert score.high - score.value == pytest.approx(
+        1.96 * np.std(parts, ddof=1) / 3**0.5, rel=1e-4
+    )
     assert inception_score(torch.full((10, 4), -1e4).fill_diagonal_(1e4)).value > 0  # 0 log 0
     assert inception_score(torch.zeros(50, 7)).value == pytest.approx(1)
 

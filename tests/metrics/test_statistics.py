@@ -26,7 +26,9 @@ def moments(features):
 
 
 def test_adms_file(tmp_path, moments, features):
-    np.savez(tmp_path / "adm.npz", **moments, mu_s=moments["mu"][:2], sigma_s=moments["sigma"][:2, :2])
+    np.savez(
+        tmp_path / "adm.npz", **moments, mu_s=moments["mu"][:2], sigma_s=moments["sigma"][:2, :2]
+    )
     table = read_statistics(tmp_path / "adm.npz", FlatFeatures(4))
     assert table.moments["features"].mean.numpy() == pytest.approx(moments["mu"])
     assert table.moments["spatial"].covariance.numpy() == pytest.approx(moments["sigma"][:2, :2])
@@ -37,7 +39,10 @@ def test_adms_file(tmp_path, moments, features):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_torch_fidelitys_cache_entry(tmp_path, moments, dtype):
-    torch.save({k: v.astype(dtype) for k, v in moments.items()}, tmp_path / "x-inception-v3-compat-stat-fid-2048.pt")
+    torch.save(
+        {k: v.astype(dtype) for k, v in moments.items()},
+        tmp_path / "x-inception-v3-compat-stat-fid-2048.pt",
+    )
     table = read_statistics(tmp_path / "x-inception-v3-compat-stat-fid-2048.pt", FlatFeatures(4))
     assert table.moments["features"].covariance.numpy() == pytest.approx(moments["sigma"], rel=1e-5)
     assert table.moments["features"].mean.dtype == torch.float64
@@ -47,7 +52,9 @@ def test_torch_fidelitys_cache_entry(tmp_path, moments, dtype):
 
 
 def test_pictures_are_seen_by_the_network_and_given_moments_go_before_theirs(tmp_path):
-    images = torch.randint(0, 256, (20, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (20, 8, 8, 1), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     labels = torch.arange(20) % 3
     np.savez(tmp_path / "own.npz", arr_0=images.numpy(), arr_1=labels.numpy())
     network = DigitsFeatures()
@@ -75,7 +82,11 @@ def test_what_is_no_statistics_is_refused_in_words(tmp_path, moments):
     np.savez(tmp_path / "other.npz", weights=np.ones(3))
     refused("other.npz", r"holds \['weights'\]: expected ADM's")
     np.savez(tmp_path / "wide.npz", **moments)
-    refused("wide.npz", "statistics of 4 features, and this feature network has 5", network=FlatFeatures(5))
+    refused(
+        "wide.npz",
+        "statistics of 4 features, and this feature network has 5",
+        network=FlatFeatures(5),
+    )
     np.savez(tmp_path / "shape.npz", mu=moments["mu"], sigma=moments["sigma"][:3])
     refused("shape.npz", r"expected mu \[d\] and sigma \[d, d\]")
     np.savez(tmp_path / "skew.npz", mu=moments["mu"], sigma=np.arange(16.0).reshape(4, 4))

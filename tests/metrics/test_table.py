@@ -30,7 +30,9 @@ def test_parts_of_two_processes_are_the_table_of_one():
     idle = TableBuilder(FlatFeatures(5), 30).part()  # a process without samples
     split = merge_tables([*(built(x[i], labels[i], kept=30, index=i).part() for i in turns), idle])
     assert split.n == whole.n == 41
-    assert all(torch.equal(split.rows[name], whole.rows[name]) for name in ("index", "features", "labels"))
+    assert all(
+        torch.equal(split.rows[name], whole.rows[name]) for name in ("index", "features", "labels")
+    )
     assert len(whole.rows["index"]) == 30
     for a, b in zip(split.moments["features"], whole.moments["features"], strict=True):
         torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-14)
@@ -57,7 +59,9 @@ def test_what_cannot_be_compared_is_refused():
 def test_the_scores_of_a_table_are_those_of_its_features():
     x, y = gaussians(300), 1.2 * gaussians(400, seed=1)
     scores = compare(merge_tables([built(x).part()]), merge_tables([built(y).part()]))
-    expected = frechet_distance(y.double().mean(0), y.double().T.cov(), x.double().mean(0), x.double().T.cov())
+    expected = frechet_distance(
+        y.double().mean(0), y.double().T.cov(), x.double().mean(0), x.double().T.cov()
+    )
     assert scores["fid"].value == pytest.approx(float(expected), rel=1e-9)
     assert list(scores) == ["fid", "kid", "precision", "recall", "density", "coverage"]
     statistics = FeatureTable(0, merge_tables([built(y).part()]).moments, {})
@@ -67,7 +71,10 @@ def test_the_scores_of_a_table_are_those_of_its_features():
 def test_the_interval_of_fid_covers_other_noise():
     """The jackknife's standard error is that over fresh draws, within its own noise."""
     reference = merge_tables([built(1.5 * gaussians(5000, seed=99)).part()])._replace(rows={})
-    drawn = [compare(merge_tables([built(gaussians(400, seed=s)).part()]), reference)["fid"] for s in range(40)]
+    drawn = [
+        compare(merge_tables([built(gaussians(400, seed=s)).part()]), reference)["fid"]
+        for s in range(40)
+    ]
     spread = torch.tensor([score.value for score in drawn]).std()
     said = torch.tensor([(score.high - score.value) / 1.96 for score in drawn]).mean()
     assert 0.7 < float(said / spread) < 1.4
@@ -87,6 +94,8 @@ def test_classes_by_themselves():
 
 
 def test_digits_keep_their_logits():
-    images = torch.randint(0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    images = torch.randint(
+        0, 256, (4, 1, 8, 8), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
+    )
     table = merge_tables([built(images, network=DigitsFeatures()).part()])
     assert torch.equal(table.rows["logits"], DigitsFeatures().logits(images))

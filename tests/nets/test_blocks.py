@@ -21,7 +21,10 @@ def student():
 def sit_module(**settings):
     net = tiny_sit(3)
     return module(
-        VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes), network=None, check_teacher=False, **settings
+        VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes),
+        network=None,
+        check_teacher=False,
+        **settings,
     )
 
 
@@ -36,7 +39,9 @@ def kept(net):
     """Bytes that autograd keeps for the backward pass."""
     x, t, y = inputs(32)
     sizes = []
-    with torch.autograd.graph.saved_tensors_hooks(lambda a: sizes.append(a.numel() * a.element_size()) or a, lambda a: a):
+    with torch.autograd.graph.saved_tensors_hooks(
+        lambda a: sizes.append(a.numel() * a.element_size()) or a, lambda a: a
+    ):
         net(x, t, y, delta=t, gamma=t + 1)
     return sum(sizes)
 
@@ -63,7 +68,9 @@ def test_recomputed_gradients_are_equal_and_take_less_memory():
     assert all(torch.equal(a, b) for a, b in zip(gradients(twin), gradients(plain), strict=True))
 
 
-@pytest.mark.parametrize("prediction", [{}, {"prediction": ContinuousPrediction(ExactJVP())}], ids=["discrete", "exact"])
+@pytest.mark.parametrize(
+    "prediction", [{}, {"prediction": ContinuousPrediction(ExactJVP())}], ids=["discrete", "exact"]
+)
 def test_a_run_with_recomputed_activations_is_the_run(prediction):
     ends = []
     for on in (False, True):
@@ -78,12 +85,17 @@ def test_a_network_without_blocks_cannot_be_recomputed():
         recompute(torch.nn.Linear(2, 2))
 
 
-@pytest.mark.parametrize("prediction", [{}, {"prediction": ContinuousPrediction(ExactJVP())}], ids=["discrete", "exact"])
+@pytest.mark.parametrize(
+    "prediction", [{}, {"prediction": ContinuousPrediction(ExactJVP())}], ids=["discrete", "exact"]
+)
 @pytest.mark.slow
 def test_a_compiled_run_is_the_run_and_compiles_nothing_after_its_first_steps(prediction):
     torch._dynamo.reset()
     counter = CompileCounterWithBackend("aot_eager")
-    m, plain = sit_module(compile=counter, **prediction), sit_module(skip_idle_rows=False, **prediction)
+    m, plain = (
+        sit_module(compile=counter, **prediction),
+        sit_module(skip_idle_rows=False, **prediction),
+    )
     keys = list(m.state_dict())
     counts = []
     loss = m.loss

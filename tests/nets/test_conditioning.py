@@ -28,7 +28,11 @@ def switched_on(net, seed=0):
 
 def test_a_new_wrapper_is_the_backbone_bit_for_bit():
     net, (x, t, y) = student(), inputs()
-    for extra in (scalars(), {"delta": torch.zeros(4), "gamma": torch.ones(4)}, {"delta": torch.ones(4), "gamma": 9 + t}):
+    for extra in (
+        scalars(),
+        {"delta": torch.zeros(4), "gamma": torch.ones(4)},
+        {"delta": torch.ones(4), "gamma": 9 + t},
+    ):
         out = net(x, t, y, **extra)
         assert torch.equal(out, tiny_sit()(x, t, y))
     assert out.abs().max() > 0.1
@@ -118,7 +122,9 @@ def test_scale_multiplies_the_scalar():
     a, b = switched_on(student(("delta",))), switched_on(student(("delta",), scale=8.0))
     b.load_state_dict(a.state_dict())
     x, t, y = inputs()
-    torch.testing.assert_close(b(x, t, y, delta=scalars()["delta"] / 8), a(x, t, y, delta=scalars()["delta"]))
+    torch.testing.assert_close(
+        b(x, t, y, delta=scalars()["delta"] / 8), a(x, t, y, delta=scalars()["delta"])
+    )
 
 
 def test_the_derivative_at_initialisation_is_0_and_not_missing():
@@ -126,7 +132,9 @@ def test_the_derivative_at_initialisation_is_0_and_not_missing():
     assert ExactJVP()(lambda z, delta: net(z, t, y, delta=delta), x, t).abs().max() == 0
 
 
-@pytest.mark.parametrize("given", [{}, {"delta": 1}, {"delta": 1, "gamma": 1, "omega": 1}, {"delta": 1, "omega": 1}])
+@pytest.mark.parametrize(
+    "given", [{}, {"delta": 1}, {"delta": 1, "gamma": 1, "omega": 1}, {"delta": 1, "omega": 1}]
+)
 def test_exactly_the_named_scalars_are_asked(given):
     x, t, y = inputs()
     with pytest.raises(ValueError, match=r"expected the scalars \['delta', 'gamma'\]"):
@@ -166,19 +174,33 @@ NETWORKS = {  # name: (what the network is made of, the module that embeds the t
     "ADM": ({"time_embed": linear(), "out": linear()}, "time_embed"),
     "lucidrains": ({"time_mlp": nn.Sequential(Sinusoid(), *linear())}, "time_mlp"),
     "a layer for the time in each block": (
-        {"time_mlp": linear(), "downs": nn.ModuleList([nn.ModuleDict({"time_mlp": nn.Linear(8, 4)}) for _ in range(2)])},
+        {
+            "time_mlp": linear(),
+            "downs": nn.ModuleList(
+                [nn.ModuleDict({"time_mlp": nn.Linear(8, 4)}) for _ in range(2)]
+            ),
+        },
         "time_mlp",
     ),
     "by hand": ({"t_mlp": linear()}, "t_mlp"),
     "short": ({"t_emb": linear()}, "t_emb"),
     "DDPM": ({"temb": ddpm(), "temb_proj": nn.Linear(8, 8)}, "temb.dense.1"),
     "temb": ({"temb": linear()}, "temb"),
-    "EDM": ({"map_noise": Sinusoid(), "map_layer0": nn.Linear(8, 8), "map_layer1": nn.Linear(8, 8)}, "map_layer1"),
-    "EDM2": ({"unet": nn.ModuleDict({"emb_noise": nn.Linear(8, 8), "emb_label": nn.Linear(8, 8)})}, "unet.emb_noise"),
+    "EDM": (
+        {"map_noise": Sinusoid(), "map_layer0": nn.Linear(8, 8), "map_layer1": nn.Linear(8, 8)},
+        "map_layer1",
+    ),
+    "EDM2": (
+        {"unet": nn.ModuleDict({"emb_noise": nn.Linear(8, 8), "emb_label": nn.Linear(8, 8)})},
+        "unet.emb_noise",
+    ),
     "a projection alone": ({"time_proj": nn.Linear(8, 8)}, "time_proj"),
     "UNet of diffusers": ({"time_proj": Sinusoid(), "time_embedding": linear()}, "time_embedding"),
     "Wan": ({"time_embedder": linear(), "time_proj": nn.Linear(8, 48)}, "time_embedder"),
-    "an embedding and its projection": ({"time_emb": linear(), "time_proj": nn.Linear(8, 8)}, "time_emb"),
+    "an embedding and its projection": (
+        {"time_emb": linear(), "time_proj": nn.Linear(8, 8)},
+        "time_emb",
+    ),
     "DiffWave": ({"diffusion_embedding": linear()}, "diffusion_embedding"),
 }
 
@@ -195,9 +217,15 @@ def test_the_time_embedding_of_usual_networks_is_found(kind):
 @pytest.mark.parametrize(
     ("names", "message"),
     [
-        (("time_mlp", "noise_embed"), "found 2: name it with time_module=.*'time_mlp', 'noise_embed'"),
+        (
+            ("time_mlp", "noise_embed"),
+            "found 2: name it with time_module=.*'time_mlp', 'noise_embed'",
+        ),
         (("clock", "body"), "found 0: name it with time_module=.*'clock', .*'body'"),
-        (("t_embedder", "time_embedding"), "found 2: name it with time_module=.*'t_embedder', 'time_embedding'"),
+        (
+            ("t_embedder", "time_embedding"),
+            "found 2: name it with time_module=.*'t_embedder', 'time_embedding'",
+        ),
     ],
 )
 def test_an_ambiguous_time_embedding_lists_the_candidates(names, message):
@@ -207,11 +235,19 @@ def test_an_ambiguous_time_embedding_lists_the_candidates(names, message):
 
 def test_a_named_time_module_is_used():
     assert list(time_embeddings(Odd("clock"), "clock")) == ["clock"]
-    assert ScalarConditioned(Odd("clock"), ("delta",), time_module="clock").embedders["delta"].mlp[2].out_features == 8
+    assert (
+        ScalarConditioned(Odd("clock"), ("delta",), time_module="clock")
+        .embedders["delta"]
+        .mlp[2]
+        .out_features
+        == 8
+    )
 
 
 def test_a_wrong_name_lists_the_modules():
-    with pytest.raises(ValueError, match=re.escape("time_module='clok' is not a module of Odd; it has ['clock'")):
+    with pytest.raises(
+        ValueError, match=re.escape("time_module='clok' is not a module of Odd; it has ['clock'")
+    ):
         ScalarConditioned(Odd("clock"), ("delta",), time_module="clok")
 
 

@@ -8,7 +8,10 @@ from freeflow_lightning.nets import LabelEmbedder, ScalarEmbedder, position_tabl
 
 def test_sinusoid_is_dits_frequency_embedding():
     size, s = 6, [0.0, 0.3, 1.0, 875.0]
-    rows = [[wave(value * 10_000 ** (-k / 3)) for wave in (math.cos, math.sin) for k in range(3)] for value in s]
+    rows = [
+        [wave(value * 10_000 ** (-k / 3)) for wave in (math.cos, math.sin) for k in range(3)]
+        for value in s
+    ]
     table = sinusoid(torch.tensor(s, dtype=torch.float64), size)
     torch.testing.assert_close(table, torch.tensor(rows, dtype=torch.float64))
 

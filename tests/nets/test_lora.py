@@ -82,13 +82,17 @@ def test_the_backbones_state_dict_is_as_before():
 def test_every_linear_layer_but_the_time_embedding_is_adapted():
     keys = adapter(base()).state_dict()
     adapted = {key.rsplit(".lora_", 1)[0] for key in keys}
-    expected = {path for path, module in tiny_sit().named_modules() if isinstance(module, nn.Linear)}
+    expected = {
+        path for path, module in tiny_sit().named_modules() if isinstance(module, nn.Linear)
+    }
     assert adapted == {path for path in expected if not path.startswith("t_embedder")}
 
 
 def test_layers_by_regular_expression_and_a_second_adapter_on_the_same_ones():
     shared, pattern = base(), r".*\.attn\.(qkv|proj)"
-    first, second = (adapter(shared, name, target_modules=pattern) for name in ("student", "auxiliary"))
+    first, second = (
+        adapter(shared, name, target_modules=pattern) for name in ("student", "auxiliary")
+    )
     assert first.state_dict().keys() == second.state_dict().keys()
     assert {key.split(".")[2] for key in first.state_dict()} == {"attn"}
 
@@ -96,7 +100,9 @@ def test_layers_by_regular_expression_and_a_second_adapter_on_the_same_ones():
 def test_convolutions_are_adapted_and_embeddings_are_refused():
     keys = adapter(base(), target_modules=["x_embedder.proj"]).state_dict()
     assert keys["x_embedder.proj.lora_A.weight"].shape == (2, 3, 2, 2)
-    with pytest.raises(ValueError, match=r"y_embedder\.embedding_table is neither a linear layer nor a convolution"):
+    with pytest.raises(
+        ValueError, match=r"y_embedder\.embedding_table is neither a linear layer nor a convolution"
+    ):
         adapter(base(), target_modules=["embedding_table"])
 
 
@@ -135,10 +141,12 @@ def test_merged_is_the_adapted_network_without_its_adapters():
     student = shaken(conditioned(shared), size=0.2)
     conditioned(shared, "auxiliary", ("gamma",))
     alone = merge(student)
-    torch.testing.assert_close(alone(x, t, y, delta=t), student(x, t, y, delta=t), atol=1e-5, rtol=1e-4)
-    assert {key.removeprefix("backbone.") for key in alone.state_dict() if key.startswith("backbone.")} == set(
-        tiny_sit().state_dict()
+    torch.testing.assert_close(
+        alone(x, t, y, delta=t), student(x, t, y, delta=t), atol=1e-5, rtol=1e-4
     )
+    assert {
+        key.removeprefix("backbone.") for key in alone.state_dict() if key.startswith("backbone.")
+    } == set(tiny_sit().state_dict())
     assert not any("lora" in type(module).__module__ for module in alone.modules())
     expected = alone(x, t, y, delta=t)
     shaken(student, 5)
@@ -168,11 +176,17 @@ def test_compiled_in_place_it_is_the_same_network():
     expected = student(x, t, y, delta=t), auxiliary(x, t, y, gamma=t), shared(x, t, y)
     student.compile(backend="eager"), auxiliary.compile(backend="eager")
     for _ in range(2):
-        for out, right in zip((student(x, t, y, delta=t), auxiliary(x, t, y, gamma=t), shared(x, t, y)), expected, strict=True):
+        for out, right in zip(
+            (student(x, t, y, delta=t), auxiliary(x, t, y, gamma=t), shared(x, t, y)),
+            expected,
+            strict=True,
+        ):
             torch.testing.assert_close(out, right)
 
 
-@pytest.mark.parametrize("settings", [{"rank": 0}, {"dropout": 1.0}, {"networks": []}, {"networks": ["teacher"]}])
+@pytest.mark.parametrize(
+    "settings", [{"rank": 0}, {"dropout": 1.0}, {"networks": []}, {"networks": ["teacher"]}]
+)
 def test_wrong_settings_are_refused(settings):
     with pytest.raises(ValueError, match=f"expected (lora.)?{next(iter(settings))} to be"):
         LoRA(**settings)
@@ -182,5 +196,8 @@ def test_nothing_to_adapt_is_refused():
     with pytest.raises(ValueError, match=r"LoRA cannot adapt \['qvk'\]"):
         adapter(base(), target_modules=["qvk"])
     convolutional = nn.Sequential(nn.Conv2d(1, 1, 3))
-    with pytest.raises(ValueError, match=r"no nn.Linear to adapt: name layers in lora.target_modules; it has \['Conv2d'\]"):
+    with pytest.raises(
+        ValueError,
+        match=r"no nn.Linear to adapt: name layers in lora.target_modules; it has \['Conv2d'\]",
+    ):
         adapter(convolutional)

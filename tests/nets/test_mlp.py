@@ -44,7 +44,10 @@ def test_every_parameter_learns():
 def test_exact_derivative_in_float64():
     net = ScalarConditioned(MLP((2,), hidden_size=8, depth=2), ("delta",)).double()
     torch.nn.init.normal_(net.embedders["delta"].mlp[2].weight)
-    z, delta = torch.randn(5, 2, dtype=torch.float64), 0.1 + 0.8 * torch.rand(5, dtype=torch.float64)
+    z, delta = (
+        torch.randn(5, 2, dtype=torch.float64),
+        0.1 + 0.8 * torch.rand(5, dtype=torch.float64),
+    )
     F = lambda z, delta: net(z, torch.ones_like(delta), delta=delta)
     exact = ExactJVP()(F, z, delta)
     assert exact.dtype == torch.float64

@@ -91,7 +91,14 @@ def test_a_new_network_answers_0():
 def test_unpatchify_inverts_the_patches():
     """A patch embedding that copies each pixel, in the order row, column, channel of the patch."""
     p, channels = 2, 3
-    net = SiT(input_size=6, patch_size=p, in_channels=channels, hidden_size=p * p * channels, depth=1, num_heads=1)
+    net = SiT(
+        input_size=6,
+        patch_size=p,
+        in_channels=channels,
+        hidden_size=p * p * channels,
+        depth=1,
+        num_heads=1,
+    )
     weight = torch.zeros_like(net.x_embedder.proj.weight)
     for i in range(p):
         for j in range(p):
@@ -122,20 +129,32 @@ def by_hand(net, x, t, y):
     w = net.state_dict()
     linear = lambda h, name: h @ w[f"{name}.weight"].T + w[f"{name}.bias"]
     silu = lambda h: h * torch.sigmoid(h)
-    norm = lambda h: (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    norm = lambda h: (
+        (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    )
     tokens = x.unfold(2, 2, 2).unfold(3, 2, 2).permute(0, 2, 3, 1, 4, 5).reshape(len(x), 4, -1)
-    h = tokens @ w["x_embedder.proj.weight"].flatten(1).T + w["x_embedder.proj.bias"] + w["pos_embed"]
+    h = (
+        tokens @ w["x_embedder.proj.weight"].flatten(1).T
+        + w["x_embedder.proj.bias"]
+        + w["pos_embed"]
+    )
     c = (
         linear(silu(linear(sinusoid(t, 256), "t_embedder.mlp.0")), "t_embedder.mlp.2")
         + w["y_embedder.embedding_table.weight"][y]
     )
     for i in range(len(net.blocks)):
         m = linear(silu(c), f"blocks.{i}.adaLN_modulation.1")[:, None].chunk(6, -1)
-        q, k, v = linear(norm(h) * (1 + m[1]) + m[0], f"blocks.{i}.attn.qkv").view(len(x), 4, 3, 2, 8).permute(2, 0, 3, 1, 4)
+        q, k, v = (
+            linear(norm(h) * (1 + m[1]) + m[0], f"blocks.{i}.attn.qkv")
+            .view(len(x), 4, 3, 2, 8)
+            .permute(2, 0, 3, 1, 4)
+        )
         attended = ((q @ k.mT / 8**0.5).softmax(-1) @ v).transpose(1, 2).reshape(len(x), 4, 16)
         h = h + m[2] * linear(attended, f"blocks.{i}.attn.proj")
         hidden = linear(norm(h) * (1 + m[4]) + m[3], f"blocks.{i}.mlp.fc1")
-        h = h + m[5] * linear(torch.nn.functional.gelu(hidden, approximate="tanh"), f"blocks.{i}.mlp.fc2")
+        h = h + m[5] * linear(
+            torch.nn.functional.gelu(hidden, approximate="tanh"), f"blocks.{i}.mlp.fc2"
+        )
     shift, scale = linear(silu(c), "final_layer.adaLN_modulation.1")[:, None].chunk(2, -1)
     out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
     return out.view(len(x), 2, 2, 2, 2, 3).permute(0, 5, 1, 3, 2, 4).reshape(x.shape)

@@ -27,13 +27,17 @@ def test_the_optimum_over_affine_functions_is_the_marginal_velocity(r):
         return (features[-1] @ p)[:, None]
 
     gradient = torch.autograd.grad(auxiliary(affine, f, n, time).surrogate().mean(), p)[0]
-    optimum = -torch.linalg.solve(features[0].T @ features[0] / N, gradient)  # the surrogate's gradient is linear in p
+    optimum = -torch.linalg.solve(
+        features[0].T @ features[0] / N, gradient
+    )  # the surrogate's gradient is linear in p
     slope = ((1 - r) * S**2 - r) / ((1 - r) ** 2 * S**2 + r**2)
     expected = torch.tensor([M - slope * (1 - r) * M, slope], dtype=torch.float64)
     torch.testing.assert_close(optimum, expected, atol=0.03, rtol=0.01)
 
 
-@pytest.mark.parametrize("function", [torch.ones_like, torch.sin, torch.square, lambda x: (x > 1).to(x.dtype)])
+@pytest.mark.parametrize(
+    "function", [torch.ones_like, torch.sin, torch.square, lambda x: (x > 1).to(x.dtype)]
+)
 def test_at_the_optimum_the_error_is_orthogonal_to_every_function_of_the_state(function):
     f, n = samples()
     r = batch(N, 1)[2]
@@ -42,11 +46,15 @@ def test_at_the_optimum_the_error_is_orthogonal_to_every_function_of_the_state(f
     product = auxiliary(u, f, n, r).error * function(x_r)
     assert abs(product.mean()) < 4.5 * product.std() / math.sqrt(N)
     wrong = auxiliary(lambda x, r: u(x, r) + 0.1, f, n, r).error * function(x_r)
-    assert abs(wrong.mean()) > 4.5 * wrong.std() / math.sqrt(N)  # the test has the power to see a tenth
+    assert abs(wrong.mean()) > 4.5 * wrong.std() / math.sqrt(
+        N
+    )  # the test has the power to see a tenth
 
 
 def test_error_by_hand():
-    r = auxiliary(lambda x, r: x, torch.tensor([[4.0]]), torch.tensor([[-2.0]]), torch.tensor([0.25]))
+    r = auxiliary(
+        lambda x, r: x, torch.tensor([[4.0]]), torch.tensor([[-2.0]]), torch.tensor([0.25])
+    )
     assert r.output.item() == 2.5  # 0.75 * 4 - 0.25 * 2
     assert r.error.item() == 2.5 - 6.0
 

@@ -1,7 +1,14 @@
 import pytest
 import torch
 
-from freeflow_lightning.objectives import Residual, adaptive_lambda, decay, normalise, split, weigh_by_duration
+from freeflow_lightning.objectives import (
+    Residual,
+    adaptive_lambda,
+    decay,
+    normalise,
+    split,
+    weigh_by_duration,
+)
 
 
 def example():
@@ -11,7 +18,8 @@ def example():
 
 
 @pytest.mark.parametrize(
-    ("k", "expected"), [(0.0, [3.0, 4.0]), (0.5, [0.6, 0.8]), (1.0, [0.12, 0.16]), (2.0, [0.0048, 0.0064])]
+    ("k", "expected"),
+    [(0.0, [3.0, 4.0]), (0.5, [0.6, 0.8]), (1.0, [0.12, 0.16]), (2.0, [0.0048, 0.0064])],
 )
 def test_decay_by_hand(k, expected):
     """||(3, 4)||^2 / 2 + 12.5 = 25."""
@@ -20,7 +28,9 @@ def test_decay_by_hand(k, expected):
 
 
 def test_the_paper_s_epsilon_is_the_default():
-    assert decay(Residual(torch.zeros(1, 1), torch.tensor([[0.01]])), 1.0).error.item() == pytest.approx(0.01 / 2e-4)
+    assert decay(
+        Residual(torch.zeros(1, 1), torch.tensor([[0.01]])), 1.0
+    ).error.item() == pytest.approx(0.01 / 2e-4)
 
 
 def test_normalised_errors_by_hand():
@@ -31,7 +41,9 @@ def test_normalised_errors_by_hand():
 
 def test_normalised_errors_are_bounded_at_any_dimension():
     for d in (2, 4096):
-        small, large = (normalise(Residual(torch.zeros(1, d), torch.full((1, d), e))) for e in (1e-3, 1e3))
+        small, large = (
+            normalise(Residual(torch.zeros(1, d), torch.full((1, d), e))) for e in (1e-3, 1e3)
+        )
         assert large.mean_square().sqrt().item() == pytest.approx(1, abs=1e-3)
         assert small.mean_square().sqrt().item() == pytest.approx(1e-3 / 0.101)
 
@@ -61,13 +73,22 @@ def test_k_1_inverts_the_size():
 def test_decay_keeps_direction_and_output():
     r = example()
     decayed = decay(r, 1.0)
-    torch.testing.assert_close(torch.cosine_similarity(r.error.flatten(1), decayed.error.flatten(1)), torch.ones(5))
+    torch.testing.assert_close(
+        torch.cosine_similarity(r.error.flatten(1), decayed.error.flatten(1)), torch.ones(5)
+    )
     assert decayed.output is r.output
 
 
 @pytest.mark.parametrize(
     ("n", "fraction", "parts"),
-    [(256, 0.25, (192, 64)), (8, 0.25, (6, 2)), (2, 0.01, (1, 1)), (2, 0.99, (1, 1)), (10, 0.3, (7, 3)), (1, 0.0, (1, 0))],
+    [
+        (256, 0.25, (192, 64)),
+        (8, 0.25, (6, 2)),
+        (2, 0.01, (1, 1)),
+        (2, 0.99, (1, 1)),
+        (10, 0.3, (7, 3)),
+        (1, 0.0, (1, 0)),
+    ],
 )
 def test_split_by_hand(n, fraction, parts):
     assert split(n, fraction) == parts
@@ -99,7 +120,9 @@ def test_lambda_survives_a_vanishing_correction():
 
 def test_lambda_uses_the_mean_over_ranks_of_both_norms():
     other = torch.tensor([5.0, 1.0])  # the other rank's means
-    value = adaptive_lambda(torch.tensor([3.0]), torch.tensor([7.0]), 1.0, mean_over_ranks=lambda x: (x + other) / 2)
+    value = adaptive_lambda(
+        torch.tensor([3.0]), torch.tensor([7.0]), 1.0, mean_over_ranks=lambda x: (x + other) / 2
+    )
     assert value.item() == pytest.approx(4 / 4)
 
 

@@ -15,7 +15,10 @@ def affine(a, b):
 
 def test_residual_is_0_if_the_student_is_the_teacher():
     z, n, r = batch()
-    assert correction(affine(M, S), teacher_velocity(), teacher_velocity(), z, n, r).error.abs().max() == 0
+    assert (
+        correction(affine(M, S), teacher_velocity(), teacher_velocity(), z, n, r).error.abs().max()
+        == 0
+    )
     f = flow(z, torch.ones_like(r))  # the exact flow map at delta = 1 gives those samples
     torch.testing.assert_close(z + f, M + S * z)
 
@@ -26,14 +29,18 @@ def test_a_student_with_a_displaced_mean_is_pushed_back():
     for a in (M - 1, M + 1):
         error = correction(affine(a, S), teacher_velocity(m=a), teacher_velocity(), z, n, r).error
         expected = (a - M) * r / ((1 - r) ** 2 * S**2 + r**2)
-        torch.testing.assert_close(error, expected[:, None].expand_as(error), atol=1e-12, rtol=1e-12)
+        torch.testing.assert_close(
+            error, expected[:, None].expand_as(error), atol=1e-12, rtol=1e-12
+        )
 
 
 def test_a_student_that_is_too_narrow_is_widened():
     """Descent on F = M + (b - 1) z moves b by -E[error z], towards S from either side."""
     z, n, r = batch(20_000, 1)
     for b, sign in ((S / 2, 1), (2 * S, -1)):
-        error = correction(affine(M, b), teacher_velocity(s=b, d=1), teacher_velocity(d=1), z, n, r).error
+        error = correction(
+            affine(M, b), teacher_velocity(s=b, d=1), teacher_velocity(d=1), z, n, r
+        ).error
         push = -(error * z)
         assert sign * push.mean() > 5 * push.std() / math.sqrt(len(z))
 

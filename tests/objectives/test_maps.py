@@ -27,7 +27,14 @@ from freeflow_lightning.objectives import (
     anchor,
 )
 from objectives import maps
-from objectives.maps import batch, gaussian_map, gaussian_velocity, mixture_map, mixture_velocity, off
+from objectives.maps import (
+    batch,
+    gaussian_map,
+    gaussian_velocity,
+    mixture_map,
+    mixture_velocity,
+    off,
+)
 from objectives.networks import autograd_gradient
 
 EXACT = {

@@ -4,8 +4,20 @@ import pytest
 import torch
 from torch import nn
 
-from freeflow_lightning.flow import EVALUATIONS, CentralDifference, ForwardDifference, floor_to_grid, heun, to_noisier
-from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction, in_confident_region, prediction
+from freeflow_lightning.flow import (
+    EVALUATIONS,
+    CentralDifference,
+    ForwardDifference,
+    floor_to_grid,
+    heun,
+    to_noisier,
+)
+from freeflow_lightning.objectives import (
+    ContinuousPrediction,
+    DiscretePrediction,
+    in_confident_region,
+    prediction,
+)
 from objectives.gaussian import M, S, batch, flow, teacher_velocity
 from objectives.networks import Small, autograd_gradient, jacobian_gradient
 
@@ -47,11 +59,17 @@ def test_exact_flow_map_has_no_continuous_residual():
     assert r.error.abs().max() < 1e-12
 
 
-@pytest.mark.parametrize(("derivative", "expected"), [(CentralDifference, 2), (ForwardDifference, 1)])
+@pytest.mark.parametrize(
+    ("derivative", "expected"), [(CentralDifference, 2), (ForwardDifference, 1)]
+)
 def test_exact_flow_map_has_a_continuous_residual_of_the_differences_order(derivative, expected):
     z, _, delta = batch()
     delta = 0.2 + 0.6 * delta
-    error = lambda n: prediction(flow, teacher_velocity(), z, delta, form=ContinuousPrediction(derivative(1 / n))).error
+    error = lambda n: (
+        prediction(
+            flow, teacher_velocity(), z, delta, form=ContinuousPrediction(derivative(1 / n))
+        ).error
+    )
     assert order(error, (20, 40, 80)) == pytest.approx(expected, abs=0.15)
 
 
@@ -59,7 +77,9 @@ def test_the_implicit_midpoint_by_hand():
     """N = 4, from delta_i = 0.25 to 0.5, F = 8 delta, u(x, t) = x t at the middle of f_i = 2.5 and f_{i+1} = 4."""
     F = lambda z, delta: 8 * delta[:, None] + 0 * z
     form = DiscretePrediction(4, "implicit_midpoint")
-    r = prediction(F, lambda x, t: x * t[:, None], torch.tensor([[2.0]]), torch.tensor([0.3]), form=form)
+    r = prediction(
+        F, lambda x, t: x * t[:, None], torch.tensor([[2.0]]), torch.tensor([0.3]), form=form
+    )
     assert r.error.item() == pytest.approx((4 - 2.5) / 0.25 - 3.25 * 0.625)
 
 
@@ -78,21 +98,30 @@ def test_a_student_at_the_fixed_point_of_the_implicit_midpoint_is_its_chain_of_s
 
 
 # The h^2 term of the midpoint rule vanishes on a Gaussian, whose variance is quadratic in t.
-@pytest.mark.parametrize(("method", "expected"), [("euler", 1), ("heun", 2), ("midpoint", 3), ("rk4", 4)])
+@pytest.mark.parametrize(
+    ("method", "expected"), [("euler", 1), ("heun", 2), ("midpoint", 3), ("rk4", 4)]
+)
 def test_exact_flow_map_of_a_gaussian_has_a_discrete_residual_of_the_rules_order(method, expected):
     z, _, delta = batch()
     half = torch.full_like(delta, 0.5)
-    error = lambda n: prediction(flow, teacher_velocity(), z, half, form=DiscretePrediction(n, method)).error
+    error = lambda n: (
+        prediction(flow, teacher_velocity(), z, half, form=DiscretePrediction(n, method)).error
+    )
     assert order(error, (64, 128, 256)) == pytest.approx(expected, abs=0.15)
 
 
 @pytest.mark.parametrize(
-    ("method", "expected"), [("euler", 1), ("heun", 2), ("midpoint", 2), ("rk4", 4), ("implicit_midpoint", 2)]
+    ("method", "expected"),
+    [("euler", 1), ("heun", 2), ("midpoint", 2), ("rk4", 4), ("implicit_midpoint", 2)],
 )
-def test_exact_flow_map_of_a_nonlinear_field_has_a_discrete_residual_of_the_rules_order(method, expected):
+def test_exact_flow_map_of_a_nonlinear_field_has_a_discrete_residual_of_the_rules_order(
+    method, expected
+):
     z, _, delta = batch()
     half = torch.full_like(delta, 0.5)
-    error = lambda n: prediction(bend, bend_velocity, z.abs(), half, form=DiscretePrediction(n, method)).error
+    error = lambda n: (
+        prediction(bend, bend_velocity, z.abs(), half, form=DiscretePrediction(n, method)).error
+    )
     assert order(error, (32, 64, 128)) == pytest.approx(expected, abs=0.15)
 
 
@@ -100,7 +129,10 @@ def test_the_discrete_residual_tends_to_the_continuous_one_with_order_1():
     net, (z, _, delta) = Small(), batch()
     half = torch.full_like(delta, 0.5)
     limit = prediction(net, teacher_velocity(), z, half, form=ContinuousPrediction()).error
-    error = lambda n: prediction(net, teacher_velocity(), z, half, form=DiscretePrediction(n, "euler")).error - limit
+    error = lambda n: (
+        prediction(net, teacher_velocity(), z, half, form=DiscretePrediction(n, "euler")).error
+        - limit
+    )
     assert order(error, (16, 32, 64)) == pytest.approx(1, abs=0.15)
 
 
@@ -108,7 +140,9 @@ def test_continuous_residual_is_generating_velocity_minus_teacher():
     """Eq. 9 by hand for F(z, delta) = a delta: v_G = 2 a delta."""
     z, _, delta = batch()
     u = lambda x, t: x * t[:, None]
-    r = prediction(lambda z, delta: 5 * delta[:, None] + 0 * z, u, z, delta, form=ContinuousPrediction())
+    r = prediction(
+        lambda z, delta: 5 * delta[:, None] + 0 * z, u, z, delta, form=ContinuousPrediction()
+    )
     f = z + 5 * delta[:, None] ** 2
     torch.testing.assert_close(r.error, 10 * delta[:, None] - f * (1 - delta)[:, None])
 
@@ -116,7 +150,13 @@ def test_continuous_residual_is_generating_velocity_minus_teacher():
 def test_discrete_residual_by_hand():
     """Eq. 14, N = 4, delta = 0.3: from delta_i = 0.25 to 0.5, F = 8 delta, u(x, t) = x t with Heun."""
     F = lambda z, delta: 8 * delta[:, None] + 0 * z
-    r = prediction(F, lambda x, t: x * t[:, None], torch.tensor([[2.0]]), torch.tensor([0.3]), form=DiscretePrediction(4))
+    r = prediction(
+        F,
+        lambda x, t: x * t[:, None],
+        torch.tensor([[2.0]]),
+        torch.tensor([0.3]),
+        form=DiscretePrediction(4),
+    )
     f, f_next = 2 + 0.25 * 2, 2 + 0.5 * 4
     u_1 = f * 0.75
     u_2 = (f + 0.25 * u_1) * 0.5
@@ -145,7 +185,9 @@ def test_continuous_gradient_is_eq_9():
     net, u, (z, _, delta) = Small(), teacher_velocity(), batch(6)
     expected = jacobian_gradient(net, z, delta, continuous_error(net, u, z, delta).detach())
     r = prediction(net, u, z, delta, form=ContinuousPrediction())
-    torch.testing.assert_close(autograd_gradient(net, r.surrogate().sum()), expected, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        autograd_gradient(net, r.surrogate().sum()), expected, atol=1e-12, rtol=1e-12
+    )
 
 
 def test_discrete_gradient_is_eq_9_at_the_next_grid_point():
@@ -154,14 +196,18 @@ def test_discrete_gradient_is_eq_9_at_the_next_grid_point():
     error = discrete_error(net, u, z, delta, 8, i).detach()
     expected = jacobian_gradient(net, z, (i + 1) / 8, error)
     r = prediction(net, u, z, delta, form=DiscretePrediction(8, "heun"))
-    torch.testing.assert_close(autograd_gradient(net, r.surrogate().sum()), expected, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        autograd_gradient(net, r.surrogate().sum()), expected, atol=1e-12, rtol=1e-12
+    )
 
 
 def test_gradient_is_half_that_of_the_squared_loss_of_eq_8():
     net, u, (z, _, delta) = Small(), teacher_velocity(), batch(6)
     target = net(z, delta).detach() - continuous_error(net, u, z, delta).detach()
     squared = autograd_gradient(net, (net(z, delta) - target).square().sum())
-    surrogate = autograd_gradient(net, prediction(net, u, z, delta, form=ContinuousPrediction()).surrogate().sum())
+    surrogate = autograd_gradient(
+        net, prediction(net, u, z, delta, form=ContinuousPrediction()).surrogate().sum()
+    )
     torch.testing.assert_close({k: 2 * v for k, v in surrogate.items()}, squared)
 
 
@@ -179,7 +225,9 @@ def test_no_gradient_reaches_the_teacher_or_the_target(form):
 def test_a_given_output_changes_nothing(form):
     net, (z, _, delta) = Small(), batch(6)
     r = prediction(net, teacher_velocity(), z, delta, form=form)
-    given = prediction(net, teacher_velocity(), z, delta, form=form, output=net(z, form.output_delta(delta)))
+    given = prediction(
+        net, teacher_velocity(), z, delta, form=form, output=net(z, form.output_delta(delta))
+    )
     assert torch.equal(given.error, r.error)
     assert torch.equal(given.output, r.output)
 
@@ -217,9 +265,15 @@ def test_discrete_output_lies_on_the_next_grid_point_in_deltas_precision(dtype):
 
 
 def test_a_rule_of_ones_own_is_a_method():
-    F, z, delta = lambda z, delta: 8 * delta[:, None] + 0 * z, torch.tensor([[2.0]]), torch.tensor([0.3])
+    F, z, delta = (
+        lambda z, delta: 8 * delta[:, None] + 0 * z,
+        torch.tensor([[2.0]]),
+        torch.tensor([0.3]),
+    )
     own = DiscretePrediction(4, lambda u, x, t, t_next: 100 * x + 10 * t[:, None] + t_next[:, None])
-    assert prediction(F, bend_velocity, z, delta, form=own).error.item() == (4 - 2.5) / 0.25 - (250 + 7.5 + 0.5)
+    assert prediction(F, bend_velocity, z, delta, form=own).error.item() == (4 - 2.5) / 0.25 - (
+        250 + 7.5 + 0.5
+    )
 
 
 @pytest.mark.parametrize("method", EVALUATIONS)
@@ -267,22 +321,33 @@ def test_confident_region_moves_each_state_of_heun_by_the_same_noise():
     f = z + (i / 8)[:, None] * flow(z, i / 8)
     first, time = to_noisier(f, n, 1 - i / 8, torch.full_like(delta, 0.95))
     torch.testing.assert_close(asked[0], (first, time))
-    torch.testing.assert_close(asked[1][0], to_noisier(f + first / 8, n, 1 - (i + 1) / 8, torch.full_like(delta, 0.95))[0])
+    torch.testing.assert_close(
+        asked[1][0], to_noisier(f + first / 8, n, 1 - (i + 1) / 8, torch.full_like(delta, 0.95))[0]
+    )
 
 
 def test_the_student_that_starts_as_the_teacher_is_right_at_delta_0():
     u, (z, _, delta) = teacher_velocity(), batch()
     F = lambda z, delta: u(z, torch.ones_like(delta))
-    assert prediction(F, u, z, 0 * delta, form=ContinuousPrediction(CentralDifference())).error.abs().max() == 0
+    assert (
+        prediction(F, u, z, 0 * delta, form=ContinuousPrediction(CentralDifference()))
+        .error.abs()
+        .max()
+        == 0
+    )
 
 
 def test_gradient_reaches_only_the_network_that_was_asked():
     z, _, delta = batch(6)
     z.requires_grad_()
     layer = nn.Linear(3, 3).double()
-    prediction(lambda z, delta: layer(z) * delta[:, None], teacher_velocity(), z, delta).surrogate().sum().backward()
+    prediction(
+        lambda z, delta: layer(z) * delta[:, None], teacher_velocity(), z, delta
+    ).surrogate().sum().backward()
     i = floor_to_grid(delta, 8)
     assert layer.weight.grad is not None
     assert z.grad is not None  # through the output alone: the error is a constant
-    error = prediction(lambda z, delta: layer(z) * delta[:, None], teacher_velocity(), z.detach(), delta).error
+    error = prediction(
+        lambda z, delta: layer(z) * delta[:, None], teacher_velocity(), z.detach(), delta
+    ).error
     torch.testing.assert_close(z.grad, (error * ((i + 1) / 8)[:, None]) @ layer.weight)

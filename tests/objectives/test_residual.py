@@ -4,7 +4,9 @@ from freeflow_lightning.objectives import Residual, residual
 
 
 def test_surrogate_norm_and_mean_square_by_hand():
-    r = Residual(torch.tensor([[[1.0, 2.0]], [[0.5, 0.0]]]), torch.tensor([[[3.0, 4.0]], [[-2.0, 0.0]]]))
+    r = Residual(
+        torch.tensor([[[1.0, 2.0]], [[0.5, 0.0]]]), torch.tensor([[[3.0, 4.0]], [[-2.0, 0.0]]])
+    )
     assert r.surrogate().tolist() == [11.0, -1.0]
     assert r.norm().tolist() == [5.0, 2.0]
     assert r.mean_square().tolist() == [12.5, 2.0]
@@ -27,11 +29,16 @@ def test_the_error_is_under_stop_gradient():
 
 def test_the_error_is_float32_or_wider():
     x = torch.ones(1, 1)
-    dtypes = {t: residual(x, x.to(t)).error.dtype for t in (torch.bfloat16, torch.float16, torch.float32, torch.float64)}
+    dtypes = {
+        t: residual(x, x.to(t)).error.dtype
+        for t in (torch.bfloat16, torch.float16, torch.float32, torch.float64)
+    }
     assert list(dtypes.values()) == [torch.float32, torch.float32, torch.float32, torch.float64]
 
 
 def test_a_bfloat16_output_meets_its_error_in_float32():
-    r = residual(torch.ones(1, 2, dtype=torch.bfloat16, requires_grad=True), torch.full((1, 2), 1.0001))
+    r = residual(
+        torch.ones(1, 2, dtype=torch.bfloat16, requires_grad=True), torch.full((1, 2), 1.0001)
+    )
     assert r.surrogate().dtype == torch.float32
     assert torch.equal(r.surrogate(), torch.full((1,), 1.0001) * 2)

@@ -24,7 +24,10 @@ FORMS = {
 
 
 def shapes(evaluations):
-    return [(e.network, e.kind, tree_map(lambda x: (x.shape, x.dtype), (e.arguments, e.keywords))) for e in evaluations]
+    return [
+        (e.network, e.kind, tree_map(lambda x: (x.shape, x.dtype), (e.arguments, e.keywords)))
+        for e in evaluations
+    ]
 
 
 @pytest.mark.parametrize("autocast", [False, True])
@@ -51,7 +54,9 @@ def test_the_floor_is_the_steps_own_evaluations(form, autocast):
     assert [e.autocast for e in floor] == [e.autocast for e in made]
     for x, evaluation, theirs in zip(again, made, outputs, strict=True):
         assert x.requires_grad == (evaluation.kind == "backward")
-        assert torch.equal(x.detach(), torch.autograd.forward_ad.unpack_dual(theirs).primal.detach())
+        assert torch.equal(
+            x.detach(), torch.autograd.forward_ad.unpack_dual(theirs).primal.detach()
+        )
 
 
 def test_rows_by_network_and_kind():
@@ -115,7 +120,10 @@ def test_the_peers_steps_make_the_evaluations_of_the_table():
     spec = importlib.util.spec_from_file_location("peer_evaluations", path)
     tool = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(tool)
-    assert tool.peer(tool.meanflow) == {"teacher": {"forward": 2}, "student": {"derivative": 1, "backward": 1}}
+    assert tool.peer(tool.meanflow) == {
+        "teacher": {"forward": 2},
+        "student": {"derivative": 1, "backward": 1},
+    }
     assert tool.peer(lambda nets: tool.dmd(nets, 1)) == {
         "student": {"backward": 1},
         "teacher": {"forward": 2},
@@ -129,5 +137,9 @@ def test_the_peers_steps_make_the_evaluations_of_the_table():
         "auxiliary": {"backward": 0.25},
     }
     fewer = tool.freeflow(20)
-    assert fewer["student"]["forward"] == pytest.approx(0.75 * (1 - 0.1 - 0.9 * 0.0258), abs=0.02)  # P(delta < 1/8), Table 6
-    assert fewer["teacher"]["forward"] == pytest.approx(3 + 0.25 * (1 + 0.2257), abs=0.02)  # P(r <= 0.4)
+    assert fewer["student"]["forward"] == pytest.approx(
+        0.75 * (1 - 0.1 - 0.9 * 0.0258), abs=0.02
+    )  # P(delta < 1/8), Table 6
+    assert fewer["teacher"]["forward"] == pytest.approx(
+        3 + 0.25 * (1 + 0.2257), abs=0.02
+    )  # P(r <= 0.4)

@@ -43,7 +43,11 @@ def draw(m):
     "settings",
     [
         {},
-        {"prediction": DiscretePrediction(4, "euler"), "guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0},
+        {
+            "prediction": DiscretePrediction(4, "euler"),
+            "guidance_range": (1.0, 1.0),
+            "evaluation_guidance": 1.0,
+        },
         {"correction_fraction": 0.0},
     ],
     ids=["both", "unguided", "prediction alone"],
@@ -57,14 +61,23 @@ def test_activations_are_those_that_a_real_step_keeps(precision, settings):
     measured = kept.release()
     loss.backward()
     assert measured > 2**20
-    assert estimate(lambda: module(**settings), batch_size=BATCH, precision=precision).activations == measured
+    assert (
+        estimate(lambda: module(**settings), batch_size=BATCH, precision=precision).activations
+        == measured
+    )
 
 
 def allocated(run):
     """Bytes that the CPU allocator had handed out since the start, after each of its events: an account of its own."""
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
+    with torch.profiler.profile(
+        activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True
+    ) as profile:
         result = run()
-    events = sorted((e.start_ns(), e.nbytes()) for e in profile.profiler.kineto_results.events() if e.name() == "[memory]")
+    events = sorted(
+        (e.start_ns(), e.nbytes())
+        for e in profile.profiler.kineto_results.events()
+        if e.name() == "[memory]"
+    )
     total, course = 0, [0]
     for _, size in events:
         total += size
@@ -86,7 +99,9 @@ def test_peaks_are_those_of_the_allocator(precision):
     _, back = allocated(loss.backward)
     costs = estimate(module, batch_size=BATCH, precision=precision)
     standing = sum(costs.weights.values()) + costs.optimizer
-    assert max(ahead) == pytest.approx(costs.peaks["forward"] - standing - costs.gradients, rel=0.03)
+    assert max(ahead) == pytest.approx(
+        costs.peaks["forward"] - standing - costs.gradients, rel=0.03
+    )
     assert ahead[-1] + max(back) == pytest.approx(costs.peaks["backward"] - standing, rel=0.03)
 
 
@@ -109,11 +124,15 @@ def test_weights_gradients_and_optimizer_are_those_of_a_real_run():
 
 
 def test_bfloat16_weights_take_half():
-    full, half = (estimate(module, batch_size=BATCH, precision=precision) for precision in ("32", "bf16-true"))
+    full, half = (
+        estimate(module, batch_size=BATCH, precision=precision) for precision in ("32", "bf16-true")
+    )
     assert half.optimizer == 3 * full.optimizer / 2  # Adam's own weights and two moments in float32
     assert 2 * half.gradients == full.gradients
     assert half.weights["average"] == full.weights["average"]
-    assert all(2 * half.weights[name] == size for name, size in full.weights.items() if name != "average")
+    assert all(
+        2 * half.weights[name] == size for name, size in full.weights.items() if name != "average"
+    )
 
 
 COUNTS = {  # of the teacher, without learned variance: the public files
@@ -129,10 +148,17 @@ COUNTS = {  # of the teacher, without learned variance: the public files
 def test_published_sizes_have_their_parameters(size):
     with no_data():
         m = FreeFlowModule(sit_teacher(*size))
-    count = {name: sum(p.numel() for p in net.parameters()) for name, net in {"teacher": m.teacher, **m.networks()}.items()}
+    count = {
+        name: sum(p.numel() for p in net.parameters())
+        for name, net in {"teacher": m.teacher, **m.networks()}.items()
+    }
     width = m.teacher.function.net.architecture["hidden_size"]
     scalar = 256 * width + width + width * width + width
-    assert count == {"teacher": COUNTS[size], "student": COUNTS[size] + 2 * scalar, "auxiliary": COUNTS[size] + scalar}
+    assert count == {
+        "teacher": COUNTS[size],
+        "student": COUNTS[size] + 2 * scalar,
+        "auxiliary": COUNTS[size] + scalar,
+    }
     if size == ("XL/2", 256):
         assert count["student"] == 678_359_824  # the paper's 678M
 
@@ -142,7 +168,9 @@ def test_operations_of_xl_2_are_the_papers(image_size, published):
     """Table 6 counts a multiply-add once."""
     with no_data(), LiveMemory() as memory, torch.no_grad():
         made = sit_teacher("XL/2", image_size)
-        made.velocity(torch.randn(1, *made.sample_shape), torch.ones(1), torch.zeros(1, dtype=torch.long))
+        made.velocity(
+            torch.randn(1, *made.sample_shape), torch.ones(1), torch.zeros(1, dtype=torch.long)
+        )
     assert memory.flops / 2e9 == pytest.approx(published, abs=1)
 
 
@@ -150,7 +178,11 @@ def test_operations_follow_from_the_evaluations():
     """A forward pass costs one, a backward pass two; the gradient flows through 1 + 0.25 evaluations per sample."""
     with no_data(), LiveMemory() as memory, torch.no_grad():
         t = teacher()
-        t.velocity(torch.randn(BATCH, *t.sample_shape), torch.ones(BATCH), torch.zeros(BATCH, dtype=torch.long))
+        t.velocity(
+            torch.randn(BATCH, *t.sample_shape),
+            torch.ones(BATCH),
+            torch.zeros(BATCH, dtype=torch.long),
+        )
     costs = estimate(module, batch_size=BATCH)
     assert costs.evaluations == {"teacher": 3.5, "student": 1.75, "auxiliary": 0.25}
     assert costs.flops == pytest.approx(memory.flops / BATCH * (5.5 + 2 * 1.25), rel=0.03)
@@ -164,7 +196,9 @@ def test_a_stand_in_has_no_data_and_the_same_costs():
     assert given.velocity(torch.ones(1, 1, 8, 8), torch.ones(1), torch.tensor([3])).isfinite().all()
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert estimate(lambda: FreeFlowModule(ghost), batch_size=8) == estimate(lambda: FreeFlowModule(given), batch_size=8)
+        assert estimate(lambda: FreeFlowModule(ghost), batch_size=8) == estimate(
+            lambda: FreeFlowModule(given), batch_size=8
+        )
 
 
 def looks(x, t, condition):
@@ -172,8 +206,13 @@ def looks(x, t, condition):
 
 
 def test_a_teacher_that_looks_at_values_is_said():
-    with pytest.raises(ValueError, match=r"cannot be traced without data \(DataDependent.*do not look at values"):
-        estimate(lambda: FreeFlowModule(VelocityTeacher(looks, (4, 16, 16), 7), teacher().function), batch_size=4)
+    with pytest.raises(
+        ValueError, match=r"cannot be traced without data \(DataDependent.*do not look at values"
+    ):
+        estimate(
+            lambda: FreeFlowModule(VelocityTeacher(looks, (4, 16, 16), 7), teacher().function),
+            batch_size=4,
+        )
 
 
 def test_the_exact_derivative_is_traced_too():
@@ -183,7 +222,10 @@ def test_the_exact_derivative_is_traced_too():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"batch_size": 0}, "batch size of at least 1"), ({"batch_size": 4, "averages": -1}, "got 4 and -1")],
+    [
+        ({"batch_size": 0}, "batch size of at least 1"),
+        ({"batch_size": 4, "averages": -1}, "got 4 and -1"),
+    ],
 )
 def test_wrong_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

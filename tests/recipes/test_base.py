@@ -16,7 +16,11 @@ from tiny import data, fit, mlp, module, same, trainer, weights
 def attached():
     m = module()
     m.trainer = trainer(
-        callbacks=[ModelCheckpoint("somewhere"), ModelCheckpoint("elsewhere", every_n_train_steps=3)], enable_checkpointing=True
+        callbacks=[
+            ModelCheckpoint("somewhere"),
+            ModelCheckpoint("elsewhere", every_n_train_steps=3),
+        ],
+        enable_checkpointing=True,
     )
     return m
 
@@ -40,13 +44,20 @@ def test_finite_terms_pass_even_where_their_sum_overflows():
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_terms_that_are_not_finite_are_named(value):
     m = attached()
-    with pytest.raises(NonFiniteError, match=r"^b and c not finite at step 0 .*last checkpoint: none written yet. Resume"):
-        m.check_finite({"a": torch.ones(2), "b": torch.tensor([0.0, value]), "c": torch.tensor(value)})
+    with pytest.raises(
+        NonFiniteError,
+        match=r"^b and c not finite at step 0 .*last checkpoint: none written yet. Resume",
+    ):
+        m.check_finite(
+            {"a": torch.ones(2), "b": torch.tensor([0.0, value]), "c": torch.tensor(value)}
+        )
 
 
 def test_the_last_checkpoint_is_the_newest_of_all_callbacks(tmp_path):
     m = attached()
-    for when, (name, callback) in enumerate(zip(("old", "new"), reversed(m.trainer.checkpoint_callbacks), strict=True)):
+    for when, (name, callback) in enumerate(
+        zip(("old", "new"), reversed(m.trainer.checkpoint_callbacks), strict=True)
+    ):
         callback.last_model_path = str(tmp_path / name)
         (tmp_path / name).touch()
         os.utime(tmp_path / name, (when, when))
@@ -76,7 +87,9 @@ def test_validation_draws_from_the_first_average():
     with torch.no_grad():
         next(m.averages["ema_0_5"].parameters()).add_(1.0)  # its own weights, not the student's
     assert not torch.equal(m.validation_step(batch, 0).samples, expected)
-    assert torch.equal(m.student(z, one, y, delta=one, gamma=gamma), m.student(z, one, y, delta=one, gamma=gamma))
+    assert torch.equal(
+        m.student(z, one, y, delta=one, gamma=gamma), m.student(z, one, y, delta=one, gamma=gamma)
+    )
 
 
 def test_the_inventory_names_all_networks():
@@ -99,7 +112,9 @@ class Points(torch.utils.data.Dataset):
         return 64
 
     def __getitem__(self, i):
-        return torch.tensor([2.0, -1.0]) + 0.1 * torch.randn(2, generator=torch.Generator().manual_seed(i)), i % 2
+        return torch.tensor([2.0, -1.0]) + 0.1 * torch.randn(
+            2, generator=torch.Generator().manual_seed(i)
+        ), i % 2
 
 
 def test_flow_matching_learns_where_the_data_is():
@@ -129,7 +144,12 @@ def test_flow_matching_learning_rate_rises_and_falls_along_a_cosine():
         def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
             rates.append(trainer.optimizers[0].param_groups[0]["lr"])
 
-    fit(matching(lr=1e-3, warmup_steps=4), Rates(), max_steps=20, prior=torch.utils.data.DataLoader(Points(), 32))
+    fit(
+        matching(lr=1e-3, warmup_steps=4),
+        Rates(),
+        max_steps=20,
+        prior=torch.utils.data.DataLoader(Points(), 32),
+    )
     assert rates[0] == pytest.approx(0.25e-3)
     assert rates[10] == pytest.approx(1e-3 * (0.01 + 0.99 / 2))
     assert rates[10:] == sorted(rates[10:], reverse=True)

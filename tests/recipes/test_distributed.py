@@ -12,7 +12,11 @@ import torch
 from places import TESTS
 from tiny import drawn_together, module, same
 
-STEPS, SIZE, SAMPLES = 5, 8, 17  # the last validation batch has one sample: the second rank pads its own
+STEPS, SIZE, SAMPLES = (
+    5,
+    8,
+    17,
+)  # the last validation batch has one sample: the second rank pads its own
 
 SCRIPT = f"""
 import json, sys
@@ -65,7 +69,9 @@ def launch(folder: Path, devices: int) -> list[dict]:
         check=False,
     )
     assert done.returncode == 0, done.stderr[-3000:]
-    return [torch.load(folder / f"out{devices}_{rank}.pt", weights_only=True) for rank in range(devices)]
+    return [
+        torch.load(folder / f"out{devices}_{rank}.pt", weights_only=True) for rank in range(devices)
+    ]
 
 
 @pytest.mark.slow

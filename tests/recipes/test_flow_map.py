@@ -75,7 +75,11 @@ METHODS = {
 }
 EXACT = {
     "MeanFlow": {"objective": Eulerian(), "times": SortedPair()},
-    "TVM": {"objective": Lagrangian(full_gradient=True), "times": Gap(), "correction": Correction(0.25)},
+    "TVM": {
+        "objective": Lagrangian(full_gradient=True),
+        "times": Gap(),
+        "correction": Correction(0.25),
+    },
     "TVM alone": {"objective": Lagrangian(full_gradient=True), "times": Gap()},
 }
 PRIOR = {"times": FromPrior(Uniform()), "states": Prior()}
@@ -131,9 +135,15 @@ def test_from_the_prior_it_is_freeflow():
     rows = MapDraw(p.z, p.condition, p.gamma, None, p.z, one, p.delta, form)
     a, b = free.loss(draws(free, 32)), mine.loss(FlowMapDraw(rows, c))
     torch.testing.assert_close(a.loss, b.loss)
-    for name, other in {"prediction": "map", "correction": "correction", "auxiliary": "auxiliary"}.items():
+    for name, other in {
+        "prediction": "map",
+        "correction": "correction",
+        "auxiliary": "auxiliary",
+    }.items():
         torch.testing.assert_close(a.residuals[name].error, b.residuals[other].error)
-    gradients = [torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, free), (b, mine))]
+    gradients = [
+        torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, free), (b, mine))
+    ]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
 
 
@@ -160,12 +170,16 @@ def test_a_step_costs_what_it_says(name):
     assert [rows for rows, has_gradient in counts["student"].calls if has_gradient] == [16]
     assert not any(has_gradient for _, has_gradient in counts["teacher"].calls)
     step.loss.backward()
-    assert all(p.grad is not None for network in m.networks().values() for p in network.parameters())
+    assert all(
+        p.grad is not None for network in m.networks().values() for p in network.parameters()
+    )
 
 
 @pytest.mark.parametrize("settings", [METHODS[name] for name in METHODS] + list(EXACT.values()))
 def test_idle_rows_are_skipped_without_a_trace(settings):
-    whole, fewer = (build(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True))
+    whole, fewer = (
+        build(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True)
+    )
     whole.t_c = fewer.t_c = 0.3
     drawn, some = draws(whole, 32), draws(fewer, 32)
     counts = Rows(whole.student), Rows(fewer.student)
@@ -188,7 +202,12 @@ def test_half_of_the_rows_start_at_the_prior_and_cost_no_state():
 
 
 def test_the_states_of_one_path_share_condition_and_guidance():
-    m = build(learned_teacher(), objective=Lagrangian(), times=SortedPair(), states=TeacherPath(4, per_path=4))
+    m = build(
+        learned_teacher(),
+        objective=Lagrangian(),
+        times=SortedPair(),
+        states=TeacherPath(4, per_path=4),
+    )
     draw = draws(m)
     assert len(draw.map.z) == len(draw.map.gamma) == 4
     maps, _ = m._place(draw.map)
@@ -221,7 +240,10 @@ JUMPY = {"network": MLP((2,), hidden_size=16, depth=2, num_classes=2, time_scale
         ({"states": Prior()}, "starts maps elsewhere"),
         ({"times": FromPrior(Uniform())}, "StudentPath has no effect"),
         ({"anchor_fraction": 1.0}, "anchor_fraction"),
-        ({"objective": Eulerian(CentralDifference()), "times": SortedPair(), **JUMPY}, "embeds a large multiple of t"),
+        (
+            {"objective": Eulerian(CentralDifference()), "times": SortedPair(), **JUMPY},
+            "embeds a large multiple of t",
+        ),
     ],
 )
 def test_settings_that_cannot_train_the_map_are_refused(settings, said):
@@ -240,14 +262,18 @@ class Dropped(MLP):
         return super().forward(self.dropout(x), t, y)
 
 
-@pytest.mark.parametrize("objective", [DiscreteLagrangian(4), Eulerian(CENTRAL), DiscreteEulerian(), Consistency()])
+@pytest.mark.parametrize(
+    "objective", [DiscreteLagrangian(4), Eulerian(CENTRAL), DiscreteEulerian(), Consistency()]
+)
 def test_differences_refuse_dropout(objective):
     with pytest.raises(ValueError, match="the dropout in backbone"):
         build(objective=objective, times=SortedPair(), network=Dropped())
     build(objective=Lagrangian(), times=SortedPair(), network=Dropped())
 
 
-@pytest.mark.parametrize("objective", [Eulerian(), Lagrangian(), Lagrangian(CENTRAL), DiscreteEulerian()])
+@pytest.mark.parametrize(
+    "objective", [Eulerian(), Lagrangian(), Lagrangian(CENTRAL), DiscreteEulerian()]
+)
 def test_a_network_of_1000_t_takes_what_holds_its_time_or_differentiates_it_exactly(objective):
     build(objective=objective, times=SortedPair(), **JUMPY)
 
@@ -260,7 +286,9 @@ def test_a_narrow_difference_of_1000_t_is_a_derivative():
 def test_forward_mode_is_refused_on_sharded_networks(objective):
     m = build(objective=objective, times=SortedPair())
     m._trainer = SimpleNamespace(strategy=FSDP2())
-    with pytest.raises(ValueError, match="forward mode, which networks sharded by FSDP2 do not pass"):
+    with pytest.raises(
+        ValueError, match="forward mode, which networks sharded by FSDP2 do not pass"
+    ):
         m.configure_model()
 
 
@@ -291,14 +319,34 @@ CONFIG = {
                 "class_path": "GaussianMixtureTeacher",
                 "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
             },
-            "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": {"sample_shape": [2], "num_classes": 2}},
-            "correction": {"fraction": 0.5, "r": {"class_path": "LogitNormal", "init_args": {"mean": 0.0, "std": 1.0}}},
+            "network": {
+                "class_path": "freeflow_lightning.nets.MLP",
+                "init_args": {"sample_shape": [2], "num_classes": 2},
+            },
+            "correction": {
+                "fraction": 0.5,
+                "r": {"class_path": "LogitNormal", "init_args": {"mean": 0.0, "std": 1.0}},
+            },
         },
     },
-    "data": {"class_path": "PriorDataModule", "init_args": {"batch_size": 8, "length": 4, "val_samples": 8}},
-    "trainer": {"accelerator": "cpu", "max_steps": 4, "log_every_n_steps": 1, "enable_progress_bar": False},
+    "data": {
+        "class_path": "PriorDataModule",
+        "init_args": {"batch_size": 8, "length": 4, "val_samples": 8},
+    },
+    "trainer": {
+        "accelerator": "cpu",
+        "max_steps": 4,
+        "log_every_n_steps": 1,
+        "enable_progress_bar": False,
+    },
 }
-METRICS = ("map/residual", "map/residual_by_t/0.88-1.00", "correction/lambda", "auxiliary/loss", "map/t_c")
+METRICS = (
+    "map/residual",
+    "map/residual_by_t/0.88-1.00",
+    "correction/lambda",
+    "auxiliary/loss",
+    "map/t_c",
+)
 
 
 def test_a_config_trains_a_student_that_is_exported_with_its_pairs(freeflow, tmp_path):
@@ -308,7 +356,9 @@ def test_a_config_trains_a_student_that_is_exported_with_its_pairs(freeflow, tmp
     metrics = Path("runs/any/version_0/metrics.csv").read_text()
     assert all(name in metrics for name in METRICS)
     student = FlowMap.from_checkpoint("runs/any")
-    assert FlowMapModule.load_from_checkpoint("runs/any").correction == Correction(0.5, r=LogitNormal(0.0, 1.0))
+    assert FlowMapModule.load_from_checkpoint("runs/any").correction == Correction(
+        0.5, r=LogitNormal(0.0, 1.0)
+    )
     assert student.pairs is Pairs.ANY_TO_ANY
     student.save_pretrained(tmp_path / "exported")
     again = FlowMap.from_pretrained(tmp_path / "exported")
@@ -347,7 +397,9 @@ def test_one_step_is_what_it_was():
     condition = torch.tensor([0, 1, 0, 1])
     assert torch.equal(f.chain(z, condition), f(z, condition))
     assert torch.equal(f.sample(7, steps=1), f.sample(7))
-    assert torch.equal(f.sample(7, steps=4), torch.cat([f.sample(3, steps=4), f.sample(4, first=3, steps=4)]))
+    assert torch.equal(
+        f.sample(7, steps=4), torch.cat([f.sample(3, steps=4), f.sample(4, first=3, steps=4)])
+    )
 
 
 @pytest.mark.parametrize("pairs", [Pairs.PRIOR_TO_ANY, Pairs.ANY_TO_DATA, None])
@@ -368,7 +420,9 @@ def test_a_sampler_of_the_student_chains_and_says_so():
     assert sampler.name == "student, 3 steps"
 
 
-@pytest.mark.parametrize(("options", "said"), [({"steps": 0}, "steps"), ({"sampler": "gamma"}, "'chain'")])
+@pytest.mark.parametrize(
+    ("options", "said"), [({"steps": 0}, "steps"), ({"sampler": "gamma"}, "'chain'")]
+)
 def test_samplers_that_there_are_not_are_refused(options, said):
     with pytest.raises(ValueError, match=said):
         student().sample(2, **options)
@@ -377,7 +431,12 @@ def test_samplers_that_there_are_not_are_refused(options, said):
 # What it is for
 
 TEACHER = GaussianMixtureTeacher([[1.2, 0.0], [-1.2, 0.5], [0.0, 1.2]], 0.4)
-SETTINGS = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0, "student_lr": 5e-3, "auxiliary_lr": 5e-3}
+SETTINGS = {
+    "guidance_range": (1.0, 1.0),
+    "evaluation_guidance": 1.0,
+    "student_lr": 5e-3,
+    "auxiliary_lr": 5e-3,
+}
 
 
 def errors_after(m, steps=250) -> list[float]:
@@ -393,8 +452,12 @@ def errors_after(m, steps=250) -> list[float]:
         optimizer.step()
     z = torch.randn(256, 2, generator=torch.Generator().manual_seed(9))
     exact = solve(TEACHER.velocity, z, steps=32)
-    f = FlowMap(m.student, TEACHER, about={"pairs": "any to any"})  # of FreeFlow too, to see what it would give
-    return [float((f.chain(z, guidance=1.0, steps=k) - exact).square().mean().sqrt()) for k in (1, 2, 4)]
+    f = FlowMap(
+        m.student, TEACHER, about={"pairs": "any to any"}
+    )  # of FreeFlow too, to see what it would give
+    return [
+        float((f.chain(z, guidance=1.0, steps=k) - exact).square().mean().sqrt()) for k in (1, 2, 4)
+    ]
 
 
 @pytest.mark.slow

@@ -6,11 +6,23 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.flow import CentralDifference, ForwardDifference, LogitNormal, WithAtom, training_generator
+from freeflow_lightning.flow import (
+    CentralDifference,
+    ForwardDifference,
+    LogitNormal,
+    WithAtom,
+    training_generator,
+)
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.recipes.base import NonFiniteError
-from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, SiTVelocity, Teacher, save_sit
+from freeflow_lightning.teachers import (
+    GaussianMixtureTeacher,
+    SiTTeacher,
+    SiTVelocity,
+    Teacher,
+    save_sit,
+)
 from nets.random_weights import tiny_sit
 from tiny import data, fit, learned_teacher, mixture, mlp, module, same, trainer, weights
 
@@ -46,7 +58,9 @@ class Calls:
         ContinuousPrediction(ForwardDifference()),
     ],
 )
-def test_one_forward_with_gradient_and_the_evaluations_that_are_promised(guidance, fraction, prediction):
+def test_one_forward_with_gradient_and_the_evaluations_that_are_promised(
+    guidance, fraction, prediction
+):
     m = module(
         prediction=prediction,
         guidance_range=guidance,
@@ -56,9 +70,13 @@ def test_one_forward_with_gradient_and_the_evaluations_that_are_promised(guidanc
     )
     calls = {"student": Calls(m.student), "teacher": Calls(m.teacher)}
     calls["auxiliary"] = Calls(m.auxiliary) if fraction else Calls(torch.nn.Identity())
-    with torch.autocast("cpu"):  # which leaves no output unrounded for ForwardDifference to use again
+    with torch.autocast(
+        "cpu"
+    ):  # which leaves no output unrounded for ForwardDifference to use again
         m.loss(draws(m))
-    graded = [n for n, grad in zip(calls["student"].rows, calls["student"].graded, strict=True) if grad]
+    graded = [
+        n for n, grad in zip(calls["student"].rows, calls["student"].graded, strict=True) if grad
+    ]
     assert graded == [16]
     assert {name: sum(c.rows) / 16 for name, c in calls.items()} == m.evaluations_per_sample()
     assert not any(calls["teacher"].graded)
@@ -77,7 +95,10 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_idle_rows_are_skipped_without_a_trace(form, t_c):
     """The rewrite is exact: residuals, loss and gradients are those of all evaluations; the calls are shorter."""
-    whole, fewer = (module(learned_teacher(), prediction=FORMS[form], skip_idle_rows=skip) for skip in (False, True))
+    whole, fewer = (
+        module(learned_teacher(), prediction=FORMS[form], skip_idle_rows=skip)
+        for skip in (False, True)
+    )
     whole.t_c = fewer.t_c = t_c
     (p, c), some = draws(whole, 64), draws(fewer, 64)
     assert same((tuple(p)[:5], tuple(c)[:5]), (tuple(some[0])[:5], tuple(some[1])[:5]))
@@ -88,9 +109,12 @@ def test_idle_rows_are_skipped_without_a_trace(form, t_c):
         torch.testing.assert_close(mine.error, b.residuals[name].error, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(a.loss, b.loss)
     for mine, theirs in zip(
-        *(torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, whole), (b, fewer))), strict=True
+        *(torch.autograd.grad(s.loss, list(m.parameters())) for s, m in ((a, whole), (b, fewer))),
+        strict=True,
     ):
-        torch.testing.assert_close(mine, theirs, atol=1e-6 * float(mine.abs().max()) + 1e-9, rtol=1e-3)
+        torch.testing.assert_close(
+            mine, theirs, atol=1e-6 * float(mine.abs().max()) + 1e-9, rtol=1e-3
+        )
     moved = int((p.delta >= (1 / 4 if form == "heun" else 1e-9)).sum())
     guided = int((c.r <= 0.4).sum())
     assert 0 < moved < 48
@@ -106,9 +130,13 @@ def test_a_step_without_moved_or_guided_rows(fraction, seed):
     """Every process calls its networks equally often: with one row at least."""
     still = WithAtom(LogitNormal(0.0, 1.0), 1.0)
     settings = {"delta": still, "guidance_interval": (0.0, 0.0), "correction_fraction": fraction}
-    whole, fewer = (module(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True))
+    whole, fewer = (
+        module(learned_teacher(), skip_idle_rows=skip, **settings) for skip in (False, True)
+    )
     calls = {"student": Calls(fewer.student), "teacher": Calls(fewer.teacher)}
-    torch.testing.assert_close(whole.loss(draws(whole, 4, seed)).loss, fewer.loss(draws(fewer, 4, seed)).loss)
+    torch.testing.assert_close(
+        whole.loss(draws(whole, 4, seed)).loss, fewer.loss(draws(fewer, 4, seed)).loss
+    )
     rows = round(4 * fraction)
     assert calls["student"].rows == [4] + [1] * (fraction < 1)
     assert calls["teacher"].rows == [2 * (4 - rows)] * 2 * (fraction < 1) + [rows] * (fraction > 0)
@@ -198,7 +226,9 @@ def test_no_gradient_reaches_the_teacher():
     assert not any(p.requires_grad for p in m.teacher.parameters())
     assert not m.teacher.training
     m.teacher.requires_grad_(True)
-    grads = torch.autograd.grad(m.loss(draws(m)).loss, list(m.teacher.parameters()), allow_unused=True)
+    grads = torch.autograd.grad(
+        m.loss(draws(m)).loss, list(m.teacher.parameters()), allow_unused=True
+    )
     assert grads == (None,) * len(grads)
     assert len(grads) > 5
 
@@ -209,7 +239,10 @@ def test_each_network_learns_from_its_own_losses_alone():
     student, auxiliary = (list(net.parameters()) for net in (m.student, m.auxiliary))
 
     def reached(loss, parameters):
-        return [g is not None for g in torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)]
+        return [
+            g is not None
+            for g in torch.autograd.grad(loss, parameters, allow_unused=True, retain_graph=True)
+        ]
 
     fitted = step.residuals["auxiliary"].surrogate().sum()
     for own in (
@@ -230,7 +263,9 @@ def test_alpha_zero_leaves_the_prediction_alone():
     step = m.loss((p, c))
     parameters = list(m.student.parameters())
     alone = torch.autograd.grad(step.loss, parameters)
-    other = m.loss((p, c._replace(n=c.n + 1)))  # moves the correction's residual, not the prediction's
+    other = m.loss(
+        (p, c._replace(n=c.n + 1))
+    )  # moves the correction's residual, not the prediction's
     assert not torch.equal(other.residuals["correction"].error, step.residuals["correction"].error)
     again = torch.autograd.grad(other.loss, parameters)
     assert all(map(torch.equal, alone, again))
@@ -293,11 +328,15 @@ def test_the_student_starts_as_its_teacher_bit_for_bit(tmp_path, convention):
     one = torch.ones(4)
     u = m.teacher.velocity(z, one, y)
     assert torch.equal(m.student(z, one, y, delta=0 * one, gamma=one), u)
-    assert torch.equal(m.student(z, one, y, delta=one / 2, gamma=2 * one), u)  # whatever delta and gamma: they start at 0
+    assert torch.equal(
+        m.student(z, one, y, delta=one / 2, gamma=2 * one), u
+    )  # whatever delta and gamma: they start at 0
     assert torch.equal(m.auxiliary(z, one / 2, y, gamma=one), m.teacher.velocity(z, one / 2, y))
     assert u.abs().max() > 0.01
     owned = {id(p) for net in (m.student, m.auxiliary, m.teacher) for p in net.parameters()}
-    assert len(owned) == sum(len(list(net.parameters())) for net in (m.student, m.auxiliary, m.teacher))
+    assert len(owned) == sum(
+        len(list(net.parameters())) for net in (m.student, m.auxiliary, m.teacher)
+    )
 
 
 class Wide(Teacher):
@@ -321,13 +360,22 @@ class Unconditional(Teacher):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: module(Wide(), guidance_range=(1, 1), evaluation_guidance=1), r"Wide.velocity returned shape \[2, 3\]"),
-        (lambda: module(network=MLP((3,), 8, 1)), r"the student network fails on two states of shape \[2, 2\].*mat1"),
+        (
+            lambda: module(Wide(), guidance_range=(1, 1), evaluation_guidance=1),
+            r"Wide.velocity returned shape \[2, 3\]",
+        ),
+        (
+            lambda: module(network=MLP((3,), 8, 1)),
+            r"the student network fails on two states of shape \[2, 2\].*mat1",
+        ),
         (
             lambda: module(eight_classes(), network=MLP((2,), 8, 1, num_classes=1)),
             r"student network fails .* conditions of shape \[2\]",
         ),
-        (lambda: module(Unconditional()), r"Unconditional has no null condition.*guidance_range to \[1, 1\]"),
+        (
+            lambda: module(Unconditional()),
+            r"Unconditional has no null condition.*guidance_range to \[1, 1\]",
+        ),
     ],
 )
 def test_what_does_not_fit_is_refused_before_training(build, message):
@@ -338,10 +386,19 @@ def test_what_does_not_fit_is_refused_before_training(build, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"evaluation_guidance": 3.0}, "evaluation_guidance to be a finite number from 1.0 to 2.0, got 3.0"),
-        ({"guidance_range": (2.0, 1.0)}, r"guidance_range to be two .* the smaller one first, got \[2.0, 1.0\]"),
+        (
+            {"evaluation_guidance": 3.0},
+            "evaluation_guidance to be a finite number from 1.0 to 2.0, got 3.0",
+        ),
+        (
+            {"guidance_range": (2.0, 1.0)},
+            r"guidance_range to be two .* the smaller one first, got \[2.0, 1.0\]",
+        ),
         ({"guidance_range": (-1.0, 2.0)}, "two finite numbers of at least 0"),
-        ({"correction_fraction": 1.5}, "correction_fraction to be a finite number from 0 to 1, got 1.5"),
+        (
+            {"correction_fraction": 1.5},
+            "correction_fraction to be a finite number from 0 to 1, got 1.5",
+        ),
         ({"time_module": "nowhere"}, "'nowhere' is not a module of MLP"),
     ],
 )
@@ -351,7 +408,9 @@ def test_wrong_arguments(arguments, message):
 
 
 def test_a_teacher_without_a_network_says_what_to_give():
-    with pytest.raises(ValueError, match=r"Unconditional has no network to start the student from: .*MLP"):
+    with pytest.raises(
+        ValueError, match=r"Unconditional has no network to start the student from: .*MLP"
+    ):
         FreeFlowModule(Unconditional(), guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
 
 
@@ -392,7 +451,9 @@ def nan_gradient(m):
 )
 def test_a_number_that_is_not_finite_stops_the_run(tmp_path, what, named):
     m, poison = module(learned_teacher()), Poison(3, what)
-    checkpoint = ModelCheckpoint(tmp_path, "good", every_n_train_steps=2, enable_version_counter=False)
+    checkpoint = ModelCheckpoint(
+        tmp_path, "good", every_n_train_steps=2, enable_version_counter=False
+    )
     with pytest.raises(NonFiniteError) as caught:
         fit(m, poison, checkpoint, max_steps=6, prior=data(length=10), enable_checkpointing=True)
     message = str(caught.value)
@@ -426,7 +487,9 @@ class Gradients(Callback):
 
 
 def norm(net):
-    return float(torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]).norm())
+    return float(
+        torch.cat([p.grad.flatten() for p in net.parameters() if p.grad is not None]).norm()
+    )
 
 
 def test_each_network_is_clipped_by_itself():
@@ -448,7 +511,9 @@ def test_each_network_is_clipped_by_itself():
     assert max(seen.norms[-1].values()) > clip
     logged = run.callback_metrics  # the norms before clipping
     assert float(logged["gradient/student"]) == pytest.approx(seen.norms[-1]["student"], rel=1e-5)
-    assert float(logged["gradient/auxiliary"]) == pytest.approx(seen.norms[-1]["auxiliary"], rel=1e-5)
+    assert float(logged["gradient/auxiliary"]) == pytest.approx(
+        seen.norms[-1]["auxiliary"], rel=1e-5
+    )
 
 
 def test_clipping_by_value_is_refused():
@@ -496,15 +561,23 @@ def test_what_is_logged():
     rms = step.residuals["prediction"].error.square().mean(1).sqrt()
     assert float(logged["prediction/residual"]) == pytest.approx(float(rms.mean()), rel=1e-5)
     low = rms[p.delta < 1 / 8]
-    assert float(logged["prediction/residual_by_delta/0.00-0.12"]) == pytest.approx(float(low.mean()), rel=1e-5)
+    assert float(logged["prediction/residual_by_delta/0.00-0.12"]) == pytest.approx(
+        float(low.mean()), rel=1e-5
+    )
     by_r = [logged[f"correction/residual_by_r/{k / 8:.2f}-{(k + 1) / 8:.2f}"] for k in range(8)]
     filled = [bool(((c.r >= k / 8) & (c.r < (k + 1) / 8)).any()) for k in range(8)]
-    assert [bool(torch.isfinite(x)) for x in by_r] == filled  # a bin without samples is NaN, not the value of an earlier step
+    assert [
+        bool(torch.isfinite(x)) for x in by_r
+    ] == filled  # a bin without samples is NaN, not the value of an earlier step
     assert float(logged["correction/residual"]) == pytest.approx(
         float(step.residuals["correction"].error.square().mean(1).sqrt().mean()), rel=1e-5
     )
-    assert float(logged["auxiliary/loss"]) == pytest.approx(float(step.residuals["auxiliary"].error.square().mean()), rel=1e-5)
-    assert float(logged["correction/lambda"]) == pytest.approx(float(step.scalars["correction/lambda"]), rel=1e-5)
+    assert float(logged["auxiliary/loss"]) == pytest.approx(
+        float(step.residuals["auxiliary"].error.square().mean()), rel=1e-5
+    )
+    assert float(logged["correction/lambda"]) == pytest.approx(
+        float(step.scalars["correction/lambda"]), rel=1e-5
+    )
     assert float(logged["correction/alpha"]) == pytest.approx(0.3)
     assert float(logged["prediction/t_c"]) == 0.25
     ratio = float(logged["speed/evaluations_per_s"] / logged["speed/samples_per_s"])

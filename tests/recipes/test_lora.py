@@ -51,7 +51,11 @@ def test_a_step_moves_the_adapters_and_leaves_the_teacher(networks):
     fit(m, max_steps=3)
     assert torch.equal(m.teacher(z, t, condition), before[2])
     for network, old in zip((m.student, m.auxiliary), before, strict=False):
-        assert all(not torch.equal(value, old[name]) for name, value in network.state_dict().items() if "lora_B" in name)
+        assert all(
+            not torch.equal(value, old[name])
+            for name, value in network.state_dict().items()
+            if "lora_B" in name
+        )
         assert not same(weights(network), old)
 
 
@@ -82,7 +86,13 @@ def test_a_resumed_run_is_the_uninterrupted_one(tmp_path):
     straight = shared()
     fit(straight, StudentEMA([0.5]), max_steps=6)
     half = shared()
-    fit(half, StudentEMA([0.5]), ModelCheckpoint(tmp_path, filename="half"), enable_checkpointing=True, max_steps=3)
+    fit(
+        half,
+        StudentEMA([0.5]),
+        ModelCheckpoint(tmp_path, filename="half"),
+        enable_checkpointing=True,
+        max_steps=3,
+    )
     resumed = shared()
     fit(resumed, StudentEMA([0.5]), ckpt_path=tmp_path / "half.ckpt", max_steps=6)
     assert same(weights(resumed), weights(straight))
@@ -97,7 +107,9 @@ def test_the_average_is_an_adapter_of_its_own():
     assert not same(weights(slow), start)
     assert not same(weights(slow), weights(m.student))
     assert not any(p.requires_grad for p in slow.parameters())
-    assert all(p.requires_grad for p in m.student.parameters())  # a further adapter takes no gradients from the first
+    assert all(
+        p.requires_grad for p in m.student.parameters()
+    )  # a further adapter takes no gradients from the first
     assert all(p.requires_grad for p in m.auxiliary.parameters())
     z, t, condition = question(m)
     ask = lambda net: net(z, t, condition, delta=t, gamma=t)
@@ -140,7 +152,9 @@ def test_every_tensor_has_one_owner(capsys):
     assert f"{teacher:,}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("lora", [None, LoRA(rank=2, networks=["auxiliary"]), SHARED], ids=["full", "auxiliary", "both"])
+@pytest.mark.parametrize(
+    "lora", [None, LoRA(rank=2, networks=["auxiliary"]), SHARED], ids=["full", "auxiliary", "both"]
+)
 @pytest.mark.slow
 def test_a_run_holds_what_the_costs_say(lora):
     """Every tensor that is alive after a run, against the estimate made without data."""
@@ -151,7 +165,11 @@ def test_a_run_holds_what_the_costs_say(lora):
 
     def alive():
         gc.collect()
-        tensors = [x for x in gc.get_objects() if isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor)]
+        tensors = [
+            x
+            for x in gc.get_objects()
+            if isinstance(x, torch.Tensor) and not isinstance(x, FakeTensor)
+        ]
         return {x.untyped_storage()._cdata: x.untyped_storage().nbytes() for x in tensors}
 
     costs = estimate(make, batch_size=8)
@@ -160,18 +178,27 @@ def test_a_run_holds_what_the_costs_say(lora):
     run = fit(m, StudentEMA([0.5]), max_steps=2)
     held = sum(size for storage, size in alive().items() if storage not in before)
     gradients = 0 if next(m.student.parameters()).grad is None else costs.gradients
-    assert held == pytest.approx(sum(costs.weights.values()) + costs.optimizer + gradients, rel=0.02)
+    assert held == pytest.approx(
+        sum(costs.weights.values()) + costs.optimizer + gradients, rel=0.02
+    )
     assert run.global_step == 2
 
 
 def test_shared_backbones_are_in_memory_once():
     """S/2, whose weights are never allocated here."""
     sizes = {}
-    for name, lora in {"full": None, "auxiliary": LoRA(networks=["auxiliary"]), "both": LoRA()}.items():
+    for name, lora in {
+        "full": None,
+        "auxiliary": LoRA(networks=["auxiliary"]),
+        "both": LoRA(),
+    }.items():
         with no_data():
             m = FreeFlowModule(sit_teacher("S/2", 256), lora=lora)
             m.averages["ema"] = m.twin("ema")
-            sizes[name] = {owner: sum(tensor.numel() for tensor in tensors) for owner, tensors in m.owned().items()}
+            sizes[name] = {
+                owner: sum(tensor.numel() for tensor in tensors)
+                for owner, tensors in m.owned().items()
+            }
     full, auxiliary, both = sizes.values()
     assert full["teacher"] == auxiliary["teacher"] == both["teacher"]
     assert full["student"] == auxiliary["student"] > 3 * both["student"]
@@ -192,9 +219,14 @@ def test_the_device_and_mode_reach_both_sides():
     assert not m.train().teacher.training
 
 
-@pytest.mark.parametrize("prediction", [DiscretePrediction(4), ContinuousPrediction(CentralDifference())])
+@pytest.mark.parametrize(
+    "prediction", [DiscretePrediction(4), ContinuousPrediction(CentralDifference())]
+)
 def test_dropout_is_refused_where_outputs_are_subtracted(prediction):
-    with pytest.raises(ValueError, match=r"Prediction subtracts two outputs .* dropout in .*lora_dropout .*lora\.dropout"):
+    with pytest.raises(
+        ValueError,
+        match=r"Prediction subtracts two outputs .* dropout in .*lora_dropout .*lora\.dropout",
+    ):
         shared(LoRA(rank=2, dropout=0.1), prediction=prediction)
 
 
@@ -236,10 +268,17 @@ def test_switched_on_in_yaml_it_trains_resumes_and_samples(freeflow):
     Path("shared.yaml").write_text(yaml.safe_dump(config))
     code, _, err = freeflow("fit", "--config", "shared.yaml")
     assert code == 0, err
-    code, _, err = freeflow("fit", "--config", "shared.yaml", "--ckpt_path", "last", "--trainer.max_steps", "3")
+    code, _, err = freeflow(
+        "fit", "--config", "shared.yaml", "--ckpt_path", "last", "--trainer.max_steps", "3"
+    )
     assert code == 0, err
-    checkpoint = max(Path("runs/shared/version_0/checkpoints").glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
+    checkpoint = max(
+        Path("runs/shared/version_0/checkpoints").glob("*.ckpt"),
+        key=lambda path: path.stat().st_mtime_ns,
+    )
     assert checkpoint.stat().st_size < 2e6  # the teacher has 0.7M parameters, 2.8 MB
-    code, _, err = freeflow("sample", "--checkpoint", checkpoint, "--num_samples", "4", "--device", "cpu")
+    code, _, err = freeflow(
+        "sample", "--checkpoint", checkpoint, "--num_samples", "4", "--device", "cpu"
+    )
     assert code == 0, err
     assert Path("samples/grid.png").is_file()

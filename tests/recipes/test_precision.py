@@ -28,7 +28,10 @@ PRECISIONS = {"32-true": (WIDE, WIDE), "bf16-mixed": (WIDE, NARROW), "bf16-true"
 def sit_module(**settings):
     net = tiny_sit(3)
     return module(
-        VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes), network=None, check_teacher=False, **settings
+        VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes),
+        network=None,
+        check_teacher=False,
+        **settings,
     )
 
 
@@ -67,7 +70,9 @@ def test_times_residuals_lambda_averages_and_adam_are_float32(precision):
         for residual in step.residuals.values():
             assert residual.error.dtype == WIDE
             assert residual.output.dtype == outputs
-    assert {p.dtype for net in (m.teacher, m.student, m.auxiliary) for p in net.parameters()} == {weights}
+    assert {p.dtype for net in (m.teacher, m.student, m.auxiliary) for p in net.parameters()} == {
+        weights
+    }
     (average,) = m.averages.values()
     assert {p.dtype for p in average.parameters()} == {WIDE}
     for found, value in zip(average.parameters(), expected.expected, strict=True):
@@ -90,12 +95,19 @@ def test_64_true_agrees_with_32_true():
 @pytest.mark.parametrize("averages", [[StudentEMA([0.5])], []])
 def test_every_precision_validates(precision, averages):
     metric = FrechetDistance(FlatFeatures(2))
-    evaluations = [PeriodicFID(metric, 16, steps=2), TrajectoryError(4, 2, 4), HealthMonitor(steps=2)]
+    evaluations = [
+        PeriodicFID(metric, 16, steps=2),
+        TrajectoryError(4, 2, 4),
+        HealthMonitor(steps=2),
+    ]
     prior = data(val_samples=8, val_batch_size=4)
     teacher = learned_teacher() if precision == "64-true" else None
     m = module(teacher, check_teacher=False)
     figures = fit(m, *averages, *evaluations, prior=prior, precision=precision).callback_metrics
-    assert all(torch.isfinite(figures[name]) for name in ("fid/student", "error/endpoint", "health/diversity"))
+    assert all(
+        torch.isfinite(figures[name])
+        for name in ("fid/student", "error/endpoint", "health/diversity")
+    )
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16, torch.float16])
@@ -126,7 +138,9 @@ def test_float16_on_a_gpu_is_refused():
 @pytest.mark.parametrize("derivative", [CentralDifference(), ForwardDifference()])
 def test_differences_of_bfloat16_outputs_are_refused(derivative):
     form = ContinuousPrediction(derivative)
-    fit(sit_module(prediction=form), precision="bf16-mixed", max_steps=1)  # the quotient leaves autocast
+    fit(
+        sit_module(prediction=form), precision="bf16-mixed", max_steps=1
+    )  # the quotient leaves autocast
     with pytest.raises(ValueError, match=r"bfloat16 .* ExactJVP"):
         fit(sit_module(prediction=form), precision="bf16-true", max_steps=1)
     fit(sit_module(prediction=ContinuousPrediction(ExactJVP())), precision="bf16-true", max_steps=1)
@@ -135,7 +149,11 @@ def test_differences_of_bfloat16_outputs_are_refused(derivative):
 def test_small_steps_are_not_lost():
     """At 1.0 bfloat16 numbers are 0.0078 apart below: a step of 1e-4 vanishes without float32 weights."""
     ends = {}
-    for dtype, kind in ((WIDE, adam), (NARROW, adam), (NARROW, lambda groups: torch.optim.Adam(groups, fused=True))):
+    for dtype, kind in (
+        (WIDE, adam),
+        (NARROW, adam),
+        (NARROW, lambda groups: torch.optim.Adam(groups, fused=True)),
+    ):
         weight = torch.nn.Parameter(torch.ones(3, dtype=dtype))
         optimizer = kind([{"params": [weight], "lr": 1e-4}])
         for _ in range(300):
@@ -152,7 +170,15 @@ def test_a_resumed_bf16_true_run_is_the_run(tmp_path):
     def trained(name, steps, path=None):
         keep = ModelCheckpoint(tmp_path, name, every_n_train_steps=steps)
         m = sit_module(student_lr=1e-4, auxiliary_lr=1e-4)
-        fit(m, StudentEMA([0.5]), keep, precision="bf16-true", max_steps=steps, enable_checkpointing=True, ckpt_path=path)
+        fit(
+            m,
+            StudentEMA([0.5]),
+            keep,
+            precision="bf16-true",
+            max_steps=steps,
+            enable_checkpointing=True,
+            ckpt_path=path,
+        )
         return torch.load(tmp_path / f"{name}.ckpt", weights_only=True)
 
     straight = trained("straight", 4)
@@ -162,8 +188,16 @@ def test_a_resumed_bf16_true_run_is_the_run(tmp_path):
         assert same(resumed[part], straight[part])
     masters, held = straight["optimizer_states"][0]["masters"], straight["state_dict"]
     narrow = [value for name, value in held.items() if name.startswith("student.")]
-    assert all(torch.equal(master.bfloat16(), value) for master, value in zip(masters, narrow, strict=False))
-    assert any(not torch.equal(master, value.float()) for master, value in zip(masters, narrow, strict=False))
+    assert all(
+        torch.equal(master.bfloat16(), value)
+        for master, value in zip(masters, narrow, strict=False)
+    )
+    assert any(
+        not torch.equal(master, value.float())
+        for master, value in zip(masters, narrow, strict=False)
+    )
     student = FlowMap.from_checkpoint(tmp_path / "straight.ckpt", teacher=sit_module().teacher)
     assert student.sample(2).dtype == WIDE
-    assert torch.equal(next(student.network.parameters()), held["averages.ema_0_5.backbone.net.pos_embed"])
+    assert torch.equal(
+        next(student.network.parameters()), held["averages.ema_0_5.backbone.net.pos_embed"]
+    )

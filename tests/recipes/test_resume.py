@@ -123,7 +123,9 @@ def test_a_run_resumed_from_its_validation_is_the_run(freeflow, tmp_path, monkey
 def test_the_config_decides_on_resuming_not_the_checkpoint(freeflow, tmp_path):
     config = configure(tmp_path, LAST % 1)
     assert freeflow("fit", "--config", config.name, "--trainer.max_steps", 2)[0] == 0
-    path = run_of(tmp_path) / "checkpoints/last.ckpt"  # a path: Lightning reads the settings of a file and forces them on
+    path = (
+        run_of(tmp_path) / "checkpoints/last.ckpt"
+    )  # a path: Lightning reads the settings of a file and forces them on
     options = ["--trainer.max_steps", 3, "--model.alpha_ref", 0.7, "--ckpt_path", path]
     assert freeflow("fit", "--config", config.name, *options)[0] == 0
     assert last(tmp_path)["hyper_parameters"]["init_args"]["alpha_ref"] == 0.7
@@ -164,7 +166,9 @@ def test_a_rate_that_a_callback_has_moved_is_restored(tmp_path):
     keep = ModelCheckpoint(tmp_path, "two", enable_version_counter=False)
     fit(module(), Halve(), keep, max_steps=2, enable_checkpointing=True)
     rates = [
-        fit(module(student_lr=rate), max_steps=3, ckpt_path=tmp_path / "two.ckpt").optimizers[0].param_groups[0]["lr"]
+        fit(module(student_lr=rate), max_steps=3, ckpt_path=tmp_path / "two.ckpt")
+        .optimizers[0]
+        .param_groups[0]["lr"]
         for rate in (1e-2, 2e-2)
     ]
     assert rates == [5e-3, 1e-2]  # as it was, and in proportion to the changed one
@@ -206,7 +210,10 @@ def test_the_first_config_is_kept_and_changes_are_said(freeflow, tmp_path, said)
         "changed: model.alpha_ref: 0.3 -> 0.7",
     }
     assert last(tmp_path)["optimizer_states"][0]["param_groups"][0]["lr"] == 0.5
-    assert any(line.startswith("going on from step 2 of runs/mixture/version_0/checkpoints/last.ckpt") for line in said())
+    assert any(
+        line.startswith("going on from step 2 of runs/mixture/version_0/checkpoints/last.ckpt")
+        for line in said()
+    )
 
 
 def test_weights_alone_are_refused_in_two_lines(freeflow, tmp_path):
@@ -224,8 +231,13 @@ def test_a_checkpoint_from_elsewhere_starts_a_new_run(freeflow, tmp_path, said):
     moved = (run_of(tmp_path) / "checkpoints/last.ckpt").rename(tmp_path / "moved.ckpt")
     options = ["--trainer.max_steps", 3, "--model.alpha_ref", 0.7, "--ckpt_path", moved]
     assert freeflow("fit", "--config", config.name, *options)[0] == 0
-    assert [line for line in said() if line.startswith("changed")] == ["changed: model.alpha_ref: 0.3 -> 0.7"]
-    assert sorted(path.name for path in (tmp_path / "runs/mixture").iterdir()) == ["version_0", "version_1"]
+    assert [line for line in said() if line.startswith("changed")] == [
+        "changed: model.alpha_ref: 0.3 -> 0.7"
+    ]
+    assert sorted(path.name for path in (tmp_path / "runs/mixture").iterdir()) == [
+        "version_0",
+        "version_1",
+    ]
 
 
 def test_the_step_of_files_and_of_sharded_folders(tmp_path):

@@ -8,7 +8,13 @@ from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.teachers import DDPMTeacher, EDMTeacher, PathTeacher, VarianceExplodingPath, VelocityTeacher
+from freeflow_lightning.teachers import (
+    DDPMTeacher,
+    EDMTeacher,
+    PathTeacher,
+    VarianceExplodingPath,
+    VelocityTeacher,
+)
 from tiny import fit, mixture, mlp
 
 
@@ -23,8 +29,12 @@ class Core(nn.Module):
             self.register_buffer(name.replace(".", "_"), value.detach().clone())
 
     def forward(self, x, t, condition):
-        then = {name: getattr(self, name.replace(".", "_")) for name, _ in self.net.named_parameters()}
-        return self.net(x, t, condition) - torch.func.functional_call(self.net, then, (x, t, condition))
+        then = {
+            name: getattr(self, name.replace(".", "_")) for name, _ in self.net.named_parameters()
+        }
+        return self.net(x, t, condition) - torch.func.functional_call(
+            self.net, then, (x, t, condition)
+        )
 
 
 class Flow(nn.Module):
@@ -60,7 +70,9 @@ SETTINGS = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0}
 
 
 def velocity_student(**changes):
-    return FreeFlowModule(VelocityTeacher(Flow(), (2,), 2), time_module="core.net.t_embedder", **SETTINGS | changes)
+    return FreeFlowModule(
+        VelocityTeacher(Flow(), (2,), 2), time_module="core.net.t_embedder", **SETTINGS | changes
+    )
 
 
 def noise_student(**changes):
@@ -98,7 +110,9 @@ def error(module):
 
 def test_the_two_teachers_are_one():
     x, t, c = 2 * torch.randn(64, 2), torch.rand(64) * 0.97 + 0.01, torch.randint(3, (64,))
-    assert torch.allclose(noise_student().teacher(x, t, c), velocity_student().teacher(x, t, c), atol=2e-3)
+    assert torch.allclose(
+        noise_student().teacher(x, t, c), velocity_student().teacher(x, t, c), atol=2e-3
+    )
 
 
 @pytest.mark.parametrize("steps", [1, 20])
@@ -128,14 +142,25 @@ def test_the_gradient_is_the_product_with_the_raw_output():
     module = noise_student()
     p, c = next(batches(module, 1))
     raw = []
-    module.student.backbone.net.register_forward_hook(lambda net, inputs, output: raw.append(output))
-    step = module.loss((p, c))
-    rows = raw[0] if raw[0].requires_grad else next(output for output in raw if output.requires_grad)
-    weighted = step.residuals["prediction"].error / (step.residuals["prediction"].mean_square() + 1e-4)[:, None]
-    correction = (
-        step.scalars["correction/lambda"] * step.residuals["correction"].error / module.teacher.difference_scale(c.r)[:, None]
+    module.student.backbone.net.register_forward_hook(
+        lambda net, inputs, output: raw.append(output)
     )
-    product = -(rows * torch.cat([weighted, correction])).sum() / len(rows)  # u falls as the noise rises
+    step = module.loss((p, c))
+    rows = (
+        raw[0] if raw[0].requires_grad else next(output for output in raw if output.requires_grad)
+    )
+    weighted = (
+        step.residuals["prediction"].error
+        / (step.residuals["prediction"].mean_square() + 1e-4)[:, None]
+    )
+    correction = (
+        step.scalars["correction/lambda"]
+        * step.residuals["correction"].error
+        / module.teacher.difference_scale(c.r)[:, None]
+    )
+    product = -(rows * torch.cat([weighted, correction])).sum() / len(
+        rows
+    )  # u falls as the noise rises
     weights = list(module.student.backbone.net.core.net.parameters())
     expected = torch.autograd.grad(product, weights, retain_graph=True)
     found = torch.autograd.grad(step.loss, weights)
@@ -158,7 +183,11 @@ SCALES = {
 @pytest.mark.parametrize("kind", SCALES)
 def test_the_rate_is_divided_by_what_the_raw_output_is_worth(kind):
     make, scale = SCALES[kind]
-    groups = FreeFlowModule(make(), student_lr=3e-5, auxiliary_lr=1e-4).configure_optimizers().param_groups
+    groups = (
+        FreeFlowModule(make(), student_lr=3e-5, auxiliary_lr=1e-4)
+        .configure_optimizers()
+        .param_groups
+    )
     rates = {group["name"]: group["lr"] for group in groups}
     assert rates["student"] == pytest.approx(3e-5 / scale, rel=1e-3)
     assert rates["auxiliary"] == 1e-4
@@ -175,7 +204,9 @@ def test_a_network_of_ones_own_is_not_divided():
 def test_a_scale_that_is_no_scale_is_refused():
     teacher = SCALES["velocity"][0]()
     teacher.output_scale = lambda t: 0 * t
-    with pytest.raises(ValueError, match=r"output_scale\(1\) of the teacher to be finite and above 0, got 0"):
+    with pytest.raises(
+        ValueError, match=r"output_scale\(1\) of the teacher to be finite and above 0, got 0"
+    ):
         FreeFlowModule(teacher).configure_optimizers()
 
 

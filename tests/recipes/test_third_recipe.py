@@ -21,9 +21,15 @@ class PathModule(Distillation):
 
     pairs = Pairs.ANY_TO_ANY
 
-    def __init__(self, teacher: Teacher, network: nn.Module | None = None, student_lr: float = 1e-2) -> None:
+    def __init__(
+        self, teacher: Teacher, network: nn.Module | None = None, student_lr: float = 1e-2
+    ) -> None:
         super().__init__(teacher, network, student_lr=student_lr)
-        self.times, self.states, self.form = SortedPair(), TeacherPath(4), Lagrangian(CentralDifference(1e-2))
+        self.times, self.states, self.form = (
+            SortedPair(),
+            TeacherPath(4),
+            Lagrangian(CentralDifference(1e-2)),
+        )
 
     def draw(self, size, generator):
         draws = self.draws(generator)
@@ -53,15 +59,24 @@ CONFIG = {
                 "class_path": "GaussianMixtureTeacher",
                 "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
             },
-            "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": {"sample_shape": [2], "num_classes": 2}},
+            "network": {
+                "class_path": "freeflow_lightning.nets.MLP",
+                "init_args": {"sample_shape": [2], "num_classes": 2},
+            },
         },
     },
-    "data": {"class_path": "PriorDataModule", "init_args": {"batch_size": 8, "length": 4, "val_samples": 16}},
+    "data": {
+        "class_path": "PriorDataModule",
+        "init_args": {"batch_size": 8, "length": 4, "val_samples": 16},
+    },
     "trainer": {
         "accelerator": "cpu",
         "max_steps": 8,
         "enable_progress_bar": False,
-        "callbacks": [{"class_path": name} for name in ("StudentEMA", "TrajectoryError", "HealthMonitor", "SampleGrid")],
+        "callbacks": [
+            {"class_path": name}
+            for name in ("StudentEMA", "TrajectoryError", "HealthMonitor", "SampleGrid")
+        ],
     },
 }
 FLAT = {"class_path": "FlatFeatures", "init_args": {"num_features": 2}}
@@ -91,7 +106,9 @@ def test_a_third_recipe_trains_and_resumes_bit_for_bit(freeflow):
     fit(freeflow)
     fit(freeflow, "--trainer.max_steps", 5, "--trainer.default_root_dir", "cut")
     fit(freeflow, "--trainer.default_root_dir", "cut", "--ckpt_path", "last")
-    whole, resumed = (PathModule.load_from_checkpoint(place + RUN).state_dict() for place in ("", "cut/"))
+    whole, resumed = (
+        PathModule.load_from_checkpoint(place + RUN).state_dict() for place in ("", "cut/")
+    )
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     metrics = Path("runs/path/version_0/metrics.csv").read_text()
@@ -110,7 +127,10 @@ def test_a_student_says_what_it_was_trained_on_and_what_a_report_plots(freeflow)
     fit(freeflow, "--trainer.max_steps", 1)
     about = FlowMap.from_checkpoint(RUN).about
     assert about["pairs"] == "any to any"
-    assert plotted({"map/residual": 1.0, "gradient/student": 2.0}, about["curves"]) == ["map/residual", "gradient/student"]
+    assert plotted({"map/residual": 1.0, "gradient/student": 2.0}, about["curves"]) == [
+        "map/residual",
+        "gradient/student",
+    ]
     own = FreeFlowModule.curves
     assert plotted({"map/residual": 1.0, "correction/lambda": 2.0}, own) == ["correction/lambda"]
 

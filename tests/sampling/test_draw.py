@@ -4,7 +4,13 @@ import pytest
 import torch
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.sampling.draw import Draw, balanced_classes, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.draw import (
+    Draw,
+    balanced_classes,
+    evaluate_rows,
+    labels_of,
+    pictures,
+)
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, VelocityTeacher
 from tiny import learned_teacher, mixture, module

@@ -38,7 +38,12 @@ def test_the_folder_holds_the_samples_of_the_draw(tmp_path, batch_size):
 def test_what_is_there_is_not_drawn_again(tmp_path):
     sampler, totals = TeacherSampler(mixture(), "euler", 1), []
     for _ in range(2):
-        draw_into(folder_for(sampler, tmp_path / "a"), sampler, DRAW, start=lambda total: totals.append(total) or print)
+        draw_into(
+            folder_for(sampler, tmp_path / "a"),
+            sampler,
+            DRAW,
+            start=lambda total: totals.append(total) or print,
+        )
     assert totals == [150, 0]
     other = TeacherSampler(mixture(), "euler", 2)
     with pytest.raises(ValueError, match="holds samples of another drawn by"):

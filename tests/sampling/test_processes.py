@@ -15,7 +15,9 @@ from freeflow_lightning.sampling import processes
 
 def started(monkeypatch, source):
     """Start two processes that run the source; the exit code."""
-    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", f"import os, signal, sys, time\n{source}"))
+    monkeypatch.setattr(
+        processes, "COMMAND", (sys.executable, "-c", f"import os, signal, sys, time\n{source}")
+    )
     monkeypatch.setattr("sys.argv", ["freeflow", "sample"])
     try:
         processes.start(2)
@@ -27,7 +29,9 @@ def started(monkeypatch, source):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 @pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_a_signal_has_ended_is_named(monkeypatch, capfd, number, rank):
-    source = f"os.kill(os.getpid(), {int(number)}) if os.environ['RANK'] == '{rank}' else time.sleep(60)"
+    source = (
+        f"os.kill(os.getpid(), {int(number)}) if os.environ['RANK'] == '{rank}' else time.sleep(60)"
+    )
     assert started(monkeypatch, source) == 128 + number
     err = capfd.readouterr().err
     assert f"freeflow sample: process {rank} of 2 was ended by {number.name}" in err
@@ -63,7 +67,9 @@ def is_running(pid):
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_processes_end_with_the_one_that_started_them(tmp_path, number):
-    parent = subprocess.Popen([sys.executable, "-c", PARENT], env=environment(), stderr=subprocess.PIPE, text=True)
+    parent = subprocess.Popen(
+        [sys.executable, "-c", PARENT], env=environment(), stderr=subprocess.PIPE, text=True
+    )
     while len(children := [int(path.stem) for path in tmp_path.glob("*.child")]) < 2:
         assert parent.poll() is None
         time.sleep(0.05)
@@ -81,14 +87,20 @@ def test_the_processes_end_with_the_one_that_started_them(tmp_path, number):
 
 @pytest.mark.slow
 def test_a_second_sampling_into_a_folder_that_is_being_filled_is_refused(checkpoint, tmp_path):
-    options = command("sample", "--checkpoint", checkpoint, "--num_samples", 20000, "--output", "out", "--npz")
-    first = subprocess.Popen(options, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    options = command(
+        "sample", "--checkpoint", checkpoint, "--num_samples", 20000, "--output", "out", "--npz"
+    )
+    first = subprocess.Popen(
+        options, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    )
     while not list((tmp_path / "out").glob("parts/*.npz")):
         assert first.poll() is None
         time.sleep(0.05)
     os.kill(first.pid, signal.SIGSTOP)
     try:
-        second = subprocess.run(options, env=environment(), capture_output=True, text=True, check=False)
+        second = subprocess.run(
+            options, env=environment(), capture_output=True, text=True, check=False
+        )
     finally:
         first.kill()
         first.wait()

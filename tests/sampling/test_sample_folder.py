@@ -45,7 +45,10 @@ def test_the_order_of_writing_does_not_matter(tmp_path, npz):
         fill(made(tmp_path / name, npz), order[1:])  # another process, or another run
         folder.finish()
         assert folder.missing() == []
-        assert torch.equal(folder.first(70)[:, :, 0, 0], torch.cat([drawn(folder, part) for part in range(3)])[:70, :, 0, 0])
+        assert torch.equal(
+            folder.first(70)[:, :, 0, 0],
+            torch.cat([drawn(folder, part) for part in range(3)])[:70, :, 0, 0],
+        )
     a, b = ({p.name: p.read_bytes() for p in (tmp_path / name).iterdir()} for name in "ab")
     assert a == b
     assert len(a) == (3 if npz else N + 2)
@@ -81,41 +84,65 @@ def test_png_files_hold_the_pixels(tmp_path, channels):
 def test_half_a_file_is_missing_and_swept_up(tmp_path):
     folder = made(tmp_path, npz=True)
     fill(folder, [0, 2])
-    gone = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    gone = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     leftover = f".00000064-00000127.npz.{socket.gethostname()}.{gone.stdout.strip()}.tmp"
     (tmp_path / "parts" / leftover).write_bytes(b"half")
     assert folder.missing() == [1]
     fill(folder, [1])
     folder.open()
     folder.finish()
-    assert sorted(path.name for path in tmp_path.rglob("*")) == ["grid.png", "samples.json", "samples.npz"]
+    assert sorted(path.name for path in tmp_path.rglob("*")) == [
+        "grid.png",
+        "samples.json",
+        "samples.npz",
+    ]
 
 
 def test_more_png_files_are_added_and_other_samples_refused(tmp_path):
     folder = made(tmp_path, npz=False, count=5)
     fill(folder, [0])
     folder.finish()
-    assert made(tmp_path, npz=False, count=N).missing() == [0, 1, 2]  # the first part is five, now it is sixty-four
-    with pytest.raises(ValueError, match="holds samples of another seed: choose another --output, or --overwrite"):
+    assert made(tmp_path, npz=False, count=N).missing() == [
+        0,
+        1,
+        2,
+    ]  # the first part is five, now it is sixty-four
+    with pytest.raises(
+        ValueError, match="holds samples of another seed: choose another --output, or --overwrite"
+    ):
         made(tmp_path, npz=False, about={"seed": 1})
     with pytest.raises(ValueError, match="another count, format"):
         made(tmp_path, npz=True)
     (tmp_path / "samples.json").write_text("{")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=r"holds .*, which this version of freeflow sample has not written"):
+        with pytest.raises(
+            ValueError, match=r"holds .*, which this version of freeflow sample has not written"
+        ):
             SampleFolder(tmp_path, N, {"seed": 0}, npz=False).open(overwrite=overwrite)
 
 
 def test_overwriting_removes_what_the_note_lists_and_nothing_else(tmp_path):
     fill(made(tmp_path, npz=False), range(2))  # interrupted: records list these files
-    others = ["mine.png", "2024.png", "123456.png", ".draft.tmp", "parts/chapter1.txt", "parts/00000000-00000063.npz"]
+    others = [
+        "mine.png",
+        "2024.png",
+        "123456.png",
+        ".draft.tmp",
+        "parts/chapter1.txt",
+        "parts/00000000-00000063.npz",
+    ]
     for name in others:
         (tmp_path / name).write_text("mine")
     folder = SampleFolder(tmp_path, 5, {"seed": 1}, npz=False)
     folder.open(overwrite=True)
-    assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()) == sorted(
-        [*others, "samples.json"]
-    )
+    assert sorted(
+        str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*") if path.is_file()
+    ) == sorted([*others, "samples.json"])
     note = json.loads((tmp_path / "samples.json").read_text())
     assert note == {"seed": 1, "format": "png", "freeflow": {"verb": "sample", "files": {}}}
     fill(folder, [0])
@@ -138,7 +165,10 @@ def test_a_foreign_file_of_a_name_that_would_be_written_is_refused(tmp_path, nam
     for overwrite in (False, True):
         folder = SampleFolder(tmp_path, 5, {"seed": 0}, npz=npz)
         if written:
-            with pytest.raises(ValueError, match=f"holds {name}, which this version of freeflow sample has not written"):
+            with pytest.raises(
+                ValueError,
+                match=f"holds {name}, which this version of freeflow sample has not written",
+            ):
                 folder.open(overwrite=overwrite)
         else:
             folder.open(overwrite=overwrite)
@@ -182,7 +212,9 @@ def test_a_note_that_lists_names_outside_its_folder_is_nobodys(tmp_path):
     assert (tmp_path / "thesis.txt").read_text() == "mine"
 
 
-@pytest.mark.parametrize("damage", [lambda x: x[:20], lambda x: x[:-1] + bytes([x[-1] ^ 1]), lambda x: b""])
+@pytest.mark.parametrize(
+    "damage", [lambda x: x[:20], lambda x: x[:-1] + bytes([x[-1] ^ 1]), lambda x: b""]
+)
 @pytest.mark.parametrize("npz", [True, False])
 @pytest.mark.parametrize("finished", [True, False])
 def test_what_is_cut_or_replaced_is_drawn_again(tmp_path, npz, finished, damage):

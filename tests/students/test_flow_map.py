@@ -29,7 +29,10 @@ def trained(tmp_path):
     path = tmp_path / "last.ckpt"
     checkpoint = torch.load(path, weights_only=True)
     arguments = {
-        "teacher": {"class_path": "freeflow_lightning.teachers.GaussianMixtureTeacher", "init_args": TEACHER},
+        "teacher": {
+            "class_path": "freeflow_lightning.teachers.GaussianMixtureTeacher",
+            "init_args": TEACHER,
+        },
         "network": {"class_path": "freeflow_lightning.nets.MLP", "init_args": NETWORK},
     }
     torch.save(checkpoint | {"hyper_parameters": BUILT | {"init_args": arguments}}, path)
@@ -44,7 +47,8 @@ def expected(m, network, n=5, seed=0, guidance=1.5):
 
 
 @pytest.mark.parametrize(
-    ("average", "attribute"), [(None, "ema_0_9"), ("ema_0_9", "ema_0_9"), ("ema_0_5", "ema_0_5"), ("raw", None)]
+    ("average", "attribute"),
+    [(None, "ema_0_9"), ("ema_0_9", "ema_0_9"), ("ema_0_5", "ema_0_5"), ("raw", None)],
 )
 def test_it_is_the_network_of_the_checkpoint(trained, average, attribute):
     m, path = trained
@@ -59,7 +63,9 @@ def test_a_sample_is_a_function_of_seed_and_index(trained):
     flow_map = FlowMap.from_checkpoint(trained[1])
     whole = flow_map.sample(10, seed=3)
     for batch_size in (1, 3, 10, 64):
-        torch.testing.assert_close(flow_map.sample(10, seed=3, batch_size=batch_size), whole, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(
+            flow_map.sample(10, seed=3, batch_size=batch_size), whole, rtol=1e-6, atol=1e-6
+        )
     torch.testing.assert_close(flow_map.sample(4, seed=3, first=6), whole[6:], rtol=1e-6, atol=1e-6)
     assert not torch.isin(flow_map.sample(10, seed=4), whole).any()
 
@@ -69,13 +75,18 @@ def test_given_conditions_stay_with_their_samples(trained):
     flow_map = FlowMap.from_checkpoint(path)
     labels = torch.tensor([0, 1, 1, 0, 1])
     z, _ = m.teacher.draw_indexed(torch.arange(5), seed=0, stream="samples")
-    torch.testing.assert_close(flow_map.sample(5, labels, batch_size=2), flow_map(z, labels), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(
+        flow_map.sample(5, labels, batch_size=2), flow_map(z, labels), rtol=1e-6, atol=1e-6
+    )
     assert not torch.allclose(flow_map(z, labels), flow_map(z, 1 - labels))
 
 
 def test_delta_and_guidance_reach_the_network(trained):
     flow_map = FlowMap.from_checkpoint(trained[1])
-    z, y = torch.randn(3, 2, generator=torch.Generator().manual_seed(0)), torch.zeros(3, dtype=torch.long)
+    z, y = (
+        torch.randn(3, 2, generator=torch.Generator().manual_seed(0)),
+        torch.zeros(3, dtype=torch.long),
+    )
     assert torch.equal(flow_map(z, y, delta=0.0), z)
     assert not torch.equal(flow_map(z, y, guidance=1.0), flow_map(z, y, guidance=2.0))
     assert torch.equal(flow_map(z, y, guidance=torch.full((3,), 2.0)), flow_map(z, y, guidance=2.0))
@@ -92,7 +103,9 @@ def test_guidance_outside_the_trained_range_is_said(trained):
         flow_map.sample(0)
 
 
-@pytest.mark.parametrize("labels", [[1, 0], (1, 0), torch.tensor([1, 0]), torch.tensor([1, 0], dtype=torch.int32)])
+@pytest.mark.parametrize(
+    "labels", [[1, 0], (1, 0), torch.tensor([1, 0]), torch.tensor([1, 0], dtype=torch.int32)]
+)
 def test_labels_are_a_list_or_a_tensor(labels):
     m = module()
     flow_map, right = FlowMap(m.student, m.teacher), torch.tensor([1, 0])
@@ -125,14 +138,18 @@ def test_what_cannot_be_drawn_is_refused():
     m = module()
     flow_map = FlowMap(m.student, m.teacher)
     for guidance in (math.nan, math.inf, -1.0):
-        with pytest.raises(ValueError, match="expected guidance to be a finite number of at least 0"):
+        with pytest.raises(
+            ValueError, match="expected guidance to be a finite number of at least 0"
+        ):
             flow_map.sample(2, guidance=guidance)
     for setting in ({"n": 2.5}, {"n": True}, {"batch_size": 0}, {"first": -1}):
         with pytest.raises(ValueError, match=f"expected {next(iter(setting))} to be an integer"):
             flow_map.sample(**({"n": 2} | setting))
     with pytest.raises(ValueError, match=r"expected noise \[batch, 2\], got \[2, 3\]"):
         flow_map(torch.zeros(2, 3), [0, 1])
-    with pytest.raises(ValueError, match="a class label for each of the 2 samples, got no condition"):
+    with pytest.raises(
+        ValueError, match="a class label for each of the 2 samples, got no condition"
+    ):
         flow_map(torch.zeros(2, 2))
 
 
@@ -143,14 +160,19 @@ class Trap:
 
 def test_what_is_no_checkpoint_is_refused(trained, tmp_path):
     path = tmp_path / "file.ckpt"
-    with pytest.raises(FileNotFoundError, match=r"no checkpoint at .*file.ckpt: expected a .ckpt file"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no checkpoint at .*file.ckpt: expected a .ckpt file"
+    ):
         FlowMap.from_checkpoint(path)
     whole = trained[1].read_bytes()
     for content in (b"", b"text", whole[: len(whole) // 2]):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=r"file.ckpt is not a readable checkpoint"):
             FlowMap.from_checkpoint(path)
-    for save in (lambda: torch.save({"state_dict": Trap()}, path), lambda: path.write_bytes(pickle.dumps(Trap()))):
+    for save in (
+        lambda: torch.save({"state_dict": Trap()}, path),
+        lambda: path.write_bytes(pickle.dumps(Trap())),
+    ):
         save()
         with pytest.raises(ValueError, match=r"loading it would run code"):
             FlowMap.from_checkpoint(path)
@@ -162,7 +184,9 @@ def test_what_is_no_checkpoint_is_refused(trained, tmp_path):
 
 def test_what_does_not_fit_is_refused(trained, tmp_path):
     _, path = trained
-    with pytest.raises(ValueError, match=r"no average 'ema_1': expected one of \['ema_0_9', 'ema_0_5', 'raw'\]"):
+    with pytest.raises(
+        ValueError, match=r"no average 'ema_1': expected one of \['ema_0_9', 'ema_0_5', 'raw'\]"
+    ):
         FlowMap.from_checkpoint(path, average="ema_1")
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["state_dict"]["student.backbone.out.bias"]
@@ -172,5 +196,7 @@ def test_what_does_not_fit_is_refused(trained, tmp_path):
     checkpoint = torch.load(path, weights_only=True)
     del checkpoint["hyper_parameters"]
     torch.save(checkpoint, tmp_path / "older.ckpt")  # as version 0.1.0 wrote it from Python
-    with pytest.raises(ValueError, match=r"does not say its settings .*load_from_checkpoint\(path, teacher="):
+    with pytest.raises(
+        ValueError, match=r"does not say its settings .*load_from_checkpoint\(path, teacher="
+    ):
         FlowMap.from_checkpoint(tmp_path / "older.ckpt", teacher=mixture())

@@ -28,8 +28,16 @@ def inputs():
 
 def embedder(name, seed, width=WIDTH, size=0.15):
     g = torch.Generator().manual_seed(seed)
-    shapes = {"0.weight": (width, 256), "0.bias": (width,), "2.weight": (width, width), "2.bias": (width,)}
-    return {f"{name}.mlp.{part}": size * torch.randn(shape, generator=g) for part, shape in shapes.items()}
+    shapes = {
+        "0.weight": (width, 256),
+        "0.bias": (width,),
+        "2.weight": (width, width),
+        "2.bias": (width,),
+    }
+    return {
+        f"{name}.mlp.{part}": size * torch.randn(shape, generator=g)
+        for part, shape in shapes.items()
+    }
 
 
 def student(delta="dt_embedder", gamma="gw_embedder", **changes):
@@ -43,7 +51,9 @@ def load(path, content, convention=GIVEN, **changes):
 
 def expected(w, z, y, delta, gamma, convention=GIVEN, names=("dt_embedder", "gw_embedder")):
     """z + sign delta net(z, prior_time, y, delta, gamma), from the network written out."""
-    extra = embedded(w, names[0], convention.delta_scale * delta) + embedded(w, names[1], convention.gamma_scale * gamma)
+    extra = embedded(w, names[0], convention.delta_scale * delta) + embedded(
+        w, names[1], convention.gamma_scale * gamma
+    )
     out = public_sit.network(w, z, torch.full((len(z),), float(convention.prior_time)), y, extra)
     return z + convention.sign * delta[:, None, None, None] * out
 
@@ -78,8 +88,16 @@ def test_embedders_are_recognised_by_name_and_said(tmp_path, caplog, names):
     with caplog.at_level("INFO"):
         flow_map = load(tmp_path / "student.pt", w)
     gamma = torch.full((len(z),), 1.5)
-    torch.testing.assert_close(flow_map(z, y, 1.5, delta), expected(w, z, y, delta, gamma, names=names), atol=1e-4, rtol=1e-4)
-    assert f"delta from '{names[0]}', gamma from '{names[1]}'; prior time and sign as given" in caplog.text
+    torch.testing.assert_close(
+        flow_map(z, y, 1.5, delta),
+        expected(w, z, y, delta, gamma, names=names),
+        atol=1e-4,
+        rtol=1e-4,
+    )
+    assert (
+        f"delta from '{names[0]}', gamma from '{names[1]}'; prior time and sign as given"
+        in caplog.text
+    )
 
 
 @pytest.mark.parametrize("learn_sigma", [False, True])
@@ -90,7 +108,12 @@ def test_the_layouts_of_teachers_are_those_of_students(tmp_path, layout, learn_s
     if layout == "safetensors":
         save_file(w, path)
     else:
-        torch.save({"ema": w, "model": {}} if layout.startswith("ema") else {f"module.{k}": v for k, v in w.items()}, path)
+        torch.save(
+            {"ema": w, "model": {}}
+            if layout.startswith("ema")
+            else {f"module.{k}": v for k, v in w.items()},
+            path,
+        )
     flow_map = FlowMap.from_official(path, GIVEN, vae=None, num_heads=HEADS)
     reference = expected(w, z, y, delta, torch.full((len(z),), 1.5))
     torch.testing.assert_close(flow_map(z, y, 1.5, delta), reference, atol=1e-4, rtol=1e-4)
@@ -99,13 +122,18 @@ def test_the_layouts_of_teachers_are_those_of_students(tmp_path, layout, learn_s
 def test_an_unknown_name_is_listed_and_can_be_given(tmp_path):
     w, (z, delta, y) = student("foo", "bar"), inputs()
     with pytest.raises(
-        ValueError, match=r"found \[\] for delta, \[\] for gamma.*bar\.mlp.*foo\.mlp.*Name embedders with rename"
+        ValueError,
+        match=r"found \[\] for delta, \[\] for gamma.*bar\.mlp.*foo\.mlp.*Name embedders with rename",
     ):
         load(tmp_path / "student.pt", w)
     convention = OfficialConvention(1, -1, rename={"foo": "delta", "bar": "gamma"})
     reference = expected(w, z, y, delta, torch.full((len(z),), 1.5), names=("foo", "bar"))
-    torch.testing.assert_close(load(tmp_path / "a.pt", w, convention)(z, y, 1.5, delta), reference, atol=1e-4, rtol=1e-4)
-    with pytest.raises(ValueError, match=r"has no embedder \['baz'\]: rename one of \['foo', 'bar'\]"):
+    torch.testing.assert_close(
+        load(tmp_path / "a.pt", w, convention)(z, y, 1.5, delta), reference, atol=1e-4, rtol=1e-4
+    )
+    with pytest.raises(
+        ValueError, match=r"has no embedder \['baz'\]: rename one of \['foo', 'bar'\]"
+    ):
         load(tmp_path / "a.pt", w, OfficialConvention(1, -1, rename={"baz": "delta"}))
 
 
@@ -113,15 +141,27 @@ def test_an_unknown_name_is_listed_and_can_be_given(tmp_path):
     ("content", "message"),
     [
         (state_dict, r"found \[\] for delta, \[\] for gamma and other tensors \[\]"),
-        (lambda: state_dict() | embedder("dt_embedder", 1), r"found \['dt_embedder'\] for delta, \[\] for gamma"),
-        (lambda: student() | embedder("d_embedder", 3), r"found \['dt_embedder', 'd_embedder'\] for delta"),
+        (
+            lambda: state_dict() | embedder("dt_embedder", 1),
+            r"found \['dt_embedder'\] for delta, \[\] for gamma",
+        ),
+        (
+            lambda: student() | embedder("d_embedder", 3),
+            r"found \['dt_embedder', 'd_embedder'\] for delta",
+        ),
         (lambda: student() | {"lora.weight": torch.ones(2)}, r"other tensors \['lora\.weight'\]"),
-        (lambda: student() | {"gw_embedder.mlp.2.bias": torch.ones(3)}, r"\[\] for gamma.*gw_embedder\.mlp\.0\.bias"),
+        (
+            lambda: student() | {"gw_embedder.mlp.2.bias": torch.ones(3)},
+            r"\[\] for gamma.*gw_embedder\.mlp\.0\.bias",
+        ),
         (
             lambda: {k: v for k, v in student().items() if k != "blocks.0.attn.proj.bias"},
             r"missing: blocks\.0\.attn\.proj\.bias",
         ),
-        (lambda: student() | {"dt_embedder.mlp.2.bias": torch.full((WIDTH,), torch.nan)}, "NaN or infinite"),
+        (
+            lambda: student() | {"dt_embedder.mlp.2.bias": torch.full((WIDTH,), torch.nan)},
+            "NaN or infinite",
+        ),
     ],
 )
 def test_what_is_no_student_is_refused(tmp_path, content, message):
@@ -138,10 +178,16 @@ def test_prior_time_and_sign_are_measured_on_trained_weights(tmp_path, caplog, t
     w |= {key: flip * w[key] for key in ("final_layer.linear.weight", "final_layer.linear.bias")}
     w |= embedder("dt_embedder", 1, 96, 0.0) | embedder("gw_embedder", 2, 96, 0.0)
     torch.save(w, tmp_path / "student.pt")
-    for convention in (OfficialConvention(), OfficialConvention(prior_time=time), OfficialConvention(sign=sign)):
+    for convention in (
+        OfficialConvention(),
+        OfficialConvention(prior_time=time),
+        OfficialConvention(sign=sign),
+    ):
         caplog.clear()
         with caplog.at_level("INFO"):
-            flow_map = FlowMap.from_official(tmp_path / "student.pt", convention, vae=None, num_heads=heads())
+            flow_map = FlowMap.from_official(
+                tmp_path / "student.pt", convention, vae=None, num_heads=heads()
+            )
         assert flow_map.network.backbone.convention == Convention(time, sign)
         reading = re.escape(f"prior_time {time} sign {sign:+d}")
         said = rf"prior_time {time} and sign {re.escape(f'{sign:+d}')} as measured \(.*{reading}: std 0\.\d+, neighbours \+0\."
@@ -151,7 +197,8 @@ def test_prior_time_and_sign_are_measured_on_trained_weights(tmp_path, caplog, t
 
 def test_a_student_that_does_not_tell_its_convention_needs_it(tmp_path):
     with pytest.raises(
-        ValueError, match=r"cannot tell prior time and sign of .*: give both\. Samples \(prior_time 0 sign \+1: std"
+        ValueError,
+        match=r"cannot tell prior time and sign of .*: give both\. Samples \(prior_time 0 sign \+1: std",
     ):
         load(tmp_path / "student.pt", student(), OfficialConvention())
     with pytest.raises(ValueError, match="expected prior_time 0, 1 or auto"):
@@ -160,7 +207,10 @@ def test_a_student_that_does_not_tell_its_convention_needs_it(tmp_path):
 
 def test_the_vae_is_only_named_until_the_first_picture(tmp_path):
     torch.save(student(), tmp_path / "student.pt")
-    flow_map, (z, delta, y) = FlowMap.from_official(tmp_path / "student.pt", GIVEN, num_heads=HEADS), inputs()
+    flow_map, (z, delta, y) = (
+        FlowMap.from_official(tmp_path / "student.pt", GIVEN, num_heads=HEADS),
+        inputs(),
+    )
     x = flow_map(z, y, 1.5, delta)
     with pytest.raises(FileNotFoundError, match=r"no VAE at 'stabilityai/sd-vae-ft-ema'"):
         flow_map.teacher.decode(x)
@@ -177,7 +227,11 @@ def test_the_published_size(side, expected_count):
     with torch.device("meta"):
         net = SiT(input_size=side, **SIZES["XL"])
         weights = sum(p.numel() for p in net.parameters())
-    extra = sum(value.numel() for name in ("dt_embedder", "gw_embedder") for value in embedder(name, 0, 1152).values())
+    extra = sum(
+        value.numel()
+        for name in ("dt_embedder", "gw_embedder")
+        for value in embedder(name, 0, 1152).values()
+    )
     assert weights + extra == expected_count
 
 
@@ -188,40 +242,77 @@ def published_width(tmp_path):
     net = SiT(32, **(SIZES["S"] | {"depth": 2}))
     for p in net.final_layer.parameters():
         torch.nn.init.normal_(p, std=0.02)
-    w = net.state_dict() | embedder("dt_embedder", 1, 384, 0.02) | embedder("gw_embedder", 2, 384, 0.02)
+    w = (
+        net.state_dict()
+        | embedder("dt_embedder", 1, 384, 0.02)
+        | embedder("gw_embedder", 2, 384, 0.02)
+    )
     torch.save({"ema": w}, tmp_path / "FreeFlow.pt")
     shape = {"block_out_channels": [4] * 4, "norm_num_groups": 2, "layers_per_block": 1}
-    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    blocks = {
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
     AutoencoderKL(latent_channels=4, **shape, **blocks).save_pretrained(tmp_path / "vae")
     return tmp_path / "FreeFlow.pt", tmp_path / "vae"
 
 
 def test_freeflow_sample_draws_from_official_weights(published_width, tmp_path, freeflow):
     path, vae = published_width
-    options = ["--num_samples", 3, "--guidance", 1.7, "--classes", "[207, 3]", "--seed", 5, "--npz", "true", "--vae", vae]
+    options = [
+        "--num_samples",
+        3,
+        "--guidance",
+        1.7,
+        "--classes",
+        "[207, 3]",
+        "--seed",
+        5,
+        "--npz",
+        "true",
+        "--vae",
+        vae,
+    ]
     read = ["--official.prior_time", 1, "--official.sign", -1, "--image_size", 256]
     code, _, err = freeflow("sample", "--checkpoint", path, "--output", "out", *options, *read)
     assert code == 0, err
     drawn = np.load("out/samples.npz")["arr_0"]
     flow_map = FlowMap.from_official(path, GIVEN, vae=str(vae))
     x = flow_map.sample(3, torch.tensor([207, 3, 207]), 1.7, seed=5)
-    pictures = (127.5 * flow_map.teacher.decode(x) + 128).clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1).numpy()
+    pictures = (
+        (127.5 * flow_map.teacher.decode(x) + 128)
+        .clamp(0, 255)
+        .to(torch.uint8)
+        .permute(0, 2, 3, 1)
+        .numpy()
+    )
     assert drawn.shape == (3, 256, 256, 3)
     assert np.abs(drawn.astype(int) - pictures).max() <= 1
     assert drawn.std() > 1
 
 
-def test_freeflow_evaluate_compares_official_weights_with_given_pictures(published_width, tmp_path, freeflow):
+def test_freeflow_evaluate_compares_official_weights_with_given_pictures(
+    published_width, tmp_path, freeflow
+):
     path, vae = published_width
-    options = ["--checkpoint", path, "--vae", vae, "--official.prior_time", 1, "--official.sign", -1]
+    options = [
+        "--checkpoint",
+        path,
+        "--vae",
+        vae,
+        "--official.prior_time",
+        1,
+        "--official.sign",
+        -1,
+    ]
     assert freeflow("sample", *options, "--num_samples", 3, "--npz", "--output", "out")[0] == 0
     options += ["--num_samples", 3]
     compared = ["evaluate", *options, "--reference", "out/samples.npz", "--features"]
     code, _, err = freeflow(*compared, "commands.test_evaluate.Bright")
     assert code == 0, err
-    assert json.loads((tmp_path / "evaluation/evaluation.json").read_text())["scores"]["fid"]["value"] == pytest.approx(
-        0, abs=1e-4
-    )
+    assert json.loads((tmp_path / "evaluation/evaluation.json").read_text())["scores"]["fid"][
+        "value"
+    ] == pytest.approx(0, abs=1e-4)
     code, _, err = freeflow(*compared, "flat")
     assert code == 1
     assert "196608 numbers of a sample, 8192 at most" in err
@@ -233,7 +324,9 @@ def test_freeflow_evaluate_compares_official_weights_with_given_pictures(publish
 def test_freeflow_sample_refuses_options_without_effect(published_width, freeflow, tmp_path):
     path, vae = published_width
     read = ["--official.prior_time", 1, "--official.sign", -1]
-    code, _, err = freeflow("sample", "--checkpoint", path, "--image_size", 512, "--vae", vae, *read)
+    code, _, err = freeflow(
+        "sample", "--checkpoint", path, "--image_size", 512, "--vae", vae, *read
+    )
     assert code == 1
     assert "latents of side 32, not 64" in err
     code, _, err = freeflow("sample", "--checkpoint", path, "--average", "raw", *read)
@@ -247,9 +340,30 @@ def test_freeflow_sample_refuses_options_without_effect(published_width, freeflo
 
 def test_freeflow_search_keeps_the_samples_of_official_weights(published_width, tmp_path, freeflow):
     path, vae = published_width
-    (tmp_path / "shade.py").write_text("def bright(samples, condition):\n    return samples.float().flatten(1).mean(1)\n")
-    options = ["search", "--checkpoint", path, "--vae", vae, "--official.prior_time", 1, "--official.sign", -1]
-    options += ["--verifier", "shade.bright", "--num_samples", 2, "--candidates", 3, "--output", "out"]
+    (tmp_path / "shade.py").write_text(
+        "def bright(samples, condition):\n    return samples.float().flatten(1).mean(1)\n"
+    )
+    options = [
+        "search",
+        "--checkpoint",
+        path,
+        "--vae",
+        vae,
+        "--official.prior_time",
+        1,
+        "--official.sign",
+        -1,
+    ]
+    options += [
+        "--verifier",
+        "shade.bright",
+        "--num_samples",
+        2,
+        "--candidates",
+        3,
+        "--output",
+        "out",
+    ]
     code, _, err = freeflow(*options)
     assert code == 1
     assert "holds no teacher: add --teacher_steps 0" in err

@@ -34,4 +34,8 @@ def batch(n: int = 64, seed: int = 0) -> tuple[Tensor, Tensor, Tensor]:
     """States, times in (0, 1) and labels, the null class among them."""
     g = torch.Generator().manual_seed(seed)
     x = 2 * torch.randn(n, 2, generator=g, dtype=torch.float64)
-    return x, 0.01 + 0.98 * torch.rand(n, generator=g, dtype=torch.float64), torch.randint(3, (n,), generator=g)
+    return (
+        x,
+        0.01 + 0.98 * torch.rand(n, generator=g, dtype=torch.float64),
+        torch.randint(3, (n,), generator=g),
+    )

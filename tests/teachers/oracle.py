@@ -58,9 +58,15 @@ def ddpm(prediction, schedule=None, **changes) -> DDPMTeacher:
 
     def output(data, noise, y, k):
         a, b = place(k[:, 0])
-        return {"epsilon": noise, "sample": data, "v_prediction": a[:, None] * noise - b[:, None] * data}[prediction]
+        return {
+            "epsilon": noise,
+            "sample": data,
+            "v_prediction": a[:, None] * noise - b[:, None] * data,
+        }[prediction]
 
-    return DDPMTeacher(path_network(place, output), (2,), prediction, schedule, num_classes=CLASSES, **changes)
+    return DDPMTeacher(
+        path_network(place, output), (2,), prediction, schedule, num_classes=CLASSES, **changes
+    )
 
 
 def labels_of(one_hot: Tensor) -> Tensor:
@@ -73,9 +79,14 @@ def edm(sigma_data=0.5, data_scale=1.0) -> EDMTeacher:
     def network(y_in, c_noise, one_hot):
         sigma = (4 * c_noise).exp()
         y = y_in * (sigma**2 + sigma_data**2).sqrt()[:, None]
-        data, _ = posterior(data_scale * y, torch.ones_like(sigma), data_scale * sigma, labels_of(one_hot))
+        data, _ = posterior(
+            data_scale * y, torch.ones_like(sigma), data_scale * sigma, labels_of(one_hot)
+        )
         sigma = sigma[:, None]
-        skip, out = sigma_data**2 / (sigma**2 + sigma_data**2), sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt()
+        skip, out = (
+            sigma_data**2 / (sigma**2 + sigma_data**2),
+            sigma * sigma_data / (sigma**2 + sigma_data**2).sqrt(),
+        )
         return (data / data_scale - skip * y) / out
 
     return EDMTeacher(Network(network), (2,), CLASSES, sigma_data=sigma_data, data_scale=data_scale)
@@ -101,15 +112,21 @@ def on(path, prediction, place, output) -> PathTeacher:
 LINEAR = lambda t: (1 - t, t)
 EXPLODING = lambda sigma: (torch.ones_like(sigma), sigma)
 EXACT = {
-    "velocity": lambda: VelocityTeacher(path_network(LINEAR, lambda d, n, y, t: d - n), (2,), CLASSES),
-    "diffusers flow": lambda: on(LinearPath(scale=1000), "velocity", lambda k: LINEAR(k / 1000), lambda d, n, y, k: n - d),
+    "velocity": lambda: VelocityTeacher(
+        path_network(LINEAR, lambda d, n, y, t: d - n), (2,), CLASSES
+    ),
+    "diffusers flow": lambda: on(
+        LinearPath(scale=1000), "velocity", lambda k: LINEAR(k / 1000), lambda d, n, y, k: n - d
+    ),
     "Lumina2, Z-Image, SiT": lambda: on(
         LinearPath(reverse=True), "velocity", lambda tau: (tau, 1 - tau), lambda d, n, y, tau: d - n
     ),
     "epsilon": lambda: ddpm("epsilon"),
     "v": lambda: ddpm("v_prediction"),
     "x": lambda: ddpm("sample"),
-    "score": lambda: on(VarianceExplodingPath(), "score", EXPLODING, lambda d, n, y, sigma: -n / sigma),
+    "score": lambda: on(
+        VarianceExplodingPath(), "score", EXPLODING, lambda d, n, y, sigma: -n / sigma
+    ),
     "EDM D": lambda: on(VarianceExplodingPath(), "data", EXPLODING, lambda d, n, y, sigma: d),
     "EDM F": edm,
     "EDM F, unit variance": lambda: edm(data_scale=2.0),
@@ -134,5 +151,7 @@ def moments(label: int) -> tuple[Tensor, Tensor]:
     weights = torch.where((label == LABELS) | (label == NULL), WEIGHTS, 0.0)
     weights = weights / weights.sum()
     mean = weights @ MEANS
-    second = torch.einsum("k,ki,kj->ij", weights, MEANS, MEANS) + (weights * STD**2).sum() * torch.eye(2, dtype=torch.float64)
+    second = torch.einsum("k,ki,kj->ij", weights, MEANS, MEANS) + (
+        weights * STD**2
+    ).sum() * torch.eye(2, dtype=torch.float64)
     return mean, second - mean[:, None] * mean

@@ -9,7 +9,11 @@ WIDTH, HEADS, DEPTH, CLASSES, CHANNELS, PATCH, SIDE = 16, 2, 3, 5, 4, 2, 8
 
 
 def state_dict(
-    seed: int = 0, learn_sigma: bool = False, side: int = SIDE, size: float = 0.15, qk_norm: tuple[str, ...] = ()
+    seed: int = 0,
+    learn_sigma: bool = False,
+    side: int = SIDE,
+    size: float = 0.15,
+    qk_norm: tuple[str, ...] = (),
 ) -> dict[str, Tensor]:
     """Every tensor random, the position embedding too: a loader that computes it is caught.
 
@@ -39,7 +43,9 @@ def state_dict(
             ("adaLN_modulation.1", 6 * WIDTH, WIDTH),
         ):
             shapes |= {f"blocks.{i}.{name}.weight": (out, into), f"blocks.{i}.{name}.bias": (out,)}
-        shapes |= {f"blocks.{i}.attn.{x}_norm.{part}": (WIDTH // HEADS,) for x in "qk" for part in qk_norm}
+        shapes |= {
+            f"blocks.{i}.attn.{x}_norm.{part}": (WIDTH // HEADS,) for x in "qk" for part in qk_norm
+        }
     g = torch.Generator().manual_seed(seed)
     return {key: size * torch.randn(shape, generator=g) for key, shape in shapes.items()}
 
@@ -48,7 +54,9 @@ def projectors(seed: int = 9) -> dict[str, Tensor]:
     """REPA's projector, which training alone uses."""
     g = torch.Generator().manual_seed(seed)
     shapes = {0: (32, WIDTH), 2: (32, 32), 4: (24, 32)}
-    return {f"projectors.0.{i}.weight": torch.randn(shape, generator=g) for i, shape in shapes.items()} | {
+    return {
+        f"projectors.0.{i}.weight": torch.randn(shape, generator=g) for i, shape in shapes.items()
+    } | {
         f"projectors.0.{i}.bias": torch.randn(shape[0], generator=g) for i, shape in shapes.items()
     }
 
@@ -56,35 +64,61 @@ def projectors(seed: int = 9) -> dict[str, Tensor]:
 def embedded(w: dict[str, Tensor], name: str, s: Tensor) -> Tensor:
     """A scalar through the sinusoid and the two-layer MLP `name`."""
     angle = s[:, None] * torch.exp(-math.log(10_000) * torch.arange(128) / 128)
-    h = torch.cat([angle.cos(), angle.sin()], 1) @ w[f"{name}.mlp.0.weight"].T + w[f"{name}.mlp.0.bias"]
+    h = (
+        torch.cat([angle.cos(), angle.sin()], 1) @ w[f"{name}.mlp.0.weight"].T
+        + w[f"{name}.mlp.0.bias"]
+    )
     return (h * h.sigmoid()) @ w[f"{name}.mlp.2.weight"].T + w[f"{name}.mlp.2.bias"]
 
 
-def network(w: dict[str, Tensor], x: Tensor, t: Tensor, y: Tensor, extra: Tensor | float = 0.0) -> Tensor:
+def network(
+    w: dict[str, Tensor], x: Tensor, t: Tensor, y: Tensor, extra: Tensor | float = 0.0
+) -> Tensor:
     """SiT's forward in its own convention, [B, C, H, W]; of the channels of a learned variance the first C.
 
     `extra` is added to the conditioning vector.
     """
     linear = lambda h, name: h @ w[f"{name}.weight"].T + w[f"{name}.bias"]
     silu = lambda h: h * torch.sigmoid(h)
-    norm = lambda h: (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    norm = lambda h: (
+        (h - h.mean(-1, keepdim=True)) / (h.var(-1, keepdim=True, unbiased=False) + 1e-6).sqrt()
+    )
     n, side = len(x), x.shape[-1] // PATCH
-    patches = x.unfold(2, PATCH, PATCH).unfold(3, PATCH, PATCH).permute(0, 2, 3, 1, 4, 5).reshape(n, side**2, -1)
-    h = patches @ w["x_embedder.proj.weight"].flatten(1).T + w["x_embedder.proj.bias"] + w["pos_embed"]
+    patches = (
+        x.unfold(2, PATCH, PATCH)
+        .unfold(3, PATCH, PATCH)
+        .permute(0, 2, 3, 1, 4, 5)
+        .reshape(n, side**2, -1)
+    )
+    h = (
+        patches @ w["x_embedder.proj.weight"].flatten(1).T
+        + w["x_embedder.proj.bias"]
+        + w["pos_embed"]
+    )
     c = embedded(w, "t_embedder", t) + w["y_embedder.embedding_table.weight"][y] + extra
     for i in range(DEPTH):
         m = linear(silu(c), f"blocks.{i}.adaLN_modulation.1")[:, None].chunk(6, -1)
         qkv = linear(norm(h) * (1 + m[1]) + m[0], f"blocks.{i}.attn.qkv")
         q, k, v = qkv.view(n, side**2, 3, HEADS, WIDTH // HEADS).permute(2, 0, 3, 1, 4)
-        q, k = (normalised(w, f"blocks.{i}.attn.{name}_norm", h) for name, h in (("q", q), ("k", k)))
-        attended = ((q @ k.mT / (WIDTH // HEADS) ** 0.5).softmax(-1) @ v).transpose(1, 2).reshape(n, side**2, WIDTH)
+        q, k = (
+            normalised(w, f"blocks.{i}.attn.{name}_norm", h) for name, h in (("q", q), ("k", k))
+        )
+        attended = (
+            ((q @ k.mT / (WIDTH // HEADS) ** 0.5).softmax(-1) @ v)
+            .transpose(1, 2)
+            .reshape(n, side**2, WIDTH)
+        )
         h = h + m[2] * linear(attended, f"blocks.{i}.attn.proj")
         hidden = linear(norm(h) * (1 + m[4]) + m[3], f"blocks.{i}.mlp.fc1")
-        h = h + m[5] * linear(torch.nn.functional.gelu(hidden, approximate="tanh"), f"blocks.{i}.mlp.fc2")
+        h = h + m[5] * linear(
+            torch.nn.functional.gelu(hidden, approximate="tanh"), f"blocks.{i}.mlp.fc2"
+        )
     shift, scale = linear(silu(c), "final_layer.adaLN_modulation.1")[:, None].chunk(2, -1)
     out = linear(norm(h) * (1 + scale) + shift, "final_layer.linear")
     channels = out.shape[-1] // PATCH**2
-    image = torch.einsum("nhwpqc->nchpwq", out.view(n, side, side, PATCH, PATCH, channels)).reshape(n, channels, *x.shape[2:])
+    image = torch.einsum("nhwpqc->nchpwq", out.view(n, side, side, PATCH, PATCH, channels)).reshape(
+        n, channels, *x.shape[2:]
+    )
     return image.chunk(2, dim=1)[0] if channels == 2 * CHANNELS else image
 
 
@@ -96,7 +130,10 @@ def normalised(w: dict[str, Tensor], name: str, h: Tensor) -> Tensor:
     if f"{name}.bias" not in w:
         return h / (h.square().mean(-1, keepdim=True) + 1e-6).sqrt() * weight
     centred = h - h.mean(-1, keepdim=True)
-    return centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight + w[f"{name}.bias"]
+    return (
+        centred / (centred.square().mean(-1, keepdim=True) + 1e-5).sqrt() * weight
+        + w[f"{name}.bias"]
+    )
 
 
 def inputs(n: int = 4, side: int = SIDE) -> tuple[Tensor, Tensor, Tensor]:

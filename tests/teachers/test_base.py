@@ -34,9 +34,9 @@ def test_null_condition_is_the_label_after_the_last():
 
 def test_guidance_by_hand():
     x = torch.zeros(2, 2)
-    u = Labelled().guided_velocity(torch.tensor([1, 1]), gamma=torch.tensor([2.0, 2.0]), interval=(0.0, 0.4))(
-        x, torch.tensor([0.2, 0.6])
-    )
+    u = Labelled().guided_velocity(
+        torch.tensor([1, 1]), gamma=torch.tensor([2.0, 2.0]), interval=(0.0, 0.4)
+    )(x, torch.tensor([0.2, 0.6]))
     assert u.tolist() == [[-1.0, -1.0], [1.0, 1.0]]  # 2 * 1 - 3, and 1 outside the interval
 
 
@@ -46,7 +46,9 @@ def test_gamma_may_be_a_number_and_1_asks_once(number):
     teacher = Labelled()
     each = teacher.guided_velocity(labels, gamma=torch.full((2,), 2.0))(x, t)
     assert torch.equal(teacher.guided_velocity(labels, gamma=number)(x, t), each)
-    plain = VelocityTeacher(lambda x, t, c: -x, (2,))  # no null condition: the unconditional branch would raise
+    plain = VelocityTeacher(
+        lambda x, t, c: -x, (2,)
+    )  # no null condition: the unconditional branch would raise
     for none in (None, 1, 1.0):
         assert torch.equal(plain.guided_velocity(None, gamma=none)(x, t), -x)
 
@@ -91,7 +93,10 @@ def test_the_copy_of_a_frozen_network_trains_and_a_partly_frozen_one_keeps_its_f
     net = MLP((2,), hidden_size=4, depth=1)
     net.out.requires_grad_(False)
     partly = VelocityTeacher(net, (2,)).network()
-    assert {name for name, p in partly.named_parameters() if not p.requires_grad} == {"out.weight", "out.bias"}
+    assert {name for name, p in partly.named_parameters() if not p.requires_grad} == {
+        "out.weight",
+        "out.bias",
+    }
     frozen = VelocityTeacher(net.requires_grad_(False), (2,)).network()
     assert all(p.requires_grad for p in frozen.parameters())
     assert not any(p.requires_grad for p in net.parameters())
@@ -106,8 +111,13 @@ class Pairs(Labelled):
 
 def test_a_drawing_of_ones_own_may_ask_the_bases_and_is_described_by_its_name():
     drawn = Pairs().draw_condition(5, torch.Generator().manual_seed(0))
-    assert torch.equal(drawn["label"], Labelled().draw_condition(5, torch.Generator().manual_seed(0)))
-    assert Pairs().describe_conditions() == {"kind": "prompts", "what": "what Pairs.draw_condition draws"}
+    assert torch.equal(
+        drawn["label"], Labelled().draw_condition(5, torch.Generator().manual_seed(0))
+    )
+    assert Pairs().describe_conditions() == {
+        "kind": "prompts",
+        "what": "what Pairs.draw_condition draws",
+    }
     assert Labelled().describe_conditions() == {"kind": "classes", "num_classes": 3}
     assert VelocityTeacher(nn.Identity(), (2,)).describe_conditions() == {"kind": "none"}
 

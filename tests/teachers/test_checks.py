@@ -35,10 +35,19 @@ EXACT = {
     "three classes": tiny.mixture,
     "no classes, mean 0": lambda: GaussianMixtureTeacher([[2.0, 0.0], [-2.0, 0.0]], 0.4),
     "far from 0": lambda: GaussianMixtureTeacher([[20.0, 0.0]], 0.4),
-    "one dimension": lambda: GaussianMixtureTeacher([[2.0], [-2.0], [0.0]], [0.5, 0.2, 1.0], labels=[0, 1, 1]),
-    "pictures": lambda: GaussianMixtureTeacher(torch.linspace(-2, 2, 18).view(2, 1, 3, 3), 0.5, labels=[0, 1]),
+    "one dimension": lambda: GaussianMixtureTeacher(
+        [[2.0], [-2.0], [0.0]], [0.5, 0.2, 1.0], labels=[0, 1, 1]
+    ),
+    "pictures": lambda: GaussianMixtureTeacher(
+        torch.linspace(-2, 2, 18).view(2, 1, 3, 3), 0.5, labels=[0, 1]
+    ),
 }
-VERDICTS = {"as it is": "right", "sign": "wrong sign", "time": "wrong time", "sign and time": "wrong sign and time"}
+VERDICTS = {
+    "as it is": "right",
+    "sign": "wrong sign",
+    "time": "wrong time",
+    "sign and time": "wrong sign and time",
+}
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -53,22 +62,36 @@ def test_every_wrong_reading_is_named(name, turned, seed):
         evidence.raise_if_wrong()
     else:
         with pytest.raises(
-            ValueError, match=rf"has the {evidence.verdict}: .*check_teacher=False(?s:.)*correlation of u\(z, 1\)"
+            ValueError,
+            match=rf"has the {evidence.verdict}: .*check_teacher=False(?s:.)*correlation of u\(z, 1\)",
         ):
             evidence.raise_if_wrong()
 
 
-@pytest.mark.parametrize(("network", "convention", "other"), [(sits_network, "sit", "repa"), (repas_network, "repa", "sit")])
+@pytest.mark.parametrize(
+    ("network", "convention", "other"),
+    [(sits_network, "sit", "repa"), (repas_network, "repa", "sit")],
+)
 def test_the_exact_mixture_in_a_wrong_convention_is_caught(network, convention, other):
-    teacher = lambda name: VelocityTeacher(SiTVelocity(lambda x, t, y: network(x.double(), t.double(), y), name), (2,), 2)
+    teacher = lambda name: VelocityTeacher(
+        SiTVelocity(lambda x, t, y: network(x.double(), t.double(), y), name), (2,), 2
+    )
     exact = GaussianMixtureTeacher(MEANS, STD, WEIGHTS, LABELS)
     g = torch.Generator().manual_seed(0)
-    x, t, y = 2 * torch.randn(500, 2, generator=g), torch.rand(500, generator=g), torch.randint(3, (500,), generator=g)
-    torch.testing.assert_close(teacher(convention)(x, t, y).float(), exact(x, t, y), atol=1e-5, rtol=1e-5)
+    x, t, y = (
+        2 * torch.randn(500, 2, generator=g),
+        torch.rand(500, generator=g),
+        torch.randint(3, (500,), generator=g),
+    )
+    torch.testing.assert_close(
+        teacher(convention)(x, t, y).float(), exact(x, t, y), atol=1e-5, rtol=1e-5
+    )
     assert check_convention(teacher(convention)).verdict == "right"
     evidence = check_convention(teacher(other))
     assert evidence.verdict == "wrong sign and time"
-    assert evidence.correlation < -0.99  # the prior alone does not tell an ideal field from its mirror image
+    assert (
+        evidence.correlation < -0.99
+    )  # the prior alone does not tell an ideal field from its mirror image
 
 
 FINE = {
@@ -128,7 +151,9 @@ def test_fit_refuses_a_wrong_teacher_unless_told_not_to():
 
 
 def test_fit_warns_of_an_unclear_teacher():
-    with pytest.warns(UserWarning, match=r"VelocityTeacher: sign and time unclear(?s:.)*as it is .*correlation"):
+    with pytest.warns(
+        UserWarning, match=r"VelocityTeacher: sign and time unclear(?s:.)*as it is .*correlation"
+    ):
         tiny.fit(tiny.module(tiny.learned_teacher()), max_steps=1)
 
 

@@ -25,8 +25,17 @@ def numbered(first, n, length=3):
 @pytest.fixture
 def folder(tmp_path):
     """Seven prompts in three shards, the second with longer texts; the empty one is short."""
-    null = {"text": -torch.ones(1, 2, 2), "mask": torch.ones(1, 2, dtype=torch.long), "pooled": torch.zeros(1, 4)}
-    write_prompts(tmp_path / "e", iter([numbered(0, 3), numbered(3, 3, 5), numbered(6, 1)]), null, {"network": "Some"})
+    null = {
+        "text": -torch.ones(1, 2, 2),
+        "mask": torch.ones(1, 2, dtype=torch.long),
+        "pooled": torch.zeros(1, 4),
+    }
+    write_prompts(
+        tmp_path / "e",
+        iter([numbered(0, 3), numbered(3, 3, 5), numbered(6, 1)]),
+        null,
+        {"network": "Some"},
+    )
     return tmp_path / "e"
 
 
@@ -44,7 +53,9 @@ def test_rows_come_from_every_shard_padded_to_one_length(folder):
 
 def test_draws_are_a_function_of_the_generator_and_uniform(folder):
     prompts = Prompts(folder)
-    first, again, other = (prompts.draw(2000, generator(seed))["pooled"][:, 0] for seed in (0, 0, 1))
+    first, again, other = (
+        prompts.draw(2000, generator(seed))["pooled"][:, 0] for seed in (0, 0, 1)
+    )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
     share = torch.bincount(first.long(), minlength=8)[1:] / 2000
@@ -56,7 +67,9 @@ def test_the_null_condition_is_the_empty_prompt(folder):
     prompts = Prompts(folder)
     condition = prompts.draw(3, generator())
     null = prompts.null(condition)
-    assert {name: (v.shape, v.dtype) for name, v in null.items()} == {name: (v.shape, v.dtype) for name, v in condition.items()}
+    assert {name: (v.shape, v.dtype) for name, v in null.items()} == {
+        name: (v.shape, v.dtype) for name, v in condition.items()
+    }
     assert null["text"][:, :, 0].tolist() == [[-1, -1, 0, 0, 0]] * 3
     assert null["mask"].tolist() == [[1, 1, 0, 0, 0]] * 3
 
@@ -82,7 +95,9 @@ def test_one_process_opens_only_the_files_of_its_block(folder):
     prompts.shard(1, 2)
     assert prompts.draw(50, generator())["pooled"].min() >= 4
     prompts.shard(0, 2)
-    with pytest.raises(FileNotFoundError, match=r"no prompts_00000\.safetensors .* freeflow embed again"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no prompts_00000\.safetensors .* freeflow embed again"
+    ):
         prompts.draw(50, generator())
 
 
@@ -92,7 +107,13 @@ def test_a_missing_folder_says_how_to_make_it(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "content", ["{", "[]", '{"schema": 99, "count": 1, "shards": [{}]}', '{"schema": 1, "count": 0, "shards": []}']
+    "content",
+    [
+        "{",
+        "[]",
+        '{"schema": 99, "count": 1, "shards": [{}]}',
+        '{"schema": 1, "count": 0, "shards": []}',
+    ],
 )
 def test_an_index_of_another_kind_is_refused(folder, content):
     (folder / "index.json").write_text(content)

@@ -44,8 +44,12 @@ def prompted(folder, name):
 
 TEACHERS = {  # name: a function of an empty folder
     "mixture": lambda folder: GaussianMixtureTeacher([[2.0, 0.0], [-2.0, 1.0]], 0.5),
-    "mixture, classes": lambda folder: GaussianMixtureTeacher([[2.0], [-2.0], [0.0]], [0.5, 0.2, 1.0], labels=[0, 1, 1]),
-    "mixture, image": lambda folder: GaussianMixtureTeacher(torch.randn(2, 1, 3, 3), 0.5, labels=[0, 1]),
+    "mixture, classes": lambda folder: GaussianMixtureTeacher(
+        [[2.0], [-2.0], [0.0]], [0.5, 0.2, 1.0], labels=[0, 1, 1]
+    ),
+    "mixture, image": lambda folder: GaussianMixtureTeacher(
+        torch.randn(2, 1, 3, 3), 0.5, labels=[0, 1]
+    ),
     "function": lambda folder: VelocityTeacher(lambda x, t, condition: -x * (1 + t[:, None]), (2,)),
     "network": lambda folder: mlp(0),
     "network, classes": lambda folder: mlp(4),
@@ -112,7 +116,9 @@ def test_rows_of_a_batch_do_not_meet(teacher):
     u = teacher.velocity(x, t, condition)
     for k in range(len(x)):
         row = slice(k, k + 1)
-        torch.testing.assert_close(teacher.velocity(x[row], t[row], take(condition, row)), u[row], atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            teacher.velocity(x[row], t[row], take(condition, row)), u[row], atol=1e-5, rtol=1e-5
+        )
 
 
 def test_the_velocity_depends_on_state_and_time(teacher):
@@ -130,11 +136,15 @@ def test_conditions_are_a_function_of_the_generator(teacher):
     torch.manual_seed(0)
     assert torch.equal(after, torch.rand(1))
     if conditioned(teacher):
-        assert not same(teacher.draw_condition(50, generator()), teacher.draw_condition(50, generator(1)))
+        assert not same(
+            teacher.draw_condition(50, generator()), teacher.draw_condition(50, generator(1))
+        )
 
 
 def test_indexed_draws_do_not_depend_on_the_batch(teacher):
-    draw = lambda index, seed=0, stream="a": teacher.draw_indexed(torch.tensor(index), seed=seed, stream=stream)
+    draw = lambda index, seed=0, stream="a": teacher.draw_indexed(
+        torch.tensor(index), seed=seed, stream=stream
+    )
     (z, condition), (part, part_condition) = draw([4, 7, 9]), draw([7, 9])
     assert z.shape == (3, *teacher.sample_shape)
     assert torch.equal(z[1:], part)
@@ -180,10 +190,17 @@ def test_gamma_1_is_the_conditional_velocity_and_gamma_2_the_formula(teacher):
         with pytest.raises(ValueError, match="no null condition"):
             teacher.guided_velocity(condition, gamma=torch.ones(5))(x, t)
         return
-    u, null = teacher.velocity(x, t, condition), teacher.velocity(x, t, teacher.null_condition(condition))
+    u, null = (
+        teacher.velocity(x, t, condition),
+        teacher.velocity(x, t, teacher.null_condition(condition)),
+    )
     one = torch.ones(len(x))
-    torch.testing.assert_close(teacher.guided_velocity(condition, gamma=one)(x, t), u, atol=1e-6, rtol=1e-6)
-    torch.testing.assert_close(teacher.guided_velocity(condition, gamma=2 * one)(x, t), 2 * u - null, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        teacher.guided_velocity(condition, gamma=one)(x, t), u, atol=1e-6, rtol=1e-6
+    )
+    torch.testing.assert_close(
+        teacher.guided_velocity(condition, gamma=2 * one)(x, t), 2 * u - null, atol=1e-5, rtol=1e-5
+    )
     assert not torch.allclose(u, null)
 
 
@@ -192,7 +209,11 @@ def test_every_class_has_its_condition(teacher):
         assert teacher.conditions.of_classes(torch.tensor([0])) is None
         return
     x, t, _ = inputs(teacher, teacher.num_classes)
-    assert teacher.velocity(x, t, teacher.conditions.of_classes(torch.arange(teacher.num_classes))).isfinite().all()
+    assert (
+        teacher.velocity(x, t, teacher.conditions.of_classes(torch.arange(teacher.num_classes)))
+        .isfinite()
+        .all()
+    )
 
 
 def test_the_network_starts_as_the_teacher_or_is_refused(teacher):
@@ -215,13 +236,17 @@ def test_every_convention_gives_the_exact_velocity(exact, dtype):
     u = exact.velocity(x.to(dtype), t.to(dtype), label)
     assert u.dtype == dtype
     error = (u - (data - noise)).abs().amax(1)
-    amplified = 1 / torch.minimum(t, 1 - t)  # float32 rounds the state, and some predictions are divided by t or 1 - t
+    amplified = 1 / torch.minimum(
+        t, 1 - t
+    )  # float32 rounds the state, and some predictions are divided by t or 1 - t
     assert (error < (1e-5 if dtype == torch.float64 else 1e-5 + 1e-6 * amplified)).all()
 
 
 @pytest.mark.parametrize("label", [0, 1, NULL])
 def test_every_convention_integrates_to_the_right_distribution(exact, label):
-    uniform = torch.quasirandom.SobolEngine(2).draw(2048, dtype=torch.float64)  # evenly spread: little sampling error
+    uniform = torch.quasirandom.SobolEngine(2).draw(
+        2048, dtype=torch.float64
+    )  # evenly spread: little sampling error
     z = torch.special.ndtri(uniform.clamp(1e-3, 1 - 1e-3))
     x = solve(exact, z, torch.full((2048,), label), steps=24)
     mean, covariance = moments(label)
@@ -252,6 +277,10 @@ def test_the_output_scale_is_the_derivative_by_the_raw_output(exact):
     x, label = torch.ones(6, 2, dtype=torch.float64), torch.zeros(6, dtype=torch.long)
     before = exact.velocity(x, t, label)
     next(exact.parameters()).data.fill_(1)
-    size = usual_size(exact.function.prediction, exact.function._place(t)[1]) if isinstance(exact, PathTeacher) else 1
+    size = (
+        usual_size(exact.function.prediction, exact.function._place(t)[1])
+        if isinstance(exact, PathTeacher)
+        else 1
+    )
     moved = (exact.velocity(x, t, label) - before).abs().amax(1)
     torch.testing.assert_close(moved * size, exact.output_scale(t))

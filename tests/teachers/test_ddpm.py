@@ -17,7 +17,10 @@ STABLE_DIFFUSION = Betas(0.00085, 0.012, power=2)
     ("schedule", "settings"),
     [
         (Betas(), {"beta_schedule": "linear"}),
-        (STABLE_DIFFUSION, {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}),
+        (
+            STABLE_DIFFUSION,
+            {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012},
+        ),
         (CosineBetas(), {"beta_schedule": "squaredcos_cap_v2"}),
     ],
 )
@@ -28,16 +31,25 @@ def test_schedules_are_those_of_diffusers(schedule, settings):
 
 
 def test_steps_are_those_of_diffusers_euler_sampler():
-    euler = EulerDiscreteScheduler(beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012)
+    euler = EulerDiscreteScheduler(
+        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
+    )
     euler.set_timesteps(7, device="cpu")
     sigma = euler.sigmas[:-1].double()
     k = step_of(sigma / (1 + sigma), log_sigmas(STABLE_DIFFUSION.abars()))
-    torch.testing.assert_close(k, euler.timesteps.double(), atol=0.05, rtol=0)  # theirs interpolates sigma
+    torch.testing.assert_close(
+        k, euler.timesteps.double(), atol=0.05, rtol=0
+    )  # theirs interpolates sigma
 
 
 def test_steps_are_exact_at_the_table_and_rise_between():
     table = log_sigmas(Betas().abars())
-    torch.testing.assert_close(step_of(table.sigmoid(), table), torch.arange(1000.0, dtype=torch.float64), atol=1e-6, rtol=0)
+    torch.testing.assert_close(
+        step_of(table.sigmoid(), table),
+        torch.arange(1000.0, dtype=torch.float64),
+        atol=1e-6,
+        rtol=0,
+    )
     k = step_of(torch.linspace(0, 1, 999), table)
     assert k[0] == 0
     assert k[-1] == 999
@@ -66,9 +78,16 @@ def test_beyond_the_schedule_its_last_step_is_asked_as_samplers_do():
     """x = z itself is the state, the data is predicted as diffusers does, and u goes from x to it."""
     teacher = ddpm("epsilon", STABLE_DIFFUSION).requires_grad_(False)
     assert teacher.function.path.t_max == pytest.approx(0.936, abs=5e-4)
-    z, label = torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64), torch.full((20,), NULL)
+    z, label = (
+        torch.randn(20, 2, generator=torch.Generator().manual_seed(0), dtype=torch.float64),
+        torch.full((20,), NULL),
+    )
     scheduler = DDPMScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012, clip_sample=False, prediction_type="epsilon"
+        beta_schedule="scaled_linear",
+        beta_start=0.00085,
+        beta_end=0.012,
+        clip_sample=False,
+        prediction_type="epsilon",
     )
     epsilon = teacher.function.net(z, torch.full((20,), 999.0), label)
     data = scheduler.step(epsilon, 999, z).pred_original_sample
@@ -113,7 +132,9 @@ def test_a_table_that_is_none_is_refused(abars):
 
 
 def test_wrong_settings_are_refused():
-    with pytest.raises(ValueError, match=r"expected one of \['epsilon', 'sample', 'v_prediction'\]"):
+    with pytest.raises(
+        ValueError, match=r"expected one of \['epsilon', 'sample', 'v_prediction'\]"
+    ):
         DDPMTeacher(Remembers(), (1,), "eps")
     with pytest.raises(ValueError, match=r"expected t_max in"):
         DDPMTeacher(Remembers(), (1,), t_max=0.0)

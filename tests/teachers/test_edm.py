@@ -26,7 +26,10 @@ class UNet(nn.Module):
         super().__init__()
         self.emb_noise = Weight(width, 1)
         self.emb_label = Weight(width, label_dim) if label_dim else None
-        self.conv_in, self.conv_out = nn.Conv2d(img_channels, width, 3, padding=1), nn.Conv2d(width, img_channels, 3, padding=1)
+        self.conv_in, self.conv_out = (
+            nn.Conv2d(img_channels, width, 3, padding=1),
+            nn.Conv2d(width, img_channels, 3, padding=1),
+        )
         self.init_kwargs = {"img_channels": img_channels, "label_dim": label_dim, "width": width}
 
     def forward(self, x, noise_labels, class_labels):
@@ -67,7 +70,11 @@ def net(seed=0, **changes):
 
 def inputs(n=6):
     g = torch.Generator().manual_seed(0)
-    return torch.randn(n, *SHAPE, generator=g), 0.05 + 0.9 * torch.rand(n, generator=g), torch.arange(n) % 4
+    return (
+        torch.randn(n, *SHAPE, generator=g),
+        0.05 + 0.9 * torch.rand(n, generator=g),
+        torch.arange(n) % 4,
+    )
 
 
 @pytest.mark.parametrize("data_scale", [1.0, 2.0])
@@ -79,7 +86,9 @@ def test_u_is_that_of_the_denoiser(data_scale):
     state = x / ((1 - wide) * data_scale)
     D = Precond(net())(state, t / ((1 - t) * data_scale), one_hot)
     teacher = EDMTeacher(net(), SHAPE, 3, data_scale=data_scale)
-    torch.testing.assert_close(teacher.velocity(x, t, label), (data_scale * D - x) / wide, atol=2e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        teacher.velocity(x, t, label), (data_scale * D - x) / wide, atol=2e-5, rtol=1e-4
+    )
 
 
 def test_u_is_finite_at_both_ends_where_sigma_is_clamped():
@@ -94,7 +103,10 @@ def test_u_is_finite_at_both_ends_where_sigma_is_clamped():
 def test_scales_are_the_factor_of_the_raw_output():
     t = torch.tensor([0.0, 0.5, 1.0])
     torch.testing.assert_close(
-        EDMTeacher(net(), SHAPE, 3).difference_scale(t), torch.tensor([1.0, 0.8944, 0.5]), atol=1e-4, rtol=0
+        EDMTeacher(net(), SHAPE, 3).difference_scale(t),
+        torch.tensor([1.0, 0.8944, 0.5]),
+        atol=1e-4,
+        rtol=0,
     )
 
 
@@ -105,17 +117,25 @@ def test_the_second_network_guides(label_dim):
     weak = net(1, label_dim=label_dim)
     teacher = EDMTeacher(net(), SHAPE, 3, guide=weak)
     gamma = torch.linspace(1, 3, 6)
-    expected = guide(teacher(x, t, label), EDMTeacher(weak, SHAPE, 3).velocity(x, t, label), t, gamma)
+    expected = guide(
+        teacher(x, t, label), EDMTeacher(weak, SHAPE, 3).velocity(x, t, label), t, gamma
+    )
     torch.testing.assert_close(teacher.guided_velocity(label, gamma=gamma)(x, t), expected)
-    torch.testing.assert_close(teacher.guided_velocity(label, gamma=torch.ones(6))(x, t), teacher(x, t, label))
+    torch.testing.assert_close(
+        teacher.guided_velocity(label, gamma=torch.ones(6))(x, t), teacher(x, t, label)
+    )
     assert not torch.allclose(
-        teacher.guided_velocity(label, gamma=gamma)(x, t), EDMTeacher(net(), SHAPE, 3).guided_velocity(label, gamma=gamma)(x, t)
+        teacher.guided_velocity(label, gamma=gamma)(x, t),
+        EDMTeacher(net(), SHAPE, 3).guided_velocity(label, gamma=gamma)(x, t),
     )
     inside = teacher.guided_velocity(label, gamma=gamma, interval=(0.0, 0.4))(x, t)
     assert torch.equal(inside[t > 0.4], teacher(x, t, label)[t > 0.4])
     rows = (t <= 0.4).nonzero()[:, 0]
     torch.testing.assert_close(
-        teacher.guided_velocity(label, gamma=gamma, interval=(0.0, 0.4), rows=rows)(x, t), inside, atol=1e-6, rtol=1e-5
+        teacher.guided_velocity(label, gamma=gamma, interval=(0.0, 0.4), rows=rows)(x, t),
+        inside,
+        atol=1e-6,
+        rtol=1e-5,
     )
     assert teacher.null_condition(label) is label
 
@@ -124,13 +144,17 @@ def test_without_labels_only_a_second_network_guides():
     x, t, _ = inputs()
     with pytest.raises(ValueError, match="no null condition"):
         EDMTeacher(net(label_dim=0), SHAPE).guided_velocity(None, gamma=torch.ones(6))(x, t)
-    guided = EDMTeacher(net(label_dim=0), SHAPE, guide=net(1, label_dim=0)).guided_velocity(None, gamma=2 * torch.ones(6))(x, t)
+    guided = EDMTeacher(net(label_dim=0), SHAPE, guide=net(1, label_dim=0)).guided_velocity(
+        None, gamma=2 * torch.ones(6)
+    )(x, t)
     assert guided.shape == x.shape
 
 
 def test_the_guiding_network_is_not_the_students():
     teacher = EDMTeacher(net(), SHAPE, 3, guide=net(1))
-    assert sum(p.numel() for p in teacher.network().parameters()) == sum(p.numel() for p in net().parameters())
+    assert sum(p.numel() for p in teacher.network().parameters()) == sum(
+        p.numel() for p in net().parameters()
+    )
 
 
 def test_the_network_stays_in_eval_mode():
@@ -158,7 +182,9 @@ def converted(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "training.networks_edm2", module)
     (tmp_path / "edm2.pkl").write_bytes(pickle.dumps({"ema": Precond(net().half())}))
     tool = runpy.run_path(str(TOOL))
-    return tmp_path / "edm2.safetensors", tool["convert"](str(tmp_path / "edm2.pkl"), str(tmp_path / "edm2.safetensors"))
+    return tmp_path / "edm2.safetensors", tool["convert"](
+        str(tmp_path / "edm2.pkl"), str(tmp_path / "edm2.safetensors")
+    )
 
 
 def test_a_converted_pickle_is_the_network(converted):
@@ -179,7 +205,9 @@ def test_the_printed_section_builds_the_teacher(converted):
     parser.add_subclass_arguments(EDMTeacher, "teacher")
     teacher = parser.instantiate_classes(parser.parse_string(section)).teacher
     x, t, label = inputs()
-    assert torch.equal(teacher.velocity(x, t, label), EDMTeacher(net(1), SHAPE, 3, path).velocity(x, t, label))
+    assert torch.equal(
+        teacher.velocity(x, t, label), EDMTeacher(net(1), SHAPE, 3, path).velocity(x, t, label)
+    )
 
 
 def test_another_sigma_data_than_the_files_is_refused(converted):

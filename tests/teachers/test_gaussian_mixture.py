@@ -26,7 +26,9 @@ def test_velocity_is_expected_data_minus_expected_noise(time):
     x, t, label = batch()
     t = torch.full_like(t, time)
     data, noise = posterior(x, 1 - t, t, label)
-    torch.testing.assert_close(teacher().velocity(x, t, label), data - noise, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        teacher().velocity(x, t, label), data - noise, atol=1e-12, rtol=1e-12
+    )
 
 
 def test_at_the_prior_the_velocity_is_the_classs_mean_minus_x():
@@ -82,7 +84,9 @@ def mixture_moments(label):
     w = (WEIGHTS * member / (WEIGHTS * member).sum())[:, None]
     mean = (w * MEANS).sum(0)
     centred = MEANS - mean
-    return mean, (w * centred).T @ centred + (w[:, 0] * STD**2).sum() * torch.eye(2, dtype=torch.float64)
+    return mean, (w * centred).T @ centred + (w[:, 0] * STD**2).sum() * torch.eye(
+        2, dtype=torch.float64
+    )
 
 
 @pytest.mark.parametrize("label", [0, 1, NULL])
@@ -105,7 +109,9 @@ def test_samples_without_a_condition_fall_on_the_components_by_weight():
     x = teacher().sample(n, torch.Generator().manual_seed(0))
     nearest = torch.cdist(x, MEANS).argmin(1)
     share = torch.bincount(nearest, minlength=3) / n
-    assert abs(share[2] - 0.3) < 5 * math.sqrt(0.21 / n) + 0.005  # the narrow component is well apart
+    assert (
+        abs(share[2] - 0.3) < 5 * math.sqrt(0.21 / n) + 0.005
+    )  # the narrow component is well apart
     assert torch.equal(x[:5], teacher().sample(n, torch.Generator().manual_seed(0))[:5])
 
 
@@ -168,4 +174,9 @@ def test_posterior_samples_have_its_moments_row_by_row():
     mean = torch.einsum("bk,bkchw->bchw", weights, mixture.means)
     second = mixture.means.square() + mixture.stds.view(5, 3, 1, 1, 1) ** 2
     torch.testing.assert_close(draws.mean(0), mean, atol=0.03, rtol=0)
-    torch.testing.assert_close(draws.square().mean(0), torch.einsum("bk,bkchw->bchw", weights, second), atol=0.08, rtol=0.02)
+    torch.testing.assert_close(
+        draws.square().mean(0),
+        torch.einsum("bk,bkchw->bchw", weights, second),
+        atol=0.08,
+        rtol=0.02,
+    )

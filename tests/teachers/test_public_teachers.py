@@ -23,9 +23,13 @@ def digits(convention):
     """
     w = dict(load_sit("embedded:digits").net.state_dict())
     if convention == "repa":
-        angle = torch.exp(-torch.log(torch.tensor(10_000.0, dtype=torch.float64)) * torch.arange(128) / 128)
+        angle = torch.exp(
+            -torch.log(torch.tensor(10_000.0, dtype=torch.float64)) * torch.arange(128) / 128
+        )
         cos, sin = w["t_embedder.mlp.0.weight"].double().chunk(2, 1)
-        turned = torch.cat([cos * angle.cos() + sin * angle.sin(), cos * angle.sin() - sin * angle.cos()], 1)
+        turned = torch.cat(
+            [cos * angle.cos() + sin * angle.sin(), cos * angle.sin() - sin * angle.cos()], 1
+        )
         w["t_embedder.mlp.0.weight"] = turned.float()
         w |= {key: -w[key] for key in ("final_layer.linear.weight", "final_layer.linear.bias")}
     return w
@@ -38,9 +42,14 @@ def heads():
 @pytest.mark.parametrize("convention", ["sit", "repa"])
 def test_the_convention_of_trained_weights_is_measured(tmp_path, convention):
     torch.save({"ema": digits(convention)}, tmp_path / "weights.pt")
-    teacher, known = SiTTeacher(tmp_path / "weights.pt", num_heads=heads()), SiTTeacher("embedded:digits")
+    teacher, known = (
+        SiTTeacher(tmp_path / "weights.pt", num_heads=heads()),
+        SiTTeacher("embedded:digits"),
+    )
     assert teacher.function.convention == CONVENTIONS[convention]
-    assert re.search(rf"convention '{convention}' as measured \(correlation .* -(1\.00|0\.9)", teacher.notes[-2])
+    assert re.search(
+        rf"convention '{convention}' as measured \(correlation .* -(1\.00|0\.9)", teacher.notes[-2]
+    )
     z, y = known.draw_indexed(torch.arange(20), seed=0, stream="test")
     t = torch.linspace(0, 1, 20)
     torch.testing.assert_close(teacher(z, t, y), known(z, t, y), atol=1e-4, rtol=1e-4)
@@ -58,20 +67,32 @@ def test_the_wrong_convention_is_caught(tmp_path):
 def test_weights_that_do_not_tell_need_a_convention(tmp_path):
     path = tmp_path / "weights.pt"
     torch.save(state_dict(), path)
-    with pytest.raises(ValueError, match=r"(?s)cannot tell the convention of .*give convention 'sit' or 'repa'.*correlation"):
+    with pytest.raises(
+        ValueError,
+        match=r"(?s)cannot tell the convention of .*give convention 'sit' or 'repa'.*correlation",
+    ):
         SiTTeacher(path, num_heads=HEADS)
-    for content, convention in ((state_dict() | projectors(), "repa"), (state_dict(learn_sigma=True), "sit")):
+    for content, convention in (
+        (state_dict() | projectors(), "repa"),
+        (state_dict(learn_sigma=True), "sit"),
+    ):
         torch.save(content, path)
         teacher = SiTTeacher(path, num_heads=HEADS)
         assert teacher.function.convention == CONVENTIONS[convention]
-        assert teacher.notes[-2] == f"convention '{convention}' by the file's layout alone: the samples do not tell"
+        assert (
+            teacher.notes[-2]
+            == f"convention '{convention}' by the file's layout alone: the samples do not tell"
+        )
 
 
 def test_what_was_read_is_said(tmp_path, caplog):
     torch.save({"ema": state_dict() | projectors(), "model": {}}, tmp_path / "weights.pt")
     with caplog.at_level("INFO"):
         SiTTeacher(tmp_path / "weights.pt", "repa", num_heads=HEADS)
-    assert re.search(r"weights\.pt: SiT, 3 blocks of width 16, latents \[4, 8, 8\], [\d,]+ parameters; took 'ema'", caplog.text)
+    assert re.search(
+        r"weights\.pt: SiT, 3 blocks of width 16, latents \[4, 8, 8\], [\d,]+ parameters; took 'ema'",
+        caplog.text,
+    )
 
 
 def hub(folder, filename, content):
@@ -85,14 +106,20 @@ def hub(folder, filename, content):
 
 def test_a_file_of_the_hub_comes_from_the_cache(tmp_path):
     hub(tmp_path, "SiT.pt", state_dict())
-    source = {"repo_id": "owner/name", "filename": "SiT.pt", "cache_dir": str(tmp_path), "offline": True}
+    source = {
+        "repo_id": "owner/name",
+        "filename": "SiT.pt",
+        "cache_dir": str(tmp_path),
+        "offline": True,
+    }
     x, t, y = public_sit.inputs()
     for revision in (None, COMMIT):
         teacher = SiTTeacher(convention="repa", num_heads=HEADS, revision=revision, **source)
         expected = -public_sit.network(state_dict(), x, t, y)
         torch.testing.assert_close(teacher(x, t, y), expected, atol=1e-5, rtol=1e-5)
     with pytest.raises(
-        FileNotFoundError, match=r"at v2 is not in the cache.*was not asked(?s:.)*--revision v2 --local-dir weights"
+        FileNotFoundError,
+        match=r"at v2 is not in the cache.*was not asked(?s:.)*--revision v2 --local-dir weights",
     ):
         SiTTeacher(revision="v2", **source)
     command = r"hf download owner/name other\.pt --local-dir weights(?s:.)*give its path as the checkpoint"
@@ -123,12 +150,17 @@ def test_cfg_channels_is_the_guidance_of_sits_sampler(tmp_path):
     torch.save(state_dict(), tmp_path / "weights.pt")
     x, t, y = public_sit.inputs()
     gamma = torch.linspace(1.2, 4.0, len(x))
-    c, null = (public_sit.network(state_dict(), x, 1 - t, label) for label in (y, torch.full_like(y, CLASSES)))
+    c, null = (
+        public_sit.network(state_dict(), x, 1 - t, label)
+        for label in (y, torch.full_like(y, CLASSES))
+    )
     guided = null + gamma[:, None, None, None] * (c - null)
     three = torch.cat([guided[:, :3], c[:, 3:]], 1)
     for channels, expected in ((3, three), (None, guided)):
         teacher = SiTTeacher(tmp_path / "weights.pt", "sit", num_heads=HEADS, cfg_channels=channels)
-        torch.testing.assert_close(teacher.guided_velocity(y, gamma=gamma)(x, t), expected, atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            teacher.guided_velocity(y, gamma=gamma)(x, t), expected, atol=1e-5, rtol=1e-5
+        )
         assert torch.equal(teacher.guided_velocity(y)(x, t), teacher(x, t, y))
     assert not torch.allclose(three, guided, atol=1e-2)
 
@@ -156,17 +188,25 @@ def test_a_vae_that_is_only_named_is_missed_at_the_first_picture_or_by_setups_ch
     torch.save(state_dict(), tmp_path / "weights.pt")
     place = {"cache_dir": str(tmp_path), "offline": True}
     teacher = SiTTeacher(tmp_path / "weights.pt", "sit", num_heads=HEADS, vae="owner/vae", **place)
-    assert (teacher.vae.vae, teacher.vae.given_scale, teacher.vae.offline) == ("owner/vae", None, True)
+    assert (teacher.vae.vae, teacher.vae.given_scale, teacher.vae.offline) == (
+        "owner/vae",
+        None,
+        True,
+    )
     x, t, y = public_sit.inputs()
     assert teacher(x, t, y).shape == x.shape
     for asked in (lambda: teacher.decode(x), teacher.check_decoder):
-        with pytest.raises(FileNotFoundError, match=r"no VAE at 'owner/vae'.*hf download owner/vae"):
+        with pytest.raises(
+            FileNotFoundError, match=r"no VAE at 'owner/vae'.*hf download owner/vae"
+        ):
             asked()
 
 
 def test_references_are_kept_apart_by_guidance_and_vae(tmp_path):
     torch.save(state_dict(), tmp_path / "weights.pt")
-    load = lambda **changes: SiTTeacher(tmp_path / "weights.pt", "sit", num_heads=HEADS, **changes).requires_grad_(False)
+    load = lambda **changes: SiTTeacher(
+        tmp_path / "weights.pt", "sit", num_heads=HEADS, **changes
+    ).requires_grad_(False)
     prints = {
         (name, gamma): fingerprint(teacher, torch.device("cpu"), gamma)
         for gamma in (1.0, 2.0)
@@ -183,4 +223,7 @@ def test_references_are_kept_apart_by_guidance_and_vae(tmp_path):
 
 def test_a_safetensors_file_of_others_is_told_from_ours(tmp_path):
     save_file(state_dict(), tmp_path / "weights.safetensors", {"format": "pt"})
-    assert SiTTeacher(tmp_path / "weights.safetensors", "repa", num_heads=HEADS).function.convention == REPA
+    assert (
+        SiTTeacher(tmp_path / "weights.safetensors", "repa", num_heads=HEADS).function.convention
+        == REPA
+    )

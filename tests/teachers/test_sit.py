@@ -44,11 +44,15 @@ def repas_network(x, t, label):
     return noise - data
 
 
-@pytest.mark.parametrize(("network", "convention"), [(sits_network, "sit"), (repas_network, "repa")])
+@pytest.mark.parametrize(
+    ("network", "convention"), [(sits_network, "sit"), (repas_network, "repa")]
+)
 def test_a_network_in_its_own_convention_becomes_u(network, convention):
     x, t, label = batch()
     exact = GaussianMixtureTeacher(MEANS, STD, WEIGHTS, LABELS).velocity(x, t, label)
-    torch.testing.assert_close(SiTVelocity(network, convention)(x, t, label), exact, atol=1e-12, rtol=1e-12)
+    torch.testing.assert_close(
+        SiTVelocity(network, convention)(x, t, label), exact, atol=1e-12, rtol=1e-12
+    )
 
 
 def test_an_unknown_convention_is_refused():
@@ -80,7 +84,11 @@ def velocity(convention="sit"):
 
 def states(n=4):
     g = torch.Generator().manual_seed(0)
-    return torch.randn(n, 1, 4, 4, generator=g), torch.rand(n, generator=g), torch.randint(4, (n,), generator=g)
+    return (
+        torch.randn(n, 1, 4, 4, generator=g),
+        torch.rand(n, generator=g),
+        torch.randint(4, (n,), generator=g),
+    )
 
 
 @pytest.mark.parametrize("convention", ["sit", "repa"])
@@ -90,7 +98,10 @@ def test_a_saved_network_loads_bit_for_bit(tmp_path, convention):
     teacher = SiTTeacher(tmp_path / "teacher.safetensors")
     assert torch.equal(teacher.velocity(*states()), original(*states()))
     assert (teacher.sample_shape, teacher.num_classes) == ((1, 4, 4), 3)
-    weights, loaded = original.net.state_dict(), load_sit(str(tmp_path / "teacher.safetensors")).net.state_dict()
+    weights, loaded = (
+        original.net.state_dict(),
+        load_sit(str(tmp_path / "teacher.safetensors")).net.state_dict(),
+    )
     assert weights.keys() == loaded.keys()
     assert all(torch.equal(weights[key], loaded[key]) for key in weights)
 
@@ -107,29 +118,57 @@ def rewritten(path, edit=lambda weights: None, about=None):
     save_sit(path, velocity())
     weights = load_file(path)
     edit(weights)
-    metadata = {"architecture": json.dumps(ARCHITECTURE), "convention": "sit"} if about is None else about
+    metadata = (
+        {"architecture": json.dumps(ARCHITECTURE), "convention": "sit"} if about is None else about
+    )
     save_file(weights, path, metadata)
 
 
 FAULTS = {
-    "random bytes": (lambda path: path.write_bytes(bytes(range(256)) * 8), "not a readable safetensors file"),
+    "random bytes": (
+        lambda path: path.write_bytes(bytes(range(256)) * 8),
+        "not a readable safetensors file",
+    ),
     "empty": (lambda path: path.write_bytes(b""), "not a readable safetensors file"),
-    "pickle": (lambda path: path.write_bytes(pickle.dumps({"a": 1})), "not a readable safetensors file"),
-    "checkpoint": (lambda path: torch.save({"a": torch.ones(1)}, path), "not a readable safetensors file"),
+    "pickle": (
+        lambda path: path.write_bytes(pickle.dumps({"a": 1})),
+        "not a readable safetensors file",
+    ),
+    "checkpoint": (
+        lambda path: torch.save({"a": torch.ones(1)}, path),
+        "not a readable safetensors file",
+    ),
     "no metadata": (lambda path: rewritten(path, about={}), "carries no architecture"),
-    "no convention": (lambda path: rewritten(path, about={"architecture": "{}"}), "carries no architecture"),
-    "missing": (lambda path: rewritten(path, lambda w: w.pop("pos_embed")), r"do not fit its architecture.*(?s:.)*pos_embed"),
-    "extra": (lambda path: rewritten(path, lambda w: w.update(a=torch.ones(1))), r"do not fit(?s:.)*Unexpected"),
-    "shape": (lambda path: rewritten(path, lambda w: w.update(pos_embed=torch.ones(1))), r"do not fit(?s:.)*size mismatch"),
+    "no convention": (
+        lambda path: rewritten(path, about={"architecture": "{}"}),
+        "carries no architecture",
+    ),
+    "missing": (
+        lambda path: rewritten(path, lambda w: w.pop("pos_embed")),
+        r"do not fit its architecture.*(?s:.)*pos_embed",
+    ),
+    "extra": (
+        lambda path: rewritten(path, lambda w: w.update(a=torch.ones(1))),
+        r"do not fit(?s:.)*Unexpected",
+    ),
+    "shape": (
+        lambda path: rewritten(path, lambda w: w.update(pos_embed=torch.ones(1))),
+        r"do not fit(?s:.)*size mismatch",
+    ),
     "convention": (
-        lambda path: rewritten(path, about={"architecture": json.dumps(ARCHITECTURE), "convention": "edm"}),
+        lambda path: rewritten(
+            path, about={"architecture": json.dumps(ARCHITECTURE), "convention": "edm"}
+        ),
         "'sit' or 'repa', got 'edm'",
     ),
     "argument": (
         lambda path: rewritten(path, about={"architecture": '{"widht": 8}', "convention": "sit"}),
         "cannot build.*widht",
     ),
-    "json": (lambda path: rewritten(path, about={"architecture": "{", "convention": "sit"}), "cannot build"),
+    "json": (
+        lambda path: rewritten(path, about={"architecture": "{", "convention": "sit"}),
+        "cannot build",
+    ),
 }
 
 

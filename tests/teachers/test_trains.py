@@ -25,14 +25,20 @@ NET = {"class_path": f"{UNet.__module__}.UNet"}
 LABELLED = {"class_path": f"{__name__}.LabelledUNet"}
 CONFIGS = {
     "EDM": ("EDMTeacher", {"network": NET, "data_scale": 2.0}),
-    "EDM, autoguidance": ("EDMTeacher", {"network": NET, "guide": {**NET, "init_args": {"width": 4}}}),
+    "EDM, autoguidance": (
+        "EDMTeacher",
+        {"network": NET, "guide": {**NET, "init_args": {"width": 4}}},
+    ),
     "epsilon": ("DDPMTeacher", {"network": LABELLED, "t_max": 0.95}),
     "v": (
         "DDPMTeacher",
         {
             "network": LABELLED,
             "prediction": "v_prediction",
-            "schedule": {"class_path": "Betas", "init_args": {"start": 0.00085, "end": 0.012, "power": 2}},
+            "schedule": {
+                "class_path": "Betas",
+                "init_args": {"start": 0.00085, "end": 0.012, "power": 2},
+            },
         },
     ),
     "cosine, x": (
@@ -45,7 +51,10 @@ CONFIGS = {
 @pytest.mark.parametrize("name", CONFIGS)
 def test_from_a_config_it_trains_resumes_and_samples(name, freeflow):
     family, settings = CONFIGS[name]
-    teacher = {"class_path": family, "init_args": {"sample_shape": list(SHAPE), "num_classes": 3, **settings}}
+    teacher = {
+        "class_path": family,
+        "init_args": {"sample_shape": list(SHAPE), "num_classes": 3, **settings},
+    }
     torch.manual_seed(0)
     net = LabelledUNet() if family == "DDPMTeacher" else UNet()
     torch.save(net.state_dict(), "weights.pt")
@@ -61,7 +70,9 @@ def test_from_a_config_it_trains_resumes_and_samples(name, freeflow):
         assert code == 0, err
     checkpoint = max(Path("runs").rglob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns)
     assert torch.load(checkpoint, weights_only=True)["global_step"] == 2
-    code, _, err = freeflow("sample", "--checkpoint", checkpoint, "--num_samples", "2", "--device", "cpu")
+    code, _, err = freeflow(
+        "sample", "--checkpoint", checkpoint, "--num_samples", "2", "--device", "cpu"
+    )
     assert code == 0, err
     assert Path("samples/000001.png").is_file()
 
@@ -90,14 +101,22 @@ def test_eq_11_is_on_one_scale_and_eq_12_in_the_networks_own_units(make):
     torch.manual_seed(0)
     teacher = make()
     module, c, done = step(teacher)
-    weighted = done.residuals["correction"].error.flatten(1).norm(dim=1) / teacher.difference_scale(c.r)
+    weighted = done.residuals["correction"].error.flatten(1).norm(dim=1) / teacher.difference_scale(
+        c.r
+    )
     assert float(done.scalars["correction/lambda"]) == pytest.approx(
-        float(0.3 * decay(done.residuals["prediction"], 1.0).norm().mean() / (weighted.mean() + 1e-6))
+        float(
+            0.3 * decay(done.residuals["prediction"], 1.0).norm().mean() / (weighted.mean() + 1e-6)
+        )
     )
 
     found = [p.grad.clone() for p in module.auxiliary.parameters()]
     module.auxiliary.zero_grad()
-    x_r = interpolate((done.residuals["auxiliary"].output - done.residuals["auxiliary"].error).detach() + c.n, c.n, c.r)
+    x_r = interpolate(
+        (done.residuals["auxiliary"].output - done.residuals["auxiliary"].error).detach() + c.n,
+        c.n,
+        c.r,
+    )
     error = (
         module.auxiliary(x_r, c.r, c.condition, gamma=c.gamma)
         - (done.residuals["auxiliary"].output - done.residuals["auxiliary"].error).detach()
@@ -114,5 +133,6 @@ def test_a_network_of_ones_own_has_no_scale():
     done = step(teacher, mlp(1), time_module=None)[2]
     error = done.residuals["correction"].error.flatten(1).norm(dim=1).mean()
     assert float(done.scalars["correction/lambda"]) == pytest.approx(
-        float(0.3 * decay(done.residuals["prediction"], 1.0).norm().mean() / (error + 1e-6)), rel=1e-4
+        float(0.3 * decay(done.residuals["prediction"], 1.0).norm().mean() / (error + 1e-6)),
+        rel=1e-4,
     )

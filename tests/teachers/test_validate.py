@@ -74,20 +74,48 @@ def batch_norm():
 
 
 BROKEN = {
-    "fails": (field(lambda x, t, c: x @ torch.ones(5, 5)), "shape", r"fails on two states of shape \[2, 3\].*RuntimeError"),
-    "shape": (field(lambda x, t, c: x[:, :2]), "shape", r"returned shape \[2, 2\] for states of shape \[2, 3\]"),
+    "fails": (
+        field(lambda x, t, c: x @ torch.ones(5, 5)),
+        "shape",
+        r"fails on two states of shape \[2, 3\].*RuntimeError",
+    ),
+    "shape": (
+        field(lambda x, t, c: x[:, :2]),
+        "shape",
+        r"returned shape \[2, 2\] for states of shape \[2, 3\]",
+    ),
     "tuple": (field(lambda x, t, c: (x, [])), "shape", "returned tuple: a velocity is one tensor"),
     "in place": (field(in_place), "inputs", "changes its input x in place"),
     "NaN at t = 0": (field(lambda x, t, c: -x / t[:, None]), "finite", r"not finite .* at t = 0: "),
     "infinite at t = 1": (field(lambda x, t, c: x / (1 - t)[:, None]), "finite", r"at t = 1: "),
-    "random": (field(lambda x, t, c: -x + torch.randn_like(x)), "deterministic", "not deterministic: two equal calls differ"),
-    "time of the first row": (field(of_the_first_row), "rows", "depends on the other rows .* own t"),
-    "batch norm": (batch_norm(), "rows", "fails on a single sample .ValueError: Expected more than 1 value"),
+    "random": (
+        field(lambda x, t, c: -x + torch.randn_like(x)),
+        "deterministic",
+        "not deterministic: two equal calls differ",
+    ),
+    "time of the first row": (
+        field(of_the_first_row),
+        "rows",
+        "depends on the other rows .* own t",
+    ),
+    "batch norm": (
+        batch_norm(),
+        "rows",
+        "fails on a single sample .ValueError: Expected more than 1 value",
+    ),
     "the batch's mean": (field(lambda x, t, c: x.mean(0) - x), "rows", "depends on the other rows"),
     "enables gradients": (field(enabling), "gradient", r"requires grad under torch.no_grad"),
     "no null": (WithoutNull(), "null condition", "WithoutNull has no null condition"),
-    "odd null": (OddNull(), "null condition", r"no condition like the others: expected .* \[4, 4\], .* \[4, 2\]"),
-    "null class out of range": (NullTooFar(), "null condition", "fails on the null condition .IndexError"),
+    "odd null": (
+        OddNull(),
+        "null condition",
+        r"no condition like the others: expected .* \[4, 4\], .* \[4, 2\]",
+    ),
+    "null class out of range": (
+        NullTooFar(),
+        "null condition",
+        "fails on the null condition .IndexError",
+    ),
 }
 
 
@@ -118,11 +146,15 @@ def test_a_sound_teacher_passes(teacher):
 
 
 def evidence(teacher, check, guided=False):
-    return next(finding.evidence for finding in examine(teacher, guided=guided) if finding.check == check)
+    return next(
+        finding.evidence for finding in examine(teacher, guided=guided) if finding.check == check
+    )
 
 
 def test_the_null_condition_is_measured():
-    teacher = VelocityTeacher(lambda x, t, c: torch.where((c == 4)[:, None], 2.0, 1.0) * torch.ones_like(x), (3,), 4)
+    teacher = VelocityTeacher(
+        lambda x, t, c: torch.where((c == 4)[:, None], 2.0, 1.0) * torch.ones_like(x), (3,), 4
+    )
     assert "by 100%" in evidence(teacher, "null condition", guided=True)
 
 
@@ -167,16 +199,34 @@ class Keyed(nn.Module):
 
 
 CONVENTIONS = {
-    "sign": (lambda net, x, t: -net(x, t), r"velocity\(\) is -backbone\(x, t\): the sign is the other"),
-    "time": (lambda net, x, t: net(x, 1 - t), r"velocity\(\) is backbone\(x, 1 - t\): the time is 1 - t and not t"),
+    "sign": (
+        lambda net, x, t: -net(x, t),
+        r"velocity\(\) is -backbone\(x, t\): the sign is the other",
+    ),
+    "time": (
+        lambda net, x, t: net(x, 1 - t),
+        r"velocity\(\) is backbone\(x, 1 - t\): the time is 1 - t and not t",
+    ),
     "sign and time": (
         lambda net, x, t: -net(x, 1 - t),
         r"velocity\(\) is -backbone\(x, 1 - t\): the sign is the other and the time is 1 - t and not t",
     ),
-    "time factor": (lambda net, x, t: net(x, 1000 * t), r"is backbone\(x, 1000 t\): the time is 1000 t and not t"),
-    "sign and time factor": (lambda net, x, t: -net(x, 1000 * t), r"is -backbone\(x, 1000 t\): the sign is the other and"),
-    "steps from 0 to 999": (lambda net, x, t: -net(x, 999 * (1 - t)), r"the time is 999 \(1 - t\) and not t"),
-    "factor": (lambda net, x, t: -3 * net(x, t), r"velocity\(\) is -3 times backbone\(x, t\): a factor is missing"),
+    "time factor": (
+        lambda net, x, t: net(x, 1000 * t),
+        r"is backbone\(x, 1000 t\): the time is 1000 t and not t",
+    ),
+    "sign and time factor": (
+        lambda net, x, t: -net(x, 1000 * t),
+        r"is -backbone\(x, 1000 t\): the sign is the other and",
+    ),
+    "steps from 0 to 999": (
+        lambda net, x, t: -net(x, 999 * (1 - t)),
+        r"the time is 999 \(1 - t\) and not t",
+    ),
+    "factor": (
+        lambda net, x, t: -3 * net(x, t),
+        r"velocity\(\) is -3 times backbone\(x, t\): a factor is missing",
+    ),
     "noise": (
         lambda net, x, t: (x - net(x, 1000 * t)) / (1.01 - t)[:, None],
         r"made of x and backbone\(x, 1000 t\): it predicts something else",
@@ -192,12 +242,20 @@ def test_a_backbone_in_another_convention_is_found_with_the_likely_cause(convent
     *before, last = examine(teacher, guided=False)
     assert last.check == "backbone"
     assert not any(finding.problem for finding in before)
-    with pytest.raises(ValueError, match=rf"Converted\.backbone\(\) is not the velocity .*they differ by \d+%.*{cause}"):
+    with pytest.raises(
+        ValueError,
+        match=rf"Converted\.backbone\(\) is not the velocity .*they differ by \d+%.*{cause}",
+    ):
         last.raise_if_broken()
-    assert "backbone" not in [finding.check for finding in examine(teacher, guided=False, starts_student=False)]
+    assert "backbone" not in [
+        finding.check for finding in examine(teacher, guided=False, starts_student=False)
+    ]
 
 
-@pytest.mark.parametrize(("net", "message"), [(Pair(), "returns tuple, and velocity shape"), (Keyed(), "fails where velocity")])
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [(Pair(), "returns tuple, and velocity shape"), (Keyed(), "fails where velocity")],
+)
 def test_a_backbone_that_is_called_otherwise_is_found(net, message):
     teacher = Converted(lambda own, x, t: -x)
     teacher.net = net

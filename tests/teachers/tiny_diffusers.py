@@ -12,11 +12,15 @@ from torch import Tensor
 TEXT, WIDTH = 5, 32
 
 
-def embedded(width: int = WIDTH, length: int = TEXT, **more: Callable[[int], Tensor]) -> Callable[[int], dict[str, Tensor]]:
+def embedded(
+    width: int = WIDTH, length: int = TEXT, **more: Callable[[int], Tensor]
+) -> Callable[[int], dict[str, Tensor]]:
     """n text embeddings of the given width, and further tensors."""
 
     def draw(n: int) -> dict[str, Tensor]:
-        return {"encoder_hidden_states": torch.randn(n, length, width)} | {name: make(n) for name, make in more.items()}
+        return {"encoder_hidden_states": torch.randn(n, length, width)} | {
+            name: make(n) for name, make in more.items()
+        }
 
     return draw
 
@@ -94,7 +98,13 @@ class Tiny:
 
 
 SETTINGS = {
-    *("force_zeros_for_empty_prompt", "add_watermarker", "requires_safety_checker", "boundary_ratio", "expand_timesteps"),
+    *(
+        "force_zeros_for_empty_prompt",
+        "add_watermarker",
+        "requires_safety_checker",
+        "boundary_ratio",
+        "expand_timesteps",
+    ),
     "is_distilled",
 }
 EMBEDS = {"prompt_embeds": "encoder_hidden_states"}
@@ -125,7 +135,12 @@ def hidream_text(n: int) -> dict[str, Tensor]:
 
 
 SMALL = {"num_layers": 2, "attention_head_dim": 8, "num_attention_heads": 4}
-PACKED = {"num_layers": 1, "num_single_layers": 1, "attention_head_dim": 16, "num_attention_heads": 2}
+PACKED = {
+    "num_layers": 1,
+    "num_single_layers": 1,
+    "attention_head_dim": 16,
+    "num_attention_heads": 2,
+}
 SD = {
     "sample_size": 8,
     "layers_per_block": 1,
@@ -143,13 +158,24 @@ SD_BETAS = {
     "clip_sample": False,
     "timestep_spacing": "trailing",
 }
-DIT_BETAS = {"beta_start": 0.0001, "beta_end": 0.02, "clip_sample": False, "timestep_spacing": "trailing"}
+DIT_BETAS = {
+    "beta_start": 0.0001,
+    "beta_end": 0.02,
+    "clip_sample": False,
+    "timestep_spacing": "trailing",
+}
 
 TINY: dict[str, Tiny] = {
     "sd3": Tiny(
         "SD3Transformer2DModel",
         SMALL
-        | {"sample_size": 8, "patch_size": 2, "in_channels": 4, "out_channels": 4, "joint_attention_dim": WIDTH}
+        | {
+            "sample_size": 8,
+            "patch_size": 2,
+            "in_channels": 4,
+            "out_channels": 4,
+            "joint_attention_dim": WIDTH,
+        }
         | {"caption_projection_dim": 32, "pooled_projection_dim": 16, "pos_embed_max_size": 16},
         "StableDiffusion3Pipeline",
         embedded(pooled_projections=vector(16)),
@@ -159,7 +185,12 @@ TINY: dict[str, Tiny] = {
     "flux": Tiny(
         "FluxTransformer2DModel",
         PACKED
-        | {"patch_size": 1, "in_channels": 16, "joint_attention_dim": WIDTH, "pooled_projection_dim": 16}
+        | {
+            "patch_size": 1,
+            "in_channels": 16,
+            "joint_attention_dim": WIDTH,
+            "pooled_projection_dim": 16,
+        }
         | {"guidance_embeds": True, "axes_dims_rope": (4, 4, 8)},
         "FluxPipeline",
         embedded(pooled_projections=vector(16)),
@@ -169,7 +200,12 @@ TINY: dict[str, Tiny] = {
     "flux schnell": Tiny(
         "FluxTransformer2DModel",
         PACKED
-        | {"patch_size": 1, "in_channels": 16, "joint_attention_dim": WIDTH, "pooled_projection_dim": 16}
+        | {
+            "patch_size": 1,
+            "in_channels": 16,
+            "joint_attention_dim": WIDTH,
+            "pooled_projection_dim": 16,
+        }
         | {"guidance_embeds": False, "axes_dims_rope": (4, 4, 8)},
         "FluxPipeline",
         embedded(pooled_projections=vector(16)),
@@ -179,7 +215,12 @@ TINY: dict[str, Tiny] = {
     "flux2": Tiny(
         "Flux2Transformer2DModel",
         PACKED
-        | {"patch_size": 1, "in_channels": 16, "joint_attention_dim": WIDTH, "timestep_guidance_channels": 32}
+        | {
+            "patch_size": 1,
+            "in_channels": 16,
+            "joint_attention_dim": WIDTH,
+            "timestep_guidance_channels": 32,
+        }
         | {"axes_dims_rope": (4, 4, 4, 4)},
         "Flux2Pipeline",
         embedded(),
@@ -188,8 +229,19 @@ TINY: dict[str, Tiny] = {
     ),
     "qwen": Tiny(
         "QwenImageTransformer2DModel",
-        {"patch_size": 2, "in_channels": 16, "out_channels": 4, "num_layers": 2, "attention_head_dim": 16}
-        | {"num_attention_heads": 2, "joint_attention_dim": WIDTH, "guidance_embeds": False, "axes_dims_rope": (4, 4, 8)},
+        {
+            "patch_size": 2,
+            "in_channels": 16,
+            "out_channels": 4,
+            "num_layers": 2,
+            "attention_head_dim": 16,
+        }
+        | {
+            "num_attention_heads": 2,
+            "joint_attention_dim": WIDTH,
+            "guidance_embeds": False,
+            "axes_dims_rope": (4, 4, 8),
+        },
         "QwenImagePipeline",
         embedded(encoder_hidden_states_mask=mask),
         EMBEDS | {"prompt_embeds_mask": "encoder_hidden_states_mask"},
@@ -198,8 +250,19 @@ TINY: dict[str, Tiny] = {
     ),
     "sana": Tiny(
         "SanaTransformer2DModel",
-        {"in_channels": 4, "out_channels": 4, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2}
-        | {"num_cross_attention_heads": 2, "cross_attention_head_dim": 8, "cross_attention_dim": 16, "caption_channels": 8}
+        {
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "num_layers": 2,
+        }
+        | {
+            "num_cross_attention_heads": 2,
+            "cross_attention_head_dim": 8,
+            "cross_attention_dim": 16,
+            "caption_channels": 8,
+        }
         | {"mlp_ratio": 2.5, "sample_size": 8, "patch_size": 1, "timestep_scale": 0.5},
         "SanaPipeline",
         embedded(8, encoder_attention_mask=mask),
@@ -210,8 +273,20 @@ TINY: dict[str, Tiny] = {
     ),
     "lumina2": Tiny(
         "Lumina2Transformer2DModel",
-        {"sample_size": 8, "patch_size": 2, "in_channels": 4, "hidden_size": 24, "num_layers": 2, "num_refiner_layers": 1}
-        | {"num_attention_heads": 2, "num_kv_heads": 1, "multiple_of": 2, "axes_dim_rope": (4, 4, 4)}
+        {
+            "sample_size": 8,
+            "patch_size": 2,
+            "in_channels": 4,
+            "hidden_size": 24,
+            "num_layers": 2,
+            "num_refiner_layers": 1,
+        }
+        | {
+            "num_attention_heads": 2,
+            "num_kv_heads": 1,
+            "multiple_of": 2,
+            "axes_dim_rope": (4, 4, 4),
+        }
         | {"axes_lens": (32, 32, 32), "cap_feat_dim": 16},
         "Lumina2Pipeline",
         embedded(16, encoder_attention_mask=lambda n: mask(n).bool()),
@@ -219,18 +294,37 @@ TINY: dict[str, Tiny] = {
     ),
     "auraflow": Tiny(
         "AuraFlowTransformer2DModel",
-        {"sample_size": 8, "patch_size": 2, "in_channels": 4, "num_mmdit_layers": 1, "num_single_dit_layers": 1}
-        | {"attention_head_dim": 8, "num_attention_heads": 4, "joint_attention_dim": WIDTH, "caption_projection_dim": 32}
+        {
+            "sample_size": 8,
+            "patch_size": 2,
+            "in_channels": 4,
+            "num_mmdit_layers": 1,
+            "num_single_dit_layers": 1,
+        }
+        | {
+            "attention_head_dim": 8,
+            "num_attention_heads": 4,
+            "joint_attention_dim": WIDTH,
+            "caption_projection_dim": 32,
+        }
         | {"out_channels": 4, "pos_embed_max_size": 256},
         "AuraFlowPipeline",
         embedded(),
         EMBEDS,
         scheduler_config={"shift": 1.73},
-        arguments={f"{sign}prompt_attention_mask": torch.ones(2, TEXT) for sign in ("", "negative_")},
+        arguments={
+            f"{sign}prompt_attention_mask": torch.ones(2, TEXT) for sign in ("", "negative_")
+        },
     ),
     "wan": Tiny(
         "WanTransformer3DModel",
-        {"patch_size": (1, 2, 2), "num_attention_heads": 2, "attention_head_dim": 12, "in_channels": 4, "out_channels": 4}
+        {
+            "patch_size": (1, 2, 2),
+            "num_attention_heads": 2,
+            "attention_head_dim": 12,
+            "in_channels": 4,
+            "out_channels": 4,
+        }
         | {"text_dim": 16, "freq_dim": 256, "ffn_dim": 32, "num_layers": 2, "rope_max_seq_len": 32},
         "WanPipeline",
         embedded(16),
@@ -241,8 +335,19 @@ TINY: dict[str, Tiny] = {
     ),
     "ltx": Tiny(
         "LTXVideoTransformer3DModel",
-        {"in_channels": 8, "out_channels": 8, "patch_size": 1, "patch_size_t": 1, "num_attention_heads": 4}
-        | {"attention_head_dim": 8, "cross_attention_dim": 32, "num_layers": 1, "caption_channels": 16},
+        {
+            "in_channels": 8,
+            "out_channels": 8,
+            "patch_size": 1,
+            "patch_size_t": 1,
+            "num_attention_heads": 4,
+        }
+        | {
+            "attention_head_dim": 8,
+            "cross_attention_dim": 32,
+            "num_layers": 1,
+            "caption_channels": 16,
+        },
         "LTXPipeline",
         embedded(16, encoder_attention_mask=mask),
         MASKED,
@@ -253,8 +358,20 @@ TINY: dict[str, Tiny] = {
     ),
     "cogview4": Tiny(
         "CogView4Transformer2DModel",
-        {"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 2, "attention_head_dim": 4}
-        | {"num_attention_heads": 4, "text_embed_dim": WIDTH, "time_embed_dim": 8, "condition_dim": 4, "sample_size": 8},
+        {
+            "patch_size": 2,
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_layers": 2,
+            "attention_head_dim": 4,
+        }
+        | {
+            "num_attention_heads": 4,
+            "text_embed_dim": WIDTH,
+            "time_embed_dim": 8,
+            "condition_dim": 4,
+            "sample_size": 8,
+        },
         "CogView4Pipeline",
         embedded(),
         EMBEDS,
@@ -262,8 +379,21 @@ TINY: dict[str, Tiny] = {
     ),
     "zimage": Tiny(
         "ZImageTransformer2DModel",
-        {"all_patch_size": (2,), "all_f_patch_size": (1,), "in_channels": 4, "dim": 32, "n_layers": 1, "n_refiner_layers": 1}
-        | {"n_heads": 2, "n_kv_heads": 2, "cap_feat_dim": 16, "axes_dims": [8, 4, 4], "axes_lens": [256, 32, 32]},
+        {
+            "all_patch_size": (2,),
+            "all_f_patch_size": (1,),
+            "in_channels": 4,
+            "dim": 32,
+            "n_layers": 1,
+            "n_refiner_layers": 1,
+        }
+        | {
+            "n_heads": 2,
+            "n_kv_heads": 2,
+            "cap_feat_dim": 16,
+            "axes_dims": [8, 4, 4],
+            "axes_lens": [256, 32, 32],
+        },
         "ZImagePipeline",
         captions,
         {"prompt_embeds": "cap_feats"},
@@ -271,9 +401,25 @@ TINY: dict[str, Tiny] = {
     ),
     "hunyuanimage": Tiny(
         "HunyuanImageTransformer2DModel",
-        {"in_channels": 4, "out_channels": 4, "num_attention_heads": 4, "attention_head_dim": 10, "num_layers": 1}
-        | {"num_single_layers": 1, "num_refiner_layers": 1, "patch_size": (1, 1), "guidance_embeds": False}
-        | {"text_embed_dim": WIDTH, "text_embed_2_dim": WIDTH, "rope_axes_dim": (4, 6), "use_meanflow": False},
+        {
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_attention_heads": 4,
+            "attention_head_dim": 10,
+            "num_layers": 1,
+        }
+        | {
+            "num_single_layers": 1,
+            "num_refiner_layers": 1,
+            "patch_size": (1, 1),
+            "guidance_embeds": False,
+        }
+        | {
+            "text_embed_dim": WIDTH,
+            "text_embed_2_dim": WIDTH,
+            "rope_axes_dim": (4, 6),
+            "use_meanflow": False,
+        },
         "HunyuanImagePipeline",
         embedded(
             encoder_attention_mask=mask,
@@ -281,7 +427,10 @@ TINY: dict[str, Tiny] = {
             encoder_attention_mask_2=mask,
         ),
         EMBEDS
-        | {"prompt_embeds_mask": "encoder_attention_mask", "prompt_embeds_2": "encoder_hidden_states_2"}
+        | {
+            "prompt_embeds_mask": "encoder_attention_mask",
+            "prompt_embeds_2": "encoder_hidden_states_2",
+        }
         | {"prompt_embeds_mask_2": "encoder_attention_mask_2"},
         scale=32,
         scheduler_config={"shift": 5.0},
@@ -290,9 +439,25 @@ TINY: dict[str, Tiny] = {
     ),
     "hidream": Tiny(
         "HiDreamImageTransformer2DModel",
-        {"patch_size": 2, "in_channels": 4, "out_channels": 4, "num_layers": 1, "num_single_layers": 1}
-        | {"attention_head_dim": 16, "num_attention_heads": 2, "caption_channels": [WIDTH, WIDTH], "text_emb_dim": 16}
-        | {"num_routed_experts": 2, "num_activated_experts": 1, "axes_dims_rope": (8, 4, 4), "max_resolution": (4, 4)}
+        {
+            "patch_size": 2,
+            "in_channels": 4,
+            "out_channels": 4,
+            "num_layers": 1,
+            "num_single_layers": 1,
+        }
+        | {
+            "attention_head_dim": 16,
+            "num_attention_heads": 2,
+            "caption_channels": [WIDTH, WIDTH],
+            "text_emb_dim": 16,
+        }
+        | {
+            "num_routed_experts": 2,
+            "num_activated_experts": 1,
+            "axes_dims_rope": (8, 4, 4),
+            "max_resolution": (4, 4),
+        }
         | {"llama_layers": [0, 1]},
         "HiDreamImagePipeline",
         hidream_text,
@@ -306,8 +471,19 @@ TINY: dict[str, Tiny] = {
     ),
     "mochi": Tiny(
         "MochiTransformer3DModel",
-        {"patch_size": 2, "num_attention_heads": 2, "attention_head_dim": 8, "num_layers": 2, "pooled_projection_dim": 16}
-        | {"in_channels": 4, "text_embed_dim": 16, "time_embed_dim": 4, "max_sequence_length": TEXT},
+        {
+            "patch_size": 2,
+            "num_attention_heads": 2,
+            "attention_head_dim": 8,
+            "num_layers": 2,
+            "pooled_projection_dim": 16,
+        }
+        | {
+            "in_channels": 4,
+            "text_embed_dim": 16,
+            "time_embed_dim": 4,
+            "max_sequence_length": TEXT,
+        },
         "MochiPipeline",
         embedded(16, encoder_attention_mask=lambda n: mask(n).bool()),
         MASKED,
@@ -318,7 +494,12 @@ TINY: dict[str, Tiny] = {
     "chroma": Tiny(
         "ChromaTransformer2DModel",
         PACKED
-        | {"patch_size": 1, "in_channels": 16, "joint_attention_dim": WIDTH, "axes_dims_rope": (4, 4, 8)}
+        | {
+            "patch_size": 1,
+            "in_channels": 16,
+            "joint_attention_dim": WIDTH,
+            "axes_dims_rope": (4, 4, 8),
+        }
         | {"approximator_num_channels": 8, "approximator_hidden_dim": 16, "approximator_layers": 1},
         "ChromaPipeline",
         embedded(attention_mask=lambda n: mask(n).float()),
@@ -327,8 +508,19 @@ TINY: dict[str, Tiny] = {
     ),
     "dit": Tiny(
         "DiTTransformer2DModel",
-        {"num_attention_heads": 4, "attention_head_dim": 8, "in_channels": 4, "out_channels": 8, "num_layers": 2}
-        | {"sample_size": 8, "patch_size": 2, "num_embeds_ada_norm": 1000, "norm_elementwise_affine": False},
+        {
+            "num_attention_heads": 4,
+            "attention_head_dim": 8,
+            "in_channels": 4,
+            "out_channels": 8,
+            "num_layers": 2,
+        }
+        | {
+            "sample_size": 8,
+            "patch_size": 2,
+            "num_embeds_ada_norm": 1000,
+            "norm_elementwise_affine": False,
+        },
         "DiTPipeline",
         lambda n: {"class_labels": torch.arange(n)},
         {},
@@ -337,8 +529,19 @@ TINY: dict[str, Tiny] = {
     ),
     "pixart": Tiny(
         "PixArtTransformer2DModel",
-        {"sample_size": 128, "num_layers": 2, "patch_size": 2, "attention_head_dim": 8, "num_attention_heads": 3}
-        | {"caption_channels": WIDTH, "in_channels": 4, "cross_attention_dim": 24, "out_channels": 8}
+        {
+            "sample_size": 128,
+            "num_layers": 2,
+            "patch_size": 2,
+            "attention_head_dim": 8,
+            "num_attention_heads": 3,
+        }
+        | {
+            "caption_channels": WIDTH,
+            "in_channels": 4,
+            "cross_attention_dim": 24,
+            "out_channels": 8,
+        }
         | {"use_additional_conditions": True},
         "PixArtAlphaPipeline",
         embedded(encoder_attention_mask=mask),
@@ -369,7 +572,12 @@ TINY: dict[str, Tiny] = {
     ),
     "sdxl": Tiny(
         "UNet2DConditionModel",
-        SD | {"addition_embed_type": "text_time", "addition_time_embed_dim": 8, "projection_class_embeddings_input_dim": 64},
+        SD
+        | {
+            "addition_embed_type": "text_time",
+            "addition_time_embed_dim": 8,
+            "projection_class_embeddings_input_dim": 64,
+        },
         "StableDiffusionXLPipeline",
         embedded(text_embeds=vector(16)),
         EMBEDS | {"pooled_prompt_embeds": "text_embeds"},

@@ -17,7 +17,9 @@ def tokenizer(length: int) -> Any:
 
     made = Tokenizer(models.WordLevel({word: i for i, word in enumerate(WORDS)}, unk_token="<unk>"))
     made.pre_tokenizer = pre_tokenizers.Whitespace()
-    made.post_processor = processors.TemplateProcessing(single="$A <eos>", special_tokens=[("<eos>", 1)])
+    made.post_processor = processors.TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", 1)]
+    )
     names = {"pad_token": "<pad>", "eos_token": "<eos>", "bos_token": "<bos>", "unk_token": "<unk>"}
     return PreTrainedTokenizerFast(tokenizer_object=made, model_max_length=length, **names)
 
@@ -36,7 +38,14 @@ def t5(width: int, kind: str = "T5") -> Any:
     import transformers
 
     config = getattr(transformers, f"{kind}Config")(
-        vocab_size=len(WORDS), d_model=width, d_kv=8, d_ff=16, num_layers=2, num_heads=2, pad_token_id=0, eos_token_id=1
+        vocab_size=len(WORDS),
+        d_model=width,
+        d_kv=8,
+        d_ff=16,
+        num_layers=2,
+        num_heads=2,
+        pad_token_id=0,
+        eos_token_id=1,
     )
     return getattr(transformers, f"{kind}EncoderModel")(config)
 

@@ -56,7 +56,12 @@ def test_numbers_that_are_not_finite_are_no_json():
 
 
 def test_only_leftovers_of_dead_processes_and_of_the_given_names_are_swept():
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     here, alive = socket.gethostname(), os.getpid()
     gone, kept = f".a.json.{here}.{dead.stdout.strip()}.tmp", f".a.json.{here}.{alive}.tmp"
     mine, elsewhere = f".b.json.{here}.{dead.stdout.strip()}.tmp", ".a.json.elsewhere.1.tmp"
@@ -67,7 +72,12 @@ def test_only_leftovers_of_dead_processes_and_of_the_given_names_are_swept():
 
 
 def test_an_older_folder_comes_back_where_the_process_died_between_two_renames():
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     old = Path(f".made.{socket.gethostname()}.{dead.stdout.strip()}.old")
     old.mkdir()
     (old / "a").write_text("1")

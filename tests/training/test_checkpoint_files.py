@@ -22,19 +22,26 @@ WHOLE = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "weights": to
 def test_a_full_disk_is_named_with_its_space_and_the_last_good_checkpoint(tmp_path, content):
     writer, good, bad = AtomicCheckpointIO(), tmp_path / "good.ckpt", tmp_path / "bad.ckpt"
     temporary_name(bad).symlink_to(FULL)
-    with pytest.raises(CheckpointWriteError, match=r"bad.ckpt: No space left .*MiB are free; no checkpoint was written"):
+    with pytest.raises(
+        CheckpointWriteError,
+        match=r"bad.ckpt: No space left .*MiB are free; no checkpoint was written",
+    ):
         writer.save_checkpoint(content, bad)
     writer.save_checkpoint(WHOLE, good)
     (tmp_path / "newer.ckpt").write_text("no checkpoint")
     temporary_name(bad).symlink_to(FULL)
-    with pytest.raises(CheckpointWriteError, match=r"good.ckpt: make room and go on with --ckpt_path .*good.ckpt$") as caught:
+    with pytest.raises(
+        CheckpointWriteError, match=r"good.ckpt: make room and go on with --ckpt_path .*good.ckpt$"
+    ) as caught:
         writer.save_checkpoint(content, bad)
     assert caught.value.errno == errno.ENOSPC
     assert sorted(os.listdir(tmp_path)) == ["good.ckpt", "newer.ckpt"]
 
 
 @needs_full
-def test_a_run_whose_disk_is_full_ends_with_the_last_checkpoint_it_could_write(tmp_path, monkeypatch):
+def test_a_run_whose_disk_is_full_ends_with_the_last_checkpoint_it_could_write(
+    tmp_path, monkeypatch
+):
     class Fills(AtomicCheckpointIO):
         def save_checkpoint(self, checkpoint, path, storage_options=None):
             if checkpoint["global_step"] == 4:

@@ -20,7 +20,9 @@ def test_a_stream_resumes_where_its_state_was_taken(taken):
     for _ in range(taken):
         next(batches)
     resumed.load_state_dict(stream.state_dict())
-    assert len(list(resumed)) == (5 - taken if taken < 5 else 5)  # the end of one epoch is the start of the next
+    assert len(list(resumed)) == (
+        5 - taken if taken < 5 else 5
+    )  # the end of one epoch is the start of the next
     assert len(list(resumed)) == 5  # the epochs after that are whole
 
 
@@ -29,12 +31,20 @@ def test_a_stream_resumes_where_its_state_was_taken(taken):
 @pytest.mark.parametrize("batch_size", [1, 4, 64])
 def test_every_index_is_dealt_to_one_rank_once(count, world_size, batch_size):
     ranks = [list(IndexRange(count, batch_size, 5, rank, world_size)) for rank in range(world_size)]
-    assert len({len(batches) for batches in ranks}) == 1  # or a rank would wait for another for ever
-    assert {len(batches) for batches in ranks} == {len(IndexRange(count, batch_size, 5, 0, world_size))}
+    assert (
+        len({len(batches) for batches in ranks}) == 1
+    )  # or a rank would wait for another for ever
+    assert {len(batches) for batches in ranks} == {
+        len(IndexRange(count, batch_size, 5, 0, world_size))
+    }
     everything = torch.cat([batch.indices for batches in ranks for batch in batches])
     kept = everything[everything < count]
     assert kept.sort().values.tolist() == list(range(count))
-    assert all(0 < len(batch.indices) <= batch_size and batch.seed == 5 for batches in ranks for batch in batches)
+    assert all(
+        0 < len(batch.indices) <= batch_size and batch.seed == 5
+        for batches in ranks
+        for batch in batches
+    )
     assert all(batch.total == count for batches in ranks for batch in batches)
 
 
@@ -54,15 +64,21 @@ def test_sample_i_does_not_depend_on_its_batch():
     assert not torch.isin(z, other).any()
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"length": 0}, {"val_batch_size": 0}, {"val_samples": -1}])
+@pytest.mark.parametrize(
+    "wrong", [{"batch_size": 0}, {"length": 0}, {"val_batch_size": 0}, {"val_samples": -1}]
+)
 def test_wrong_sizes(wrong):
-    with pytest.raises(ValueError, match=f"expected {next(iter(wrong))} to be an integer of at least"):
+    with pytest.raises(
+        ValueError, match=f"expected {next(iter(wrong))} to be an integer of at least"
+    ):
         PriorDataModule(**wrong)
 
 
 def test_validation_needs_the_indices_of_the_prior():
     made = trainer()
-    with pytest.raises(ValueError, match=r"expected the validation indices of PriorDataModule.*got NoneType"):
+    with pytest.raises(
+        ValueError, match=r"expected the validation indices of PriorDataModule.*got NoneType"
+    ):
         validation_range(made)
     made.validate(module(), data(val_samples=5), verbose=False)
     assert validation_range(made).count == 5

@@ -9,7 +9,13 @@ from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from freeflow_lightning.callbacks import AlphaSchedule, ConfidentRegionWarmup, DistillationProgress, HealthMonitor, StudentEMA
+from freeflow_lightning.callbacks import (
+    AlphaSchedule,
+    ConfidentRegionWarmup,
+    DistillationProgress,
+    HealthMonitor,
+    StudentEMA,
+)
 from freeflow_lightning.flow import host_generator, training_generator
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.profiling.step_memory import no_data
@@ -41,16 +47,28 @@ def test_largest_keeps_what_is_not_finite(bad):
 def slow_host(monkeypatch):
     """Copies to the host that arrive only when waited for, as on an accelerator that is far behind."""
     waits = []
-    monkeypatch.setattr(finite, "copy_to_host", lambda x: (x.clone(), lambda: False, lambda: waits.append(1)))
+    monkeypatch.setattr(
+        finite, "copy_to_host", lambda x: (x.clone(), lambda: False, lambda: waits.append(1))
+    )
     return waits
 
 
 @pytest.mark.parametrize("what", [nan_teacher, nan_auxiliary, nan_gradient])
 def test_no_weight_changes_while_the_host_does_not_know(tmp_path, slow_host, what):
     m, poison = module(learned_teacher()), Poison(3, what)
-    checkpoint = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1, auto_insert_metric_name=False)
+    checkpoint = ModelCheckpoint(
+        tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1, auto_insert_metric_name=False
+    )
     with pytest.raises(NonFiniteError, match=r"not finite at step 3 \(rank 0\).*3.ckpt") as caught:
-        fit(m, poison, StudentEMA(), checkpoint, max_steps=12, prior=data(length=12), enable_checkpointing=True)
+        fit(
+            m,
+            poison,
+            StudentEMA(),
+            checkpoint,
+            max_steps=12,
+            prior=data(length=12),
+            enable_checkpointing=True,
+        )
     assert m.trainer.global_step == 6  # steps 3 to 5 were made, and changed nothing
     assert [path.name for path in tmp_path.glob("*")] == ["3.ckpt"]  # none after step 3
     now = {name: value for name, value in weights(m).items() if not name.startswith("averages")}
@@ -67,7 +85,9 @@ def test_the_end_of_a_run_waits(slow_host):
 def test_another_optimizer_waits_for_the_norms(slow_host):
     class Plain(FreeFlowModule):
         def configure_optimizers(self):
-            return torch.optim.SGD([{"params": list(net.parameters())} for net in self.networks().values()], 1e-2)
+            return torch.optim.SGD(
+                [{"params": list(net.parameters())} for net in self.networks().values()], 1e-2
+            )
 
     made = module(learned_teacher())
     made.__class__ = Plain
@@ -77,7 +97,15 @@ def test_another_optimizer_waits_for_the_norms(slow_host):
     assert same(weights(made), poison.weights)
 
 
-READS = ("_local_scalar_dense", "nonzero", "is_nonzero", "equal", "masked_select", "_unique2", "item")
+READS = (
+    "_local_scalar_dense",
+    "nonzero",
+    "is_nonzero",
+    "equal",
+    "masked_select",
+    "_unique2",
+    "item",
+)
 """Operations after which the host knows a value of the device, and so has waited for it."""
 
 
@@ -125,11 +153,19 @@ class Waits(Callback):
 
 
 @pytest.mark.parametrize("clip", [None, 1.0])
-@pytest.mark.parametrize("prediction", [DiscretePrediction(4), ContinuousPrediction()], ids=["heun", "jvp"])
+@pytest.mark.parametrize(
+    "prediction", [DiscretePrediction(4), ContinuousPrediction()], ids=["heun", "jvp"]
+)
 def test_between_two_logged_steps_the_host_reads_nothing_of_the_device(prediction, clip):
     m = module(learned_teacher(), prediction=prediction)
     waits = Waits(m)
-    others = [StudentEMA(), HealthMonitor(window=1), AlphaSchedule(1, 1), ConfidentRegionWarmup(4), DistillationProgress(1)]
+    others = [
+        StudentEMA(),
+        HealthMonitor(window=1),
+        AlphaSchedule(1, 1),
+        ConfidentRegionWarmup(4),
+        DistillationProgress(1),
+    ]
     fit(
         m,
         waits,
@@ -142,11 +178,15 @@ def test_between_two_logged_steps_the_host_reads_nothing_of_the_device(predictio
     )
     logged = {4, 8}
     assert len(waits.by_step) == 11
-    assert all(not reads for step, reads in waits.by_step.items() if step not in logged), waits.by_step
+    assert all(not reads for step, reads in waits.by_step.items() if step not in logged), (
+        waits.by_step
+    )
     assert all(waits.by_step[step] for step in logged)  # the count sees reads where there are some
 
 
-@pytest.mark.parametrize("prediction", [DiscretePrediction(4), ContinuousPrediction()], ids=["heun", "jvp"])
+@pytest.mark.parametrize(
+    "prediction", [DiscretePrediction(4), ContinuousPrediction()], ids=["heun", "jvp"]
+)
 def test_a_step_on_tensors_without_data_reads_none(prediction):
     """Such tensors refuse every look at their values; here with rows that were selected on the host."""
     with no_data():
@@ -160,4 +200,6 @@ def test_scalars_of_an_accelerator_are_drawn_on_the_host():
     elsewhere = SimpleNamespace(device=torch.device("cuda"), initial_seed=lambda: 7)
     host = host_generator(elsewhere)
     assert host.device.type == "cpu"
-    assert torch.equal(torch.rand(3, generator=host), torch.rand(3, generator=torch.Generator().manual_seed(7)))
+    assert torch.equal(
+        torch.rand(3, generator=host), torch.rand(3, generator=torch.Generator().manual_seed(7))
+    )

@@ -84,7 +84,9 @@ def run(folder, *callbacks, log="first", resume=False, length=LENGTH, **changes)
 
 def rows(folder):
     """The figures of a run and of what went on from it, without what depends on the clock, in the order of steps."""
-    found = [row for log in ("first", "second") for row in read_metrics(folder / log / "metrics.csv")]
+    found = [
+        row for log in ("first", "second") for row in read_metrics(folder / log / "metrics.csv")
+    ]
     kept = [{name: x for name, x in row.items() if not name.startswith("speed/")} for row in found]
     return sorted(kept, key=lambda row: (row["step"], "figure" in row))
 
@@ -124,19 +126,64 @@ ENDINGS = {
     "max_epochs": (None, {"max_steps": -1, "max_epochs": 2}, None, 16),
     "should_stop": (At("on_train_batch_end", 8, stop), {}, None, 8),
     "should_stop in a validation": (At("on_validation_epoch_end", 8, stop), {}, None, 8),
-    "error at the end of a step": (At("on_train_batch_end", 10, raises(OSError("user's"))), {}, OSError, 10),
-    "error at the start of a step": (At("on_train_batch_start", 10, raises(OSError("user's"))), {}, OSError, 10),
-    "error at the start of an epoch": (At("on_train_batch_start", 8, raises(OSError("user's"))), {}, OSError, 8),
+    "error at the end of a step": (
+        At("on_train_batch_end", 10, raises(OSError("user's"))),
+        {},
+        OSError,
+        10,
+    ),
+    "error at the start of a step": (
+        At("on_train_batch_start", 10, raises(OSError("user's"))),
+        {},
+        OSError,
+        10,
+    ),
+    "error at the start of an epoch": (
+        At("on_train_batch_start", 8, raises(OSError("user's"))),
+        {},
+        OSError,
+        8,
+    ),
     "error in a step": (At("on_before_backward", 10, raises(OSError("user's"))), {}, OSError, 10),
-    "error before an update": (At("on_before_optimizer_step", 10, raises(OSError("user's"))), {}, OSError, 10),
-    "error in a validation": (At("on_validation_batch_end", 8, raises(OSError("user's"))), {}, OSError, 8),
-    "error after a validation": (At("on_train_epoch_end", 8, raises(OSError("user's"))), {}, OSError, 8),
+    "error before an update": (
+        At("on_before_optimizer_step", 10, raises(OSError("user's"))),
+        {},
+        OSError,
+        10,
+    ),
+    "error in a validation": (
+        At("on_validation_batch_end", 8, raises(OSError("user's"))),
+        {},
+        OSError,
+        8,
+    ),
+    "error after a validation": (
+        At("on_train_epoch_end", 8, raises(OSError("user's"))),
+        {},
+        OSError,
+        8,
+    ),
     "not a number": (At("on_train_batch_start", 10, poison), {}, NonFiniteError, 10),
     "SIGTERM": (At("on_train_batch_start", 9, sends(signal.SIGTERM)), {}, SystemExit, 10),
     "Ctrl-C": (At("on_before_zero_grad", 9, sends(signal.SIGINT)), {}, SystemExit, 10),
-    "SIGTERM at the end of an epoch": (At("on_train_batch_end", 8, sends(signal.SIGTERM)), {}, SystemExit, 8),
-    "SIGTERM in a validation": (At("on_validation_batch_end", 8, sends(signal.SIGTERM)), {}, SystemExit, 8),
-    "accumulation": (At("on_train_batch_start", 5, raises(OSError("user's"))), {"accumulate_grad_batches": 2}, OSError, 5),
+    "SIGTERM at the end of an epoch": (
+        At("on_train_batch_end", 8, sends(signal.SIGTERM)),
+        {},
+        SystemExit,
+        8,
+    ),
+    "SIGTERM in a validation": (
+        At("on_validation_batch_end", 8, sends(signal.SIGTERM)),
+        {},
+        SystemExit,
+        8,
+    ),
+    "accumulation": (
+        At("on_train_batch_start", 5, raises(OSError("user's"))),
+        {"accumulate_grad_batches": 2},
+        OSError,
+        5,
+    ),
     "SIGTERM in a validation within an epoch": (
         At("on_validation_batch_end", 12, sends(signal.SIGTERM)),
         {"val_check_interval": 4},
@@ -151,7 +198,11 @@ LOST = {"error at the end of a step": [9]}  # the error comes before the figures
 def test_last_holds_the_last_step_and_goes_on_bit_for_bit(ending, tmp_path, request):
     callback, changes, error, step = ENDINGS[ending]
     whole = request.getfixturevalue("straight")
-    if kept := {name: x for name, x in changes.items() if name in ("accumulate_grad_batches", "val_check_interval")}:
+    if kept := {
+        name: x
+        for name, x in changes.items()
+        if name in ("accumulate_grad_batches", "val_check_interval")
+    }:
         run(whole := tmp_path / "straight", **kept)
     folder = tmp_path / "broken"
     callbacks = [] if callback is None else [callback]
@@ -162,7 +213,9 @@ def test_last_holds_the_last_step_and_goes_on_bit_for_bit(ending, tmp_path, requ
             run(folder, *callbacks, **changes)
     assert last(folder)["global_step"] == step
     run(folder, log="second", resume=True, **kept)
-    repeated = int(ending == "error after a validation")  # before the best checkpoint: validated again
+    repeated = int(
+        ending == "error after a validation"
+    )  # before the best checkpoint: validated again
     assert_same_run(whole, folder, lost=LOST.get(ending, ()), repeated=repeated)
 
 
@@ -170,10 +223,17 @@ def test_a_run_that_was_broken_twice_counts_its_epochs_right(tmp_path, straight)
     folder = tmp_path / "broken"
     for log, step in (("zeroth", 8), ("first", 10)):
         with pytest.raises(OSError, match="user's"):
-            run(folder, At("on_train_batch_start", step, raises(OSError("user's"))), log=log, resume=step > 8)
+            run(
+                folder,
+                At("on_train_batch_start", step, raises(OSError("user's"))),
+                log=log,
+                resume=step > 8,
+            )
     run(folder, log="second", resume=True)
     early = read_metrics(folder / "zeroth" / "metrics.csv")
-    assert [row["epoch"] for row in rows(folder)] == [row["epoch"] for row in rows(straight)[len(early) :]]
+    assert [row["epoch"] for row in rows(folder)] == [
+        row["epoch"] for row in rows(straight)[len(early) :]
+    ]
     assert same(last(folder)["state_dict"], last(straight)["state_dict"])
 
 
@@ -194,7 +254,13 @@ def test_a_finished_run_that_is_resumed_without_validation_stays_finished(tmp_pa
     run(tmp_path, log="second", resume=True, max_steps=16, limit_val_batches=0)
     assert last(tmp_path)["global_step"] == 16
     assert rows(tmp_path)[-1]["step"] == 15
-    fit(module(), prior=data(), max_steps=4, enable_checkpointing=True, default_root_dir=tmp_path / "none")
+    fit(
+        module(),
+        prior=data(),
+        max_steps=4,
+        enable_checkpointing=True,
+        default_root_dir=tmp_path / "none",
+    )
     (path,) = (tmp_path / "none").rglob("*.ckpt")
     assert not is_validation_pending(path)  # of nothing
 
@@ -221,26 +287,52 @@ def test_a_trainer_of_its_own_writes_last_where_it_has_written_no_last_step(tmp_
     assert path.name == "last.ckpt"
     assert torch.load(path, weights_only=True)["global_step"] == 3
     fit(module(), ckpt_path=path, max_steps=4, **settings)
-    assert torch.load(path, weights_only=True)["global_step"] == 4  # not left behind by the file beside it
+    assert (
+        torch.load(path, weights_only=True)["global_step"] == 4
+    )  # not left behind by the file beside it
 
 
-@pytest.mark.parametrize("changes", [{"max_steps": 4}, {"max_steps": 3}, {"max_steps": -1, "max_epochs": 1}])
+@pytest.mark.parametrize(
+    "changes", [{"max_steps": 4}, {"max_steps": 3}, {"max_steps": -1, "max_epochs": 1}]
+)
 def test_no_second_file_is_written_of_a_step(changes, tmp_path):
-    fit(module(), enable_checkpointing=True, default_root_dir=tmp_path, prior=data(length=4), **changes)
+    fit(
+        module(),
+        enable_checkpointing=True,
+        default_root_dir=tmp_path,
+        prior=data(length=4),
+        **changes,
+    )
     (path,) = tmp_path.rglob("*.ckpt")
-    assert torch.load(path, weights_only=True)["global_step"] == (3 if changes["max_steps"] == 3 else 4)
+    assert torch.load(path, weights_only=True)["global_step"] == (
+        3 if changes["max_steps"] == 3 else 4
+    )
 
 
-@pytest.mark.parametrize("changes", [{"enable_checkpointing": False}, {"enable_checkpointing": True, "fast_dev_run": 2}])
+@pytest.mark.parametrize(
+    "changes", [{"enable_checkpointing": False}, {"enable_checkpointing": True, "fast_dev_run": 2}]
+)
 def test_a_trainer_that_writes_no_checkpoints_is_left_so(changes, tmp_path):
     fit(module(), default_root_dir=tmp_path, **changes)
     assert list(tmp_path.rglob("*.ckpt")) == []
 
 
 def test_the_link_called_last_becomes_a_file_and_the_best_stays(tmp_path):
-    keeper = ModelCheckpoint(tmp_path, "best", monitor="figure", save_last="link", save_on_train_epoch_end=True)
-    fit(module(), Figure(), keeper, prior=data(length=4, val_samples=2), max_steps=6, enable_checkpointing=True)
-    steps = {path.name: torch.load(path, weights_only=True)["global_step"] for path in tmp_path.glob("*.ckpt")}
+    keeper = ModelCheckpoint(
+        tmp_path, "best", monitor="figure", save_last="link", save_on_train_epoch_end=True
+    )
+    fit(
+        module(),
+        Figure(),
+        keeper,
+        prior=data(length=4, val_samples=2),
+        max_steps=6,
+        enable_checkpointing=True,
+    )
+    steps = {
+        path.name: torch.load(path, weights_only=True)["global_step"]
+        for path in tmp_path.glob("*.ckpt")
+    }
     assert steps["last.ckpt"] == 6
     assert not (tmp_path / "last.ckpt").is_symlink()
     assert steps[Path(keeper.best_model_path).name] in (4, 6)
@@ -250,7 +342,9 @@ def test_nothing_is_written_where_an_error_met_the_update_of_the_weights(tmp_pat
     m, keeper = module(), ModelCheckpoint(tmp_path, "last", every_n_train_steps=2)
 
     def break_update(trainer, pl_module):
-        trainer.optimizers[0].register_step_post_hook(lambda *_: raises(RuntimeError("out of memory"))(trainer, pl_module))
+        trainer.optimizers[0].register_step_post_hook(
+            lambda *_: raises(RuntimeError("out of memory"))(trainer, pl_module)
+        )
 
     with pytest.raises(RuntimeError, match="out of memory"):
         fit(m, At("on_train_batch_start", 3, break_update), keeper, enable_checkpointing=True)
@@ -262,5 +356,11 @@ def test_numbers_that_were_found_late_are_not_saved(tmp_path):
     late = raises(NonFiniteError("the loss not finite at step 1", 1))
     keeper = ModelCheckpoint(tmp_path, "last", every_n_train_steps=1)
     with pytest.raises(NonFiniteError):
-        fit(module(), At("on_train_batch_start", 3, late), keeper, enable_checkpointing=True, max_steps=4)
+        fit(
+            module(),
+            At("on_train_batch_start", 3, late),
+            keeper,
+            enable_checkpointing=True,
+            max_steps=4,
+        )
     assert last(tmp_path)["global_step"] == 3  # what Lightning wrote; LastStep adds nothing

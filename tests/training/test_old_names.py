@@ -31,7 +31,11 @@ OLD = {
     "init_args": {
         "teacher": {
             "class_path": "freeflow_lightning.teachers.gaussian_mixture.GaussianMixtureTeacher",
-            "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5], [0.0, 2.0]], "std": 0.4, "labels": [0, 1, 1]},
+            "init_args": {
+                "means": [[2.0, 0.0], [-2.0, 0.5], [0.0, 2.0]],
+                "std": 0.4,
+                "labels": [0, 1, 1],
+            },
         },
         "network": {
             "class_path": "freeflow_lightning.nets.mlp.MLP",
@@ -39,7 +43,9 @@ OLD = {
         },
         "prediction": {
             "class_path": "freeflow_lightning.objectives.prediction.ContinuousPrediction",
-            "init_args": {"derivative": {"class_path": "freeflow_lightning.flow.flow_map.CentralDifference"}},
+            "init_args": {
+                "derivative": {"class_path": "freeflow_lightning.flow.flow_map.CentralDifference"}
+            },
         },
     },
 }
@@ -57,7 +63,10 @@ def test_every_module_of_the_table_is_there(module):
     assert find_spec(f"freeflow_lightning.{module}") is not None
 
 
-@pytest.mark.parametrize("text", ["freeflow_lightning.FreeFlowModule", "freeflow_lightning.module", "module.Net", "data.x.csv"])
+@pytest.mark.parametrize(
+    "text",
+    ["freeflow_lightning.FreeFlowModule", "freeflow_lightning.module", "module.Net", "data.x.csv"],
+)
 def test_everything_else_stays(text):
     assert use_new_paths({"a": [text, 1, (text, None)]}) == {"a": [text, 1, (text, None)]}
 
@@ -78,7 +87,10 @@ def test_a_checkpoint_of_0_1_0_opens(tmp_path):
 def test_a_config_of_0_1_0_trains(freeflow):
     settings = {
         "model": OLD,
-        "data": {"class_path": "freeflow_lightning.data.PriorDataModule", "init_args": {"batch_size": 4, "length": 1}},
+        "data": {
+            "class_path": "freeflow_lightning.data.PriorDataModule",
+            "init_args": {"batch_size": 4, "length": 1},
+        },
         "trainer": {"accelerator": "cpu", "max_steps": 1, "enable_progress_bar": False},
     }
     Path("old.yaml").write_text(json.dumps(settings))

@@ -11,7 +11,13 @@ import pytest
 from freeflow_lightning.students.export.write_exported import write_exported
 from freeflow_lightning.teachers.conditions import refuse_filled
 from freeflow_lightning.training import output_folder
-from freeflow_lightning.training.output_folder import claim_names, claim_picture, lock_folder, publish, read_listed
+from freeflow_lightning.training.output_folder import (
+    claim_names,
+    claim_picture,
+    lock_folder,
+    publish,
+    read_listed,
+)
 
 HERE = Path()
 
@@ -22,7 +28,10 @@ def test_a_command_may_write_its_own_files_again():
     assert Path("out/a.md").read_bytes() == b"two"
     assert json.loads(Path("out/a.json").read_text())["fid"] is None
     assert read_listed(HERE / "out/a.json", "evaluate").keys() == {"a.md"}
-    with pytest.raises(ValueError, match=r"out holds a.json, a.md, which this version of freeflow diagnose has not written"):
+    with pytest.raises(
+        ValueError,
+        match=r"out holds a.json, a.md, which this version of freeflow diagnose has not written",
+    ):
         publish(HERE / "out", "a.json", "diagnose", {}, {"a.md": b"three"})
     assert Path("out/a.md").read_bytes() == b"two"
 
@@ -31,11 +40,15 @@ def test_a_name_that_the_note_does_not_list_is_somebody_elses():
     publish(HERE / "out", "a.json", "evaluate", {}, {"a.md": b"one"})
     Path("out/b.png").write_text("mine")
     claim_names(HERE / "out", "a.json", "evaluate", ["a.md"])
-    with pytest.raises(ValueError, match=r"holds b.png, which .*: move that away, or choose another folder"):
+    with pytest.raises(
+        ValueError, match=r"holds b.png, which .*: move that away, or choose another folder"
+    ):
         claim_names(HERE / "out", "a.json", "evaluate", ["a.md", "b.png"])
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "3", "{}", '{"freeflow": 3}', '{"freeflow": {"verb": "evaluate"}}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "3", "{}", '{"freeflow": 3}', '{"freeflow": {"verb": "evaluate"}}']
+)
 def test_a_note_that_is_none_makes_nothing_ours(content):
     Path("a.json").write_text(content)
     with pytest.raises(ValueError, match=r"holds a.json, which"):
@@ -46,7 +59,10 @@ def test_a_note_that_is_none_makes_nothing_ours(content):
 def test_a_file_in_the_place_of_the_folder_is_said():
     Path("out").write_text("mine")
     for place in (Path("out"), Path("out/deeper")):
-        with pytest.raises(ValueError, match=r"expected a folder at .*, found a file"), lock_folder(place, "sample"):
+        with (
+            pytest.raises(ValueError, match=r"expected a folder at .*, found a file"),
+            lock_folder(place, "sample"),
+        ):
             pass
     with pytest.raises(ValueError, match=r"expected a folder at out, found a file"):
         claim_names(Path("out"), "a.json", "evaluate", [])
@@ -64,9 +80,14 @@ HOLD = "import fcntl, os, sys; fcntl.flock(os.open('out', os.O_RDONLY), fcntl.LO
 
 def test_a_folder_that_a_living_process_fills_is_refused_and_one_of_a_killed_process_is_free():
     Path("out").mkdir()
-    other = subprocess.Popen([sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    other = subprocess.Popen(
+        [sys.executable, "-c", HOLD], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    )
     assert other.stdout.readline() == b"1\n"
-    with pytest.raises(ValueError, match=r"another process is writing to out: wait"), lock_folder(HERE / "out", "sample"):
+    with (
+        pytest.raises(ValueError, match=r"another process is writing to out: wait"),
+        lock_folder(HERE / "out", "sample"),
+    ):
         pass
     other.kill()
     other.communicate()
@@ -92,7 +113,9 @@ def test_a_picture_names_its_maker():
     claim_picture(HERE / "a.png", "inspect")
     for content in (plots.png(figure), b"thesis"):
         Path("b.png").write_bytes(content)
-        with pytest.raises(ValueError, match=r"b.png is there, and freeflow inspect has not written it"):
+        with pytest.raises(
+            ValueError, match=r"b.png is there, and freeflow inspect has not written it"
+        ):
             claim_picture(HERE / "b.png", "inspect")
 
 
@@ -103,15 +126,34 @@ def asked(checkpoint):
     """Each command with a name that it writes."""
     quick = ["--num_samples", 16]
     return {
-        "evaluate": (["--checkpoint", checkpoint, *quick, "--output", "out"], ["evaluation.json", "evaluation.md"]),
-        "diagnose": (["--checkpoint", checkpoint, *quick, "--output", "out"], ["diagnosis.json", "diagnosis.html"]),
-        "sample": (["--checkpoint", checkpoint, *quick, "--output", "out"], ["000003.png", "grid.png", "samples.json"]),
+        "evaluate": (
+            ["--checkpoint", checkpoint, *quick, "--output", "out"],
+            ["evaluation.json", "evaluation.md"],
+        ),
+        "diagnose": (
+            ["--checkpoint", checkpoint, *quick, "--output", "out"],
+            ["diagnosis.json", "diagnosis.html"],
+        ),
+        "sample": (
+            ["--checkpoint", checkpoint, *quick, "--output", "out"],
+            ["000003.png", "grid.png", "samples.json"],
+        ),
         "search": (
             ["--checkpoint", checkpoint, *quick, "--output", "out", "--verifier", "builtins.len"],
             ["search.json", "search.png", "searched/000003.png"],
         ),
         "bench": (["--size", "S/2", "--output", "out/bench.json"], ["bench.json"]),
-        "inspect": (["--teacher", "SiTTeacher", "--teacher.checkpoint", "embedded:digits", "--output", "out/a.png"], ["a.png"]),
+        "inspect": (
+            [
+                "--teacher",
+                "SiTTeacher",
+                "--teacher.checkpoint",
+                "embedded:digits",
+                "--output",
+                "out/a.png",
+            ],
+            ["a.png"],
+        ),
     }
 
 
@@ -128,7 +170,9 @@ def test_every_command_refuses_a_foreign_file_and_leaves_it(freeflow, checkpoint
         assert "has not written" in err
         assert len(err.splitlines()) == 2
         assert place.read_text() == "mine"
-        assert sorted(path.name for path in Path("out").rglob("*") if path.is_file()) == [place.name]
+        assert sorted(path.name for path in Path("out").rglob("*") if path.is_file()) == [
+            place.name
+        ]
         place.unlink()
 
 
@@ -138,7 +182,10 @@ def test_report_refuses_a_foreign_file_in_a_runs_folder(freeflow, name):
     Path("run", name).write_text("mine")
     code, _, err = freeflow("report", "run")
     assert code == 1
-    assert f"run holds {name}, which this version of freeflow report has not written" in err.replace("\n", " ")
+    assert (
+        f"run holds {name}, which this version of freeflow report has not written"
+        in err.replace("\n", " ")
+    )
     assert Path("run", name).read_text() == "mine"
 
 
@@ -146,7 +193,12 @@ def test_report_refuses_a_foreign_file_in_a_runs_folder(freeflow, name):
 
 
 def left_by_a_killed_process(name):
-    dead = subprocess.run([sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, text=True, check=True)
+    dead = subprocess.run(
+        [sys.executable, "-c", "import os; print(os.getpid())"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
     return Path(f".{name}.{socket.gethostname()}.{dead.stdout.strip()}.tmp")
 
 
@@ -158,7 +210,10 @@ def test_an_export_sweeps_what_a_killed_one_has_left_and_replaces_its_own_files_
         (made / "a").touch()
     assert [path.name for path in Path().iterdir()] == ["out"]
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match="is no exported student"), write_exported(Path("out"), overwrite):
+        with (
+            pytest.raises(ValueError, match="is no exported student"),
+            write_exported(Path("out"), overwrite),
+        ):
             pass
     assert Path("out/a").exists()
 

@@ -5,9 +5,20 @@ import os
 import pytest
 import torch
 
-from freeflow_lightning.training.resuming import FoundCheckpoint, Origin, checkpoint_of_job, last_checkpoint
+from freeflow_lightning.training.resuming import (
+    FoundCheckpoint,
+    Origin,
+    checkpoint_of_job,
+    last_checkpoint,
+)
 
-WHOLE = {"global_step": 1, "state_dict": {}, "optimizer_states": [], "lr_schedulers": [], "loops": {}}
+WHOLE = {
+    "global_step": 1,
+    "state_dict": {},
+    "optimizer_states": [],
+    "lr_schedulers": [],
+    "loops": {},
+}
 WEIGHTS = {"global_step": 1, "state_dict": {}, "loops": {}}
 
 
@@ -25,7 +36,9 @@ def test_last_is_the_newest_file_of_the_newest_run_that_has_any(tmp_path):
     save(tmp_path / "version_10/checkpoints/.last.ckpt.tmp", 999)
     (tmp_path / "version_11/checkpoints").mkdir(parents=True)
     assert last_checkpoint(tmp_path) == FoundCheckpoint(newest)
-    with pytest.raises(FileNotFoundError, match=r"no run in .*none has written a checkpoint; leave it out"):
+    with pytest.raises(
+        FileNotFoundError, match=r"no run in .*none has written a checkpoint; leave it out"
+    ):
         last_checkpoint(tmp_path / "none")
 
 
@@ -47,7 +60,9 @@ def test_last_passes_over_what_cannot_be_gone_on_from_and_says_why(tmp_path):
         "torn.ckpt",
     ]
     assert "best.ckpt (weights without optimizer_states, lr_schedulers)" in found.passed_over
-    assert last_checkpoint(tmp_path, trains=False).path == folder / "best.ckpt"  # to validate, weights are enough
+    assert (
+        last_checkpoint(tmp_path, trains=False).path == folder / "best.ckpt"
+    )  # to validate, weights are enough
 
 
 def test_nothing_older_is_taken_where_the_newest_run_has_nothing_good(tmp_path):
@@ -71,7 +86,9 @@ def test_runs_of_another_config_of_the_same_name_are_no_candidates(tmp_path):
     theirs = save(runs / "version_1/checkpoints/last.ckpt", 200)
     b.write(runs / "version_1")
     assert last_checkpoint(runs, b).path == theirs
-    with pytest.raises(FileNotFoundError, match=r"are of b/config\.yaml, another experiment than a/config\.yaml"):
+    with pytest.raises(
+        FileNotFoundError, match=r"are of b/config\.yaml, another experiment than a/config\.yaml"
+    ):
         last_checkpoint(runs, a)
     mine = save(runs / "version_0/checkpoints/last.ckpt", 100)
     a.write(runs / "version_0")

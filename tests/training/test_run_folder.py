@@ -40,7 +40,9 @@ def test_each_of_many_that_claim_at_once_has_a_folder_of_its_own(tmp_path):
     assert versions(tmp_path / "run") == list(range(4, 13))
 
 
-def test_a_folder_is_claimed_when_it_is_asked_for_and_by_the_first_process_alone(tmp_path, monkeypatch):
+def test_a_folder_is_claimed_when_it_is_asked_for_and_by_the_first_process_alone(
+    tmp_path, monkeypatch
+):
     table = MetricsCSV(tmp_path, "run")
     events = Events(table)
     assert not (tmp_path / "run").exists()
@@ -73,15 +75,24 @@ def test_a_resumed_table_keeps_what_was_before_the_checkpoint(tmp_path):
     write(MetricsCSV(tmp_path, "run", 0), 0, 1, 2, 3, 4)
     resumed = MetricsCSV(tmp_path, "run", 0, keep_below=3)
     write(resumed, 3)
-    assert read_metrics(tmp_path / "run/version_0/metrics.csv") == rows(0, 1, 2, 3)  # 3 and 4 were after the checkpoint
+    assert read_metrics(tmp_path / "run/version_0/metrics.csv") == rows(
+        0, 1, 2, 3
+    )  # 3 and 4 were after the checkpoint
     resumed.log_metrics({"new": 1.0}, 4)
     resumed.save()
-    assert read_metrics(tmp_path / "run/version_0/metrics.csv") == [*rows(0, 1, 2, 3), {"step": 4, "new": 1.0}]
+    assert read_metrics(tmp_path / "run/version_0/metrics.csv") == [
+        *rows(0, 1, 2, 3),
+        {"step": 4, "new": 1.0},
+    ]
 
 
 def test_what_a_validation_has_logged_is_not_kept_where_it_is_repeated(tmp_path):
     earlier = MetricsCSV(tmp_path, "run", 0)
-    for figures, step in (({"fid/student": 3.0}, 1), ({"gradient/student": 1.0}, 3), ({"fid/student": 2.0}, 3)):
+    for figures, step in (
+        ({"fid/student": 3.0}, 1),
+        ({"gradient/student": 1.0}, 3),
+        ({"fid/student": 2.0}, 3),
+    ):
         earlier.log_metrics(figures, step)
         earlier.save()
     for repeats, kept in ((False, [1, 3, 3, 4]), (True, [1, 3, 4])):
@@ -116,8 +127,14 @@ def test_a_damaged_table_is_read_where_it_can_be(tmp_path, damage):
     path = tmp_path / "run/version_0/metrics.csv"
     damaged = DAMAGES[damage](path.read_bytes().decode()).encode(errors="surrogateescape")
     path.write_bytes(damaged)
-    good = [row for row in rows(0, 1, 2, 3) if row["step"] != (3 if damage in ("half a row", "a cut number") else 2)]
-    with pytest.warns(UserWarning, match=r"1 damaged rows cannot be read and are left out, 3 are kept"):
+    good = [
+        row
+        for row in rows(0, 1, 2, 3)
+        if row["step"] != (3 if damage in ("half a row", "a cut number") else 2)
+    ]
+    with pytest.warns(
+        UserWarning, match=r"1 damaged rows cannot be read and are left out, 3 are kept"
+    ):
         write(MetricsCSV(tmp_path, "run", 0, keep_below=4), 9)
     assert read_metrics(path) == [*good, *rows(9)]
     assert path.with_name("metrics_damaged.csv").read_bytes() == damaged

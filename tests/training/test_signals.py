@@ -53,7 +53,10 @@ def assert_same_run(broken: Path, straight: Path, until: int) -> None:
     assert ours["global_step"] == theirs["global_step"] == until
     for part in ("state_dict", "optimizer_states"):
         assert same(ours[part], theirs[part]), part
-    (best,), (expected,) = ([x for x in y["callbacks"].values() if x.get("monitor") == "fid/student"] for y in (ours, theirs))
+    (best,), (expected,) = (
+        [x for x in y["callbacks"].values() if x.get("monitor") == "fid/student"]
+        for y in (ours, theirs)
+    )
     assert best["best_model_score"] == expected["best_model_score"]
     assert Path(best["best_model_path"]).name == Path(expected["best_model_path"]).name
     assert Path(broken / best["best_model_path"]).exists()
@@ -89,8 +92,22 @@ def test_sigterm_to_either_process_and_to_both_ends_the_run_between_two_steps(tm
 def test_sigterm_to_a_process_that_lightning_started_ends_the_command_with_143(tmp_path):
     """Lightning kills the first process within seconds of another one's end: it must not."""
     config = configure(tmp_path, LAST % 10**6)
-    command = [sys.executable, "-m", "freeflow_lightning.commands.main", "fit", "--config", config.name]
-    options = ["--trainer.devices", "2", "--trainer.strategy", "ddp", "--trainer.max_steps", "1000000"]
+    command = [
+        sys.executable,
+        "-m",
+        "freeflow_lightning.commands.main",
+        "fit",
+        "--config",
+        config.name,
+    ]
+    options = [
+        "--trainer.devices",
+        "2",
+        "--trainer.strategy",
+        "ddp",
+        "--trainer.max_steps",
+        "1000000",
+    ]
     with (tmp_path / "said").open("w") as said:
         process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=said)
     table, until = tmp_path / "runs/mixture/version_0/metrics.csv", time.monotonic() + 120
@@ -102,4 +119,7 @@ def test_sigterm_to_a_process_that_lightning_started_ends_the_command_with_143(t
     told = (tmp_path / "said").read_text().splitlines()[-1]
     saved = run_of(tmp_path) / "checkpoints" / "last.ckpt"
     step = torch.load(saved, weights_only=True)["global_step"]
-    assert told == f"SIGTERM: stopped after step {step}; go on with --ckpt_path {saved.relative_to(tmp_path)}"
+    assert (
+        told
+        == f"SIGTERM: stopped after step {step}; go on with --ckpt_path {saved.relative_to(tmp_path)}"
+    )

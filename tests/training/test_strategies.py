@@ -26,7 +26,12 @@ from freeflow_lightning.training.checkpoint_files import (
     read_sharded,
     written_whole,
 )
-from freeflow_lightning.training.strategies import check_strategy, materialize, optimizer_states, shard
+from freeflow_lightning.training.strategies import (
+    check_strategy,
+    materialize,
+    optimizer_states,
+    shard,
+)
 from freeflow_lightning.training.unfinished_validation import PENDING
 from parallel_run import module, run, teacher
 from places import TESTS
@@ -42,7 +47,15 @@ def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", str(processes), "--master_port", str(port)]
+    torchrun = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--nproc_per_node",
+        str(processes),
+        "--master_port",
+        str(port),
+    ]
     paths = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
     with Path("said.txt").open("w+") as said:
         group = subprocess.Popen(
@@ -59,7 +72,12 @@ def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:
                 os.killpg(group.pid, signal.SIGKILL)  # torchrun's own processes too
             group.wait()
     assert code == 0, Path("said.txt").read_text()[-6000:]
-    return {r["name"]: [torch.load(f"{r['name']}_{rank}.pt", weights_only=True) for rank in range(processes)] for r in runs}
+    return {
+        r["name"]: [
+            torch.load(f"{r['name']}_{rank}.pt", weights_only=True) for rank in range(processes)
+        ]
+        for r in runs
+    }
 
 
 def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
@@ -74,7 +92,8 @@ def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
             done = m.loss((p, c))
             (done.loss / ACCUMULATE).backward()
         norms = {
-            f"gradient/{n}": float(torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP)) for n, net in m.networks().items()
+            f"gradient/{n}": float(torch.nn.utils.clip_grad_norm_(net.parameters(), CLIP))
+            for n, net in m.networks().items()
         }
         figures.append({"correction/lambda": float(done.scalars["correction/lambda"])} | norms)
         optimizer.step()
@@ -104,10 +123,25 @@ def test_averages_come_and_go_between_sharded_runs(tmp_path):
     runs = [
         {"name": "folder", "sharded": True, **COMMON | {"steps": 2}},
         {"name": "file", "strategy": "fsdp2", **COMMON | {"steps": 2}},
-        {"name": "folder_from_folder", "sharded": True, "resume": "checkpoints/folder.ckpt", **more},
-        {"name": "file_from_folder", "strategy": "fsdp2", "resume": "checkpoints/folder.ckpt", **more},
+        {
+            "name": "folder_from_folder",
+            "sharded": True,
+            "resume": "checkpoints/folder.ckpt",
+            **more,
+        },
+        {
+            "name": "file_from_folder",
+            "strategy": "fsdp2",
+            "resume": "checkpoints/folder.ckpt",
+            **more,
+        },
         {"name": "file_from_file", "strategy": "fsdp2", "resume": "checkpoints/file.ckpt", **more},
-        {"name": "both", "sharded": True, "resume": "checkpoints/folder.ckpt", **more | {"decays": [0.5, 0.9]}},
+        {
+            "name": "both",
+            "sharded": True,
+            "resume": "checkpoints/folder.ckpt",
+            **more | {"decays": [0.5, 0.9]},
+        },
     ]
     found = {name: both[0]["weights"] for name, both in launch(2, runs).items()}
     for name in ("folder_from_folder", "file_from_folder", "file_from_file", "both"):
@@ -134,7 +168,12 @@ def test_two_processes_under_every_strategy(tmp_path):
         {"name": "ddp_from_folder", "strategy": "ddp", "resume": "checkpoints/folder.ckpt", **more},
         {"name": "file_from_ddp", "strategy": "fsdp2", "resume": "checkpoints/ddp.ckpt", **more},
         {"name": "folder_from_file", "sharded": True, "resume": "checkpoints/file.ckpt", **more},
-        {"name": "file_from_folder", "strategy": "fsdp2", "resume": "checkpoints/folder.ckpt", **more},
+        {
+            "name": "file_from_folder",
+            "strategy": "fsdp2",
+            "resume": "checkpoints/folder.ckpt",
+            **more,
+        },
     ]
     found = launch(2, runs)
     for both in found.values():
@@ -158,17 +197,24 @@ def test_two_processes_under_every_strategy(tmp_path):
         assert count <= halves[0][name] + halves[1][name] <= 1.01 * count
         assert halves[0][name] < 0.6 * count, name
     one = validated_alone()
-    shared = [name for name in one if name.startswith(("fid/", "error/"))]  # diversity is each process's own
+    shared = [
+        name for name in one if name.startswith(("fid/", "error/"))
+    ]  # diversity is each process's own
     assert {"fid/student", "fid/floor", "error/endpoint"} < set(shared)
     for name in ("ddp", "file"):
         assert [first[name]["figures"][figure] for figure in shared] == pytest.approx(
             [one[figure] for figure in shared], rel=1e-3
         )
     assert first["file"]["figures"] == pytest.approx(first["ddp"]["figures"], rel=1e-3)
-    assert len(list(Path("file/samples").glob("*.png"))) == len(list(Path("ddp/samples").glob("*.png"))) >= 2
+    assert (
+        len(list(Path("file/samples").glob("*.png")))
+        == len(list(Path("ddp/samples").glob("*.png")))
+        >= 2
+    )
 
     by_path = {
-        kind: FlowMap.from_checkpoint(f"checkpoints/{kind}.ckpt", teacher=teacher()) for kind in ("ddp", "file", "folder")
+        kind: FlowMap.from_checkpoint(f"checkpoints/{kind}.ckpt", teacher=teacher())
+        for kind in ("ddp", "file", "folder")
     }
     for name, value in by_path["folder"].network.state_dict().items():
         assert torch.equal(value, first["folder"]["weights"][f"averages.ema_0_9.{name}"])
@@ -178,10 +224,16 @@ def test_two_processes_under_every_strategy(tmp_path):
 
     held = read_sharded(Path("checkpoints/folder.ckpt"))
     plain = torch.load("checkpoints/ddp.ckpt", weights_only=True)
-    assert held.keys() - {PENDING} == plain.keys() - {PENDING}  # the run of the folder does not validate
+    assert held.keys() - {PENDING} == plain.keys() - {
+        PENDING
+    }  # the run of the folder does not validate
     for k, state in plain["optimizer_states"][0]["state"].items():
-        assert torch.allclose(held["optimizer_states"][0]["state"][k]["exp_avg"], state["exp_avg"], atol=1e-6), k
-    run("alone", resume="checkpoints/folder.ckpt", **more)  # and in one process, where other rows are drawn
+        assert torch.allclose(
+            held["optimizer_states"][0]["state"][k]["exp_avg"], state["exp_avg"], atol=1e-6
+        ), k
+    run(
+        "alone", resume="checkpoints/folder.ckpt", **more
+    )  # and in one process, where other rows are drawn
     assert torch.load("checkpoints/alone.ckpt", weights_only=True)["global_step"] == 6
 
 
@@ -197,20 +249,30 @@ def test_fsdp2_with_what_can_be_combined_with_it():
         "filled": {"meta_init": True},
         "recomputed": {"activation_checkpointing": True, "compile": "aot_eager"},
     }
-    runs = [{"name": name, "strategy": "fsdp2", **COMMON, "steps": 2, "settings": s} for name, s in settings.items()]
+    runs = [
+        {"name": name, "strategy": "fsdp2", **COMMON, "steps": 2, "settings": s}
+        for name, s in settings.items()
+    ]
     mixed = {"name": "mixed", "strategy": "fsdp2", **COMMON, "steps": 2, "precision": "bf16-mixed"}
     found = launch(2, [*runs, mixed])
     _, figures = reference(2, 2)
-    for seen, expected in zip(found["mixed"][0]["seen"][ACCUMULATE - 1 :: ACCUMULATE], figures, strict=True):
+    for seen, expected in zip(
+        found["mixed"][0]["seen"][ACCUMULATE - 1 :: ACCUMULATE], figures, strict=True
+    ):
         assert seen == pytest.approx(expected, rel=0.05)
     for name, setting in settings.items():
-        weights, _ = reference(2, 2, **{key: value for key, value in setting.items() if key == "prediction"})
+        weights, _ = reference(
+            2, 2, **{key: value for key, value in setting.items() if key == "prediction"}
+        )
         assert_close(found[name][0]["weights"], weights, start())
 
 
 @pytest.mark.slow
 def test_four_processes_and_another_number_of_them():
-    runs = [{"name": "ddp4", "strategy": "ddp", **COMMON, "steps": 2}, {"name": "fsdp4", "sharded": True, **COMMON, "steps": 2}]
+    runs = [
+        {"name": "ddp4", "strategy": "ddp", **COMMON, "steps": 2},
+        {"name": "fsdp4", "sharded": True, **COMMON, "steps": 2},
+    ]
     found = launch(4, runs)
     weights, _ = reference(4, 2)
     for name in ("ddp4", "fsdp4"):
@@ -259,7 +321,9 @@ def test_narrow_weights_are_not_sharded():
 def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
     torch.manual_seed(0)
     empty = FreeFlowModule(teacher(), meta_init=True)
-    assert all(p.is_meta for net in (empty.student, empty.auxiliary) for p in net.backbone.parameters())
+    assert all(
+        p.is_meta for net in (empty.student, empty.auxiliary) for p in net.backbone.parameters()
+    )
     torch.manual_seed(0)
     assert same(FreeFlowModule(teacher()).state_dict(), filled(empty).state_dict())
     for settings in ({"network": teacher().network()}, {"lora": LoRA()}):
@@ -267,12 +331,15 @@ def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
             FreeFlowModule(teacher(), meta_init=True, **settings)
     model = "--model.teacher SiTTeacher --model.teacher.checkpoint embedded:digits --model.meta_init true"
     run = "--trainer.max_steps 2 --trainer.accelerator cpu --trainer.enable_progress_bar false --trainer.callbacks+ StudentEMA"
-    code, _, err = freeflow("fit", *model.split(), "--data.batch_size", 4, "--data.length", 2, *run.split())
+    code, _, err = freeflow(
+        "fit", *model.split(), "--data.batch_size", 4, "--data.length", 2, *run.split()
+    )
     assert code == 0, err
     (path,) = Path("runs/default/version_0/checkpoints").iterdir()
     student, held = FlowMap.from_checkpoint(path), torch.load(path, weights_only=True)["state_dict"]
     assert same(
-        dict(student.network.state_dict()), {k.split(".", 2)[2]: v for k, v in held.items() if k.startswith("averages.")}
+        dict(student.network.state_dict()),
+        {k.split(".", 2)[2]: v for k, v in held.items() if k.startswith("averages.")},
     )
 
 
@@ -316,7 +383,9 @@ def test_nothing_in_a_folder_is_executed(tmp_path):
 def test_a_checkpoint_of_another_module_is_refused():
     net = torch.nn.Linear(2, 2)
     check_keys(net, ["weight", "bias"], Path("x.ckpt"))
-    with pytest.raises(RuntimeError, match=r"missing \['bias'\] \(1 in all\), unexpected \['scale'\]"):
+    with pytest.raises(
+        RuntimeError, match=r"missing \['bias'\] \(1 in all\), unexpected \['scale'\]"
+    ):
         check_keys(net, ["weight", "scale"], Path("x.ckpt"))
 
 
@@ -328,7 +397,10 @@ def test_an_optimizers_state_by_name_and_by_place():
     names, state = parameter_names(optimizer, m), optimizer.state_dict()
     assert names[0].startswith("student.")
     named = by_name(state, names)
-    assert torch.equal(named["state"][names[-1]]["exp_avg"], optimizer.state[dict(m.named_parameters())[names[-1]]]["exp_avg"])
+    assert torch.equal(
+        named["state"][names[-1]]["exp_avg"],
+        optimizer.state[dict(m.named_parameters())[names[-1]]]["exp_avg"],
+    )
     assert same(by_index(named, names), state)
 
 
@@ -336,4 +408,6 @@ def test_an_optimizers_state_by_name_and_by_place():
 def test_training_does_not_go_on_from_weights_alone(content):
     with pytest.raises(ValueError, match=r"a\.ckpt holds weights without the optimizer's state"):
         optimizer_states(content, Path("a.ckpt"))
-    assert optimizer_states({"optimizer_states": [{"state": {}}]}, Path("a.ckpt")) == [{"state": {}}]
+    assert optimizer_states({"optimizer_states": [{"state": {}}]}, Path("a.ckpt")) == [
+        {"state": {}}
+    ]

@@ -22,7 +22,9 @@ from freeflow_lightning.training.record import describe
 from freeflow_lightning.training.training_checkpoint import find_checkpoint, open_checkpoint
 from tiny import data, fit, learned_teacher, mixture, mlp, module, same, shaken, weights
 
-DIGITS = Path(__import__("freeflow_lightning").__file__).parent / "assets" / "digits_teacher.safetensors"
+DIGITS = (
+    Path(__import__("freeflow_lightning").__file__).parent / "assets" / "digits_teacher.safetensors"
+)
 
 
 class Clocked(nn.Module):
@@ -49,7 +51,9 @@ def saved(made, *callbacks, steps=2, **changes):
 
 
 def sampled(made, n=8, gamma=1.5):
-    return FlowMap(made.evaluated.eval(), made.teacher, made.guidance_range).sample(n, guidance=gamma)
+    return FlowMap(made.evaluated.eval(), made.teacher, made.guidance_range).sample(
+        n, guidance=gamma
+    )
 
 
 # It says all of itself
@@ -61,7 +65,11 @@ SETTINGS = {
     "prediction": {"prediction": ContinuousPrediction(), "correction_fraction": 0.5},
     "the network is the teacher's": {"network": None, "teacher": "digits"},
     "lora": {"network": None, "teacher": "digits", "lora": LoRA(rank=2)},
-    "the auxiliary network alone as lora": {"network": None, "teacher": "digits", "lora": LoRA(rank=2, networks=["auxiliary"])},
+    "the auxiliary network alone as lora": {
+        "network": None,
+        "teacher": "digits",
+        "lora": LoRA(rank=2, networks=["auxiliary"]),
+    },
     "prediction alone": {"correction_fraction": 0.0},
 }
 
@@ -80,7 +88,10 @@ def test_a_module_from_python_reopens_by_itself(name):
     again = FreeFlowModule.load_from_checkpoint(path)
     assert same(weights(again), weights(made))
     assert again.prediction == made.prediction
-    assert (again.scalar_scale, again.correction_fraction) == (made.scalar_scale, made.correction_fraction)
+    assert (again.scalar_scale, again.correction_fraction) == (
+        made.scalar_scale,
+        made.correction_fraction,
+    )
     assert describe(again.lora) == describe(made.lora)
 
 
@@ -88,11 +99,15 @@ def test_what_is_given_wins_and_is_said(recwarn):
     made = module(scalar_scale=2.0)
     path = saved(made)
     other = GaussianMixtureTeacher([[1.0, 0.0], [-1.0, 0.0]], 0.3, labels=[0, 1])
-    with pytest.warns(UserWarning, match=r"the given teacher .*GaussianMixtureTeacher\(.*takes the place of"):
+    with pytest.warns(
+        UserWarning, match=r"the given teacher .*GaussianMixtureTeacher\(.*takes the place of"
+    ):
         flow_map = FlowMap.from_checkpoint(path, teacher=other)
     assert flow_map.teacher is other
     recwarn.clear()
-    FlowMap.from_checkpoint(path, teacher=mixture(), network=mlp(3))  # as they are recorded: weights come from the file
+    FlowMap.from_checkpoint(
+        path, teacher=mixture(), network=mlp(3)
+    )  # as they are recorded: weights come from the file
     assert not [warning for warning in recwarn if "takes the place" in str(warning.message)]
     with pytest.warns(UserWarning, match=r"the given scalar_scale 3.0 takes the place of 2.0"):
         assert FreeFlowModule.load_from_checkpoint(path, scalar_scale=3.0).scalar_scale == 3.0
@@ -101,14 +116,20 @@ def test_what_is_given_wins_and_is_said(recwarn):
 
 
 def test_a_network_with_a_time_module_of_its_own():
-    made = module(network=Clocked(), time_module="clock", guidance_range=(1, 1), evaluation_guidance=1.0)
+    made = module(
+        network=Clocked(), time_module="clock", guidance_range=(1, 1), evaluation_guidance=1.0
+    )
     path = saved(made)
     with pytest.raises(
-        ValueError, match=r"trained with a network of class \S+Clocked, and cannot say how .*Pass network="
+        ValueError,
+        match=r"trained with a network of class \S+Clocked, and cannot say how .*Pass network=",
     ) as refused:
         FlowMap.from_checkpoint(path)
     assert "\n" not in str(refused.value)
-    assert torch.equal(FlowMap.from_checkpoint(path, network=Clocked()).sample(4, guidance=1), sampled(made, 4, 1.0))
+    assert torch.equal(
+        FlowMap.from_checkpoint(path, network=Clocked()).sample(4, guidance=1),
+        sampled(made, 4, 1.0),
+    )
     again = FreeFlowModule.load_from_checkpoint(path, network=Clocked())
     assert again.time_module == "clock"
     assert same(weights(again), weights(made))
@@ -117,7 +138,10 @@ def test_a_network_with_a_time_module_of_its_own():
 def test_a_teacher_that_cannot_be_said_has_to_be_given():
     made = module(VelocityTeacher(lambda x, t, c: -0.5 * x, (2,), 2))
     path = saved(made)
-    with pytest.raises(ValueError, match=r"a teacher.function of class .*<lambda>.* Pass teacher=\.\.\. \(--teacher CLASS"):
+    with pytest.raises(
+        ValueError,
+        match=r"a teacher.function of class .*<lambda>.* Pass teacher=\.\.\. \(--teacher CLASS",
+    ):
         FlowMap.from_checkpoint(path)
     given = VelocityTeacher(lambda x, t, c: -0.5 * x, (2,), 2)
     assert torch.equal(FlowMap.from_checkpoint(path, teacher=given).sample(4), sampled(made, 4))
@@ -125,7 +149,10 @@ def test_a_teacher_that_cannot_be_said_has_to_be_given():
 
 def test_a_teacher_of_a_network_has_to_be_given():
     path = saved(module(learned_teacher()))
-    with pytest.raises(ValueError, match=r"a teacher.function of class freeflow_lightning.nets.mlp.MLP, and cannot say how"):
+    with pytest.raises(
+        ValueError,
+        match=r"a teacher.function of class freeflow_lightning.nets.mlp.MLP, and cannot say how",
+    ):
         FlowMap.from_checkpoint(path)
     FlowMap.from_checkpoint(path, teacher=learned_teacher()).sample(1)
 
@@ -142,15 +169,24 @@ def test_a_teacher_with_other_weights_than_its_description_leads_to_has_to_be_gi
     FlowMap.from_checkpoint(saved(module(teacher))).sample(1)
     shaken(teacher, 7)
     path = saved(module(teacher))
-    with pytest.raises(ValueError, match=r"trained with other weights in its Learned .*pass the teacher itself"):
+    with pytest.raises(
+        ValueError, match=r"trained with other weights in its Learned .*pass the teacher itself"
+    ):
         FlowMap.from_checkpoint(path)
     FlowMap.from_checkpoint(path, teacher=teacher).sample(1)
 
 
 def test_a_class_of_a_script_is_said_to_be_one(monkeypatch):
     monkeypatch.setattr(Clocked, "__module__", "__main__")
-    path = saved(module(network=Clocked(), time_module="clock", guidance_range=(1, 1), evaluation_guidance=1.0))
-    with pytest.raises(ValueError, match=r"class __main__.Clocked, and cannot say where it is: it is defined in a script"):
+    path = saved(
+        module(
+            network=Clocked(), time_module="clock", guidance_range=(1, 1), evaluation_guidance=1.0
+        )
+    )
+    with pytest.raises(
+        ValueError,
+        match=r"class __main__.Clocked, and cannot say where it is: it is defined in a script",
+    ):
         FlowMap.from_checkpoint(path)
 
 
@@ -162,12 +198,19 @@ def test_the_version_travels_and_unknown_options_are_named():
     checkpoint["freeflow_lightning"]["version"] = "9.9.9"
     torch.save(checkpoint, "newer.ckpt")
     for opens in (FlowMap.from_checkpoint, FreeFlowModule.load_from_checkpoint):
-        with pytest.raises(ValueError, match=r"no option 'old_option' .*written by freeflow-lightning 9.9.9.*install that"):
+        with pytest.raises(
+            ValueError,
+            match=r"no option 'old_option' .*written by freeflow-lightning 9.9.9.*install that",
+        ):
             opens("newer.ckpt")
     del checkpoint["hyper_parameters"]["init_args"]["old_option"]
-    checkpoint["hyper_parameters"]["init_args"]["teacher"]["class_path"] = "freeflow_lightning.teachers.Later"
+    checkpoint["hyper_parameters"]["init_args"]["teacher"]["class_path"] = (
+        "freeflow_lightning.teachers.Later"
+    )
     torch.save(checkpoint, "newer.ckpt")
-    with pytest.raises(ValueError, match=r"no class freeflow_lightning.teachers.Later in this version: .*9.9.9"):
+    with pytest.raises(
+        ValueError, match=r"no class freeflow_lightning.teachers.Later in this version: .*9.9.9"
+    ):
         FlowMap.from_checkpoint("newer.ckpt")
 
 
@@ -176,7 +219,9 @@ def test_an_older_python_checkpoint_opens_with_everything_given():
     checkpoint = torch.load(saved(made, StudentEMA([0.5])), weights_only=True)
     del checkpoint["hyper_parameters"], checkpoint["freeflow_lightning"]
     torch.save(checkpoint, "older.ckpt")
-    again = FreeFlowModule.load_from_checkpoint("older.ckpt", teacher=mixture(), network=mlp(), scalar_scale=5.0)
+    again = FreeFlowModule.load_from_checkpoint(
+        "older.ckpt", teacher=mixture(), network=mlp(), scalar_scale=5.0
+    )
     assert same(weights(again), weights(made))
 
 
@@ -188,9 +233,16 @@ def test_a_file_is_found_beside_the_checkpoint_the_run_the_training_and_here(tmp
     for place in places:
         place.mkdir()
     (places[1] / "t.pt").touch()
-    config = {"class_path": "a.t.pt", "init_args": {"checkpoint": "t.pt", "mode": "auto", "more": ["t.pt", 3]}}
+    config = {
+        "class_path": "a.t.pt",
+        "init_args": {"checkpoint": "t.pt", "mode": "auto", "more": ["t.pt", 3]},
+    }
     found = str(places[1] / "t.pt")
-    assert find_files(config, places)["init_args"] == {"checkpoint": found, "mode": "auto", "more": [found, 3]}
+    assert find_files(config, places)["init_args"] == {
+        "checkpoint": found,
+        "mode": "auto",
+        "more": [found, 3],
+    }
     assert find_files(config, places)["class_path"] == "a.t.pt"
     (places[0] / "t.pt").touch()
     assert find_files(config, places)["init_args"]["checkpoint"] == str(places[0] / "t.pt")
@@ -222,7 +274,9 @@ def test_files_beside_the_config_and_moved_ones(freeflow, tmp_path, monkeypatch)
     original = weights(SiTTeacher("embedded:digits"))
     (tmp_path / "away").mkdir()
     monkeypatch.chdir("away")
-    assert same(weights(FlowMap.from_checkpoint(path).teacher), original)  # where the training found it
+    assert same(
+        weights(FlowMap.from_checkpoint(path).teacher), original
+    )  # where the training found it
     shutil.move(tmp_path / "experiment/t.safetensors", tmp_path / "away/moved.safetensors")
     (tmp_path / "t.safetensors").unlink()
     code, _, error = freeflow("sample", "--checkpoint", path, "--num_samples", 2)
@@ -248,7 +302,9 @@ def test_a_run_and_its_versions_lead_to_the_last_checkpoint(tmp_path):
             (folder / name).touch()
             os.utime(folder / name, (age, age))
     assert find_checkpoint(tmp_path / "run") == tmp_path / "run/version_10/checkpoints/step_5.ckpt"
-    assert find_checkpoint(tmp_path / "run/version_2").name == "last.ckpt"  # though best.ckpt is newer
+    assert (
+        find_checkpoint(tmp_path / "run/version_2").name == "last.ckpt"
+    )  # though best.ckpt is newer
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*version_11: expected a run"):
         find_checkpoint(tmp_path / "run/version_11")
 
@@ -264,9 +320,36 @@ def as_folder(path, folder):
 
 VERBS = {
     "sample": ["--checkpoint", "{}", "--num_samples", 2],
-    "evaluate": ["--checkpoint", "{}", "--num_samples", 8, "--reference_samples", 8, "--reference_steps", 2],
-    "diagnose": ["--checkpoint", "{}", "--num_samples", 16, "--fine_steps", 4, "--auxiliary_steps", 1],
-    "search": ["--checkpoint", "{}", "--verifier", "TargetDistance", "--verifier.target", "[0.0, 0.0]", "--candidates", 2],
+    "evaluate": [
+        "--checkpoint",
+        "{}",
+        "--num_samples",
+        8,
+        "--reference_samples",
+        8,
+        "--reference_steps",
+        2,
+    ],
+    "diagnose": [
+        "--checkpoint",
+        "{}",
+        "--num_samples",
+        16,
+        "--fine_steps",
+        4,
+        "--auxiliary_steps",
+        1,
+    ],
+    "search": [
+        "--checkpoint",
+        "{}",
+        "--verifier",
+        "TargetDistance",
+        "--verifier.target",
+        "[0.0, 0.0]",
+        "--candidates",
+        2,
+    ],
     "export": ["--checkpoint", "{}", "--output", "exported"],
 }
 
@@ -278,7 +361,16 @@ def test_every_verb_opens_folders_and_takes_what_a_checkpoint_cannot_say(freeflo
     folder = tmp_path / "runs/x/version_0/checkpoints/last.ckpt"
     as_folder(saved(made, StudentEMA([0.9])), folder)
     means = [[2.0, 0.0], [-2.0, 0.5]]
-    given = ["--teacher", "GaussianMixtureTeacher", "--teacher.means", means, "--teacher.std", 0.4, "--teacher.labels", [0, 1]]
+    given = [
+        "--teacher",
+        "GaussianMixtureTeacher",
+        "--teacher.means",
+        means,
+        "--teacher.std",
+        0.4,
+        "--teacher.labels",
+        [0, 1],
+    ]
     for place in (folder, tmp_path / "runs/x"):
         words = [str(word).format(place) for word in VERBS[verb]]
         code, _, error = freeflow(verb, *words)
@@ -339,7 +431,9 @@ def pair(tmp_path):
     fit(made, keep, max_steps=2, enable_checkpointing=True)
     older, newer = Path("step=1.ckpt"), Path("step=2.ckpt")
     os.utime(older, (1, 1))
-    weight = torch.load(newer, weights_only=True)["state_dict"]["student.backbone.x_embedder.weight"]
+    weight = torch.load(newer, weights_only=True)["state_dict"][
+        "student.backbone.x_embedder.weight"
+    ]
     return older, newer, record_of(newer, weight.contiguous().numpy().tobytes())
 
 
@@ -353,11 +447,16 @@ def test_a_flipped_bit_is_found_and_the_older_good_checkpoint_named(pair):
         AtomicCheckpointIO().load_checkpoint,
     )
     for opens in openers:
-        with pytest.raises(ValueError, match=r"step=2.ckpt is not a readable checkpoint .*good one before it is step=1.ckpt"):
+        with pytest.raises(
+            ValueError,
+            match=r"step=2.ckpt is not a readable checkpoint .*good one before it is step=1.ckpt",
+        ):
             opens(newer)
     with pytest.raises(ValueError, match=r"step=1.ckpt"):
         fit(module(), ckpt_path=newer)
-    flipped(older, next(name for name in zipfile.ZipFile(older).namelist() if name.endswith("data/0")))
+    flipped(
+        older, next(name for name in zipfile.ZipFile(older).namelist() if name.endswith("data/0"))
+    )
     with pytest.raises(ValueError, match=r"it is damaged; no older good one lies beside it"):
         FlowMap.from_checkpoint(newer)
 
@@ -377,7 +476,11 @@ def test_a_damaged_description_or_a_cut_file_is_refused(pair, part):
     if part == "cut":
         newer.write_bytes(newer.read_bytes()[: newer.stat().st_size // 2])
     else:
-        flipped(newer, next(name for name in zipfile.ZipFile(newer).namelist() if name.endswith(part)), 0.9)
+        flipped(
+            newer,
+            next(name for name in zipfile.ZipFile(newer).namelist() if name.endswith(part)),
+            0.9,
+        )
     with pytest.raises(ValueError, match=r"step=2.ckpt is not a readable checkpoint .*step=1.ckpt"):
         open_checkpoint(newer)
 
@@ -388,11 +491,15 @@ def test_a_flipped_bit_in_a_folder_is_found(pair, tmp_path):
     FlowMap.from_checkpoint("sharded.ckpt").sample(1)
     (share,) = Path("sharded.ckpt").glob("*.distcp")
     content = bytearray(share.read_bytes())
-    weight = open_checkpoint("sharded.ckpt").read(["student.backbone.x_embedder.weight"])["student.backbone.x_embedder.weight"]
+    weight = open_checkpoint("sharded.ckpt").read(["student.backbone.x_embedder.weight"])[
+        "student.backbone.x_embedder.weight"
+    ]
     content[content.index(weight.numpy().tobytes()) + 5] ^= 1
     share.write_bytes(content)
     for opens in (FlowMap.from_checkpoint, read_checkpoint_file):
-        with pytest.raises(ValueError, match=r"sharded.ckpt is not a readable checkpoint \(.*has changed since"):
+        with pytest.raises(
+            ValueError, match=r"sharded.ckpt is not a readable checkpoint \(.*has changed since"
+        ):
             opens("sharded.ckpt")
 
 

@@ -15,7 +15,10 @@ def refuse_second(trainer: Trainer, callback: Callback) -> None:
     """
     kind = type(callback)
     if any(other is not callback and type(other) is kind for other in trainer.callbacks):  # type: ignore[attr-defined]  # set by a connector
-        raise ValueError(f"expected one {kind.__name__}, got two: the second would overwrite what the first does; remove one")
+        raise ValueError(
+            f"expected one {kind.__name__}, got two: the second would overwrite what the first "
+            f"does; remove one"
+        )
 
 
 def warn_beyond_end(trainer: Trainer, callback: Callback, steps: int) -> None:

@@ -1,4 +1,6 @@
-"""StudentEMA: moving averages of the trained network, saved beside the raw weights and used for samples and metrics."""
+"""StudentEMA: moving averages of the trained network, saved beside the raw weights and used for
+samples and metrics.
+"""
 
 from collections.abc import Sequence
 
@@ -21,7 +23,8 @@ def average_name(decay: float) -> str:
 
 
 def decay_at(step: int, decay: float) -> float:
-    """The decay after `step` updates: it rises as (1 + n) / (10 + n) up to `decay`, so that early averages forget fast.
+    """The decay after `step` updates: it rises as (1 + n) / (10 + n) up to `decay`, so that early
+    averages forget fast.
 
     >>> round(decay_at(1, 0.9999), 3), decay_at(10**6, 0.9999)
     (0.182, 0.9999)
@@ -30,10 +33,11 @@ def decay_at(step: int, decay: float) -> float:
 
 
 class StudentEMA(Callback):
-    """Exponential moving averages, updated once per optimizer step and before the checkpoint of that step is written.
+    """Exponential moving averages, updated once per optimizer step and before the checkpoint of
+    that step is written.
 
-    They live in the module's `averages`, so checkpoints hold them under `averages.<name>.` with the raw weights, strictly
-    loaded. The first decay serves validation, samples and metrics.
+    They live in the module's `averages`, so checkpoints hold them under `averages.<name>.` with the
+    raw weights, strictly loaded. The first decay serves validation, samples and metrics.
 
     Args:
         decays: one decay in [0, 1) per average.
@@ -53,7 +57,10 @@ class StudentEMA(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe):
-            raise ValueError(f"StudentEMA serves a Recipe (a Distillation, FlowMatchingModule), got {type(pl_module).__name__}")
+            raise ValueError(
+                f"StudentEMA serves a Recipe (a Distillation, FlowMatchingModule), got "
+                f"{type(pl_module).__name__}"
+            )
         self._refuse_shared_decays(trainer)
         for decay in self.decays:
             if (name := average_name(decay)) not in pl_module.averages:
@@ -65,18 +72,28 @@ class StudentEMA(Callback):
         shared = {decay for other in others for decay in other.decays} & set(self.decays)
         if shared:
             raise ValueError(
-                f"expected StudentEMA callbacks of different decays, got {sorted(shared)} in two of "
+                f"expected StudentEMA callbacks of different decays, got {sorted(shared)} in two "
+                f"of "
                 "them, which would update one average twice a step: leave it out of one"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step
         averages = {decay: pl_module.averages[average_name(decay)] for decay in self.decays}
-        self._fresh = pl_module.weights()  # once: walking small networks takes longer than averaging them
+        self._fresh = (
+            pl_module.weights()
+        )  # once: walking small networks takes longer than averaging them
         self._averages = {decay: list(average.parameters()) for decay, average in averages.items()}
-        self._buffers = [pair for x in averages.values() for pair in zip(x.buffers(), pl_module.trained.buffers(), strict=True)]
-        # at the end of the optimizer's own step: no error or signal can part the averages from the weights
-        self._hook = trainer.optimizers[0].register_step_post_hook(lambda *_: self._update(trainer.global_step + 1))
+        self._buffers = [
+            pair
+            for x in averages.values()
+            for pair in zip(x.buffers(), pl_module.trained.buffers(), strict=True)
+        ]
+        # at the end of the optimizer's own step: no error or signal can part the averages from the
+        # weights
+        self._hook = trainer.optimizers[0].register_step_post_hook(
+            lambda *_: self._update(trainer.global_step + 1)
+        )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if self._hook is not None:
@@ -84,7 +101,9 @@ class StudentEMA(Callback):
 
     @torch.no_grad()
     def _update(self, step: int) -> None:
-        if step == self._updated_at:  # MasterAdam calls Adam's step: torch runs the hook for both once it has met a plain Adam
+        if (
+            step == self._updated_at
+        ):  # MasterAdam calls Adam's step: torch runs the hook for both once it has met a plain Adam
             return
         self._updated_at = step
         fresh = [weight.to(torch.float32) for weight in self._fresh]

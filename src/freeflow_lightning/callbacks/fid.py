@@ -1,4 +1,6 @@
-"""PeriodicFID: at each validation, the Frechet distance of the student's samples to the teacher's, and its floor."""
+"""PeriodicFID: at each validation, the Frechet distance of the student's samples to the teacher's,
+and its floor.
+"""
 
 import logging
 import math
@@ -22,11 +24,12 @@ log = logging.getLogger(__name__)
 
 
 class PeriodicFID(Callback):
-    """Logs "fid/student" (validation samples against the teacher's own) and "fid/floor" (the teacher against itself).
+    """Logs "fid/student" (validation samples against the teacher's own) and "fid/floor" (the
+    teacher against itself).
 
-    The floor uses as many samples as the validation does: a student cannot be expected below it, and both carry the same
-    bias of the count. The reference is cached, for `freeflow evaluate` too; see freeflow_lightning.evaluation.reference.
-    Samples come from the EMA if there is one.
+    The floor uses as many samples as the validation does: a student cannot be expected below it,
+    and both carry the same bias of the count. The reference is cached, for `freeflow evaluate` too;
+    see freeflow_lightning.evaluation.reference. Samples come from the EMA if there is one.
 
     Args:
         metric: FrechetDistance with a feature network, or InceptionFID.
@@ -50,7 +53,13 @@ class PeriodicFID(Callback):
         check_counts(1, steps=steps)
         check_counts(-math.inf, seed=seed)
         one_step_rule(method)
-        self.metric, self.reference_samples, self.method, self.steps, self.seed = metric, reference_samples, method, steps, seed
+        self.metric, self.reference_samples, self.method, self.steps, self.seed = (
+            metric,
+            reference_samples,
+            method,
+            steps,
+            seed,
+        )
         self.cache = Path(cache) if cache else None
         self._floor: float | None = None
         self._floor_samples = 0
@@ -60,9 +69,14 @@ class PeriodicFID(Callback):
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         if not sum(trainer.num_val_batches):
-            log.warning("PeriodicFID has nothing to measure: this run validates nothing (data.val_samples, limit_val_batches)")
+            log.warning(
+                "PeriodicFID has nothing to measure: this run validates nothing "
+                "(data.val_samples, limit_val_batches)"
+            )
 
-    @torch.inference_mode(False)  # its sums outlive Trainer.validate, and inference tensors cannot be added to later
+    @torch.inference_mode(
+        False
+    )  # its sums outlive Trainer.validate, and inference tensors cannot be added to later
     @torch.no_grad()
     def on_validation_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         if trainer.sanity_checking:
@@ -79,15 +93,23 @@ class PeriodicFID(Callback):
         reference = self._table(trainer, pl_module, "reference", self.reference_samples)
         floor = self._table(trainer, pl_module, "floor", count)
         self.metric.reset()
-        if reference is not None and floor is not None:  # on the first rank: states are summed over the ranks
+        if (
+            reference is not None and floor is not None
+        ):  # on the first rank: states are summed over the ranks
             self.metric.set_reference(reference.moments["features"], reference.n)
-            self._floor = float(frechet_distance(*reference.moments["features"], *floor.moments["features"]))
+            self._floor = float(
+                frechet_distance(*reference.moments["features"], *floor.moments["features"])
+            )
         self._floor = _processes(trainer).share(self._floor)
         self._floor_samples = count
 
-    def _table(self, trainer: Trainer, pl_module: Recipe, stream: str, count: int) -> FeatureTable | None:
+    def _table(
+        self, trainer: Trainer, pl_module: Recipe, stream: str, count: int
+    ) -> FeatureTable | None:
         return teacher_table(
-            TeacherSampler(pl_module.teacher, self.method, self.steps, pl_module.evaluation_guidance),
+            TeacherSampler(
+                pl_module.teacher, self.method, self.steps, pl_module.evaluation_guidance
+            ),
             self.metric.features,
             count=count,
             seed=self.seed,
@@ -112,7 +134,10 @@ class PeriodicFID(Callback):
             return
         evaluation: Evaluation = outputs
         keep = batch.indices < batch.total
-        self.metric.update(pictures(pl_module.teacher, evaluation.samples[keep.to(evaluation.samples.device)]), real=False)
+        self.metric.update(
+            pictures(pl_module.teacher, evaluation.samples[keep.to(evaluation.samples.device)]),
+            real=False,
+        )
 
     @torch.inference_mode(False)
     @torch.no_grad()

@@ -17,7 +17,8 @@ log = logging.getLogger(__name__)
 
 
 def grows(history: list[float], factor: float, window: int) -> bool:
-    """Whether the mean of the last `window` values exceeds `factor` times the lowest mean of a window before it.
+    """Whether the mean of the last `window` values exceeds `factor` times the lowest mean of a
+    window before it.
 
     >>> grows([1.0, 1.0, 3.0, 3.0], factor=2.0, window=2), grows([3.0, 3.0, 1.0, 1.0], factor=2.0, window=2)
     (True, False)
@@ -29,11 +30,13 @@ def grows(history: list[float], factor: float, window: int) -> bool:
 
 
 class HealthMonitor(Callback):
-    """Warns, once per cause, about growing residuals and gradients, a lagging auxiliary network and lost diversity.
+    """Warns, once per cause, about growing residuals and gradients, a lagging auxiliary network and
+    lost diversity.
 
-    At each validation it logs "health/diversity": the spread of the student's samples over that of the teacher's for the
-    same noise and conditions (1 is right; below `least_diversity` modes are being lost). Non-finite numbers stop every
-    recipe by themselves; this callback is about the finite ones. Its memory starts anew after a restart.
+    At each validation it logs "health/diversity": the spread of the student's samples over that of
+    the teacher's for the same noise and conditions (1 is right; below `least_diversity` modes are
+    being lost). Non-finite numbers stop every recipe by themselves; this callback is about the
+    finite ones. Its memory starts anew after a restart.
 
     Args:
         factor: growth over the run's best window that counts as wrong.
@@ -44,13 +47,24 @@ class HealthMonitor(Callback):
     """
 
     def __init__(
-        self, factor: float = 3.0, window: int = 10, least_diversity: float = 0.8, count: int = 256, steps: int = 16
+        self,
+        factor: float = 3.0,
+        window: int = 10,
+        least_diversity: float = 0.8,
+        count: int = 256,
+        steps: int = 16,
     ) -> None:
         check_numbers(1, without_low=True, factor=factor)
         check_numbers(0, least_diversity=least_diversity)
         check_counts(1, window=window, steps=steps)
         check_counts(2, count=count)
-        self.factor, self.window, self.least_diversity, self.count, self.steps = factor, window, least_diversity, count, steps
+        self.factor, self.window, self.least_diversity, self.count, self.steps = (
+            factor,
+            window,
+            least_diversity,
+            count,
+            steps,
+        )
         self._history: dict[str, list[float]] = {}
         self._warned: set[str] = set()
         self._seen = 0
@@ -59,10 +73,14 @@ class HealthMonitor(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Distillation):
-            raise ValueError("HealthMonitor watches a distillation: it belongs to a Distillation; remove it")
+            raise ValueError(
+                "HealthMonitor watches a distillation: it belongs to a Distillation; remove it"
+            )
         refuse_second(trainer, self)
 
-    def on_train_batch_end(self, trainer: Trainer, pl_module: Distillation, outputs: Any, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_end(
+        self, trainer: Trainer, pl_module: Distillation, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
         if trainer.global_step == self._seen or not is_logged(trainer, trainer.global_step):
             return  # not logged, or logged before this batch of an accumulated step
         self._seen = trainer.global_step
@@ -85,7 +103,9 @@ class HealthMonitor(Callback):
     ) -> None:
         evaluation: Evaluation = outputs
         if sum(map(len, self._samples)) < self.count:
-            keep = (batch.indices < batch.total).to(evaluation.samples.device)  # a rank's last batch may be padded
+            keep = (batch.indices < batch.total).to(
+                evaluation.samples.device
+            )  # a rank's last batch may be padded
             self._samples.append(evaluation.samples[keep].float())
 
     @torch.no_grad()
@@ -101,14 +121,21 @@ class HealthMonitor(Callback):
         if self._spread is None:
             place = torch.arange(len(samples)) * trainer.world_size + trainer.global_rank
             seed, device = validation_range(trainer).seed, pl_module.device
-            z, condition = pl_module.teacher.draw_indexed(place, seed=seed, stream="validation", device=device)
-            sampler = TeacherSampler(pl_module.teacher, "heun", self.steps, pl_module.evaluation_guidance)
+            z, condition = pl_module.teacher.draw_indexed(
+                place, seed=seed, stream="validation", device=device
+            )
+            sampler = TeacherSampler(
+                pl_module.teacher, "heun", self.steps, pl_module.evaluation_guidance
+            )
             self._spread = spread(sampler(z, condition))
         diversity = spread(samples) / self._spread
         pl_module.log("health/diversity", diversity, sync_dist=True, batch_size=1)
         if diversity < self.least_diversity:
             advice = f"the student's samples are less diverse than the teacher's: {pl_module.diversity_advice}"
-            self._warn("diversity", f"step {trainer.global_step}: {advice} (spread {diversity:.2f} of the teacher's)")
+            self._warn(
+                "diversity",
+                f"step {trainer.global_step}: {advice} (spread {diversity:.2f} of the teacher's)",
+            )
 
     def _warn(self, cause: str, text: str) -> None:
         if cause not in self._warned:
@@ -117,5 +144,7 @@ class HealthMonitor(Callback):
 
 
 def spread(samples: torch.Tensor) -> float:
-    """Root of the mean variance per element, a scalar: how far samples [N, ...] are from their mean."""
+    """Root of the mean variance per element, a scalar: how far samples [N, ...] are from their
+    mean.
+    """
     return float(samples.flatten(1).var(0).mean().sqrt())

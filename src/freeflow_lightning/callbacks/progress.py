@@ -33,7 +33,11 @@ class DistillationProgress(RichProgressBar):
     def total_train_batches(self) -> int | float:
         """Batches of the whole run where max_steps bounds it, of the epoch otherwise."""
         trainer = self.trainer
-        return trainer.max_steps * trainer.accumulate_grad_batches if trainer.max_steps > 0 else super().total_train_batches
+        return (
+            trainer.max_steps * trainer.accumulate_grad_batches
+            if trainer.max_steps > 0
+            else super().total_train_batches
+        )
 
     def _get_train_description(self, current_epoch: int) -> str:
         return "Training"
@@ -49,7 +53,8 @@ class DistillationProgress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The logged figures of the recipe and of SHOWN, three digits each; looked at when new ones may be there.
+        """The logged figures of the recipe and of SHOWN, three digits each; looked at when new ones
+        may be there.
 
         Between two logged steps the host asks the device for none.
         """
@@ -57,12 +62,16 @@ class DistillationProgress(RichProgressBar):
             known = trainer.callback_metrics
             own = pl_module.progress_names if isinstance(pl_module, Recipe) else {}
             names = {**own, **SHOWN}
-            self._shown = {short: f"{float(known[name]):.3g}" for name, short in names.items() if name in known}
+            self._shown = {
+                short: f"{float(known[name]):.3g}" for name, short in names.items() if name in known
+            }
         return self._shown
 
 
 class NetworkSummary(Callback):
-    """Prints, before training, the parameters of the frozen teacher, the networks in training, and the averages."""
+    """Prints, before training, the parameters of the frozen teacher, the networks in training, and
+    the averages.
+    """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if not trainer.is_global_zero or not isinstance(pl_module, Recipe):

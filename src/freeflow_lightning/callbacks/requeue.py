@@ -1,4 +1,6 @@
-"""Requeue: a SLURM job whose time runs out saves, puts itself in the queue again and goes on where it stopped."""
+"""Requeue: a SLURM job whose time runs out saves, puts itself in the queue again and goes on where
+it stopped.
+"""
 
 import logging
 import os
@@ -18,11 +20,13 @@ log = logging.getLogger(__name__)
 
 
 class Requeue(Callback):
-    """On SLURM's signal (sbatch --signal=SIGUSR1@180) saves checkpoints/requeue.ckpt and requeues the job.
+    """On SLURM's signal (sbatch --signal=SIGUSR1@180) saves checkpoints/requeue.ckpt and requeues
+    the job.
 
-    All processes agree between two steps, after the averages' update, and save together; Lightning's own handler saves
-    wherever the signal meets each process, in the middle of a step. `freeflow fit` adds this callback under SLURM and finds
-    the checkpoint when the job starts again. Outside of SLURM, or with SLURMEnvironment(auto_requeue=False), it does nothing.
+    All processes agree between two steps, after the averages' update, and save together;
+    Lightning's own handler saves wherever the signal meets each process, in the middle of a step.
+    `freeflow fit` adds this callback under SLURM and finds the checkpoint when the job starts
+    again. Outside of SLURM, or with SLURMEnvironment(auto_requeue=False), it does nothing.
 
     Args:
         every_n_steps: optimizer steps between two looks at whether the signal has come.
@@ -37,7 +41,11 @@ class Requeue(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         environment = trainer._accelerator_connector.cluster_environment
-        if stage == "fit" and isinstance(environment, SLURMEnvironment) and environment.auto_requeue:
+        if (
+            stage == "fit"
+            and isinstance(environment, SLURMEnvironment)
+            and environment.auto_requeue
+        ):
             number = environment.requeue_signal or signal.SIGUSR1
             signal.signal(number, self._received)  # before Lightning's, which leaves it alone
             folder = Path(trainer.log_dir or trainer.default_root_dir)
@@ -58,11 +66,15 @@ class Requeue(Callback):
                 job = os.environ["SLURM_JOB_ID"]
                 if (task := os.environ.get("SLURM_ARRAY_TASK_ID")) is not None:
                     job = f"{os.environ['SLURM_ARRAY_JOB_ID']}_{task}"
-                log.warning("step %d: saved requeue.ckpt, requeueing job %s", trainer.global_step, job)
+                log.warning(
+                    "step %d: saved requeue.ckpt, requeueing job %s", trainer.global_step, job
+                )
                 subprocess.run(["scontrol", "requeue", job], check=True)
             self._done = True
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._leave()  # after the step's figures are written; trainer.should_stop would validate first
 
     def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

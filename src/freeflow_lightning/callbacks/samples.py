@@ -21,8 +21,9 @@ from freeflow_lightning.training.run_folder import folder_of
 class SampleGrid(Callback):
     """Writes samples/step_N.png at the start of training and at each validation.
 
-    The upper row is the teacher's many-step sample, the lower one the recipe's, from the same noise; column k shows class
-    k modulo the number of classes. Two-dimensional states become a scatter plot.
+    The upper row is the teacher's many-step sample, the lower one the recipe's, from the same
+    noise; column k shows class k modulo the number of classes. Two-dimensional states become a
+    scatter plot.
 
     Args:
         count: columns (points of a scatter plot).
@@ -31,7 +32,9 @@ class SampleGrid(Callback):
         seed: seed of the noise.
     """
 
-    def __init__(self, count: int = 10, method: str = "heun", steps: int = 64, seed: int = 0) -> None:
+    def __init__(
+        self, count: int = 10, method: str = "heun", steps: int = 64, seed: int = 0
+    ) -> None:
         check_counts(1, count=count, steps=steps)
         check_counts(-math.inf, seed=seed)
         one_step_rule(method)
@@ -52,9 +55,13 @@ class SampleGrid(Callback):
     def draw(self, trainer: Trainer, pl_module: Recipe) -> None:
         """Draw, on every rank (sharded networks need all of them), and write, on the first."""
         teacher, index = pl_module.teacher, torch.arange(self.count)
-        z, condition = teacher.draw_indexed(index, seed=self.seed, stream="grid", device=pl_module.device)
+        z, condition = teacher.draw_indexed(
+            index, seed=self.seed, stream="grid", device=pl_module.device
+        )
         if teacher.num_classes:
-            condition = teacher.conditions.of_classes((index % teacher.num_classes).to(pl_module.device))
+            condition = teacher.conditions.of_classes(
+                (index % teacher.num_classes).to(pl_module.device)
+            )
         sampler = TeacherSampler(teacher, self.method, self.steps, pl_module.evaluation_guidance)
         if self._teacher_samples is None:
             self._teacher_samples = pictures(teacher, sampler(z, condition)).cpu()
@@ -63,7 +70,10 @@ class SampleGrid(Callback):
         if not trainer.is_global_zero or folder is None:
             return
         show = plots.rows if drawn.ndim == 4 else plots.points
-        figure = show({sampler.name: self._teacher_samples, pl_module.sampling: drawn}, f"step {trainer.global_step}")
+        figure = show(
+            {sampler.name: self._teacher_samples, pl_module.sampling: drawn},
+            f"step {trainer.global_step}",
+        )
         for logger in trainer.loggers:
             log_picture(logger, "samples", plots.pixels(figure), trainer.global_step)
         plots.save(figure, folder / "samples" / f"step_{trainer.global_step:07d}.png")

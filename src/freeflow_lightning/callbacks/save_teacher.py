@@ -14,13 +14,17 @@ class SaveTeacher(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe) or not isinstance(pl_module.trained, SiTVelocity):
-            raise ValueError("SaveTeacher writes a SiTVelocity network that FlowMatchingModule trains; remove it")
+            raise ValueError(
+                "SaveTeacher writes a SiTVelocity network that FlowMatchingModule trains; remove it"
+            )
         refuse_second(trainer, self)
 
     def on_fit_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         network = pl_module.evaluated
         assert isinstance(network, SiTVelocity)  # `setup` has seen to it, and an average is a copy
-        weights = {key: gather_full(value) for key, value in network.net.state_dict().items()}  # every process adds its shards
+        weights = {
+            key: gather_full(value) for key, value in network.net.state_dict().items()
+        }  # every process adds its shards
         folder = folder_of(trainer)
         if trainer.is_global_zero and folder is not None:
             save_sit(folder / "teacher.safetensors", network, weights)

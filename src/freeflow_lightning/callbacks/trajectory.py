@@ -1,4 +1,6 @@
-"""TrajectoryError: the student against the teacher's ODE for the same noise, at the end and along delta (Fig. 4)."""
+"""TrajectoryError: the student against the teacher's ODE for the same noise, at the end and along
+delta (Fig. 4).
+"""
 
 import math
 
@@ -14,10 +16,12 @@ from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 
 
 class TrajectoryError(Callback):
-    """Logs "error/endpoint", mean |f(z, 1) - x(0)| / |x(0)|, and "error/at_delta_D" along the path, at each validation.
+    """Logs "error/endpoint", mean |f(z, 1) - x(0)| / |x(0)|, and "error/at_delta_D" along the path,
+    at each validation.
 
-    x is the teacher's own ODE solution from the same noise. Falling errors mean that the student learns the map; a growing
-    error along delta is the accumulation that the correction objective repairs.
+    x is the teacher's own ODE solution from the same noise. Falling errors mean that the student
+    learns the map; a growing error along delta is the accumulation that the correction objective
+    repairs.
 
     Args:
         count: samples; 128 already gives 1.5 % standard error.
@@ -36,7 +40,10 @@ class TrajectoryError(Callback):
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Distillation):
-            raise ValueError("TrajectoryError compares a student to its teacher: it belongs to a Distillation; remove it")
+            raise ValueError(
+                "TrajectoryError compares a student to its teacher: it belongs to a Distillation; "
+                "remove it"
+            )
         refuse_second(trainer, self)
 
     @torch.no_grad()
@@ -44,7 +51,9 @@ class TrajectoryError(Callback):
         if trainer.sanity_checking:
             return
         index, teacher = torch.arange(self.count), pl_module.teacher
-        z, condition = teacher.draw_indexed(index, seed=self.seed, stream="trajectory", device=pl_module.device)
+        z, condition = teacher.draw_indexed(
+            index, seed=self.seed, stream="trajectory", device=pl_module.device
+        )
         if self._path is None:
             sampler = TeacherSampler(teacher, "heun", self.steps, pl_module.evaluation_guidance)
             stride = self.steps // self.points
@@ -54,6 +63,14 @@ class TrajectoryError(Callback):
         gamma = pl_module.evaluation_guidance * one
         maps = [pl_module.flow_map(z, one, one - delta, condition, gamma) for delta in deltas]
         states = torch.stack(maps)
-        errors = [float(relative_error(x, truth).mean()) for x, truth in zip(states, self._path, strict=True)]
-        figures = {f"error/at_delta_{delta:.3f}": error for delta, error in zip(deltas.tolist(), errors, strict=True)}
-        pl_module.log_dict({"error/endpoint": errors[-1]} | figures, rank_zero_only=False, batch_size=1)
+        errors = [
+            float(relative_error(x, truth).mean())
+            for x, truth in zip(states, self._path, strict=True)
+        ]
+        figures = {
+            f"error/at_delta_{delta:.3f}": error
+            for delta, error in zip(deltas.tolist(), errors, strict=True)
+        }
+        pl_module.log_dict(
+            {"error/endpoint": errors[-1]} | figures, rank_zero_only=False, batch_size=1
+        )

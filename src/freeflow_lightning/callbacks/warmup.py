@@ -9,7 +9,8 @@ from freeflow_lightning.recipes.freeflow import FreeFlowModule
 
 
 class ConfidentRegionWarmup(Callback):
-    """Sets the module's t_c at each step: linear from 1 to 0. Derived from the step alone, so it needs no state.
+    """Sets the module's t_c at each step: linear from 1 to 0. Derived from the step alone, so it
+    needs no state.
 
     Args:
         steps: optimizer steps until t_c = 0.
@@ -20,9 +21,13 @@ class ConfidentRegionWarmup(Callback):
         self.steps = steps
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, FreeFlowModule | FlowMapModule) or pl_module.correction_fraction == 1:
+        if (
+            not isinstance(pl_module, FreeFlowModule | FlowMapModule)
+            or pl_module.correction_fraction == 1
+        ):
             raise ValueError(
-                "ConfidentRegionWarmup has no effect here: it belongs to a prediction or a map; remove it"
+                "ConfidentRegionWarmup has no effect here: it belongs to a prediction or a map; "
+                "remove it"
             )
         refuse_second(trainer, self)
 
@@ -30,6 +35,10 @@ class ConfidentRegionWarmup(Callback):
         warn_beyond_end(trainer, self, self.steps)
 
     def on_train_batch_start(
-        self, trainer: Trainer, pl_module: FreeFlowModule | FlowMapModule, batch: object, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: FreeFlowModule | FlowMapModule,
+        batch: object,
+        batch_idx: int,
     ) -> None:
         pl_module.t_c = confident_time(trainer.global_step, warmup_steps=self.steps)

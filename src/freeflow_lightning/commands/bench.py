@@ -51,20 +51,24 @@ def bench(
     *,
     where: DeviceOptions,
 ) -> None:
-    """Time training steps, whole and in parts, beside the bare network evaluations that they need (the floor).
+    """Time training steps, whole and in parts, beside the bare network evaluations that they need
+    (the floor).
 
-    One thread on a CPU is timed by its own CPU time, so that other programs do not count: OMP_NUM_THREADS=1 freeflow bench ...
-    Nothing is saved and no validation is run. Schedules are at their end: no confident-region warmup, alpha = alpha_ref.
+    One thread on a CPU is timed by its own CPU time, so that other programs do not count:
+    OMP_NUM_THREADS=1 freeflow bench ... Nothing is saved and no validation is run. Schedules are at
+    their end: no confident-region warmup, alpha = alpha_ref.
 
     Args:
         config: a config of `freeflow fit`; --model.*, --data.* and --trainer.* change it as in fit.
-        size: instead of a config, a published size of SiT with random weights and the paper's settings.
+        size: instead of a config, a published size of SiT with random weights and the paper's
+            settings.
         image_size: of the pictures, with --size.
         batch_size: samples per step; the config's, or 8.
         precision: 32, bf16-mixed or bf16-true; the config's, or 32.
-        compile: compile student, auxiliary network and teacher. All rows are then evaluated (skip_idle_rows off), so that
-            every call has a fixed shape.
-        steps: rounds to take the median of: a step of the Trainer, the method alone and the bare evaluations, in turn.
+        compile: compile student, auxiliary network and teacher. All rows are then evaluated
+            (skip_idle_rows off), so that every call has a fixed shape.
+        steps: rounds to take the median of: a step of the Trainer, the method alone and the bare
+            evaluations, in turn.
         output: a JSON file to write everything to as well.
         overrides: set by --model.*, --data.* and --trainer.*.
         where: the device.
@@ -72,15 +76,23 @@ def bench(
     if (config is None) == (size is None):
         raise ValueError("expected one thing to measure: give --config FILE or --size XL/2")
     if overrides and not config:
-        raise ValueError(f"{overrides[0]} changes a config: give one with --config, or leave it out")
+        raise ValueError(
+            f"{overrides[0]} changes a config: give one with --config, or leave it out"
+        )
     if steps < 1 or (batch_size is not None and batch_size < 1):
-        raise ValueError(f"expected at least one step and a batch of at least one, got {steps} and {batch_size}")
+        raise ValueError(
+            f"expected at least one step and a batch of at least one, got {steps} and {batch_size}"
+        )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
     device = pick_device(where.device)
     if output is not None:
         claim_names(Path(output).parent, Path(output).name, "bench", [])
-    subject = from_config(config, overrides or []) if config else from_size(size or "S/2", image_size)
-    subject = subject._replace(batch_size=batch_size or subject.batch_size, precision=precision or subject.precision)
+    subject = (
+        from_config(config, overrides or []) if config else from_size(size or "S/2", image_size)
+    )
+    subject = subject._replace(
+        batch_size=batch_size or subject.batch_size, precision=precision or subject.precision
+    )
     report = measure(subject, device, rounds=steps, compiled=compile)
     facts = {"command": " ".join(["freeflow", *sys.argv[1:]]), "machine": machine(device)}
     figures = facts | as_figures(report) | {"compiled": report.compiled}
@@ -95,7 +107,10 @@ def from_config(path: str, overrides: list[str]) -> Subject:
     fit = parsed_fit(path, overrides)
     model = fit.model.as_dict()
     if "teacher" not in model.get("init_args", {}):
-        raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected a Distillation")
+        raise ValueError(
+            f"{path} distils no teacher: its model is {model['class_path']}, expected a "
+            f"Distillation"
+        )
     teacher = build(Teacher, model["init_args"].pop("teacher"))
 
     def make(given: Teacher) -> Distillation:
@@ -107,7 +122,10 @@ def from_config(path: str, overrides: list[str]) -> Subject:
     data, settings = fit.data.init_args, fit.trainer
     precision = str(settings.precision or 32)
     if precision not in PRECISIONS_OF:
-        raise ValueError(f"precision {precision!r} is not measured: give --precision, one of {set(PRECISIONS_OF.values())}")
+        raise ValueError(
+            f"precision {precision!r} is not measured: give --precision, one of "
+            f"{set(PRECISIONS_OF.values())}"
+        )
     devices = settings.devices if isinstance(settings.devices, int) else 1
     return Subject(
         name=f"{path}: {type(teacher).__name__}",

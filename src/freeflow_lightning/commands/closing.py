@@ -1,4 +1,6 @@
-"""The line that `freeflow fit` ends with: the run's folder, its last checkpoint, its best figure, and what to do next."""
+"""The line that `freeflow fit` ends with: the run's folder, its last checkpoint, its best figure,
+and what to do next.
+"""
 
 import os
 from pathlib import Path
@@ -15,7 +17,10 @@ MEASURED = ("fid/student", "error/endpoint")
 
 def closing_line(trainer: Trainer, run: Path) -> str:
     """What a finished run has left, in one line."""
-    parts = [f"{run}: step {trainer.global_step}, {last_checkpoint_of(trainer)}", *best_figure(trainer, run)]
+    parts = [
+        f"{run}: step {trainer.global_step}, {last_checkpoint_of(trainer)}",
+        *best_figure(trainer, run),
+    ]
     if isinstance(trainer.lightning_module, Distillation):
         parts.append(f"next: freeflow report {run}")
     return "; ".join(parts)
@@ -23,15 +28,22 @@ def closing_line(trainer: Trainer, run: Path) -> str:
 
 def last_checkpoint_of(trainer: Trainer) -> str:
     """The file that the last step is in."""
-    paths = [callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, LastStep)]
+    paths = [
+        callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, LastStep)
+    ]
     return os.path.relpath(paths[0]) if paths and paths[0] else "no checkpoint written"
 
 
 def best_figure(trainer: Trainer, run: Path) -> list[str]:
-    """The best figure, with the checkpoint that was chosen by it or the step it was measured at; nothing without any."""
+    """The best figure, with the checkpoint that was chosen by it or the step it was measured at;
+    nothing without any.
+    """
     for keeper in model_checkpoints(trainer):
         if keeper.monitor and keeper.best_model_score is not None:
-            return [f"best {keeper.monitor} {float(keeper.best_model_score):.4g} in {Path(keeper.best_model_path).name}"]
+            return [
+                f"best {keeper.monitor} {float(keeper.best_model_score):.4g} in "
+                f"{Path(keeper.best_model_path).name}"
+            ]
     rows = read_metrics(run / "metrics.csv")
     for name in MEASURED:
         measured = [(row[name], row["step"]) for row in rows if name in row]

@@ -37,10 +37,14 @@ def parsed_fit(path: str, overrides: list[str]) -> Namespace:
         FileNotFoundError: no such file.
     """
     if not Path(path).is_file():
-        raise FileNotFoundError(f"no config at {path}: give a YAML file of `freeflow fit`, such as configs/digits.yaml")
+        raise FileNotFoundError(
+            f"no config at {path}: give a YAML file of `freeflow fit`, such as configs/digits.yaml"
+        )
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
-        parsed = ConfigOnly(Recipe, LightningDataModule, args=["fit", "--config", path, *overrides], **SETTINGS)
+        parsed = ConfigOnly(
+            Recipe, LightningDataModule, args=["fit", "--config", path, *overrides], **SETTINGS
+        )
     return parsed.config["fit"]
 
 
@@ -51,12 +55,20 @@ def build(kind: type, config: dict[str, Any]) -> Any:
     return parser.instantiate_classes(parser.parse_object({"it": config})).it
 
 
-PRECISIONS_OF = {"32": "32", "32-true": "32", "bf16": "bf16-mixed", "bf16-mixed": "bf16-mixed", "bf16-true": "bf16-true"}
+PRECISIONS_OF = {
+    "32": "32",
+    "32-true": "32",
+    "bf16": "bf16-mixed",
+    "bf16-mixed": "bf16-mixed",
+    "bf16-true": "bf16-true",
+}
 """Lightning's names and the three that are told apart."""
 
 
 class Subject(NamedTuple):
-    """What is inspected: a teacher (None where only costs are asked for), and how a module is made of a stand-in for it."""
+    """What is inspected: a teacher (None where only costs are asked for), and how a module is made
+    of a stand-in for it.
+    """
 
     name: str
     teacher: Teacher | None

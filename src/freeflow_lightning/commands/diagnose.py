@@ -1,4 +1,6 @@
-"""freeflow diagnose: where a student goes wrong and what its teacher allows, in one HTML page with pictures."""
+"""freeflow diagnose: where a student goes wrong and what its teacher allows, in one HTML page with
+pictures.
+"""
 
 from functools import partial
 from pathlib import Path as FilePath
@@ -57,19 +59,21 @@ def diagnose(
     beside: TeacherOptions,
     where: DeviceOptions,
 ) -> None:
-    """See where a student goes wrong: one page, diagnosis.html, to read at a glance; the numbers in diagnosis.json.
+    """See where a student goes wrong: one page, diagnosis.html, to read at a glance; the numbers in
+    diagnosis.json.
 
     Args:
         opening: the student.
         guidance: guidance scale of student and teacher.
         num_samples: samples that are compared with the teacher's.
         output: folder to write to; made if it does not exist.
-        features: network that says which samples are alike: auto, inception, dinov2, digits, flat (the plain numbers), or a
-            class_path.
+        features: network that says which samples are alike: auto, inception, dinov2, digits, flat
+            (the plain numbers), or a class_path.
         weights: the file of Inception's or DINOv2's weights.
         fine_steps: Heun steps of the solution that coarser ones are measured against.
         tolerance: relative error at which a solver counts as good enough.
-        auxiliary_steps: further steps that a copy of the auxiliary network trains, to see how far behind it is; 0 for none.
+        auxiliary_steps: further steps that a copy of the auxiliary network trains, to see how far
+            behind it is; 0 for none.
         seed: seed of the noise.
         batch_size: samples per network evaluation.
         beside: what takes the place of the checkpoint's own.
@@ -77,7 +81,8 @@ def diagnose(
     """
     if num_samples < 16 or batch_size < 1 or fine_steps < 2 or auxiliary_steps < 0:
         raise ValueError(
-            f"expected at least 16 samples, batches of 1 and 2 fine steps, got {num_samples}, {batch_size} and {fine_steps} "
+            f"expected at least 16 samples, batches of 1 and 2 fine steps, got {num_samples}, "
+            f"{batch_size} and {fine_steps} "
             f"(auxiliary steps {auxiliary_steps})"
         )
     claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
@@ -129,17 +134,26 @@ def diagnose(
         *([lag_section(lag, auxiliary_steps)] if lag is not None else []),
     ]
     folder = FilePath(output)
+    seen_by = type(judge).__name__
     made_of = (
-        f"{opening.checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, features {type(judge).__name__}"
+        f"{opening.checkpoint}, guidance {guidance:g}, {num_samples} samples, seed {seed}, "
+        f"features {seen_by}"
     )
     html = page("Diagnosis of a one-step student", made_of, findings, sections)
     numbers = {
         "about": made_of,
-        "error_along_delta": dict(zip(path.delta.tolist(), path.errors.mean(1).tolist(), strict=True)),
+        "error_along_delta": dict(
+            zip(path.delta.tolist(), path.errors.mean(1).tolist(), strict=True)
+        ),
         "solver_errors": solvers,
         "error_by_class": by_class,
-        "gaps": {name: {field: values.tolist() for field, values in gap._asdict().items()} for name, gap in gaps.items()},
-        "auxiliary": {name: values.tolist() for name, values in lag._asdict().items()} if lag is not None else None,
+        "gaps": {
+            name: {field: values.tolist() for field, values in gap._asdict().items()}
+            for name, gap in gaps.items()
+        },
+        "auxiliary": {name: values.tolist() for name, values in lag._asdict().items()}
+        if lag is not None
+        else None,
         "diversity": pairs.diversity,
         "findings": [found._asdict() for found in findings],
     }

@@ -1,4 +1,6 @@
-"""freeflow fit and validate: LightningCLI with this package's recipes, default loggers, and resuming."""
+"""freeflow fit and validate: LightningCLI with this package's recipes, default loggers, and
+resuming.
+"""
 
 import sys
 from contextlib import nullcontext
@@ -30,7 +32,12 @@ from freeflow_lightning.training.checkpoint_files import META, AtomicCheckpointI
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.output_folder import lock_folder
 from freeflow_lightning.training.rebuild import find_files
-from freeflow_lightning.training.resuming import FoundCheckpoint, Origin, checkpoint_of_job, last_checkpoint
+from freeflow_lightning.training.resuming import (
+    FoundCheckpoint,
+    Origin,
+    checkpoint_of_job,
+    last_checkpoint,
+)
 from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
 from freeflow_lightning.training.strategies import refusal
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
@@ -51,8 +58,12 @@ class FreeFlowCLI(LightningCLI):
     def add_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         parser.set_defaults(
             {
-                "model": {"class_path": f"{FreeFlowModule.__module__}.{FreeFlowModule.__qualname__}"},
-                "data": {"class_path": f"{PriorDataModule.__module__}.{PriorDataModule.__qualname__}"},
+                "model": {
+                    "class_path": f"{FreeFlowModule.__module__}.{FreeFlowModule.__qualname__}"
+                },
+                "data": {
+                    "class_path": f"{PriorDataModule.__module__}.{PriorDataModule.__qualname__}"
+                },
             }
         )
 
@@ -75,11 +86,19 @@ class FreeFlowCLI(LightningCLI):
             config.ckpt_path = str(found.path)
         fill_seeds(config)
         strategy = config.trainer.strategy
-        name = strategy if isinstance(strategy, str) else str(getattr(strategy, "class_path", "")).rpartition(".")[2]
+        name = (
+            strategy
+            if isinstance(strategy, str)
+            else str(getattr(strategy, "class_path", "")).rpartition(".")[2]
+        )
         if name.lower().startswith(("fsdp_", "fsdpstrategy", "deepspeed")) or name == "fsdp":
-            raise ValueError(refusal("deepspeed" if name.lower().startswith("deepspeed") else "fsdp"))
+            raise ValueError(
+                refusal("deepspeed" if name.lower().startswith("deepspeed") else "fsdp")
+            )
         path = str(config.get("ckpt_path") or "")
-        elsewhere = path in ("", "best", "hpc", "registry") or "://" in path  # Lightning finds these
+        elsewhere = (
+            path in ("", "best", "hpc", "registry") or "://" in path
+        )  # Lightning finds these
         self.start_step, self.resumed = 0, None
         self._dump_config()
         if not elsewhere:
@@ -152,22 +171,34 @@ class FreeFlowCLI(LightningCLI):
         config = self.config_init[self.subcommand].trainer
         own: list[Any] = [callbacks.NetworkSummary()]
         given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        if config.enable_progress_bar is not False and not any(isinstance(c, ProgressBar) for c in given):
+        if config.enable_progress_bar is not False and not any(
+            isinstance(c, ProgressBar) for c in given
+        ):
             own.append(callbacks.DistillationProgress())
         if SLURMEnvironment.detect() and not any(isinstance(c, callbacks.Requeue) for c in given):
             own.append(callbacks.Requeue())  # the last: after the averages' update
         if not config.barebones:
             kwargs["logger"] = self._loggers(config.logger)
-        plugins = config.plugins if isinstance(config.plugins, list) else [config.plugins] if config.plugins else []
+        plugins = (
+            config.plugins
+            if isinstance(config.plugins, list)
+            else [config.plugins]
+            if config.plugins
+            else []
+        )
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        extra = [self._get(self.config_init, c) for c in self._parser(self.subcommand).callback_keys]
+        extra = [
+            self._get(self.config_init, c) for c in self._parser(self.subcommand).callback_keys
+        ]
         return self._instantiate_trainer({**config, **kwargs}, [*extra, *own])
 
     def _loggers(self, given: Any) -> list[Logger]:
         """The run's own metrics.csv, and the loggers that are named; TensorBoard's if none are."""
         kept = 0 if self.resumed is None else self.start_step
-        repeats_validation = self.resumed is not None and is_validation_pending(Path(self._get(self.config, "ckpt_path")))
+        repeats_validation = self.resumed is not None and is_validation_pending(
+            Path(self._get(self.config, "ckpt_path"))
+        )
         table = MetricsCSV(self.root, self.run_name, self.resumed, kept, repeats_validation)
         if given in (None, True):
             return [table, Events(table)]
@@ -175,7 +206,8 @@ class FreeFlowCLI(LightningCLI):
 
 
 def find_beside_config(config: Any, folders: list[Path], words: set[str]) -> None:
-    """Let the relative paths in a config lead to the files beside it, before those of the current folder.
+    """Let the relative paths in a config lead to the files beside it, before those of the current
+    folder.
 
     Args:
         config: a section; changed in place.
@@ -210,16 +242,20 @@ def resume_step(path: str, *, trains: bool = False) -> int:
     """
     if not Path(path).exists():
         raise FileNotFoundError(
-            f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest one of this config"
+            f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest "
+            f"one of this config"
         )
     try:
         step = int(plain_part(Path(path))["global_step"])
     except Exception as error:
-        raise ValueError(f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})") from error
+        raise ValueError(
+            f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})"
+        ) from error
     if trains and (reason := defect(Path(path))):
         raise ValueError(
             f"--ckpt_path: training cannot go on from {path} ({reason}): give a checkpoint "
-            "that was saved with save_weights_only: false, or 'last' for the newest such one of this config"
+            "that was saved with save_weights_only: false, or 'last' for the newest such one of "
+            "this config"
         )
     return step
 

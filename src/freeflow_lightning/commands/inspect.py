@@ -61,23 +61,25 @@ def inspect(
     *,
     where: DeviceOptions,
 ) -> None:
-    """Look at a teacher before it is distilled: what it is, whether its velocity is sound, what a training step costs.
+    """Look at a teacher before it is distilled: what it is, whether its velocity is sound, what a
+    training step costs.
 
-    Its velocity is checked for shape, numbers, sign, direction of time and more; costs are evaluations and memory; a row of its
-    samples is drawn as a picture. The exit status is 1 if something is broken. With --size: the costs of a SiT, without any
-    weights.
+    Its velocity is checked for shape, numbers, sign, direction of time and more; costs are
+    evaluations and memory; a row of its samples is drawn as a picture. The exit status is 1 if
+    something is broken. With --size: the costs of a SiT, without any weights.
 
     Args:
         checkpoint: weights of a SiT; may be given as the first word without the option.
         teacher: a Teacher: its class, then its arguments as --teacher.NAME.
-        config: a config of `freeflow fit`: its teacher, networks, batch size, precision and averages; --model.*, --data.* and
-            --trainer.* change it as in fit.
+        config: a config of `freeflow fit`: its teacher, networks, batch size, precision and
+            averages; --model.*, --data.* and --trainer.* change it as in fit.
         size: costs only, of a published size of SiT.
         image_size: of the pictures, with --size.
         batch_size: samples per process and micro-batch; the config's, or 64.
         precision: 32, bf16-mixed or bf16-true; the config's, or bf16-mixed.
         averages: moving averages of the student; the config's, or 1.
-        lora: costs of adapters, --lora.networks "[auxiliary]" or --lora.rank 64 for both networks; a config's is --model.lora.
+        lora: costs of adapters, --lora.networks "[auxiliary]" or --lora.rank 64 for both networks;
+            a config's is --model.lora.
         output: the picture to write.
         no_samples: draw none.
         num_samples: how many.
@@ -87,16 +89,31 @@ def inspect(
         overrides: set by --model.*, --data.* and --trainer.*.
         where: the device of checks and samples.
     """
-    given = [name for name, x in {"TEACHER": checkpoint, "--teacher": teacher, "--config": config, "--size": size}.items() if x]
+    given = [
+        name
+        for name, x in {
+            "TEACHER": checkpoint,
+            "--teacher": teacher,
+            "--config": config,
+            "--size": size,
+        }.items()
+        if x
+    ]
     if len(given) != 1:
         raise ValueError(
-            f"expected one thing to inspect, got {' and '.join(given) or 'nothing'}: give a weight file (or embedded:digits), "
+            f"expected one thing to inspect, got {' and '.join(given) or 'nothing'}: give a "
+            f"weight file (or embedded:digits), "
             "--teacher CLASS, --config FILE or --size XL/2"
         )
     if overrides and not config:
-        raise ValueError(f"{overrides[0]} changes a config: give one with --config, or leave it out")
+        raise ValueError(
+            f"{overrides[0]} changes a config: give one with --config, or leave it out"
+        )
     if lora and config:
-        raise ValueError("a config says itself which networks are adapters: change it with --model.lora instead of --lora")
+        raise ValueError(
+            "a config says itself which networks are adapters: change it with --model.lora "
+            "instead of --lora"
+        )
     subject = _subject(checkpoint, teacher, config, size, lora, overrides or [])
     console, device = Console(highlight=False), pick_device(where.device)
     if subject.teacher is None:
@@ -110,7 +127,9 @@ def inspect(
     show_costs(console, subject, stand_in, batch_size, precision, averages)
     if not no_samples:
         claim_picture(Path(output), "inspect")
-        sampler = TeacherSampler(subject.teacher, "heun", steps, guidance if subject.guided else 1.0)
+        sampler = TeacherSampler(
+            subject.teacher, "heun", steps, guidance if subject.guided else 1.0
+        )
         draw_picture(console, sampler, Path(output), num_samples, seed, device)
 
 
@@ -131,7 +150,9 @@ def _subject(
     name = f"{checkpoint}: {type(found).__name__}" if checkpoint else type(found).__name__
     if can_be_guided(found):
         return Subject(name, found, partial(FreeFlowModule, lora=lora))
-    unguided = partial(FreeFlowModule, guidance_range=(1.0, 1.0), evaluation_guidance=1.0, lora=lora)
+    unguided = partial(
+        FreeFlowModule, guidance_range=(1.0, 1.0), evaluation_guidance=1.0, lora=lora
+    )
     return Subject(name, found, unguided, guided=False)
 
 
@@ -143,23 +164,35 @@ def can_be_guided(teacher: Teacher) -> bool:
 
 
 def _from_config(path: str, overrides: list[str]) -> Subject:
-    """The teacher of a config, built; everything else as the config says, to be built around a stand-in."""
+    """The teacher of a config, built; everything else as the config says, to be built around a
+    stand-in.
+    """
     fit = parsed_fit(path, overrides)
     model = fit.model.as_dict()
     if "teacher" not in model.get("init_args", {}):
-        raise ValueError(f"{path} distils no teacher: its model is {model['class_path']}, expected a Distillation")
+        raise ValueError(
+            f"{path} distils no teacher: its model is {model['class_path']}, expected a "
+            f"Distillation"
+        )
     teacher = build(Teacher, model["init_args"].pop("teacher"))
     precision = fit.trainer.precision
     if precision is not None and str(precision) not in PRECISIONS_OF:
         raise ValueError(
-            f"the costs of precision {precision!r} are not known: give --precision, one of {set(PRECISIONS_OF.values())}"
+            f"the costs of precision {precision!r} are not known: give --precision, one of "
+            f"{set(PRECISIONS_OF.values())}"
         )
 
     def make(stand_in: Teacher) -> Distillation:
-        return build(Distillation, model | {"init_args": model["init_args"] | {"teacher": stand_in}})
+        return build(
+            Distillation, model | {"init_args": model["init_args"] | {"teacher": stand_in}}
+        )
 
     callbacks = fit.trainer.callbacks or []
-    decays = [callback.init_args.decays for callback in callbacks if callback.class_path.endswith(f".{StudentEMA.__name__}")]
+    decays = [
+        callback.init_args.decays
+        for callback in callbacks
+        if callback.class_path.endswith(f".{StudentEMA.__name__}")
+    ]
     return Subject(
         name=f"{path}: {type(teacher).__name__}",
         teacher=teacher,

@@ -1,4 +1,6 @@
-"""The command `freeflow`: one table of verbs; `fit` and `validate` are LightningCLI's, the others are plain functions."""
+"""The command `freeflow`: one table of verbs; `fit` and `validate` are LightningCLI's, the others
+are plain functions.
+"""
 
 import importlib
 import os
@@ -13,20 +15,45 @@ from freeflow_lightning.commands.parser import brief, is_foreseen
 VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
     "validate": ("freeflow_lightning.commands.fit", "evaluate a checkpoint as training does"),
-    "inspect": ("freeflow_lightning.commands.inspect", "check a teacher, and what distilling it costs"),
-    "sample": ("freeflow_lightning.commands.sample", "draw any number of samples from a checkpoint"),
-    "evaluate": ("freeflow_lightning.commands.evaluate", "measure a student against its teacher or given statistics"),
-    "diagnose": ("freeflow_lightning.commands.diagnose", "see where a student goes wrong, in one HTML page"),
+    "inspect": (
+        "freeflow_lightning.commands.inspect",
+        "check a teacher, and what distilling it costs",
+    ),
+    "sample": (
+        "freeflow_lightning.commands.sample",
+        "draw any number of samples from a checkpoint",
+    ),
+    "evaluate": (
+        "freeflow_lightning.commands.evaluate",
+        "measure a student against its teacher or given statistics",
+    ),
+    "diagnose": (
+        "freeflow_lightning.commands.diagnose",
+        "see where a student goes wrong, in one HTML page",
+    ),
     "search": (
         "freeflow_lightning.commands.search",
         "find better noise with the student, for the teacher (inference-time scaling)",
     ),
-    "embed": ("freeflow_lightning.commands.embed", "encode prompts once, for text-to-image and video teachers"),
-    "export": ("freeflow_lightning.commands.export", "a student as a folder, a diffusers pipeline, ONNX; to the hub"),
-    "bench": ("freeflow_lightning.commands.bench", "measure a training step against the evaluations it needs"),
-    "report": ("freeflow_lightning.commands.report", "compare a run's student with its teacher: figures and pictures"),
+    "embed": (
+        "freeflow_lightning.commands.embed",
+        "encode prompts once, for text-to-image and video teachers",
+    ),
+    "export": (
+        "freeflow_lightning.commands.export",
+        "a student as a folder, a diffusers pipeline, ONNX; to the hub",
+    ),
+    "bench": (
+        "freeflow_lightning.commands.bench",
+        "measure a training step against the evaluations it needs",
+    ),
+    "report": (
+        "freeflow_lightning.commands.report",
+        "compare a run's student with its teacher: figures and pictures",
+    ),
 }
-"""Verb: (module with a `main`, what it does). Modules are imported only when their verb is called."""
+"""Verb: (module with a `main`, what it does). Modules are imported only when their verb is called.
+"""
 
 
 def usage() -> str:
@@ -44,13 +71,16 @@ def usage() -> str:
             "",
             *lines,
             "",
-            "freeflow VERB --help lists the options of a verb. Start with: freeflow fit --config configs/digits.yaml",
+            "freeflow VERB --help lists the options of a verb. Start with: freeflow fit --config "
+            "configs/digits.yaml",
         ]
     )
 
 
 def main() -> None:
-    """Entry point: errors that the package foresees are one message, everything else keeps its traceback."""
+    """Entry point: errors that the package foresees are one message, everything else keeps its
+    traceback.
+    """
     verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
     if verb in ("-h", "--help"):
         print(usage())
@@ -59,7 +89,11 @@ def main() -> None:
         print(f"freeflow-lightning {version('freeflow-lightning')}")
         return
     if verb not in VERBS:
-        print(f"freeflow: unknown verb {verb!r}: expected one of {', '.join(VERBS)} (freeflow --help)", file=sys.stderr)
+        print(
+            f"freeflow: unknown verb {verb!r}: expected one of {', '.join(VERBS)} (freeflow "
+            f"--help)",
+            file=sys.stderr,
+        )
         sys.exit(2)
     sys.path.insert(0, os.getcwd())  # a teacher defined in a file of the current folder is found
     try:

@@ -28,8 +28,8 @@ class CheckpointOptions(Options):
 
     Args:
         checkpoint: a .ckpt file that `freeflow fit` wrote, or a run's folder, for its last one.
-        average: which moving average, for example ema_0_9999, or raw for the trained weights; the first one
-            if not given.
+        average: which moving average, for example ema_0_9999, or raw for the trained weights; the
+            first one if not given.
     """
 
     checkpoint: str
@@ -45,10 +45,12 @@ class StudentOptions(CheckpointOptions):
     """the student
 
     Args:
-        checkpoint: a .ckpt file that `freeflow fit` wrote, or a run's folder, for its last one; a folder or hub
-            repository that `freeflow export` wrote; or the FreeFlow authors' weights.
-        image_size: of official weights: height and width of the pictures, 256 or 512; must be the file's.
-        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if not given.
+        checkpoint: a .ckpt file that `freeflow fit` wrote, or a run's folder, for its last one; a
+            folder or hub repository that `freeflow export` wrote; or the FreeFlow authors' weights.
+        image_size: of official weights: height and width of the pictures, 256 or 512; must be the
+            file's.
+        vae: of official weights: folder or hub repository of the VAE; stabilityai/sd-vae-ft-ema if
+            not given.
         official: how to read official weights; what is auto is measured and said.
         prompts: of an exported student of prompts: folder that `freeflow embed` wrote.
     """
@@ -76,8 +78,8 @@ class NetworkOptions(Options):
     """beside the checkpoint
 
     Args:
-        network: takes the place of the network that the checkpoint's student started from, or says it where the
-            checkpoint cannot: its class, then its arguments as --network.NAME.
+        network: takes the place of the network that the checkpoint's student started from, or says
+            it where the checkpoint cannot: its class, then its arguments as --network.NAME.
         trust: class paths outside this package that the checkpoint may import.
     """
 
@@ -90,7 +92,8 @@ class TeacherOptions(NetworkOptions):
     """beside the checkpoint
 
     Args:
-        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as --teacher.NAME.
+        teacher: takes the place of the checkpoint's teacher: its class, then its arguments as
+            --teacher.NAME.
     """
 
     teacher: Teacher | None = None
@@ -106,8 +109,9 @@ class SamplerOptions(NetworkOptions):
     """beside the checkpoint, and who draws
 
     Args:
-        teacher: let the student's teacher draw, from the same noise. Or a Teacher, its class and then its arguments
-            as --teacher.NAME, which takes the place of the checkpoint's; it draws if --steps or --method is given.
+        teacher: let the student's teacher draw, from the same noise. Or a Teacher, its class and
+            then its arguments as --teacher.NAME, which takes the place of the checkpoint's; it
+            draws if --steps or --method is given.
         steps: the teacher's steps; 64 if not given.
         method: the teacher's one-step rule; heun if not given.
     """
@@ -134,7 +138,8 @@ class NoiseOptions(Options):
     Args:
         seed: seed of the noise and of drawn classes.
         classes: class labels, repeated in turn; drawn uniformly if not given.
-        balanced: every class in turn, equally many of each. Papers with drawn classes report a slightly higher FID.
+        balanced: every class in turn, equally many of each. Papers with drawn classes report a
+            slightly higher FID.
     """
 
     seed: int = 0
@@ -176,7 +181,8 @@ class WorkOptions(DeviceOptions):
         counts = (num_samples, self.batch_size, self.decode_batch_size)
         if min(counts) < 1:
             raise ValueError(
-                f"expected at least one sample and batches of at least one, got {counts[0]}, {counts[1]} and {counts[2]}"
+                f"expected at least one sample and batches of at least one, got {counts[0]}, "
+                f"{counts[1]} and {counts[2]}"
             )
 
 

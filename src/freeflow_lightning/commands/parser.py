@@ -29,11 +29,14 @@ _ALWAYS_TOLD = ("MisconfigurationException", "OutOfMemoryError")
 _TELLING = ("freeflow_lightning", "jsonargparse", "lightning")
 """Packages whose errors are written for who gave the settings."""
 _LONGEST = 600
-_EXPECTED_LIST = re.compile(r"(\S+): Expected a <class '[\w.]*(?:Sequence|list|tuple)'>. Got value: (\S+)")
+_EXPECTED_LIST = re.compile(
+    r"(\S+): Expected a <class '[\w.]*(?:Sequence|list|tuple)'>. Got value: (\S+)"
+)
 
 
 def brief(message: str) -> str:
-    """The cause in jsonargparse's account of everything that it tried, with the keys that lead to it and what to do.
+    """The cause in jsonargparse's account of everything that it tried, with the keys that lead to
+    it and what to do.
 
     >>> brief('''Parser key "model":
     ...   Does not validate against any of the Union subtypes
@@ -49,7 +52,9 @@ def brief(message: str) -> str:
     owner = ""
     for line in message.strip().splitlines():
         text = re.sub(r"^(- )+", "", line.strip())
-        text, _, inline = text.partition('": ') if text.startswith('Parser key "') else (text, "", "")
+        text, _, inline = (
+            text.partition('": ') if text.startswith('Parser key "') else (text, "", "")
+        )
         text = f'{text}":' if inline else text
         if match := _KEY.match(text):
             keys += [] if causes else [match[1]]
@@ -77,28 +82,39 @@ def _advice(text: str, owner: str) -> str:
         return f"{match[1]} is abstract: define {', '.join(missing)} in it"
     if match := re.fullmatch(r"Option '(.+?)' is not accepted", text):
         options = list(inspect.signature(_find(owner)).parameters) if owner else []
-        return f"option {match[1]!r} is not accepted" + (f" by {owner}" if owner else "") + did_you_mean(match[1], options)
+        return (
+            f"option {match[1]!r} is not accepted"
+            + (f" by {owner}" if owner else "")
+            + did_you_mean(match[1], options)
+        )
     if match := re.fullmatch(r"the following arguments are required: (.+)", text):
         return f"missing: {match[1]}" + (f" (of {owner})" if owner else "")
     return text
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether an error tells the user something, so that its text is enough; a bug keeps its traceback.
+    """Whether an error tells the user something, so that its text is enough; a bug keeps its
+    traceback.
 
-    Told is what this package, jsonargparse or Lightning raise on purpose, and what the system refuses (a file, a disk). Before
-    the first step, what any library or a class of the config raises on purpose is told too: it was given a wrong setting.
+    Told is what this package, jsonargparse or Lightning raise on purpose, and what the system
+    refuses (a file, a disk). Before the first step, what any library or a class of the config
+    raises on purpose is told too: it was given a wrong setting.
     """
     if isinstance(error, OSError | argparse.ArgumentError) or type(error).__name__ in _ALWAYS_TOLD:
         return True
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not (frames[-1].line or "").startswith("raise"):
         return False
-    if isinstance(error, ValueError | ModuleNotFoundError | RuntimeError) and _is_of(frames[-1], _TELLING):
+    if isinstance(error, ValueError | ModuleNotFoundError | RuntimeError) and _is_of(
+        frames[-1], _TELLING
+    ):
         return True
     trains = any(frame.name == "_run_stage" and _is_of(frame, ("lightning",)) for frame in frames)
     refuses = isinstance(error, ValueError | ModuleNotFoundError)
-    return not trains and (refuses or (isinstance(error, RuntimeError | AssertionError) and _is_of(frames[-1], ("torch",))))
+    return not trains and (
+        refuses
+        or (isinstance(error, RuntimeError | AssertionError) and _is_of(frames[-1], ("torch",)))
+    )
 
 
 def _is_of(frame: traceback.FrameSummary, packages: Sequence[str]) -> bool:
@@ -123,7 +139,9 @@ def _find(path: str) -> Any:
 
 
 class _ExpectedList(Exception):  # noqa: N818 (never seen: the one value becomes a list, or the message is printed)
-    """An option was given one value where its class expects a list: only jsonargparse knows the types of classes."""
+    """An option was given one value where its class expects a list: only jsonargparse knows the
+    types of classes.
+    """
 
     def __init__(self, key: str, value: str, message: str) -> None:
         super().__init__(message)
@@ -131,7 +149,8 @@ class _ExpectedList(Exception):  # noqa: N818 (never seen: the one value becomes
 
 
 class BriefErrors(ArgumentParser):
-    """An ArgumentParser whose errors are the error, not the list of every flag, and that takes lists as one writes them.
+    """An ArgumentParser whose errors are the error, not the list of every flag, and that takes
+    lists as one writes them.
 
     `--classes 1 3` is `--classes [1,3]`, and `--npz` alone is `--npz true`.
     """
@@ -154,7 +173,11 @@ class BriefErrors(ArgumentParser):
         """The options by name, those of the subcommand that the words begin with among them."""
         options = dict(self._option_string_actions)
         for action in self._actions:
-            if words and isinstance(action, argparse._SubParsersAction) and words[0] in action.choices:
+            if (
+                words
+                and isinstance(action, argparse._SubParsersAction)
+                and words[0] in action.choices
+            ):
                 options |= action.choices[words[0]]._option_string_actions
         return options
 
@@ -174,9 +197,13 @@ class BriefErrors(ArgumentParser):
         """Print the cause of an error and exit."""
         text = brief(message)
         if match := re.fullmatch(r"unrecognized arguments: (\S+?)((=| ).*)?", text):
-            text = f"unknown option {match[1]}" + did_you_mean(match[1], list(self._option_string_actions))
+            text = f"unknown option {match[1]}" + did_you_mean(
+                match[1], list(self._option_string_actions)
+            )
         verb = sys.argv[1]
-        print(f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr)
+        print(
+            f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr
+        )
         sys.exit(2)
 
 
@@ -195,4 +222,6 @@ def quiet() -> None:
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(lambda record: not any(word in record.getMessage() for word in CHATTER))
+        logging.getLogger(name).addFilter(
+            lambda record: not any(word in record.getMessage() for word in CHATTER)
+        )

@@ -1,4 +1,6 @@
-"""freeflow report: a run's student beside its teacher at 1, 2, 4, 8 and 64 steps, same noise: figures, pictures, curves."""
+"""freeflow report: a run's student beside its teacher at 1, 2, 4, 8 and 64 steps, same noise:
+figures, pictures, curves.
+"""
 
 from functools import partial
 from pathlib import Path
@@ -49,11 +51,14 @@ def report(
 
     Args:
         run: folder of a run, runs/NAME/version_N, or runs/NAME for its newest.
-        reference: what FID compares with: samples of the teacher (64 Heun steps, other noise) or scikit-learn's real digits.
+        reference: what FID compares with: samples of the teacher (64 Heun steps, other noise) or
+            scikit-learn's real digits.
         num_samples: samples per sampler; the same noise for all.
-        guidance: guidance scales to compare; the lowest of the student's range and the middle if not given.
-        features: network that FID sees samples with, as in `freeflow evaluate`; if not given, the digits' own with reference
-            digits, the plain numbers of samples of up to 8192 numbers, and Inception's above.
+        guidance: guidance scales to compare; the lowest of the student's range and the middle if
+            not given.
+        features: network that FID sees samples with, as in `freeflow evaluate`; if not given, the
+            digits' own with reference digits, the plain numbers of samples of up to 8192 numbers,
+            and Inception's above.
         weights: the file of Inception's or DINOv2's weights.
         seed: seed of the noise.
         beside: what takes the place of the checkpoint's own.
@@ -61,10 +66,14 @@ def report(
     """
     folder = newest(Path(run))
     claim_names(folder, NOTE, "report", [PAGE, *PICTURES])
-    student = open_student(find_checkpoint(folder), overrides=beside.overrides).to(pick_device(where.device))
+    student = open_student(find_checkpoint(folder), overrides=beside.overrides).to(
+        pick_device(where.device)
+    )
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
-    z, condition = student.teacher.draw_indexed(torch.arange(num_samples), seed=seed, stream="report", device=student.device)
+    z, condition = student.teacher.draw_indexed(
+        torch.arange(num_samples), seed=seed, stream="report", device=student.device
+    )
     labels = labels_of(student.teacher, condition)
     seen_by = features_for(student, reference, features, weights)
     judge = Judge(reference_samples(student, reference, num_samples, low, seed), seen_by)
@@ -86,7 +95,12 @@ def report(
     drawn = draw_pictures(folder, student, shown, labels, paths)
     floor = halves(judge) if reference == "digits" else None
     page = text(folder, lines, list(drawn), reference, floor, num_samples)
-    numbers: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed, "floor": floor}
+    numbers: dict[str, Any] = {
+        "reference": reference,
+        "samples": num_samples,
+        "seed": seed,
+        "floor": floor,
+    }
     numbers["samplers"] = [line._asdict() for line in lines]
     print("\n".join(table(lines)))
     publish(folder, NOTE, "report", numbers, drawn | {PAGE: page.encode()})

@@ -1,4 +1,6 @@
-"""A verb is a function: its parameters are the options of the command line, its docstring is the help."""
+"""A verb is a function: its parameters are the options of the command line, its docstring is the
+help.
+"""
 
 import inspect
 import sys
@@ -9,15 +11,21 @@ from typing import get_type_hints
 from freeflow_lightning.commands.parser import BriefErrors, quiet
 
 OF_A_CONFIG = ("--model.", "--data.", "--trainer.")
-"""What begins so changes a config of `freeflow fit`, for the verbs that read one: those with `overrides`."""
+"""What begins so changes a config of `freeflow fit`, for the verbs that read one: those with
+`overrides`.
+"""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """Options that several verbs share: a verb takes them as one object, the command line field by field."""
+    """Options that several verbs share: a verb takes them as one object, the command line field by
+    field.
+    """
 
 
-def run(verb: Callable[..., None], *, usage: str | None = None, short_names: Mapping[str, str] = {}) -> None:
+def run(
+    verb: Callable[..., None], *, usage: str | None = None, short_names: Mapping[str, str] = {}
+) -> None:
     """Call a verb with the options of the command line.
 
     Args:
@@ -60,7 +68,11 @@ def parser_of(verb: Callable[..., None], usage: str | None = None) -> BriefError
 def options_of(verb: Callable[..., None]) -> dict[str, type[Options]]:
     """The parameters of a verb that stand for shared options."""
     hints = get_type_hints(verb)
-    return {name: kind for name, kind in hints.items() if inspect.isclass(kind) and issubclass(kind, Options)}
+    return {
+        name: kind
+        for name, kind in hints.items()
+        if inspect.isclass(kind) and issubclass(kind, Options)
+    }
 
 
 def names_of(verb: Callable[..., None]) -> dict[str, bool]:

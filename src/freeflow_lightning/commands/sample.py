@@ -1,10 +1,18 @@
-"""freeflow sample: any number of one-step samples, by any number of processes, as pictures or as an .npz."""
+"""freeflow sample: any number of one-step samples, by any number of processes, as pictures or as an
+.npz.
+"""
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from freeflow_lightning.commands.options import FolderOptions, NoiseOptions, SamplerOptions, StudentOptions, WorkOptions
+from freeflow_lightning.commands.options import (
+    FolderOptions,
+    NoiseOptions,
+    SamplerOptions,
+    StudentOptions,
+    WorkOptions,
+)
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling import plots
@@ -33,18 +41,19 @@ def sample(
     files: FolderOptions,
     work: WorkOptions,
 ) -> None:
-    """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes or device.
+    """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes
+    or device.
 
-    Writes one 000000.png per sample, or with --npz one samples.npz that ADM's evaluator reads (arr_0, uint8, NHWC; arr_1,
-    the classes), and grid.png with the first 256. Run it again after an interruption: it draws what is missing or damaged.
-    A file that samples.json does not list is never overwritten. Under torchrun, or with --devices, the processes share the
-    work.
+    Writes one 000000.png per sample, or with --npz one samples.npz that ADM's evaluator reads
+    (arr_0, uint8, NHWC; arr_1, the classes), and grid.png with the first 256. Run it again after an
+    interruption: it draws what is missing or damaged. A file that samples.json does not list is
+    never overwritten. Under torchrun, or with --devices, the processes share the work.
 
     Args:
         opening: the student.
         num_samples: how many samples.
-        guidance: guidance scale gamma, inside the range the student was trained for. Several make a sweep with the same
-            noise: a folder for each, and sweep.png.
+        guidance: guidance scale gamma, inside the range the student was trained for. Several make a
+            sweep with the same noise: a folder for each, and sweep.png.
         output: folder to write to; made if it does not exist.
         noise: the noise and the classes.
         beside: what takes the place of the checkpoint's own, and who draws.
@@ -69,8 +78,14 @@ def sample(
         folders = []
         with progress_bar(processes.first) as bar:
             for sampler in samplers:
-                path = Path(output) / f"guidance_{sampler.guidance:g}" if len(scales) > 1 else Path(output)
-                folder = SampleFolder(path, num_samples, sampler.facts() | draw.facts(), npz=files.npz or flat)
+                path = (
+                    Path(output) / f"guidance_{sampler.guidance:g}"
+                    if len(scales) > 1
+                    else Path(output)
+                )
+                folder = SampleFolder(
+                    path, num_samples, sampler.facts() | draw.facts(), npz=files.npz or flat
+                )
                 draw_into(
                     folder,
                     sampler,
@@ -90,10 +105,15 @@ def sample(
         print(f"{num_samples} samples{several} in {output}")
 
 
-def publish_sweep(output: Path, samplers: Sequence[Sampler], folders: Sequence[SampleFolder]) -> None:
+def publish_sweep(
+    output: Path, samplers: Sequence[Sampler], folders: Sequence[SampleFolder]
+) -> None:
     """Write sweep.png: the first samples of each guidance scale, in a row of their own."""
     scales = [sampler.guidance for sampler in samplers]
-    rows = {f"guidance {gamma:g}": folder.first(12) for gamma, folder in zip(scales, folders, strict=True)}
+    rows = {
+        f"guidance {gamma:g}": folder.first(12)
+        for gamma, folder in zip(scales, folders, strict=True)
+    }
     figure = plots.rows(rows, f"{samplers[0].name}: the same noise, column by column")
     publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 

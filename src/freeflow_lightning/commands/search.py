@@ -1,4 +1,6 @@
-"""freeflow search: the best of many noises by the one-step student and a verifier, then the teacher from that noise."""
+"""freeflow search: the best of many noises by the one-step student and a verifier, then the teacher
+from that noise.
+"""
 
 import inspect
 from collections.abc import Callable
@@ -10,7 +12,14 @@ from typing import Any, Literal
 
 from torch import nn
 
-from freeflow_lightning.commands.options import FolderOptions, NoiseOptions, Rule, StudentOptions, TeacherOptions, WorkOptions
+from freeflow_lightning.commands.options import (
+    FolderOptions,
+    NoiseOptions,
+    Rule,
+    StudentOptions,
+    TeacherOptions,
+    WorkOptions,
+)
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.commands.views.search import show
@@ -27,7 +36,9 @@ from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSe
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.output_folder import lock_folder
 
-OWN_VERIFIERS = {name: f"freeflow_lightning.students.search.{name}" for name in ("ClassScore", "TargetDistance")}
+OWN_VERIFIERS = {
+    name: f"freeflow_lightning.students.search.{name}" for name in ("ClassScore", "TargetDistance")
+}
 
 
 def search(
@@ -55,21 +66,25 @@ def search(
     files: FolderOptions,
     work: WorkOptions,
 ) -> None:
-    """Search for better noise with the one-step student, then let the teacher draw from it (inference-time scaling).
+    """Search for better noise with the one-step student, then let the teacher draw from it
+    (inference-time scaling).
 
-    For each sample the student tries many noises, at one network evaluation (NFE) each; a verifier scores what comes out; the
-    best noise goes to the teacher. Writes folders of pictures (searched, student, and both unsearched), search.png, which
-    shows them side by side, and search.json with scores and NFE. Sample i depends on the seed and i alone. Run it again after
-    an interruption: it goes on. Under torchrun, or with --devices, the processes share the work.
+    For each sample the student tries many noises, at one network evaluation (NFE) each; a verifier
+    scores what comes out; the best noise goes to the teacher. Writes folders of pictures (searched,
+    student, and both unsearched), search.png, which shows them side by side, and search.json with
+    scores and NFE. Sample i depends on the seed and i alone. Run it again after an interruption: it
+    goes on. Under torchrun, or with --devices, the processes share the work.
 
     Args:
         opening: the student; one that holds no teacher wants --teacher_steps 0.
-        verifier: what scores samples: ClassScore (a classifier's log probability of the class asked for), TargetDistance, or
-            the import path of your own function or class, called as verifier(samples, condition) -> scores [B], higher is
-            better; samples are uint8 pictures [B, C, H, W]. Options as --verifier.NAME. ClassScore for the digits if not given.
+        verifier: what scores samples: ClassScore (a classifier's log probability of the class asked
+            for), TargetDistance, or the import path of your own function or class, called as
+            verifier(samples, condition) -> scores [B], higher is better; samples are uint8 pictures
+            [B, C, H, W]. Options as --verifier.NAME. ClassScore for the digits if not given.
         candidates: noises per sample that the student tries.
-        algorithm: random (best of N), zero_order (climb from one noise to better ones around it) or paths (the teacher's
-            paths branch on their way, the best go on: this takes evaluations of the teacher during the search).
+        algorithm: random (best of N), zero_order (climb from one noise to better ones around it) or
+            paths (the teacher's paths branch on their way, the best go on: this takes evaluations
+            of the teacher during the search).
         teacher_steps: the teacher's steps for the final sample; 0 keeps the student's.
         teacher_method: the teacher's one-step rule.
         guidance: guidance scale of student and teacher.
@@ -77,13 +92,16 @@ def search(
         output: folder to write to; made if it does not exist.
         compare: draw the unsearched samples too; their evaluations are reported apart.
         neighbours: of zero_order: noises tried around the pivot in one round; 4 if not given.
-        radius: of zero_order: size of the neighbourhood, above 0 (the pivot) to 1 (any noise); 0.4 if not given.
+        radius: of zero_order: size of the neighbourhood, above 0 (the pivot) to 1 (any noise); 0.4
+            if not given.
         paths: of paths: paths that are kept in each round; 2 if not given.
         branches: of paths: branches of each path; 2 if not given.
-        start_time: of paths: time of the first branching, between 1 (noise) and 0; 0.5 if not given.
+        start_time: of paths: time of the first branching, between 1 (noise) and 0; 0.5 if not
+            given.
         forward: of paths: time that a branch is noised up by; 0.25 if not given.
         backward: of paths: time that the teacher leads it back by; 0.5 if not given.
-        path_steps: of paths: the teacher's steps from time 1 to 0 during the search; 8 if not given.
+        path_steps: of paths: the teacher's steps from time 1 to 0 during the search; 8 if not
+            given.
         noise: all noise and the classes; unsearched samples are those of `freeflow sample`.
         beside: what takes the place of the checkpoint's own.
         files: how the folders are written.
@@ -91,7 +109,10 @@ def search(
     """
     work.check_counts(num_samples)
     if teacher_steps < 0:
-        raise ValueError(f"expected no negative steps, got --teacher_steps {teacher_steps}: 0 keeps the student's samples")
+        raise ValueError(
+            f"expected no negative steps, got --teacher_steps {teacher_steps}: 0 keeps the "
+            f"student's samples"
+        )
     options = {"neighbours": neighbours, "radius": radius, "paths": paths, "branches": branches}
     options |= {"start": start_time, "forward": forward, "backward": backward}
     chosen = pick_algorithm(algorithm, candidates, options, path_steps)
@@ -102,24 +123,39 @@ def search(
         student = opening.open(beside.overrides).to(pick_device(work.device, processes))
         if isinstance(student.teacher, LatentSpace) and (teacher_steps or algorithm == "paths"):
             raise ValueError(
-                f"{opening.checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to keep the student's samples"
+                f"{opening.checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to "
+                f"keep the student's samples"
             )
         student.check_guidance(guidance)
         which = noise.draw(student.teacher)
         judge = freeze(pick_verifier(verifier, student), student.device)
         sampler = TeacherSampler(student.teacher, teacher_method, teacher_steps, guidance)
-        setting = NoiseSearch(student, judge, chosen, sampler, path_steps or 8, work.batch_size, work.decode_batch_size)
+        setting = NoiseSearch(
+            student,
+            judge,
+            chosen,
+            sampler,
+            path_steps or 8,
+            work.batch_size,
+            work.decode_batch_size,
+        )
         flat = not draws_pictures(student.teacher, student.device)
         facts = facts_of(setting, algorithm, judge, which)
         folder = SearchFolder(
-            Path(output), num_samples, facts, rows_of(candidates, algorithm, teacher_steps, compare), npz=files.npz or flat
+            Path(output),
+            num_samples,
+            facts,
+            rows_of(candidates, algorithm, teacher_steps, compare),
+            npz=files.npz or flat,
         )
         with lock_folder(folder.path, "search") if processes.first else nullcontext():
             if processes.first:
                 folder.open(overwrite=files.overwrite)
             mine = share_of(folder, processes)
             with progress_bar(processes.first) as bar:
-                task = bar.add_task("searching", total=sum(len(folder.indices(part)) for part in mine))
+                task = bar.add_task(
+                    "searching", total=sum(len(folder.indices(part)) for part in mine)
+                )
                 for part in mine:
                     search_part(folder, part, setting, which, compare)
                     bar.advance(task, len(folder.indices(part)))
@@ -132,27 +168,40 @@ def search(
             print(f"written: {folder.path / 'search.json'}, search.png and the samples beside it")
 
 
-def pick_algorithm(name: str, candidates: int, options: dict[str, Any], path_steps: int | None) -> Algorithm:
+def pick_algorithm(
+    name: str, candidates: int, options: dict[str, Any], path_steps: int | None
+) -> Algorithm:
     """The named algorithm (Raises: ValueError for options that it does not have)."""
     known = inspect.signature(ALGORITHMS[name]).parameters
     given = {option: value for option, value in options.items() if value is not None}
-    stray = [option for option in given if option not in known] + ["path_steps"] * (path_steps is not None and name != "paths")
+    stray = [option for option in given if option not in known] + ["path_steps"] * (
+        path_steps is not None and name != "paths"
+    )
     if stray:
-        flags = ", ".join("--start_time" if option == "start" else f"--{option}" for option in stray)
-        raise ValueError(f"{flags} has no effect on --algorithm {name}: leave it out, or choose the algorithm that has it")
+        flags = ", ".join(
+            "--start_time" if option == "start" else f"--{option}" for option in stray
+        )
+        raise ValueError(
+            f"{flags} has no effect on --algorithm {name}: leave it out, or choose the algorithm "
+            f"that has it"
+        )
     if path_steps is not None and path_steps < 1:
         raise ValueError(f"expected --path_steps of at least 1, got {path_steps}")
     return ALGORITHMS[name](candidates=candidates, **given)
 
 
 def pick_verifier(verifier: Verifier | None, student: FlowMap) -> Verifier:
-    """The given one, or the digits' classifier for digits (Raises: ValueError for others without one)."""
+    """The given one, or the digits' classifier for digits (Raises: ValueError for others without
+    one).
+    """
     if verifier is not None:
         return verifier
     if student.teacher.sample_shape != (1, 8, 8) or student.teacher.num_classes != 10:
         raise ValueError(
-            "say what a good sample is: --verifier my_file.MyVerifier (a function or class, called as verifier(samples, "
-            "condition) -> scores), --verifier TargetDistance --verifier.target FILE, or ClassScore with a classifier of yours"
+            "say what a good sample is: --verifier my_file.MyVerifier (a function or class, "
+            "called as verifier(samples, "
+            "condition) -> scores), --verifier TargetDistance --verifier.target FILE, or "
+            "ClassScore with a classifier of yours"
         )
     return ClassScore()
 
@@ -168,7 +217,9 @@ def rows_of(candidates: int, algorithm: str, teacher_steps: int, compare: bool) 
     return rows
 
 
-def facts_of(setting: NoiseSearch, algorithm: str, verifier: Verifier, which: Draw) -> dict[str, Any]:
+def facts_of(
+    setting: NoiseSearch, algorithm: str, verifier: Verifier, which: Draw
+) -> dict[str, Any]:
     """All that the samples depend on, as JSON."""
     named = verifier if inspect.isroutine(verifier) else type(verifier)
     judge = {"verifier": f"{named.__module__}.{named.__qualname__}"}
@@ -178,7 +229,11 @@ def facts_of(setting: NoiseSearch, algorithm: str, verifier: Verifier, which: Dr
         "teacher": weights_hash(teacher)[:16],
         "decoder": f"{type(teacher).__name__}.decode",
         "sample shape": list(teacher.sample_shape),
-        **(judge | {"verifier's weights": weights_hash(verifier)[:16]} if isinstance(verifier, nn.Module) else judge),
+        **(
+            judge | {"verifier's weights": weights_hash(verifier)[:16]}
+            if isinstance(verifier, nn.Module)
+            else judge
+        ),
         "algorithm": algorithm,
         **vars(setting.algorithm),
         **({"path_steps": setting.path_steps} if algorithm == "paths" else {}),
@@ -187,34 +242,53 @@ def facts_of(setting: NoiseSearch, algorithm: str, verifier: Verifier, which: Dr
     }
 
 
-def search_part(folder: SearchFolder, part: int, setting: NoiseSearch, which: Draw, compare: bool) -> None:
+def search_part(
+    folder: SearchFolder, part: int, setting: NoiseSearch, which: Draw, compare: bool
+) -> None:
     """Search for the samples of a part and write them with their scores."""
     index, teacher = folder.indices(part), setting.student.teacher
     done = setting(which, index)
     drawn = {"student": done.found.seen, "searched": done.final}
     labels = labels_of(teacher, done.condition)
     scores = {"student": done.found.score, "searched": done.score}
-    record: dict[str, Any] = {"search": asdict(done.search), "handed_over": asdict(done.handed_over)}
-    record |= {"used": asdict(done.used), "verified": done.verified, "labels": [] if labels is None else labels.tolist()}
+    record: dict[str, Any] = {
+        "search": asdict(done.search),
+        "handed_over": asdict(done.handed_over),
+    }
+    record |= {
+        "used": asdict(done.used),
+        "verified": done.verified,
+        "labels": [] if labels is None else labels.tolist(),
+    }
     if compare:
         plain = setting.unsearched(which, index)
         drawn |= {"student_unsearched": plain.student, "unsearched": plain.teacher}
         scores |= {"student_unsearched": plain.student_score, "unsearched": plain.teacher_score}
         record |= {"compared": asdict(plain.per_sample), "used_compared": asdict(plain.used)}
     record |= {row: scores[row].tolist() for row in folder.folders}
-    seen = {row: pictures(teacher, drawn[row], batch_size=setting.decode_batch_size) for row in folder.folders}
+    seen = {
+        row: pictures(teacher, drawn[row], batch_size=setting.decode_batch_size)
+        for row in folder.folders
+    }
     folder.write(part, seen, labels, record)
 
 
 def report_of(records: list[dict[str, Any]], count: int) -> dict[str, Any]:
     """search.json: evaluations of one sample and of all, mean scores, scores by sample."""
     one = records[0]
-    rows = [row for row in ("student_unsearched", "student", "unsearched", "searched") if row in one]
+    rows = [
+        row for row in ("student_unsearched", "student", "unsearched", "searched") if row in one
+    ]
     scores = {row: concat_states(records, row) for row in rows}
-    sums = {key: _total([record[key] for record in records]) for key in ("used", "used_compared") if key in one}
+    sums = {
+        key: _total([record[key] for record in records])
+        for key in ("used", "used_compared")
+        if key in one
+    }
     per_sample = {key: one[key] for key in ("search", "handed_over")}
     nfe = {
-        "per sample": per_sample | {"total": sum(sum(part.values()) for part in per_sample.values())},
+        "per sample": per_sample
+        | {"total": sum(sum(part.values()) for part in per_sample.values())},
         "all samples": {key: asdict(value) | {"total": value.total} for key, value in sums.items()},
         "verifier, per sample": one["verified"],
         "what counts": "one sample through one network once is 1; a guided velocity is 2; the student is 1. 'all samples' is "

@@ -13,8 +13,8 @@ _NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
 def spelled_out(words: list[str], options: dict[str, Any]) -> list[str]:
     """Spell out the lists, switches and infinities of a command line, given its options by name.
 
-    An option that is not among the options is a setting of a class that the config names: several words or
-    numbers with commas are a list.
+    An option that is not among the options is a setting of a class that the config names: several
+    words or numbers with commas are a list.
 
     >>> spelled_out(["--model.guidance_range", "1", "2", "--a=0.9,0.99", "--steps", "inf"], {})
     ['--model.guidance_range', '[1,2]', '--a=[0.9,0.99]', '--steps', '.inf']
@@ -32,7 +32,9 @@ def spelled_out(words: list[str], options: dict[str, Any]) -> list[str]:
             values.append(words[position])
             position += 1
         spelled = _spelled(values, options[name]) if name in options else _spelled_by_looks(values)
-        if joined or (len(spelled) == 1 and spelled[0].startswith("-.")):  # argparse takes -.inf for an option
+        if joined or (
+            len(spelled) == 1 and spelled[0].startswith("-.")
+        ):  # argparse takes -.inf for an option
             done.append(f"{name}={spelled[0]}")
         else:
             done += [name, *spelled]
@@ -106,7 +108,9 @@ def kind_of(action: Any) -> str | None:
     hint = getattr(action, "_typehint", None)
     if hint is bool or bool in get_args(hint):
         return "switch"
-    parts = [hint] if _is_list(hint) else [part for part in get_args(hint) if part is not type(None)]
+    parts = (
+        [hint] if _is_list(hint) else [part for part in get_args(hint) if part is not type(None)]
+    )
     return "list" if parts and all(map(_is_list, parts)) else None
 
 

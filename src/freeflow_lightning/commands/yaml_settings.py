@@ -47,7 +47,9 @@ def _refuse_second_keys(node: yaml.Node) -> None:
         if isinstance(key, yaml.ScalarNode):
             if key.value in lines:
                 first = lines[key.value]
-                raise yaml.YAMLError(f"the key {key.value!r} stands twice, in lines {first} and {line}: remove one")
+                raise yaml.YAMLError(
+                    f"the key {key.value!r} stands twice, in lines {first} and {line}: remove one"
+                )
             lines[key.value] = line
         _refuse_second_keys(value)
 

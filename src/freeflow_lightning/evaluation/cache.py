@@ -22,7 +22,9 @@ CACHED = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
 def read_cache(path: Path) -> dict[str, Tensor] | None:
-    """Cached tensors; None where there are none or they are damaged (then they are made again, and the log says so)."""
+    """Cached tensors; None where there are none or they are damaged (then they are made again, and
+    the log says so).
+    """
     try:
         if not path.is_file():
             return None
@@ -37,17 +39,21 @@ def read_cache(path: Path) -> dict[str, Tensor] | None:
 
 
 def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -> None:
-    """Write with a checksum, whole or not at all, and sweep what killed processes have left in the cache.
+    """Write with a checksum, whole or not at all, and sweep what killed processes have left in the
+    cache.
 
     What cannot be written is said in the log, and nothing else is lost by it.
     """
     try:
         sweep(path.parent, (), CACHED)
         with write_file(path) as temporary:
-            temporary.write_bytes(save(content | {"digest": _digest(content)}, {"facts": json.dumps(facts)}))
+            temporary.write_bytes(
+                save(content | {"digest": _digest(content)}, {"facts": json.dumps(facts)})
+            )
     except OSError as error:
         log.warning(
-            "what was drawn of the teacher could not be kept in %s (%s), and is drawn again the next time: "
+            "what was drawn of the teacher could not be kept in %s (%s), and is drawn again the "
+            "next time: "
             "make room there, or name another folder in FREEFLOW_CACHE",
             path.parent,
             error,
@@ -55,4 +61,6 @@ def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -
 
 
 def _digest(content: dict[str, Tensor]) -> Tensor:
-    return torch.tensor(list(hashlib.sha256(b"".join(_hashed(content))).digest()), dtype=torch.uint8)
+    return torch.tensor(
+        list(hashlib.sha256(b"".join(_hashed(content))).digest()), dtype=torch.uint8
+    )

@@ -1,4 +1,6 @@
-"""A checkpoint's averages beside each other: distance to the teacher's samples and error at the end of its paths."""
+"""A checkpoint's averages beside each other: distance to the teacher's samples and error at the end
+of its paths.
+"""
 
 from collections.abc import Iterable
 from math import isnan
@@ -32,7 +34,8 @@ class Row(NamedTuple):
 def compare_averages(
     students: Iterable[tuple[str, FlowMap]], num_samples: int, guidance: float, device: torch.device
 ) -> list[Row]:
-    """Every average of a checkpoint and its raw weights, on the same noise, against the teacher's own samples.
+    """Every average of a checkpoint and its raw weights, on the same noise, against the teacher's
+    own samples.
 
     Args:
         students: their names and they themselves, one after the other.
@@ -47,7 +50,9 @@ def compare_averages(
         truth = TeacherSampler(student.teacher, guidance=guidance)
         network = pick_features("auto", None, student.teacher, device)
         reference = teacher_table(truth, network, count=num_samples, seed=1, device=device)
-        table = draw_table(sampler, network, Draw(), count=num_samples, kept=num_samples, device=device)
+        table = draw_table(
+            sampler, network, Draw(), count=num_samples, kept=num_samples, device=device
+        )
         errors = endpoint_errors(sampler, truth, Draw(), min(num_samples, PAIRS), device=device)
         assert table is not None  # one process
         assert reference is not None
@@ -70,5 +75,7 @@ def show(rows: list[Row], num_samples: int, guidance: float) -> None:
         interval = f"{row.fid.low:.4g} .. {row.fid.high:.4g}" if not isnan(row.fid.low) else ""
         seen = f"{row.recognised.value:.1%}" if row.recognised else ""
         mark = " (lowest)" if row is best(rows) else ""
-        table.add_row(row.average, f"{row.fid.value:.4g}{mark}", interval, f"{row.endpoint.value:.4g}", seen)
+        table.add_row(
+            row.average, f"{row.fid.value:.4g}{mark}", interval, f"{row.endpoint.value:.4g}", seen
+        )
     Console().print(table)

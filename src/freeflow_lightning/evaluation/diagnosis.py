@@ -1,4 +1,6 @@
-"""Where a student goes wrong: along the trajectory, in its velocities, in its auxiliary network; and what its solver allows."""
+"""Where a student goes wrong: along the trajectory, in its velocities, in its auxiliary network;
+and what its solver allows.
+"""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -35,7 +37,9 @@ PLACES = tuple((k + 0.5) / 8 for k in range(8))
 
 
 class Path(NamedTuple):
-    """At each delta [K]: the teacher's ODE and the student's f(z, delta), [K, B, ...], and their relative distance [K, B]."""
+    """At each delta [K]: the teacher's ODE and the student's f(z, delta), [K, B, ...], and their
+    relative distance [K, B].
+    """
 
     delta: Tensor
     teacher: Tensor
@@ -44,7 +48,9 @@ class Path(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """Root mean squares per element at each place [K]: of a velocity difference, and of the teacher's velocity there."""
+    """Root mean squares per element at each place [K]: of a velocity difference, and of the
+    teacher's velocity there.
+    """
 
     place: Tensor
     gap: Tensor
@@ -52,7 +58,9 @@ class Gaps(NamedTuple):
 
 
 class Lag(NamedTuple):
-    """The auxiliary's loss at each r [K]: now, after more steps with the student held still, the teacher's in its place."""
+    """The auxiliary's loss at each r [K]: now, after more steps with the student held still, the
+    teacher's in its place.
+    """
 
     r: Tensor
     now: Tensor
@@ -67,9 +75,17 @@ class Lag(NamedTuple):
 
 @torch.no_grad()
 def along_delta(
-    student: FlowMap, z: Tensor, condition: Any, guidance: float, *, points: int = 16, steps: int = 64, batch_size: int = 256
+    student: FlowMap,
+    z: Tensor,
+    condition: Any,
+    guidance: float,
+    *,
+    points: int = 16,
+    steps: int = 64,
+    batch_size: int = 256,
 ) -> Path:
-    """Student and teacher's Heun solution from the same noise at `points` equal values of delta up to 1 (Fig. 4).
+    """Student and teacher's Heun solution from the same noise at `points` equal values of delta up
+    to 1 (Fig. 4).
 
     `steps` is a multiple of `points`.
     """
@@ -79,7 +95,9 @@ def along_delta(
     for rows in torch.arange(len(z), device=z.device).split(batch_size):
         noise, c = z[rows], take(condition, rows)
         teacher.append(sampler.path(noise, c)[stride::stride].cpu())
-        drawn.append(torch.stack([student(noise, c, guidance, float(delta)) for delta in deltas]).cpu())
+        drawn.append(
+            torch.stack([student(noise, c, guidance, float(delta)) for delta in deltas]).cpu()
+        )
     truth, ours = torch.cat(teacher, 1), torch.cat(drawn, 1)
     errors = torch.stack([relative_error(a, b) for a, b in zip(ours, truth, strict=True)])
     return Path(deltas, truth, ours, errors)
@@ -97,7 +115,8 @@ def solver_errors(
 ) -> dict[str, dict[int, float]]:
     """Mean relative distance of N steps of each method to `fine` Heun steps, by method and N.
 
-    A student of the discrete objective learns the solution of its own grid: it cannot come closer to the teacher than this.
+    A student of the discrete objective learns the solution of its own grid: it cannot come closer
+    to the teacher than this.
     """
 
     def solved(method: str, steps: int) -> Tensor:
@@ -107,7 +126,10 @@ def solver_errors(
         return x
 
     truth = solved("heun", fine)
-    return {m: {n: float(relative_error(solved(m, n), truth).mean()) for n in STEPS if n < fine} for m in methods}
+    return {
+        m: {n: float(relative_error(solved(m, n), truth).mean()) for n in STEPS if n < fine}
+        for m in methods
+    }
 
 
 def recommended_steps(errors: dict[int, float], tolerance: float) -> int | None:
@@ -120,7 +142,8 @@ def recommended_steps(errors: dict[int, float], tolerance: float) -> int | None:
 
 
 def equal_steps(errors: dict[int, float], error: float) -> int | None:
-    """The largest N whose error is still above a student's: it is worth more than N steps. None where one step is better.
+    """The largest N whose error is still above a student's: it is worth more than N steps. None
+    where one step is better.
 
     >>> equal_steps({1: 0.4, 2: 0.2, 4: 0.1}, 0.15)
     2
@@ -130,7 +153,9 @@ def equal_steps(errors: dict[int, float], error: float) -> int | None:
 
 @torch.no_grad()
 def prediction_gap(student: FlowMap, z: Tensor, condition: Any, guidance: float) -> Gaps:
-    """v_G - u along the student's path, v_G = F + delta dF/d(delta) by central differences (see Eq. 9)."""
+    """v_G - u along the student's path, v_G = F + delta dF/d(delta) by central differences (see Eq.
+    9).
+    """
     one = torch.ones(len(z), device=z.device)
 
     def average_velocity(z: Tensor, delta: Tensor) -> Tensor:
@@ -149,12 +174,19 @@ def prediction_gap(student: FlowMap, z: Tensor, condition: Any, guidance: float)
 
 @torch.no_grad()
 def correction_gap(
-    student: FlowMap, auxiliary: TrainedAuxiliary, z: Tensor, condition: Any, guidance: float, seed: int = 0
+    student: FlowMap,
+    auxiliary: TrainedAuxiliary,
+    z: Tensor,
+    condition: Any,
+    guidance: float,
+    seed: int = 0,
 ) -> Gaps:
     """G - u at the noised samples, u guided inside the interval alone (see Eq. 11)."""
     one = torch.ones(len(z), device=z.device)
     f, n = student(z, condition, guidance), _noise(z, seed)
-    teacher = student.teacher.guided_velocity(condition, gamma=guidance, interval=auxiliary.guidance_interval)
+    teacher = student.teacher.guided_velocity(
+        condition, gamma=guidance, interval=auxiliary.guidance_interval
+    )
     gaps, sizes = [], []
     for r in (place * one for place in PLACES):
         x_r = interpolate(f, n, r)
@@ -175,10 +207,12 @@ def auxiliary_lag(
     samples: int = 512,
     advance: Callable[[int], None] | None = None,
 ) -> Lag:
-    """How far the auxiliary network is behind the student: what more training of it alone would gain (see Eq. 12).
+    """How far the auxiliary network is behind the student: what more training of it alone would
+    gain (see Eq. 12).
 
-    A copy of G trains for `steps` more steps as before while the student stands still; the same held-out draws judge both. The
-    teacher's velocity in G's place is the optimum of a student whose samples are the teacher's (unguided).
+    A copy of G trains for `steps` more steps as before while the student stands still; the same
+    held-out draws judge both. The teacher's velocity in G's place is the optimum of a student whose
+    samples are the teacher's (unguided).
     """
     device = student.device
     twin = copy.deepcopy(auxiliary.network)
@@ -202,7 +236,9 @@ def auxiliary_lag(
     now = held_out(auxiliary.network)
     for step in range(steps):
         generator = training_generator(which.seed, 0, step, device)
-        noise = torch.randn(batch_size, *student.teacher.sample_shape, generator=generator, device=device)
+        noise = torch.randn(
+            batch_size, *student.teacher.sample_shape, generator=generator, device=device
+        )
         c = student.teacher.draw_condition(batch_size, generator)
         low, high = auxiliary.guidance_range
         gamma = low + (high - low) * torch.rand(batch_size, generator=generator, device=device)
@@ -233,7 +269,9 @@ def _rms(x: Tensor) -> float:
 
 
 class Pairs(NamedTuple):
-    """Student's and teacher's samples of other noise: pictures, features, and each one's nearest on the other side."""
+    """Student's and teacher's samples of other noise: pictures, features, and each one's nearest on
+    the other side.
+    """
 
     student: Tensor
     teacher: Tensor
@@ -242,8 +280,12 @@ class Pairs(NamedTuple):
     diversity: float
 
 
-def neighbours(sampler: StudentSampler, network: FeatureNetwork, n: int, seed: int, batch_size: int) -> Pairs:
-    """n samples of either side, of different noise, and each one's nearest on the other side in feature space."""
+def neighbours(
+    sampler: StudentSampler, network: FeatureNetwork, n: int, seed: int, batch_size: int
+) -> Pairs:
+    """n samples of either side, of different noise, and each one's nearest on the other side in
+    feature space.
+    """
     teacher, device = sampler.teacher, sampler.flow_map.device
     drawn, seen, kinds = [], [], []
     samplers: dict[str, Sampler] = {
@@ -260,7 +302,11 @@ def neighbours(sampler: StudentSampler, network: FeatureNetwork, n: int, seed: i
             labels.append(labels_of(teacher, condition))
         drawn.append(torch.cat(parts).cpu())
         seen.append(torch.cat(looks))
-        kinds.append(torch.cat([part for part in labels if part is not None]) if labels[0] is not None else torch.zeros(n))
+        kinds.append(
+            torch.cat([part for part in labels if part is not None])
+            if labels[0] is not None
+            else torch.zeros(n)
+        )
     (a, b), (la, lb) = seen, kinds
     classes = [c for c in la.unique() if int((la == c).sum()) > 1 and int((lb == c).sum()) > 1]
     ratios = [spread(a[la == c]) / spread(b[lb == c]) for c in classes]

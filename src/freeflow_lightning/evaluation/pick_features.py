@@ -5,7 +5,13 @@ from typing import Literal
 
 import torch
 
-from freeflow_lightning.metrics import DigitsFeatures, DINOv2Features, FeatureNetwork, FlatFeatures, InceptionFeatures
+from freeflow_lightning.metrics import (
+    DigitsFeatures,
+    DINOv2Features,
+    FeatureNetwork,
+    FlatFeatures,
+    InceptionFeatures,
+)
 from freeflow_lightning.teachers import Teacher
 
 Name = Literal["auto", "inception", "dinov2", "digits", "flat"]
@@ -14,13 +20,16 @@ MOST_FLAT = 8192
 
 
 def pick_features(
-    features: Name | FeatureNetwork, weights: str | None, teacher: Teacher, device: torch.device | str
+    features: Name | FeatureNetwork,
+    weights: str | None,
+    teacher: Teacher,
+    device: torch.device | str,
 ) -> FeatureNetwork:
     """The named network, or the user's own, on the device, frozen.
 
     Args:
-        features: "auto" is the digits' own for pictures of 8 x 8, Inception for pictures of at least 32 pixels, and the plain
-            numbers otherwise.
+        features: "auto" is the digits' own for pictures of 8 x 8, Inception for pictures of at
+            least 32 pixels, and the plain numbers otherwise.
         weights: file of Inception's or DINOv2's weights.
         teacher: tells what samples look like.
         device: where to put it.
@@ -32,10 +41,15 @@ def pick_features(
     if weights is not None and features not in ("auto", "inception", "dinov2"):
         raise ValueError("--weights is a file for --features inception or dinov2: leave it out")
     if isinstance(features, str):
-        shape = tuple(teacher.decode(torch.zeros(1, *teacher.sample_shape, device=device)).shape[1:])
+        shape = tuple(
+            teacher.decode(torch.zeros(1, *teacher.sample_shape, device=device)).shape[1:]
+        )
         picked = _automatic(shape) if features == "auto" else features
         if weights is not None and picked not in ("inception", "dinov2"):
-            raise ValueError(f"--weights is a file for --features inception or dinov2, and these samples take {picked!r}")
+            raise ValueError(
+                f"--weights is a file for --features inception or dinov2, and these samples take "
+                f"{picked!r}"
+            )
         if picked == "inception":
             return InceptionFeatures(weights).to(device)
         if picked == "dinov2":
@@ -44,7 +58,8 @@ def pick_features(
             return DigitsFeatures().to(device)
         if (size := math.prod(shape)) > MOST_FLAT:
             raise ValueError(
-                f"--features flat compares covariances of all {size} numbers of a sample, {MOST_FLAT} at most: "
+                f"--features flat compares covariances of all {size} numbers of a sample, "
+                f"{MOST_FLAT} at most: "
                 "take inception, dinov2 or a class_path of your own"
             )
         return FlatFeatures(size).to(device)

@@ -1,4 +1,6 @@
-"""The teacher's own samples as an evaluation reference: drawn from streams of their own, kept on disk under a content key."""
+"""The teacher's own samples as an evaluation reference: drawn from streams of their own, kept on
+disk under a content key.
+"""
 
 import logging
 from collections.abc import Callable
@@ -22,7 +24,9 @@ from freeflow_lightning.training.output_folder import key_of
 log = logging.getLogger(__name__)
 SCHEMA = 2
 KEPT = 10_000
-"""Samples of a reference that are kept one by one, as in ADM's reference files; the moments are of all."""
+"""Samples of a reference that are kept one by one, as in ADM's reference files; the moments are of
+all.
+"""
 
 
 def teacher_table(
@@ -40,18 +44,19 @@ def teacher_table(
     folder: Path | None = None,
     advance: Callable[[int], None] | None = None,
 ) -> FeatureTable | None:
-    """The features of `count` samples of the teacher, read from the cache where its key agrees, drawn and kept otherwise.
+    """The features of `count` samples of the teacher, read from the cache where its key agrees,
+    drawn and kept otherwise.
 
-    The key names everything the features depend on: teacher (weights, velocities and decoder), sampler, count, seed, stream,
-    classes, feature network (class, weights, version) and precision.
+    The key names everything the features depend on: teacher (weights, velocities and decoder),
+    sampler, count, seed, stream, classes, feature network (class, weights, version) and precision.
 
     Args:
         sampler: draws, with the teacher on `device`.
         network: feature network, on `device`.
         count: samples, at least 2.
         seed: of the noise and classes.
-        stream: "reference", or "floor" for the second draw that tells what the teacher scores against itself. Both are
-            disjoint from every stream that students are evaluated on.
+        stream: "reference", or "floor" for the second draw that tells what the teacher scores
+            against itself. Both are disjoint from every stream that students are evaluated on.
         classes: given to the samples in turn; drawn if not given.
         batch_size: samples per teacher call; has no influence.
         decode_batch_size: samples that are decoded at once; a whole batch if not given.
@@ -81,11 +86,19 @@ def teacher_table(
         try:
             table = FeatureTable.of_tensors(cached)
         except KeyError as error:
-            log.warning("the cached reference %s is damaged (it lacks %s): drawing it again", path, error)
+            log.warning(
+                "the cached reference %s is damaged (it lacks %s): drawing it again", path, error
+            )
     if processes.share(table is not None):
         return table
     if processes.first:
-        log.info("drawing %d samples of the teacher (%s), %d %s steps", count, stream, sampler.steps, sampler.method)
+        log.info(
+            "drawing %d samples of the teacher (%s), %d %s steps",
+            count,
+            stream,
+            sampler.steps,
+            sampler.method,
+        )
     table = draw_table(
         sampler,
         network,
@@ -116,19 +129,26 @@ def draw_table(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     advance: Callable[[int], None] | None = None,
 ) -> FeatureTable | None:
-    """The features of `count` samples that a sampler makes of the noise of `which`; on the first process, None on the others.
+    """The features of `count` samples that a sampler makes of the noise of `which`; on the first
+    process, None on the others.
 
     Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
     """
     teacher, builder = sampler.teacher, TableBuilder(network, kept)
     for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
         z, condition = which.noise(teacher, batch.indices, device)
-        drawn = evaluate_rows(sampler, z, condition)  # padding too: sharded networks need every process
+        drawn = evaluate_rows(
+            sampler, z, condition
+        )  # padding too: sharded networks need every process
         index = batch.indices[batch.indices < count]
         if not len(index):
             continue
         seen = pictures(teacher, drawn[: len(index)], batch_size=decode_batch_size)
-        builder.add(index, seen, labels_of(teacher, take(condition, torch.arange(len(index), device=z.device))))
+        builder.add(
+            index,
+            seen,
+            labels_of(teacher, take(condition, torch.arange(len(index), device=z.device))),
+        )
         if advance is not None:
             advance(len(index))
     parts = processes.gather(builder.part())
@@ -144,7 +164,9 @@ def teacher_endpoints(
     device: torch.device | str = "cpu",
     folder: Path | None = None,
 ) -> Tensor:
-    """The teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the given indices, cached too."""
+    """The teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the given
+    indices, cached too.
+    """
     facts = {
         "schema": SCHEMA,
         "kind": "endpoints",

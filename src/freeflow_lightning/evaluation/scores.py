@@ -1,4 +1,6 @@
-"""How good a student is: its samples against a reference, its endpoints against the teacher's, class by class."""
+"""How good a student is: its samples against a reference, its endpoints against the teacher's,
+class by class.
+"""
 
 from typing import Any, NamedTuple
 
@@ -17,7 +19,9 @@ NAN = float("nan")
 
 
 class Endpoints(NamedTuple):
-    """Per sample: |f - x| / |x| and |f - x| / |x - z| against the teacher's x of the same noise z, [n]; classes [n]."""
+    """Per sample: |f - x| / |x| and |f - x| / |x - z| against the teacher's x of the same noise z,
+    [n]; classes [n].
+    """
 
     relative: Tensor
     displacement: Tensor
@@ -38,7 +42,9 @@ class ClassRow(NamedTuple):
 
 
 class Result(NamedTuple):
-    """All scores by name, the teacher's own (empty for given statistics), classes, and how it was made."""
+    """All scores by name, the teacher's own (empty for given statistics), classes, and how it was
+    made.
+    """
 
     scores: dict[str, Score]
     floor: dict[str, Score]
@@ -48,8 +54,13 @@ class Result(NamedTuple):
     def as_json(self) -> dict[str, Any]:
         """Plain values; NaN becomes None."""
         scores = {"scores": self.scores, "floor": self.floor}
-        tables = {name: {key: score._asdict() for key, score in table.items()} for name, table in scores.items()}
-        return finite_or_none(tables | {"classes": [row._asdict() for row in self.classes], "about": self.about})
+        tables = {
+            name: {key: score._asdict() for key, score in table.items()}
+            for name, table in scores.items()
+        }
+        return finite_or_none(
+            tables | {"classes": [row._asdict() for row in self.classes], "about": self.about}
+        )
 
 
 def endpoint_errors(
@@ -61,10 +72,12 @@ def endpoint_errors(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Endpoints:
-    """How far a sampler's samples 0 .. n - 1 are from the teacher's of the same noise; the teacher's are cached.
+    """How far a sampler's samples 0 .. n - 1 are from the teacher's of the same noise; the
+    teacher's are cached.
 
-    The error says how well the student follows the teacher's paths. A small one is enough for good samples, and not needed
-    for them: the correction objective may lead another way to the same distribution.
+    The error says how well the student follows the teacher's paths. A small one is enough for good
+    samples, and not needed for them: the correction objective may lead another way to the same
+    distribution.
     """
     index = torch.arange(n)
     x = teacher_endpoints(truth, which, index, batch_size=batch_size, device=device)
@@ -76,7 +89,9 @@ def endpoint_errors(
         displacement.append(relative_error(drawn, x[rows], origin=z.cpu()))
         labels.append(labels_of(truth.teacher, condition))
     known = [part for part in labels if part is not None]
-    return Endpoints(torch.cat(relative), torch.cat(displacement), torch.cat(known) if known else None)
+    return Endpoints(
+        torch.cat(relative), torch.cat(displacement), torch.cat(known) if known else None
+    )
 
 
 def evaluate_tables(
@@ -113,21 +128,36 @@ def evaluate_tables(
             right = (table.rows["logits"].argmax(1) == table.rows["labels"]).double()
             made["recognised"] = Score.share(float(right.mean()), len(right))
     if endpoints is not None:
-        scores["endpoint_error"], scores["displacement_error"] = _mean(endpoints.relative), _mean(endpoints.displacement)
-    rows = _class_rows(samples, reference, floor, endpoints, num_classes, classifies) if num_classes else []
+        scores["endpoint_error"], scores["displacement_error"] = (
+            _mean(endpoints.relative),
+            _mean(endpoints.displacement),
+        )
+    rows = (
+        _class_rows(samples, reference, floor, endpoints, num_classes, classifies)
+        if num_classes
+        else []
+    )
     return Result(scores, floors, rows, about or {})
 
 
 def _mean(values: Tensor) -> Score:
     n = len(values)
-    return Score.around(float(values.mean()), float(values.double().std()) / n**0.5 if n > 1 else NAN)
+    return Score.around(
+        float(values.mean()), float(values.double().std()) / n**0.5 if n > 1 else NAN
+    )
 
 
 def _diversity(samples: FeatureTable, reference: FeatureTable) -> Score:
     """Mean distance within a class over the reference's, averaged over the classes that both have."""
     ours, theirs = spread_within_classes(samples), spread_within_classes(reference)
-    if ours.keys() != theirs.keys() and -1 in (*ours, *theirs):  # pictures without classes on one side
-        ours, theirs = (spread_within_classes(t._replace(rows={"features": t.rows["features"]})) for t in (samples, reference))
+    if ours.keys() != theirs.keys() and -1 in (
+        *ours,
+        *theirs,
+    ):  # pictures without classes on one side
+        ours, theirs = (
+            spread_within_classes(t._replace(rows={"features": t.rows["features"]}))
+            for t in (samples, reference)
+        )
     ratios = torch.tensor([ours[c] / theirs[c] for c in ours.keys() & theirs.keys()]).double()
     ratios = ratios[torch.isfinite(ratios)]
     return _mean(ratios) if len(ratios) else Score(NAN)
@@ -151,16 +181,24 @@ def _class_rows(
         mine = labels == c
         if not bool(mine.any()):
             continue
-        paired = endpoints is not None and endpoints.labels is not None and bool((endpoints.labels == c).any())
+        paired = (
+            endpoints is not None
+            and endpoints.labels is not None
+            and bool((endpoints.labels == c).any())
+        )
         made.append(
             ClassRow(
                 c,
                 int(mine.sum()),
                 class_distance(samples, reference, c) if comparable else NAN,
                 class_distance(floor, reference, c) if comparable and floor is not None else NAN,
-                float(endpoints.relative[endpoints.labels == c].mean()) if paired and endpoints is not None else NAN,
+                float(endpoints.relative[endpoints.labels == c].mean())
+                if paired and endpoints is not None
+                else NAN,
                 ours[c] / theirs[c] if c in ours and c in theirs else NAN,
-                float((samples.rows["logits"][mine].argmax(1) == c).double().mean()) if classifies else NAN,
+                float((samples.rows["logits"][mine].argmax(1) == c).double().mean())
+                if classifies
+                else NAN,
             )
         )
     return made

@@ -58,7 +58,9 @@ class Judge:
 def features_for(
     student: FlowMap, reference: str, features: Name | FeatureNetwork | None, weights: str | None
 ) -> FeatureNetwork:
-    """The given network; else the digits' own for the digits, and by the size of decoded samples otherwise."""
+    """The given network; else the digits' own for the digits, and by the size of decoded samples
+    otherwise.
+    """
     if features is None and reference == "digits":
         features = "digits"
     elif features is None:
@@ -72,8 +74,12 @@ def reference_samples(student: FlowMap, reference: str, n: int, gamma: float, se
     """What FID compares with."""
     if reference == "digits":
         return to_uint8(load_digits()[0]).to(student.device)
-    z, condition = student.teacher.draw_indexed(torch.arange(n), seed=seed, stream="reference", device=student.device)
-    return pictures(student.teacher, TeacherSampler(student.teacher, "heun", 64, gamma)(z, condition))
+    z, condition = student.teacher.draw_indexed(
+        torch.arange(n), seed=seed, stream="reference", device=student.device
+    )
+    return pictures(
+        student.teacher, TeacherSampler(student.teacher, "heun", 64, gamma)(z, condition)
+    )
 
 
 def timed(sampler: Sampler, z: Tensor, condition: Any) -> tuple[Tensor, float]:
@@ -102,11 +108,15 @@ def judged(
     evaluations = 1 if who == "student" else 2 * k * branches
     error = float(relative_error(x, truth).mean())
     name = f"{who}, {k} step{'s' * (k > 1)}"
-    return Line(name, gamma, evaluations, judge.fid(drawn), error, judge.accuracy(drawn, labels), spent)
+    return Line(
+        name, gamma, evaluations, judge.fid(drawn), error, judge.accuracy(drawn, labels), spent
+    )
 
 
 def halves(judge: Judge) -> float:
-    """FID between two random halves of the real digits: what sampling noise alone costs at half the count."""
+    """FID between two random halves of the real digits: what sampling noise alone costs at half the
+    count.
+    """
     real = to_uint8(load_digits()[0])
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
     half = FrechetDistance(judge.features)

@@ -1,13 +1,48 @@
-"""The mathematics that every flow-map method shares (torch only), in the paper's convention: t = 1 is the prior, t = 0 data."""
+"""The mathematics that every flow-map method shares (torch only), in the paper's convention: t = 1
+is the prior, t = 0 data.
+"""
 
 from freeflow_lightning.flow.checks import check_counts, check_numbers, check_pairs, check_shapes
 from freeflow_lightning.flow.conditions import apply, join, take
-from freeflow_lightning.flow.derivative import CentralDifference, Derivative, ExactJVP, ForwardDifference
-from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform, WithAtom, floor_to_grid
-from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity, average_two_legs, flow_map
-from freeflow_lightning.flow.guidance import Guidance, guide, guided_rows, guided_velocity, interval_guidance
-from freeflow_lightning.flow.interpolant import conditional_velocity, expand, interpolate, to_noisier
-from freeflow_lightning.flow.noise import host_generator, indexed_generators, indexed_noise, stream_seed, training_generator
+from freeflow_lightning.flow.derivative import (
+    CentralDifference,
+    Derivative,
+    ExactJVP,
+    ForwardDifference,
+)
+from freeflow_lightning.flow.distributions import (
+    LogitNormal,
+    TimeDistribution,
+    Uniform,
+    WithAtom,
+    floor_to_grid,
+)
+from freeflow_lightning.flow.flow_map import (
+    AverageVelocity,
+    TwoTimeVelocity,
+    average_two_legs,
+    flow_map,
+)
+from freeflow_lightning.flow.guidance import (
+    Guidance,
+    guide,
+    guided_rows,
+    guided_velocity,
+    interval_guidance,
+)
+from freeflow_lightning.flow.interpolant import (
+    conditional_velocity,
+    expand,
+    interpolate,
+    to_noisier,
+)
+from freeflow_lightning.flow.noise import (
+    host_generator,
+    indexed_generators,
+    indexed_noise,
+    stream_seed,
+    training_generator,
+)
 from freeflow_lightning.flow.pairs import Pairs
 from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
 from freeflow_lightning.flow.rows import on_rows, spread

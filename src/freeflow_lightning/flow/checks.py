@@ -1,4 +1,6 @@
-"""Checks of settings, one style for every constructor: each names the setting, what was expected and what came."""
+"""Checks of settings, one style for every constructor: each names the setting, what was expected
+and what came.
+"""
 
 import math
 from collections.abc import Sequence
@@ -28,7 +30,8 @@ def check_numbers(
     without_high: bool = False,
     **numbers: Any,
 ) -> None:
-    """Refuse what is not a finite number from `low` to `high`, both of them allowed unless excluded.
+    """Refuse what is not a finite number from `low` to `high`, both of them allowed unless
+    excluded.
 
     >>> check_numbers(0, without_low=True, student_lr=-3e-5)
     Traceback (most recent call last):
@@ -50,9 +53,14 @@ def check_pairs(low: float, high: float, /, *, without_high: bool = False, **pai
     where = _describe(low, high, False, without_high)
     for name, pair in pairs.items():
         numbers = _listed(pair)
-        inside = isinstance(numbers, list) and all(_is_inside(number, low, high, False, without_high) for number in numbers)
+        inside = isinstance(numbers, list) and all(
+            _is_inside(number, low, high, False, without_high) for number in numbers
+        )
         if not inside or len(numbers) != 2 or numbers[0] > numbers[1]:
-            raise ValueError(f"expected {name} to be two finite numbers{where}, the smaller one first, got {numbers!r}")
+            raise ValueError(
+                f"expected {name} to be two finite numbers{where}, the smaller one first, got "
+                f"{numbers!r}"
+            )
 
 
 def check_shapes(**shapes: Any) -> None:
@@ -64,8 +72,14 @@ def check_shapes(**shapes: Any) -> None:
     """
     for name, shape in shapes.items():
         sizes = _listed(shape)
-        if not isinstance(sizes, list) or not sizes or not all(_is_count(size, 1) for size in sizes):
-            raise ValueError(f"expected {name} to be one or more integers of at least 1, got {sizes!r}")
+        if (
+            not isinstance(sizes, list)
+            or not sizes
+            or not all(_is_count(size, 1) for size in sizes)
+        ):
+            raise ValueError(
+                f"expected {name} to be one or more integers of at least 1, got {sizes!r}"
+            )
 
 
 def _listed(values: Any) -> Any:

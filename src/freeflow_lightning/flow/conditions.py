@@ -1,4 +1,6 @@
-"""Joining and cutting conditions, which are opaque: None, a tensor, or a tuple, list or dict of them, the batch first."""
+"""Joining and cutting conditions, which are opaque: None, a tensor, or a tuple, list or dict of
+them, the batch first.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -22,7 +24,10 @@ def apply(function: Callable[..., Tensor], *trees: Any) -> Any:
         return {key: apply(function, *(tree[key] for tree in trees)) for key in first}
     if isinstance(first, tuple | list):
         return type(first)(apply(function, *parts) for parts in zip(*trees, strict=True))
-    raise ValueError(f"expected a condition made of tensors, tuples, lists, dicts and None, got {type(first).__name__}")
+    raise ValueError(
+        f"expected a condition made of tensors, tuples, lists, dicts and None, got "
+        f"{type(first).__name__}"
+    )
 
 
 def join(*conditions: Any) -> Any:

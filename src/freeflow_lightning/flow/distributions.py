@@ -20,7 +20,8 @@ class TimeDistribution(ABC):
 
 @dataclass(frozen=True)
 class LogitNormal(TimeDistribution):
-    """sigmoid(mean + std * normal): the paper's law of r, LogitNormal(0.8, 1.6) (Table 1a), and part of the law of delta.
+    """sigmoid(mean + std * normal): the paper's law of r, LogitNormal(0.8, 1.6) (Table 1a), and
+    part of the law of delta.
 
     >>> LogitNormal(0.0, 1.0).sample(2, Generator().manual_seed(0))
     tensor([0.8236, 0.4272])
@@ -57,7 +58,8 @@ class Uniform(TimeDistribution):
 
 @dataclass(frozen=True)
 class WithAtom(TimeDistribution):
-    """`at` with the given probability, a draw of `base` otherwise: the law of delta, 10 % of it exactly 0 (Table 3).
+    """`at` with the given probability, a draw of `base` otherwise: the law of delta, 10 % of it
+    exactly 0 (Table 3).
 
     >>> (WithAtom(LogitNormal(0.0, 1.0), 0.1).sample(1000, Generator().manual_seed(0)) == 0).float().mean()
     tensor(0.1000)
@@ -71,7 +73,10 @@ class WithAtom(TimeDistribution):
         check_numbers(0, 1, probability=self.probability, at=self.at)
 
     def sample(self, n: int, generator: Generator) -> Tensor:
-        hit = torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32) < self.probability
+        hit = (
+            torch.rand(n, generator=generator, device=generator.device, dtype=torch.float32)
+            < self.probability
+        )
         return torch.where(hit, self.at, self.base.sample(n, generator))
 
 
@@ -84,5 +89,7 @@ def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
     tensor([0, 0, 1, 7])
     """
     check_counts(1, steps=steps)
-    inner = torch.arange(1, steps, device=delta.device).to(delta.dtype) / steps  # delta * steps would round some nodes down
+    inner = (
+        torch.arange(1, steps, device=delta.device).to(delta.dtype) / steps
+    )  # delta * steps would round some nodes down
     return torch.bucketize(delta, inner, right=True)

@@ -32,9 +32,11 @@ def average_two_legs(
     delta: Tensor,
     share: Tensor,
 ) -> Tensor:
-    """g v + (1 - g) F(x_m, m, s - m): the average velocity over delta of a way in two legs (semigroup).
+    """g v + (1 - g) F(x_m, m, s - m): the average velocity over delta of a way in two legs
+    (semigroup).
 
-    The first leg lasts g delta at the average velocity v, to x_m at m = t - g delta; F maps the rest.
+    The first leg lasts g delta at the average velocity v, to x_m at m = t - g delta; F maps the
+    rest.
 
     Args:
         F: the average velocity F(x, t, delta).

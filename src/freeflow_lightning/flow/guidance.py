@@ -27,7 +27,8 @@ class Guidance(NamedTuple):
 
 
 def interval_guidance(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -> Tensor:
-    """The guidance in force at t: gamma inside [lo, hi], 1 (none) outside (Table 1c, Table 6 "guidance interval").
+    """The guidance in force at t: gamma inside [lo, hi], 1 (none) outside (Table 1c, Table 6
+    "guidance interval").
 
     >>> interval_guidance(torch.tensor([2.0, 2.0]), torch.tensor([0.3, 0.5]), (0.0, 0.4))
     tensor([2., 1.])
@@ -37,7 +38,8 @@ def interval_guidance(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -
 
 
 def guided_rows(gamma: Tensor, t: Tensor, interval: tuple[float, float]) -> Tensor:
-    """Where the guidance in force is not 1, bool [B]: the other samples need no unconditional velocity.
+    """Where the guidance in force is not 1, bool [B]: the other samples need no unconditional
+    velocity.
 
     >>> guided_rows(torch.tensor([2.0, 2.0, 1.0]), torch.tensor([0.3, 0.5, 0.3]), (0.0, 0.4))
     tensor([ True, False, False])
@@ -52,9 +54,11 @@ def guide(
     gamma: Tensor,
     interval: tuple[float, float] = (0.0, 1.0),
 ) -> Tensor:
-    """u_gamma = gamma u_c + (1 - gamma) u_null of two velocities [B, ...] at t [B], in float32 or wider; gamma [B].
+    """u_gamma = gamma u_c + (1 - gamma) u_null of two velocities [B, ...] at t [B], in float32 or
+    wider; gamma [B].
 
-    u_null may be any guiding velocity: a weaker network's is autoguidance. Where it is u_c, so is the result.
+    u_null may be any guiding velocity: a weaker network's is autoguidance. Where it is u_c, so is
+    the result.
 
     >>> guide(torch.tensor([3.0]), torch.tensor([1.0]), torch.ones(1), torch.tensor([2.0]))
     tensor([5.])
@@ -77,7 +81,8 @@ def guided_velocity(
     rescale: Callable[[Tensor, Tensor], Tensor] | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on twice the batch.
+    """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on
+    twice the batch.
 
     Args:
         velocity: u(x, t, condition).
@@ -87,8 +92,10 @@ def guided_velocity(
         null: the condition that means "no condition", same structure.
         gamma: guidance scale, [B]; 1 is no guidance.
         interval: times [lo, hi] inside which guidance applies.
-        rescale: (guided, conditional) to the velocity instead, for a pipeline whose guidance is not linear.
-        rows: the samples that guidance changes, int64 [K]: the others are given no unconditional branch; all if not given.
+        rescale: (guided, conditional) to the velocity instead, for a pipeline whose guidance is not
+            linear.
+        rows: the samples that guidance changes, int64 [K]: the others are given no unconditional
+            branch; all if not given.
 
     >>> u = lambda x, t, c: c.float()
     >>> one = torch.ones(1)

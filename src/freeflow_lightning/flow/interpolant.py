@@ -1,4 +1,6 @@
-"""The linear interpolant I_t(x, z) = (1 - t) x + t z, its velocity, and the kernel that moves a state to a noisier time."""
+"""The linear interpolant I_t(x, z) = (1 - t) x + t z, its velocity, and the kernel that moves a
+state to a noisier time.
+"""
 
 import torch
 from torch import Tensor
@@ -34,14 +36,17 @@ def interpolate(x: Tensor, z: Tensor, t: Tensor) -> Tensor:
 
 
 def conditional_velocity(x: Tensor, z: Tensor) -> Tensor:
-    """u(x_t, t | x, z) = -dI_t/dt = x - z (Sec. 3): it points from the prior to data and does not depend on t."""
+    """u(x_t, t | x, z) = -dI_t/dt = x - z (Sec. 3): it points from the prior to data and does not
+    depend on t.
+    """
     return x - z
 
 
 def to_noisier(x_t: Tensor, n: Tensor, t: Tensor, t_c: Tensor) -> tuple[Tensor, Tensor]:
     """The kernel I_{tc|t} that takes a sample of p_t to p_tc by adding noise (App. A.1).
 
-    I_{tc|t}(x, n) = (1 - tc)/(1 - t) x + sqrt(tc^2 - ((1 - tc)/(1 - t))^2 t^2) n for tc > t, and x itself for tc <= t.
+    I_{tc|t}(x, n) = (1 - tc)/(1 - t) x + sqrt(tc^2 - ((1 - tc)/(1 - t))^2 t^2) n for tc > t, and x
+    itself for tc <= t.
 
     Args:
         x_t: states at time t, [B, ...].
@@ -57,6 +62,8 @@ def to_noisier(x_t: Tensor, n: Tensor, t: Tensor, t_c: Tensor) -> tuple[Tensor, 
     (tensor([[0.2500, 0.2500]]), tensor([0.7500]))
     """
     noisier = t_c > t
-    shrink = torch.where(noisier, (1 - t_c) / torch.where(noisier, 1 - t, 1), 1.0)  # t = 1 is never noisier: no 0 / 0
+    shrink = torch.where(
+        noisier, (1 - t_c) / torch.where(noisier, 1 - t, 1), 1.0
+    )  # t = 1 is never noisier: no 0 / 0
     spread = torch.where(noisier, t_c**2 - (shrink * t) ** 2, 0.0).sqrt()
     return expand(shrink, x_t) * x_t + expand(spread, x_t) * n, torch.maximum(t, t_c)

@@ -1,4 +1,6 @@
-"""Randomness as a pure function of (seed, rank, batch counter) in training and of (seed, sample index) elsewhere."""
+"""Randomness as a pure function of (seed, rank, batch counter) in training and of (seed, sample
+index) elsewhere.
+"""
 
 import hashlib
 from collections.abc import Iterator
@@ -13,8 +15,8 @@ _WORD = 0xFFFFFFFF
 def stream_seed(counter: int, *key: int | str) -> int:
     """A 63-bit generator seed for element `counter` of the stream named by `key`.
 
-    The low word is a bijection of the counter (murmur3's finalizer): CPU generators read no more than 32 bits, and so no
-    two elements of one stream below 2^32 share their numbers.
+    The low word is a bijection of the counter (murmur3's finalizer): CPU generators read no more
+    than 32 bits, and so no two elements of one stream below 2^32 share their numbers.
 
     >>> stream_seed(0, "training", 1) != stream_seed(1, "training", 1) != stream_seed(1, "training", 2)
     True
@@ -32,8 +34,11 @@ def _digest(key: tuple[int | str, ...]) -> int:
     return int.from_bytes(hashlib.blake2b(repr(key).encode(), digest_size=8).digest())
 
 
-def training_generator(seed: int, rank: int, counter: int, device: torch.device | str = "cpu") -> Generator:
-    """The generator of one training batch: ranks and batches draw different numbers, a resumed run the same ones.
+def training_generator(
+    seed: int, rank: int, counter: int, device: torch.device | str = "cpu"
+) -> Generator:
+    """The generator of one training batch: ranks and batches draw different numbers, a resumed run
+    the same ones.
 
     Args:
         seed: the run's seed.
@@ -45,18 +50,26 @@ def training_generator(seed: int, rank: int, counter: int, device: torch.device 
 
 
 def host_generator(generator: Generator) -> Generator:
-    """A CPU generator with the same seed, for numbers that the host must know without waiting for the device; itself on a CPU.
+    """A CPU generator with the same seed, for numbers that the host must know without waiting for
+    the device; itself on a CPU.
 
     >>> host_generator(g := Generator().manual_seed(0)) is g
     True
     """
-    return generator if generator.device.type == "cpu" else Generator().manual_seed(generator.initial_seed())
+    return (
+        generator
+        if generator.device.type == "cpu"
+        else Generator().manual_seed(generator.initial_seed())
+    )
 
 
-def indexed_noise(index: Tensor, shape: tuple[int, ...], *, seed: int, stream: str = "samples") -> Tensor:
+def indexed_noise(
+    index: Tensor, shape: tuple[int, ...], *, seed: int, stream: str = "samples"
+) -> Tensor:
     """N(0, I) noise of the samples with the given indices, float32 [len(index), *shape] on the CPU.
 
-    Row k depends on (seed, stream, index[k]) alone: not on the batch, the number of processes or the device.
+    Row k depends on (seed, stream, index[k]) alone: not on the batch, the number of processes or
+    the device.
 
     >>> one, both = (indexed_noise(torch.tensor(i), (3,), seed=0) for i in ([5], [4, 5]))
     >>> torch.equal(one[0], both[1])
@@ -69,7 +82,9 @@ def indexed_noise(index: Tensor, shape: tuple[int, ...], *, seed: int, stream: s
 
 
 def indexed_generators(index: Tensor, *, seed: int, stream: str) -> Iterator[Generator]:
-    """For each sample a CPU generator of its own, for what else is drawn for it (its class, its prompt): one, seeded anew."""
+    """For each sample a CPU generator of its own, for what else is drawn for it (its class, its
+    prompt): one, seeded anew.
+    """
     generator = Generator()
     for i in index.tolist():
         yield generator.manual_seed(stream_seed(i, stream, seed))

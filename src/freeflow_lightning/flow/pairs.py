@@ -4,7 +4,8 @@ from enum import StrEnum
 
 
 class Pairs(StrEnum):
-    """Which (t, s) the maps f(x, t, s) of a student were trained on; t = 1 is the prior, s = 0 data.
+    """Which (t, s) the maps f(x, t, s) of a student were trained on; t = 1 is the prior, s = 0
+    data.
 
     >>> Pairs.PRIOR_TO_ANY.value, Pairs("any to any").samplers
     ('prior to any', ('chain', 'renoise'))

@@ -18,7 +18,9 @@ def spread(some: Tensor, rows: Tensor | None, elsewhere: Tensor) -> Tensor:
     return some if rows is None else elsewhere.index_copy(0, rows, some)
 
 
-def on_rows(f: Callable[..., Tensor], rows: Tensor | None, elsewhere: Tensor | None = None) -> Callable[..., Tensor]:
+def on_rows(
+    f: Callable[..., Tensor], rows: Tensor | None, elsewhere: Tensor | None = None
+) -> Callable[..., Tensor]:
     """Return f as a function that evaluates the given rows of its arguments alone.
 
     Args:

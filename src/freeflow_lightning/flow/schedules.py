@@ -6,7 +6,8 @@ from freeflow_lightning.flow.checks import check_counts, check_numbers
 
 
 def confident_time(step: int, *, warmup_steps: int = 10_000) -> float:
-    """t_c(n): linear from 1 to 0 over the warmup (App. A.1, Table 6 "confident region warmup duration").
+    """t_c(n): linear from 1 to 0 over the warmup (App. A.1, Table 6 "confident region warmup
+    duration").
 
     >>> confident_time(2500), confident_time(20_000)
     (0.75, 0.0)
@@ -23,7 +24,8 @@ def alpha(
     warmup_steps: int = 10_000,
     decay_steps: float = math.inf,
 ) -> float:
-    """alpha(n) = alpha_ref clip((n - T_delay) / T_warmup, 0, 1) / sqrt(max(n / T_decay, 1)) (App. A.3).
+    """alpha(n) = alpha_ref clip((n - T_delay) / T_warmup, 0, 1) / sqrt(max(n / T_decay, 1)) (App.
+    A.3).
 
     The defaults are SiT's column of Table 6; REPA's has reference 0.6 and decay_steps 25_000.
 

@@ -1,4 +1,6 @@
-"""One-step rules (Euler, Heun, midpoint, RK4) and the ODE solver dx = -u dt from the prior (t = 1) to data (t = 0)."""
+"""One-step rules (Euler, Heun, midpoint, RK4) and the ODE solver dx = -u dt from the prior (t = 1)
+to data (t = 0).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,9 @@ from freeflow_lightning.flow.interpolant import expand
 Velocity = Callable[[Tensor, Tensor], Tensor]
 """u(x, t): [B, ...] and [B] to [B, ...]."""
 Rule = Callable[[Velocity, Tensor, Tensor, Tensor], Tensor]
-"""Mean velocity of one step: (velocity, x at t, t, t_next) to [B, ...]; x_next = x + (t - t_next) * mean velocity."""
+"""Mean velocity of one step: (velocity, x at t, t, t_next) to [B, ...]; x_next = x + (t - t_next) *
+mean velocity.
+"""
 ChordRule = Callable[[Velocity, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Mean velocity of a step of known end: (velocity, x at t, x at t_next, t, t_next) to [B, ...]."""
 
@@ -73,7 +77,9 @@ def one_step_rule(method: str | Rule) -> Rule:
     if callable(method):
         return method
     if method not in RULES:
-        raise ValueError(f"unknown solver {method!r}: expected one of {sorted(RULES)} or a callable rule")
+        raise ValueError(
+            f"unknown solver {method!r}: expected one of {sorted(RULES)} or a callable rule"
+        )
     return RULES[method]
 
 
@@ -121,12 +127,14 @@ def solve(
     """Integrate dx = -u(x, t) dt from t = 1 to 0, from noise to a sample (Eqs. 1, 3).
 
     Args:
-        velocity: u(x, t, condition), x [B, ...], t [B] in [0, 1] with 1 = prior, to [B, ...] (prior to data).
+        velocity: u(x, t, condition), x [B, ...], t [B] in [0, 1] with 1 = prior, to [B, ...] (prior
+            to data).
         z: prior noise, [B, ...].
         condition: passed on to `velocity` unchanged.
         steps: number of steps of the uniform grid; not used where `grid` is given.
         method: "euler", "heun", "midpoint", "rk4" or a rule of one's own.
-        grid: decreasing times, [steps + 1], to integrate over instead, for example a pipeline's own.
+        grid: decreasing times, [steps + 1], to integrate over instead, for example a pipeline's
+            own.
         trajectory: return every state, [steps + 1, B, ...], instead of the last one.
 
     Returns:
@@ -142,7 +150,9 @@ def solve(
     grid = uniform_grid(steps) if grid is None else grid
     is_grid = grid.ndim == 1 and len(grid) > 1 and bool((grid.diff() < 0).all())
     if not is_grid or not bool(torch.isfinite(grid).all()):
-        raise ValueError(f"expected a grid of at least two strictly decreasing finite times, got {grid.tolist()}")
+        raise ValueError(
+            f"expected a grid of at least two strictly decreasing finite times, got {grid.tolist()}"
+        )
     times = grid.to(device=z.device, dtype=torch.promote_types(z.dtype, torch.float32))
     x, states = z, [z]
     for i in range(len(times) - 1):

@@ -1,8 +1,16 @@
-"""Metrics of generated samples: distances between features, the networks that make features, and tables of both."""
+"""Metrics of generated samples: distances between features, the networks that make features, and
+tables of both.
+"""
 
 from freeflow_lightning.metrics.dinov2 import DINOv2Features
 from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
-from freeflow_lightning.metrics.frechet import FrechetDistance, Moments, frechet_distance, mean_and_covariance, square_root
+from freeflow_lightning.metrics.frechet import (
+    FrechetDistance,
+    Moments,
+    frechet_distance,
+    mean_and_covariance,
+    square_root,
+)
 from freeflow_lightning.metrics.images import from_uint8, to_uint8
 from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
 from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance

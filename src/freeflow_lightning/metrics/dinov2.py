@@ -13,9 +13,11 @@ from freeflow_lightning.metrics.features import FeatureNetwork
 
 @final
 class DINOv2Features(FeatureNetwork):
-    """The class token of a DINOv2 vision transformer: pictures resized to 224 pixels (bicubic, antialiased), ImageNet's mean.
+    """The class token of a DINOv2 vision transformer: pictures resized to 224 pixels (bicubic,
+    antialiased), ImageNet's mean.
 
-    The published FD-DINOv2 uses ViT-L/14 (1024 features). The weights are read from a file; nothing is downloaded.
+    The published FD-DINOv2 uses ViT-L/14 (1024 features). The weights are read from a file; nothing
+    is downloaded.
 
     Args:
         weights_path: .safetensors (or a .pth of plain tensors) for timm's model of that name.
@@ -28,25 +30,42 @@ class DINOv2Features(FeatureNetwork):
 
     version = f"timm {timm.__version__}"
 
-    def __init__(self, weights_path: str | None = None, architecture: str = "vit_large_patch14_dinov2.lvd142m") -> None:
+    def __init__(
+        self,
+        weights_path: str | None = None,
+        architecture: str = "vit_large_patch14_dinov2.lvd142m",
+    ) -> None:
         super().__init__()
         where = f"huggingface.co/timm/{architecture}, model.safetensors"
         if weights_path is None:
             raise FileNotFoundError(
-                f"no DINOv2 weights: download them ({where}) and say where they are (weights_path=, or --weights)"
+                f"no DINOv2 weights: download them ({where}) and say where they are "
+                f"(weights_path=, or --weights)"
             )
         try:
-            weights = load_file(weights_path) if weights_path.endswith(".safetensors") else _tensors(weights_path)
+            weights = (
+                load_file(weights_path)
+                if weights_path.endswith(".safetensors")
+                else _tensors(weights_path)
+            )
         except FileNotFoundError as error:
-            raise FileNotFoundError(f"no DINOv2 weights at {weights_path}: download {where}, and put it there") from error
-        self.network: nn.Module = timm.create_model(architecture, num_classes=0, img_size=224, dynamic_img_size=False)
+            raise FileNotFoundError(
+                f"no DINOv2 weights at {weights_path}: download {where}, and put it there"
+            ) from error
+        self.network: nn.Module = timm.create_model(
+            architecture, num_classes=0, img_size=224, dynamic_img_size=False
+        )
         self.num_features = int(str(self.network.num_features))
         try:
             self.network.load_state_dict(self._at_224(weights))
         except RuntimeError as error:
-            raise ValueError(f"the weights of {weights_path} do not fit {architecture}: use {where} ({error})") from error
+            raise ValueError(
+                f"the weights of {weights_path} do not fit {architecture}: use {where} ({error})"
+            ) from error
         self.requires_grad_(False).eval()
-        mean, std = (torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+        mean, std = (
+            torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+        )
         self.mean: Tensor
         self.std: Tensor
         self.register_buffer("mean", mean)
@@ -55,7 +74,10 @@ class DINOv2Features(FeatureNetwork):
     def forward(self, samples: Tensor) -> Tensor:
         """uint8 pictures [B, 3, H, W] or [B, 1, H, W] (grey: repeated) to [B, num_features]."""
         if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
-            raise ValueError(f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} {tuple(samples.shape)}")
+            raise ValueError(
+                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} "
+                f"{tuple(samples.shape)}"
+            )
         x = samples.expand(-1, 3, -1, -1).float() / 255
         x = interpolate(x, size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
@@ -70,7 +92,9 @@ class DINOv2Features(FeatureNetwork):
         if published is None or published.shape == expected.shape:
             return weights
         side = round((expected.shape[1] - 1) ** 0.5)
-        return weights | {"pos_embed": resample_abs_pos_embed(published, [side, side], num_prefix_tokens=1)}
+        return weights | {
+            "pos_embed": resample_abs_pos_embed(published, [side, side], num_prefix_tokens=1)
+        }
 
 
 def _tensors(path: str) -> dict[str, Tensor]:

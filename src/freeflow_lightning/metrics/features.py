@@ -1,4 +1,6 @@
-"""Feature networks: what they are, and those for where Inception has nothing to say: points, and digits of 8 x 8 pixels."""
+"""Feature networks: what they are, and those for where Inception has nothing to say: points, and
+digits of 8 x 8 pixels.
+"""
 
 from abc import ABC, abstractmethod
 from importlib.resources import files
@@ -11,19 +13,27 @@ from freeflow_lightning.metrics.images import from_uint8
 
 
 class FeatureNetwork(nn.Module, ABC):
-    """Samples to the numbers that a metric compares. For one of your own: set `num_features`, write `forward`."""
+    """Samples to the numbers that a metric compares. For one of your own: set `num_features`, write
+    `forward`.
+    """
 
     num_features: int
     """Width d of `forward`'s output."""
     version: str = ""
-    """What the features depend on beside class and weights, for example the version of a library that resizes."""
+    """What the features depend on beside class and weights, for example the version of a library
+    that resizes.
+    """
 
     @abstractmethod
     def forward(self, samples: Tensor) -> Tensor:
-        """uint8 pictures [B, C, H, W] (or the samples themselves, [B, ...], where they are no pictures) to [B, d]."""
+        """uint8 pictures [B, C, H, W] (or the samples themselves, [B, ...], where they are no
+        pictures) to [B, d].
+        """
 
     def outputs(self, samples: Tensor) -> dict[str, Tensor]:
-        """ "features", the output of `forward`, and what else the network sees: "spatial" [B, d'], "logits" [B, classes]."""
+        """ "features", the output of `forward`, and what else the network sees: "spatial" [B, d'],
+        "logits" [B, classes].
+        """
         return {"features": self(samples)}
 
 
@@ -44,18 +54,23 @@ class FlatFeatures(FeatureNetwork):
         self.num_features = num_features
 
     def forward(self, samples: Tensor) -> Tensor:
-        """[B, ...] to [B, num_features]: uint8 images scaled to [-1, 1], floating-point samples as they are."""
+        """[B, ...] to [B, num_features]: uint8 images scaled to [-1, 1], floating-point samples as
+        they are.
+        """
         flat = (samples if samples.is_floating_point() else from_uint8(samples)).flatten(1)
         if flat.shape[1] != self.num_features:
-            raise ValueError(f"expected samples of {self.num_features} numbers, got shape {tuple(samples.shape)}")
+            raise ValueError(
+                f"expected samples of {self.num_features} numbers, got shape {tuple(samples.shape)}"
+            )
         return flat
 
 
 class DigitsFeatures(FeatureNetwork):
-    """The 64 activations before the last layer of a small classifier of 8 x 8 digits; its weights ship with the package.
+    """The 64 activations before the last layer of a small classifier of 8 x 8 digits; its weights
+    ship with the package.
 
-    Trained for 100 steps only (metrics/digits_classifier.py): a classifier trained to the end maps a class to a point and
-    then no longer sees that a sampler returns class means.
+    Trained for 100 steps only (metrics/digits_classifier.py): a classifier trained to the end maps
+    a class to a point and then no longer sees that a sampler returns class means.
 
     >>> import torch
     >>> DigitsFeatures()(torch.zeros(3, 1, 8, 8, dtype=torch.uint8)).shape
@@ -66,7 +81,9 @@ class DigitsFeatures(FeatureNetwork):
 
     def __init__(self) -> None:
         super().__init__()
-        weights = load((files("freeflow_lightning") / "assets" / "digits_classifier.safetensors").read_bytes())
+        weights = load(
+            (files("freeflow_lightning") / "assets" / "digits_classifier.safetensors").read_bytes()
+        )
         self.network = digits_network()
         self.network.load_state_dict(weights)
         self.requires_grad_(False).eval()
@@ -89,7 +106,8 @@ class DigitsFeatures(FeatureNetwork):
 
 
 def digits_network() -> nn.Sequential:
-    """The untrained classifier, float32 [B, 1, 8, 8] in [-1, 1] to logits [B, 10]; the input of its last layer is 64 wide.
+    """The untrained classifier, float32 [B, 1, 8, 8] in [-1, 1] to logits [B, 10]; the input of its
+    last layer is 64 wide.
 
     >>> sum(p.numel() for p in digits_network().parameters())
     85066

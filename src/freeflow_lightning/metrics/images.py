@@ -5,25 +5,34 @@ from torch import Tensor
 
 
 def to_uint8(images: Tensor) -> Tensor:
-    """clamp(127.5 x + 128, 0, 255), rounded down: DiT's and SiT's convention; it recovers every 8-bit value exactly.
+    """clamp(127.5 x + 128, 0, 255), rounded down: DiT's and SiT's convention; it recovers every
+    8-bit value exactly.
 
     Args:
-        images: pictures in [-1, 1], floating point [B, ...]. Values outside are clamped: that is part of the convention.
+        images: pictures in [-1, 1], floating point [B, ...]. Values outside are clamped: that is
+            part of the convention.
 
     Returns:
         uint8 [B, ...].
 
     Raises:
-        ValueError: not floating point, or samples with NaN or infinite values (a cast would turn NaN into black).
+        ValueError: not floating point, or samples with NaN or infinite values (a cast would turn
+            NaN into black).
 
     >>> to_uint8(torch.tensor([[-1.0, 0.0, 1.0]]))
     tensor([[  0, 128, 255]], dtype=torch.uint8)
     """
     if not images.is_floating_point():
-        raise ValueError(f"expected floating-point pictures in [-1, 1], got {images.dtype}: 8-bit images need no conversion")
+        raise ValueError(
+            f"expected floating-point pictures in [-1, 1], got {images.dtype}: 8-bit images need "
+            f"no conversion"
+        )
     bad = int((~torch.isfinite(images).flatten(1).all(dim=1)).sum())
     if bad:
-        raise ValueError(f"{bad} of {len(images)} samples hold NaN or infinite values: the network that made them diverged")
+        raise ValueError(
+            f"{bad} of {len(images)} samples hold NaN or infinite values: the network that made "
+            f"them diverged"
+        )
     return (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8)
 
 
@@ -34,5 +43,7 @@ def from_uint8(images: Tensor) -> Tensor:
     tensor([-1.,  1.])
     """
     if images.dtype != torch.uint8:
-        raise ValueError(f"expected uint8 images, got {images.dtype}: convert pictures in [-1, 1] with to_uint8")
+        raise ValueError(
+            f"expected uint8 images, got {images.dtype}: convert pictures in [-1, 1] with to_uint8"
+        )
     return images.float() / 127.5 - 1

@@ -1,4 +1,6 @@
-"""Inception features of the published numbers: torch-fidelity's network, TensorFlow's resize, weights read safely."""
+"""Inception features of the published numbers: torch-fidelity's network, TensorFlow's resize,
+weights read safely.
+"""
 
 import io
 import pickle
@@ -20,13 +22,15 @@ _SPATIAL_CHANNELS = 7
 
 @final
 class InceptionFeatures(FeatureNetwork):
-    """The 2048 pooled Inception features, with ADM's 2023 spatial ones (sFID) and the 1008 logits without bias (IS).
+    """The 2048 pooled Inception features, with ADM's 2023 spatial ones (sFID) and the 1008 logits
+    without bias (IS).
 
-    Pictures are resized as TensorFlow 1 does, without antialiasing, as ADM's evaluator does. The weights are never
-    downloaded and nothing in their file is executed.
+    Pictures are resized as TensorFlow 1 does, without antialiasing, as ADM's evaluator does. The
+    weights are never downloaded and nothing in their file is executed.
 
     Args:
-        weights_path: torch-fidelity's weights-inception-2015-12-05-6726825d.pth; None for the one in torch.hub's folder.
+        weights_path: torch-fidelity's weights-inception-2015-12-05-6726825d.pth; None for the one
+            in torch.hub's folder.
 
     Raises:
         FileNotFoundError: no weights there; the message says which file to put where.
@@ -42,14 +46,22 @@ class InceptionFeatures(FeatureNetwork):
 
     def __init__(self, weights_path: str | None = None) -> None:
         super().__init__()
-        path = Path(torch.hub.get_dir(), "checkpoints", WEIGHTS) if weights_path is None else Path(weights_path)
+        path = (
+            Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
+            if weights_path is None
+            else Path(weights_path)
+        )
         plain = io.BytesIO()  # torch-fidelity unpickles without restriction: it gets a copy that we wrote, not the file
         torch.save(_read_weights(path), plain)
         plain.seek(0)
         try:
-            self.network = FeatureExtractorInceptionV3("inception-v3-compat", ["2048", "logits_unbiased"], plain)
+            self.network = FeatureExtractorInceptionV3(
+                "inception-v3-compat", ["2048", "logits_unbiased"], plain
+            )
         except RuntimeError as error:
-            raise ValueError(f"the weights of {path} are not those of {_ORIGIN}: {error}") from error
+            raise ValueError(
+                f"the weights of {path} are not those of {_ORIGIN}: {error}"
+            ) from error
         self.requires_grad_(False).eval()
         self._spatial: Tensor | None = None
         self.network.Mixed_6d.branch1x1.register_forward_hook(self._keep_spatial)
@@ -63,14 +75,23 @@ class InceptionFeatures(FeatureNetwork):
         return self.outputs(samples)["features"]
 
     def outputs(self, samples: Tensor) -> dict[str, Tensor]:
-        """As `forward`, with "spatial" [B, 2023] (7 channels of 17 x 17, channels last) and "logits" [B, 1008]."""
+        """As `forward`, with "spatial" [B, 2023] (7 channels of 17 x 17, channels last) and
+        "logits" [B, 1008].
+        """
         if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
             raise ValueError(
-                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} {tuple(samples.shape)}; see to_uint8"
+                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} "
+                f"{tuple(samples.shape)}; see to_uint8"
             )
-        if not len(samples):  # the padding of a rank's last batch dropped; the network cannot take none
+        if not len(
+            samples
+        ):  # the padding of a rank's last batch dropped; the network cannot take none
             spatial = samples.new_zeros(0, _SPATIAL_CHANNELS * 17 * 17, dtype=torch.float32)
-            return {"features": spatial.new_zeros(0, 2048), "spatial": spatial, "logits": spatial.new_zeros(0, 1008)}
+            return {
+                "features": spatial.new_zeros(0, 2048),
+                "spatial": spatial,
+                "logits": spatial.new_zeros(0, 1008),
+            }
         with torch.no_grad(), torch.autocast(samples.device.type, enabled=False):
             features, logits = self.network(samples.expand(-1, 3, -1, -1))
         kept, self._spatial = self._spatial, None
@@ -78,7 +99,9 @@ class InceptionFeatures(FeatureNetwork):
         return {"features": features, "spatial": kept, "logits": logits}
 
     def _keep_spatial(self, module: Any, inputs: Any, output: Tensor) -> None:
-        """ADM's "mixed_6/conv": the first 7 channels after the rectifier, in TensorFlow's order (channels last)."""
+        """ADM's "mixed_6/conv": the first 7 channels after the rectifier, in TensorFlow's order
+        (channels last).
+        """
         self._spatial = output[:, :_SPATIAL_CHANNELS].permute(0, 2, 3, 1).flatten(1)
 
 
@@ -96,13 +119,20 @@ class InceptionFID(FrechetDistance):
 def _read_weights(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
-            f"no Inception weights at {path}: download {WEIGHTS} (torch-fidelity's release v0.2.0 on GitHub, {_ORIGIN}) "
-            f"and put it there, or say where it is (weights_path=, or --weights on the command line)"
+            f"no Inception weights at {path}: download {WEIGHTS} (torch-fidelity's release v0.2.0 "
+            f"on GitHub, {_ORIGIN}) "
+            f"and put it there, or say where it is (weights_path=, or --weights on the command "
+            f"line)"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError) as error:
-        raise ValueError(f"{path} is not a file of plain tensors, and is not read: use {_ORIGIN} ({error})") from error
+        raise ValueError(
+            f"{path} is not a file of plain tensors, and is not read: use {_ORIGIN} ({error})"
+        ) from error
     if not isinstance(weights, dict):
-        raise ValueError(f"expected a dictionary of weights in {path}, got {type(weights).__name__}: use {_ORIGIN}")
+        raise ValueError(
+            f"expected a dictionary of weights in {path}, got {type(weights).__name__}: use "
+            f"{_ORIGIN}"
+        )
     return weights

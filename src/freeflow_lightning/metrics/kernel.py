@@ -1,4 +1,6 @@
-"""The kernel distance (KID): squared maximum mean discrepancy with the cubic polynomial kernel, unbiased."""
+"""The kernel distance (KID): squared maximum mean discrepancy with the cubic polynomial kernel,
+unbiased.
+"""
 
 from typing import NamedTuple
 
@@ -17,11 +19,12 @@ class KernelDistance(NamedTuple):
 
 
 def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
-    """Unbiased MMD^2 of features x [n, d] and y [m, d] with k(a, b) = (a . b / d + 1)^3; below 0 at equal laws half the time.
+    """Unbiased MMD^2 of features x [n, d] and y [m, d] with k(a, b) = (a . b / d + 1)^3; below 0 at
+    equal laws half the time.
 
-    Binkowski et al. 2018, "Demystifying MMD GANs", Eq. 4, over all samples at once. The usual mean over 100 random subsets
-    of 1000 estimates the same number with more noise. The error is the jackknife's, ten groups of x left out in turn.
-    Memory grows with n + m.
+    Binkowski et al. 2018, "Demystifying MMD GANs", Eq. 4, over all samples at once. The usual mean
+    over 100 random subsets of 1000 estimates the same number with more noise. The error is the
+    jackknife's, ten groups of x left out in turn. Memory grows with n + m.
 
     Raises:
         ValueError: fewer than two samples on a side.
@@ -49,7 +52,11 @@ def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
     value = distance(within.sum(), across.sum(), sizes.sum())
     if len(groups) == 1:
         return KernelDistance(float(value), float("nan"))
-    left = distance(within.sum() - 2 * within.sum(1) + within.diagonal(), across.sum() - across, sizes.sum() - sizes)
+    left = distance(
+        within.sum() - 2 * within.sum(1) + within.diagonal(),
+        across.sum() - across,
+        sizes.sum() - sizes,
+    )
     error = ((GROUPS - 1) / GROUPS * (left - left.mean()).square().sum()).sqrt()
     return KernelDistance(float(value), float(error))
 

@@ -1,4 +1,6 @@
-"""What one table of features says about another: every score with a confidence interval and how it was made."""
+"""What one table of features says about another: every score with a confidence interval and how it
+was made.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -36,15 +38,19 @@ class Score(NamedTuple):
         0.963
         """
         square = 1.96**2 / n
-        middle, half = value + square / 2, 1.96 * (value * (1 - value) / n + square / (4 * n)) ** 0.5
+        middle, half = (
+            value + square / 2,
+            1.96 * (value * (1 - value) / n + square / (4 * n)) ** 0.5,
+        )
         return cls(value, (middle - half) / (1 + square), (middle + half) / (1 + square))
 
 
 def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> dict[str, Score]:
-    """Every distance that the two tables allow: fid, sfid, kid, precision, recall, density, coverage.
+    """Every distance that the two tables allow: fid, sfid, kid, precision, recall, density,
+    coverage.
 
-    Intervals: FID and KID by the jackknife over ten groups of samples (all samples must be rows), the fractions as
-    binomial ones. They hold for other noise and the same reference.
+    Intervals: FID and KID by the jackknife over ten groups of samples (all samples must be rows),
+    the fractions as binomial ones. They hold for other noise and the same reference.
     """
     made: dict[str, Score] = {}
     reference_moments = reference.moments["features"]
@@ -56,9 +62,13 @@ def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> di
     value = fid(*samples.moments["features"])
     x, y = samples.rows.get("features"), reference.rows.get("features")
     has_all_rows = x is not None and len(x) == samples.n >= 2 * GROUPS
-    made["fid"] = Score.around(value, _jackknife(x, fid)) if has_all_rows and x is not None else Score(value)
+    made["fid"] = (
+        Score.around(value, _jackknife(x, fid)) if has_all_rows and x is not None else Score(value)
+    )
     if "spatial" in samples.moments and "spatial" in reference.moments:
-        made["sfid"] = Score(float(frechet_distance(*reference.moments["spatial"], *samples.moments["spatial"])))
+        made["sfid"] = Score(
+            float(frechet_distance(*reference.moments["spatial"], *samples.moments["spatial"]))
+        )
     if x is None or y is None or min(len(x), len(y)) <= k:
         return made
     made["kid"] = Score.around(*kernel_distance(x, y))
@@ -69,7 +79,9 @@ def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> di
 
 
 def _jackknife(x: Tensor, statistic: Callable[[Tensor, Tensor], float]) -> float:
-    """Standard error of a function of the moments of x [n, d]: the jackknife over ten groups, each left out in turn."""
+    """Standard error of a function of the moments of x [n, d]: the jackknife over ten groups, each
+    left out in turn.
+    """
     groups = [x[start::GROUPS].double() for start in range(GROUPS)]
     sums = [(g.sum(0), g.mT @ g) for g in groups]
     first, second = (torch.stack(s).sum(0) for s in zip(*sums, strict=True))
@@ -83,9 +95,11 @@ def _jackknife(x: Tensor, statistic: Callable[[Tensor, Tensor], float]) -> float
 
 
 def inception_score(logits: Tensor, *, split_samples: int = 5000) -> Score:
-    """exp E KL(p(y | x) || p(y)), the mean over consecutive splits of 5000 as in ADM's evaluator; logits [n, classes].
+    """exp E KL(p(y | x) || p(y)), the mean over consecutive splits of 5000 as in ADM's evaluator;
+    logits [n, classes].
 
-    The samples must come in random order of their classes: sorted ones give each split few classes, and a low score.
+    The samples must come in random order of their classes: sorted ones give each split few classes,
+    and a low score.
 
     >>> round(inception_score(100 * torch.eye(10)).value, 6)
     10.0
@@ -125,9 +139,11 @@ def spread_within_classes(table: FeatureTable) -> dict[int, float]:
 
 
 def class_distance(samples: FeatureTable, reference: FeatureTable, label: int) -> float:
-    """Unbiased MMD^2 (KID's kernel) between the samples of one class; NaN for fewer than two on a side.
+    """Unbiased MMD^2 (KID's kernel) between the samples of one class; NaN for fewer than two on a
+    side.
 
-    Where d is large and a class has few samples, a Frechet distance would be all bias; this one has none.
+    Where d is large and a class has few samples, a Frechet distance would be all bias; this one has
+    none.
     """
     x, y = (t.rows["features"][t.rows["labels"] == label] for t in (samples, reference))
     return kernel_distance(x, y).value if min(len(x), len(y)) > 1 else float("nan")

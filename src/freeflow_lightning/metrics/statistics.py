@@ -1,4 +1,6 @@
-"""Given reference statistics: ADM's .npz (mu, sigma, mu_s, sigma_s, arr_0), torch-fidelity's .pt, sets of pictures."""
+"""Given reference statistics: ADM's .npz (mu, sigma, mu_s, sigma_s, arr_0), torch-fidelity's .pt,
+sets of pictures.
+"""
 
 import pickle
 from pathlib import Path
@@ -16,12 +18,16 @@ _EXPECTED = "expected ADM's .npz (mu, sigma; arr_0), torch-fidelity's .pt (mu, s
 
 
 def read_statistics(
-    path: str | Path, network: nn.Module, *, device: torch.device | str = "cpu", batch_size: int = 64
+    path: str | Path,
+    network: nn.Module,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
 ) -> FeatureTable:
     """A reference table from a file, for samples that the same network sees.
 
-    Moments are taken from the file where it has them, and from its pictures (arr_0, uint8 [N, H, W, C]) otherwise; the
-    pictures are what precision, recall and KID compare with.
+    Moments are taken from the file where it has them, and from its pictures (arr_0, uint8 [N, H, W,
+    C]) otherwise; the pictures are what precision, recall and KID compare with.
 
     Args:
         path: the file. Nothing in it is executed.
@@ -31,28 +37,42 @@ def read_statistics(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: another kind of file, moments of another width, or moments that are no covariance.
+        ValueError: another kind of file, moments of another width, or moments that are no
+            covariance.
     """
     content = _read(Path(path))
     pictures = content.get("arr_0")
     table = FeatureTable(0, {}, {})
     if pictures is not None:
         if pictures.ndim != 4 or pictures.dtype != np.uint8 or len(pictures) < 2:
-            raise ValueError(f"expected pictures uint8 [N, H, W, C] in arr_0 of {path}, got {pictures.dtype} {pictures.shape}")
+            raise ValueError(
+                f"expected pictures uint8 [N, H, W, C] in arr_0 of {path}, got {pictures.dtype} "
+                f"{pictures.shape}"
+            )
         labels = content.get("arr_1")
-        if labels is not None and (labels.shape != (len(pictures),) or labels.dtype.kind not in "iu"):
-            raise ValueError(f"expected one class for each picture in arr_1 of {path}, got {labels.dtype} {labels.shape}")
+        if labels is not None and (
+            labels.shape != (len(pictures),) or labels.dtype.kind not in "iu"
+        ):
+            raise ValueError(
+                f"expected one class for each picture in arr_1 of {path}, got {labels.dtype} "
+                f"{labels.shape}"
+            )
         builder = TableBuilder(network, kept=len(pictures))
         for index in torch.arange(len(pictures)).split(batch_size):
             seen = torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device)
-            builder.add(index, seen, None if labels is None else torch.from_numpy(labels[index.numpy()]))
+            builder.add(
+                index, seen, None if labels is None else torch.from_numpy(labels[index.numpy()])
+            )
         table = merge_tables([builder.part()])
     names = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
-    moments = {name: _moments(content, keys, path) for name, keys in names.items() if keys[0] in content}
+    moments = {
+        name: _moments(content, keys, path) for name, keys in names.items() if keys[0] in content
+    }
     d = network.num_features
     if "features" in moments and moments["features"].mean.shape != (d,):
         raise ValueError(
-            f"{path} holds the statistics of {len(moments['features'].mean)} features, and this feature network has {d}: "
+            f"{path} holds the statistics of {len(moments['features'].mean)} features, and this "
+            f"feature network has {d}: "
             "choose the network that made the file (2048 is Inception's: --features inception)"
         )
     return table._replace(moments=table.moments | moments)
@@ -62,15 +82,19 @@ def _moments(content: dict[str, Any], keys: tuple[str, str], path: str | Path) -
     mean, covariance = (torch.from_numpy(np.asarray(content[key])).double() for key in keys)
     if mean.ndim != 1 or covariance.shape != (len(mean), len(mean)):
         raise ValueError(
-            f"expected {keys[0]} [d] and {keys[1]} [d, d] in {path}, got {list(mean.shape)} and {list(covariance.shape)}"
+            f"expected {keys[0]} [d] and {keys[1]} [d, d] in {path}, got {list(mean.shape)} and "
+            f"{list(covariance.shape)}"
         )
     if not bool(torch.isfinite(mean).all()):
         broken = int((~torch.isfinite(mean)).sum())
         raise ValueError(
-            f"{keys[0]} of {path} is no mean: {broken} of its {len(mean)} numbers are NaN or infinite; "
+            f"{keys[0]} of {path} is no mean: {broken} of its {len(mean)} numbers are NaN or "
+            f"infinite; "
             "compute the statistics again"
         )
-    if not bool(torch.isfinite(covariance).all()) or not torch.allclose(covariance, covariance.mT, rtol=1e-3, atol=1e-6):
+    if not bool(torch.isfinite(covariance).all()) or not torch.allclose(
+        covariance, covariance.mT, rtol=1e-3, atol=1e-6
+    ):
         raise ValueError(f"{keys[1]} of {path} is no covariance: it is not symmetric and finite")
     return Moments(mean, covariance)
 
@@ -80,8 +104,17 @@ def _read(path: Path) -> dict[str, Any]:
         raise FileNotFoundError(f"no statistics at {path}: {_EXPECTED}")
     try:
         content = _read_numpy(path) if path.suffix == ".npz" else _read_torch(path)
-    except (BadZipFile, pickle.UnpicklingError, RuntimeError, EOFError, OSError, ValueError) as error:
-        raise ValueError(f"{path} cannot be read: {_EXPECTED} ({str(error).splitlines()[0]})") from error
+    except (
+        BadZipFile,
+        pickle.UnpicklingError,
+        RuntimeError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise ValueError(
+            f"{path} cannot be read: {_EXPECTED} ({str(error).splitlines()[0]})"
+        ) from error
     if not ({"mu", "sigma"} <= content.keys() or "arr_0" in content):
         raise ValueError(f"{path} holds {sorted(content)}: {_EXPECTED}")
     return content
@@ -90,7 +123,9 @@ def _read(path: Path) -> dict[str, Any]:
 def _read_numpy(path: Path) -> dict[str, Any]:
     with np.load(path, allow_pickle=False) as file:
         return {
-            name: file[name] for name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0", "arr_1") if name in file
+            name: file[name]
+            for name in ("mu", "sigma", "mu_s", "sigma_s", "arr_0", "arr_1")
+            if name in file
         } or dict.fromkeys(file)
 
 
@@ -102,4 +137,7 @@ def _read_torch(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     if not isinstance(content, dict):
         raise ValueError(f"it holds a {type(content).__name__}, no dictionary")
-    return {name: value.numpy() if isinstance(value, Tensor) else value for name, value in content.items()}
+    return {
+        name: value.numpy() if isinstance(value, Tensor) else value
+        for name, value in content.items()
+    }

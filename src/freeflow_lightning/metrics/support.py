@@ -1,4 +1,6 @@
-"""Precision and recall (as ADM's evaluator defines them), density and coverage: from k-nearest-neighbour balls."""
+"""Precision and recall (as ADM's evaluator defines them), density and coverage: from
+k-nearest-neighbour balls.
+"""
 
 from collections.abc import Iterator
 from typing import NamedTuple
@@ -21,12 +23,14 @@ class Coverage(NamedTuple):
 
 
 def coverage(samples: Tensor, reference: Tensor, *, k: int = 3) -> Coverage:
-    """How far samples [n, d] lie within the reference's [m, d] support, and the reference within theirs.
+    """How far samples [n, d] lie within the reference's [m, d] support, and the reference within
+    theirs.
 
-    The ball around a point reaches to its k-th neighbour of the same set. Precision is the fraction of samples inside any of
-    the reference's balls, recall the fraction of the reference inside any of the samples' (Kynkaanniemi et al. 2019); density
-    counts the balls around a sample, in units of k, and coverage the reference's balls with a sample inside (Naeem et al.
-    2020). Memory grows with n + m, not with their product.
+    The ball around a point reaches to its k-th neighbour of the same set. Precision is the fraction
+    of samples inside any of the reference's balls, recall the fraction of the reference inside any
+    of the samples' (Kynkaanniemi et al. 2019); density counts the balls around a sample, in units
+    of k, and coverage the reference's balls with a sample inside (Naeem et al. 2020). Memory grows
+    with n + m, not with their product.
 
     Raises:
         ValueError: k points or fewer on a side.
@@ -37,11 +41,19 @@ def coverage(samples: Tensor, reference: Tensor, *, k: int = 3) -> Coverage:
     """
     check_counts(1, k=k)
     if min(len(samples), len(reference)) <= k:
-        raise ValueError(f"expected more than k = {k} samples on either side, got {len(samples)} and {len(reference)}")
+        raise ValueError(
+            f"expected more than k = {k} samples on either side, got {len(samples)} and "
+            f"{len(reference)}"
+        )
     center = reference.double().mean(0)
     x, y = samples.double() - center, reference.double() - center
     radius_x, radius_y = _radii(x, k), _radii(y, k)
-    precise, balls, recalled, nearest = [], [], torch.zeros(len(y), dtype=torch.bool), torch.full((len(y),), torch.inf).double()
+    precise, balls, recalled, nearest = (
+        [],
+        [],
+        torch.zeros(len(y), dtype=torch.bool),
+        torch.full((len(y),), torch.inf).double(),
+    )
     recalled, nearest = recalled.to(y.device), nearest.to(y.device)
     for rows, distance in _blocks(x, y):
         inside = distance <= radius_y

@@ -1,4 +1,6 @@
-"""FeatureTable: what an evaluation keeps of N samples: exact moments of all, features of those that it compares one by one."""
+"""FeatureTable: what an evaluation keeps of N samples: exact moments of all, features of those that
+it compares one by one.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -20,8 +22,8 @@ class FeatureTable(NamedTuple):
     Args:
         n: N; 0 where only moments are known, from a file that does not say.
         moments: of "features", and of "spatial" (sFID) where the network has it.
-        rows: of the samples kept, in the order of their index: "index" [M], "features" [M, d], and where known
-            "labels" [M] (the class asked for) and "logits" [M, classes].
+        rows: of the samples kept, in the order of their index: "index" [M], "features" [M, d], and
+            where known "labels" [M] (the class asked for) and "logits" [M, classes].
     """
 
     n: int
@@ -30,15 +32,29 @@ class FeatureTable(NamedTuple):
 
     def tensors(self) -> dict[str, Tensor]:
         """All of it under flat names, to be written to a file."""
-        flat = {f"moments/{name}/{k}": v for name, m in self.moments.items() for k, v in m._asdict().items()}
-        return flat | {f"rows/{name}": value for name, value in self.rows.items()} | {"n": torch.tensor(self.n)}
+        flat = {
+            f"moments/{name}/{k}": v
+            for name, m in self.moments.items()
+            for k, v in m._asdict().items()
+        }
+        return (
+            flat
+            | {f"rows/{name}": value for name, value in self.rows.items()}
+            | {"n": torch.tensor(self.n)}
+        )
 
     @classmethod
     def of_tensors(cls, flat: dict[str, Tensor]) -> "FeatureTable":
         """What `tensors` has taken apart (Raises: KeyError where something is missing)."""
         names = dict.fromkeys(key.split("/")[1] for key in flat if key.startswith("moments/"))
-        moments = {n: Moments(flat[f"moments/{n}/mean"], flat[f"moments/{n}/covariance"]) for n in names}
-        rows = {key.removeprefix("rows/"): value for key, value in flat.items() if key.startswith("rows/")}
+        moments = {
+            n: Moments(flat[f"moments/{n}/mean"], flat[f"moments/{n}/covariance"]) for n in names
+        }
+        rows = {
+            key.removeprefix("rows/"): value
+            for key, value in flat.items()
+            if key.startswith("rows/")
+        }
         return cls(int(flat["n"]), moments, rows)
 
 
@@ -54,8 +70,10 @@ class TableBuilder:
     """Fills a table batch by batch.
 
     Args:
-        network: FeatureNetwork, or any module with `num_features` that maps samples [B, ...] to [B, d].
-        kept: samples with an index below this are kept as rows; the others count in the moments only.
+        network: FeatureNetwork, or any module with `num_features` that maps samples [B, ...] to [B,
+            d].
+        kept: samples with an index below this are kept as rows; the others count in the moments
+            only.
 
     >>> from freeflow_lightning.metrics import FlatFeatures
     >>> builder = TableBuilder(FlatFeatures(1), kept=1)
@@ -80,12 +98,19 @@ class TableBuilder:
             ValueError: features that are not finite.
         """
         network = self.network
-        outputs = network.outputs(samples) if isinstance(network, FeatureNetwork) else {"features": network(samples)}
+        outputs = (
+            network.outputs(samples)
+            if isinstance(network, FeatureNetwork)
+            else {"features": network(samples)}
+        )
         for name in MOMENTS:
             if name in outputs:
                 f = outputs[name].double()
                 if not bool(torch.isfinite(f).all()):
-                    raise ValueError(f"{name} of the samples are not finite: look at the samples, then at the feature network")
+                    raise ValueError(
+                        f"{name} of the samples are not finite: look at the samples, then at the "
+                        f"feature network"
+                    )
                 first, second = self._sums.get(name, (0, 0))
                 self._sums[name] = first + f.sum(0), second + f.mT @ f
         self._count += len(index)
@@ -93,12 +118,17 @@ class TableBuilder:
         rows = {name: value for name, value in outputs.items() if name != "spatial"} | (
             {} if labels is None else {"labels": labels}
         )
-        self._rows.append({"index": index[keep]} | {name: v[keep.to(v.device)].cpu() for name, v in rows.items()})
+        self._rows.append(
+            {"index": index[keep]} | {name: v[keep.to(v.device)].cpu() for name, v in rows.items()}
+        )
 
     def part(self) -> TableSums:
         """What has been added so far."""
         sums = {name: (first.cpu(), second.cpu()) for name, (first, second) in self._sums.items()}
-        rows = {name: torch.cat([part[name] for part in self._rows]) for name in (self._rows[0] if self._rows else ())}
+        rows = {
+            name: torch.cat([part[name] for part in self._rows])
+            for name in (self._rows[0] if self._rows else ())
+        }
         return TableSums(self._count, sums, rows)
 
 
@@ -113,9 +143,14 @@ def merge_tables(parts: Sequence[TableSums]) -> FeatureTable:
     if count < 2:
         raise ValueError(f"expected at least two samples to compare, got {count}")
     stacked = {
-        name: [torch.stack(s).sum(0) for s in zip(*(p.sums[name] for p in parts), strict=True)] for name in parts[0].sums
+        name: [torch.stack(s).sum(0) for s in zip(*(p.sums[name] for p in parts), strict=True)]
+        for name in parts[0].sums
     }
-    moments = {name: mean_and_covariance(first, second, count) for name, (first, second) in stacked.items()}
+    moments = {
+        name: mean_and_covariance(first, second, count) for name, (first, second) in stacked.items()
+    }
     rows = {name: torch.cat([part.rows[name] for part in parts]) for name in parts[0].rows}
     order = rows["index"].argsort()
-    return FeatureTable(count, moments, {name: value[order].contiguous() for name, value in rows.items()})
+    return FeatureTable(
+        count, moments, {name: value[order].contiguous() for name, value in rows.items()}
+    )

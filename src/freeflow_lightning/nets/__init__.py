@@ -10,7 +10,12 @@ from freeflow_lightning.nets.conditioning import (
     precision_of,
     time_embeddings,
 )
-from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table, sinusoid
+from freeflow_lightning.nets.embeddings import (
+    LabelEmbedder,
+    ScalarEmbedder,
+    position_table,
+    sinusoid,
+)
 from freeflow_lightning.nets.lora import Adapter, LoRA, merge
 from freeflow_lightning.nets.mlp import MLP
 from freeflow_lightning.nets.sit import SIZES, SiT

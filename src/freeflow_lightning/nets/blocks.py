@@ -1,4 +1,6 @@
-"""The blocks that a deep network is a stack of: what is sharded, recomputed and compiled one by one."""
+"""The blocks that a deep network is a stack of: what is sharded, recomputed and compiled one by
+one.
+"""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -9,7 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """The elements with parameters of the outermost nn.ModuleLists and nn.ModuleDicts; none for a network without such.
+    """The elements with parameters of the outermost nn.ModuleLists and nn.ModuleDicts; none for a
+    network without such.
 
     >>> [type(block).__name__ for block in blocks(nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])}))]
     ['Linear']
@@ -25,9 +28,11 @@ def blocks(network: nn.Module) -> list[nn.Module]:
 
 
 def recompute(network: nn.Module, time_modules: Sequence[nn.Module] = ()) -> None:
-    """Let the backward pass compute each block's activations again instead of keeping them (activation checkpointing).
+    """Let the backward pass compute each block's activations again instead of keeping them
+    (activation checkpointing).
 
-    In place; the keys of the state dict stay, and a copy of the network has the same. Gradients are equal.
+    In place; the keys of the state dict stay, and a copy of the network has the same. Gradients are
+    equal.
 
     Args:
         network: the backbone.
@@ -39,11 +44,13 @@ def recompute(network: nn.Module, time_modules: Sequence[nn.Module] = ()) -> Non
     members = blocks(network)
     if not members:
         raise ValueError(
-            f"{type(network).__name__} has no nn.ModuleList of blocks to recompute: leave activation_checkpointing out"
+            f"{type(network).__name__} has no nn.ModuleList of blocks to recompute: leave "
+            f"activation_checkpointing out"
         )
     if any(module in time_modules for block in members for module in block.modules()):
         raise ValueError(
-            f"the blocks of {type(network).__name__} embed the time themselves: leave activation_checkpointing out"
+            f"the blocks of {type(network).__name__} embed the time themselves: leave "
+            f"activation_checkpointing out"
         )
     for block in members:
         if "forward" not in vars(block):
@@ -51,7 +58,8 @@ def recompute(network: nn.Module, time_modules: Sequence[nn.Module] = ()) -> Non
 
 
 def compile_blocks(network: nn.Module, backend: str) -> None:
-    """torch.compile each block in place, or the network where it has none: the keys of the state dict stay.
+    """torch.compile each block in place, or the network where it has none: the keys of the state
+    dict stay.
 
     Blocks of one class share their graphs, so that a deep network compiles as fast as one block.
     """

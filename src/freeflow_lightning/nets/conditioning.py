@@ -1,4 +1,6 @@
-"""Extra scalar inputs (delta, gamma) for any backbone, zero at initialisation, without editing it (App. B)."""
+"""Extra scalar inputs (delta, gamma) for any backbone, zero at initialisation, without editing it
+(App. B).
+"""
 
 import re
 from collections.abc import Mapping
@@ -24,8 +26,12 @@ _NAMES = tuple(
         r"(time|t|timestep)_(proj|projection|dense|linear|fc|layer|layers)",
     )
 )
-"""Usual names of the module whose output is the time embedding; a later line counts where an earlier one finds nothing."""
-_OTHERS = re.compile(r"context_embedder|refiner|guidance_embedder|audio")  # embed a time for something else
+"""Usual names of the module whose output is the time embedding; a later line counts where an
+earlier one finds nothing.
+"""
+_OTHERS = re.compile(
+    r"context_embedder|refiner|guidance_embedder|audio"
+)  # embed a time for something else
 
 
 class Backbone(Recorded, nn.Module):
@@ -43,7 +49,8 @@ class Backbone(Recorded, nn.Module):
 def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, nn.Module]:
     """The modules whose output is the time embedding, by the given name or the usual ones.
 
-    One module, or several copies of one that differ by their number alone (DiT of diffusers has one in each block).
+    One module, or several copies of one that differ by their number alone (DiT of diffusers has one
+    in each block).
 
     Raises:
         ValueError: none or several different ones were found; the message lists the candidates.
@@ -53,7 +60,10 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
     modules = dict(backbone.named_modules())
     if name is not None:
         if name not in modules:
-            raise ValueError(f"time_module={name!r} is not a module of {type(backbone).__name__}; it has {_sample(modules)}")
+            raise ValueError(
+                f"time_module={name!r} is not a module of {type(backbone).__name__}; it has "
+                f"{_sample(modules)}"
+            )
         return {name: modules[name]}
     found = next(filter(None, (_named(modules, names) for names in _NAMES)), [])
     if len({re.sub(r"\d+", "", path) for path in found}) != 1:
@@ -66,14 +76,17 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
 
 
 def _named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str]:
-    """The paths with one of the names: of those inside each other the innermost, of layers in a row the last.
+    """The paths with one of the names: of those inside each other the innermost, of layers in a row
+    the last.
 
-    A block's own layer for the time, below a module of the same name at the top, is fed by that one and is left out. So is
-    a module without weights: a sinusoid.
+    A block's own layer for the time, below a module of the same name at the top, is fed by that one
+    and is left out. So is a module without weights: a sinusoid.
     """
     named = [path for path in modules if names.search(path) and not _OTHERS.search(path)]
     weighty = [path for path in named if any(p.ndim > 1 for p in modules[path].parameters())]
-    leaves = [path for path in weighty if not any(other.startswith(f"{path}.") for other in weighty)]
+    leaves = [
+        path for path in weighty if not any(other.startswith(f"{path}.") for other in weighty)
+    ]
     if names is not _NAMES[0]:
         top = min((path.count(".") for path in leaves), default=0)
         leaves = [path for path in leaves if path.count(".") == top]
@@ -82,10 +95,16 @@ def _named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str
 
 
 def _called(path: str, modules: Mapping[str, nn.Module]) -> str:
-    """The path, or where it is a mere container of layers, as DDPM's `temb` is, that of its last layer with weights."""
+    """The path, or where it is a mere container of layers, as DDPM's `temb` is, that of its last
+    layer with weights.
+    """
     if type(modules[path]).forward is not nn.Module.forward:
         return path
-    layers = [name for name in modules if name.startswith(f"{path}.") and not list(modules[name].children())]
+    layers = [
+        name
+        for name in modules
+        if name.startswith(f"{path}.") and not list(modules[name].children())
+    ]
     return [name for name in layers if any(p.ndim > 1 for p in modules[name].parameters())][-1]
 
 
@@ -94,18 +113,23 @@ def _sample(modules: dict[str, nn.Module]) -> list[str]:
 
 
 class ScalarConditioned(nn.Module):
-    """A backbone (x, t, condition) -> velocity with further scalar inputs, added to its time embedding.
+    """A backbone (x, t, condition) -> velocity with further scalar inputs, added to its time
+    embedding.
 
-    Each scalar gets the embedder of App. B; its last layer starts at zero, so that the network starts as the backbone, bit
-    for bit. The backbone is not edited and keeps the keys of its state dict; the embedders belong to this wrapper. Scalars
-    that a Backbone takes itself are handed to it as they are.
+    Each scalar gets the embedder of App. B; its last layer starts at zero, so that the network
+    starts as the backbone, bit for bit. The backbone is not edited and keeps the keys of its state
+    dict; the embedders belong to this wrapper. Scalars that a Backbone takes itself are handed to
+    it as they are.
 
     Args:
         backbone: a velocity network with a time-embedding module.
-        scalars: names of the inputs: ("delta", "gamma") for the student, ("gamma",) for the auxiliary network.
-        time_module: path of the module whose output is the time embedding; the backbone's, or found by name, if not given.
+        scalars: names of the inputs: ("delta", "gamma") for the student, ("gamma",) for the
+            auxiliary network.
+        time_module: path of the module whose output is the time embedding; the backbone's, or found
+            by name, if not given.
         scale: factor on the scalars before their sinusoids, one or one for each by name.
-        hooked: the module with the time embedding, where it is not registered in `backbone` (a shared one's).
+        hooked: the module with the time embedding, where it is not registered in `backbone` (a
+            shared one's).
     """
 
     def __init__(
@@ -121,23 +145,41 @@ class ScalarConditioned(nn.Module):
         seen = backbone if hooked is None else hooked
         leaves = time_embeddings(seen, time_module)
         name, leaf = next(iter(leaves.items()))
-        layers = [p for p in leaf.parameters() if p.ndim > 1]  # weights [out, in, ...] of whatever class
+        layers = [
+            p for p in leaf.parameters() if p.ndim > 1
+        ]  # weights [out, in, ...] of whatever class
         if not layers:
-            raise ValueError(f"{name!r} has no linear layer: time_module=... is the module that embeds the time in a vector")
+            raise ValueError(
+                f"{name!r} has no linear layer: time_module=... is the module that embeds the "
+                f"time in a vector"
+            )
         width = len(layers[-1])
-        self.backbone, self.scalars, self.time_module, self.scale = backbone, scalars, time_module, scale
+        self.backbone, self.scalars, self.time_module, self.scale = (
+            backbone,
+            scalars,
+            time_module,
+            scale,
+        )
         object.__setattr__(self, "hooked", seen)  # not registered
         self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
         factors = scale if isinstance(scale, Mapping) else dict.fromkeys(scalars, scale)
         self.embedders = nn.ModuleDict(
-            {name: ScalarEmbedder(width, scale=factors[name]).zero_output() for name in scalars if name not in self.own}
+            {
+                name: ScalarEmbedder(width, scale=factors[name]).zero_output()
+                for name in scalars
+                if name not in self.own
+            }
         )
         self._extra: Tensor | None = None
         for leaf in leaves.values():
             leaf.register_forward_hook(self._add)
 
     def _add(self, leaf: nn.Module, inputs: tuple, embedding: Tensor) -> Tensor:
-        return embedding if self._extra is None else embedding + _spread(self._extra, embedding).to(embedding.dtype)
+        return (
+            embedding
+            if self._extra is None
+            else embedding + _spread(self._extra, embedding).to(embedding.dtype)
+        )
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None, **scalars: Tensor) -> Tensor:
         """x [B, ...], t [B], the condition, and every named scalar [B] to the velocity [B, ...]."""
@@ -146,7 +188,9 @@ class ScalarConditioned(nn.Module):
         parts = [embedder(scalars[name]) for name, embedder in self.embedders.items()]
         self._extra = sum(parts[1:], parts[0]) if parts else None
         try:
-            return self.backbone(x, t, condition, **{name: scalars[name] for name in self.own if name in scalars})
+            return self.backbone(
+                x, t, condition, **{name: scalars[name] for name in self.own if name in scalars}
+            )
         finally:
             self._extra = None
 
@@ -193,12 +237,16 @@ def difference_error(network: ScalarConditioned, x: Tensor, condition: Any, step
 
 
 def precision_of(network: nn.Module) -> torch.dtype:
-    """The precision of a network's weights; float32 where they have several or none: such networks cast for themselves."""
+    """The precision of a network's weights; float32 where they have several or none: such networks
+    cast for themselves.
+    """
     dtypes = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
     return dtypes.pop() if len(dtypes) == 1 else torch.float32
 
 
-def map_noise(network: nn.Module, z: Tensor, condition: Any, *, delta: Tensor, gamma: Tensor) -> Tensor:
+def map_noise(
+    network: nn.Module, z: Tensor, condition: Any, *, delta: Tensor, gamma: Tensor
+) -> Tensor:
     """f(z, delta) = z + delta F(z, 1, condition, delta, gamma) from the prior, as `map_state`."""
     return map_state(network, z, condition, t=torch.ones_like(delta), delta=delta, gamma=gamma)
 
@@ -213,16 +261,19 @@ def map_state(
     delta: Tensor,
     gamma: Tensor,
 ) -> Tensor:
-    """f(x, t, s) = x + delta F(x, t, condition, delta, gamma), delta = t - s, of a student in whatever precision.
+    """f(x, t, s) = x + delta F(x, t, condition, delta, gamma), delta = t - s, of a student in
+    whatever precision.
 
-    The network gets states, times and conditions in the precision of its weights, delta and gamma [B] in float32 or
-    wider. The result is float32.
+    The network gets states, times and conditions in the precision of its weights, delta and gamma
+    [B] in float32 or wider. The result is float32.
     """
     narrow = precision_of(network)
     wide = torch.promote_types(narrow, torch.float32)
     x, delta, gamma = x.to(wide), delta.to(wide), gamma.to(wide)
     if narrow != torch.float32:
-        condition = apply(lambda part: part.to(narrow) if part.is_floating_point() else part, condition)
+        condition = apply(
+            lambda part: part.to(narrow) if part.is_floating_point() else part, condition
+        )
     F = network(x.to(narrow), t.to(narrow), condition, delta=delta, gamma=gamma)
     return flow_map(x, F.to(wide), delta).float()
 

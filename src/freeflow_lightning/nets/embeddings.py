@@ -9,7 +9,8 @@ from freeflow_lightning.flow import check_counts, check_numbers
 
 
 def sinusoid(s: Tensor, size: int, max_period: float = 10_000.0) -> Tensor:
-    """cos and sin of s at `size / 2` frequencies from 1 down to 1 / max_period, [B] to [B, size] (DiT's frequency embedding).
+    """cos and sin of s at `size / 2` frequencies from 1 down to 1 / max_period, [B] to [B, size]
+    (DiT's frequency embedding).
 
     Computed in float32 or wider whatever the autocast: bfloat16 would turn 0.997 into 0.9961.
 
@@ -36,7 +37,9 @@ class ScalarEmbedder(nn.Module):
         check_counts(1, hidden_size=hidden_size, frequencies=frequencies)
         check_numbers(0, without_low=True, scale=scale)
         if frequencies % 2:
-            raise ValueError(f"expected an even number of frequencies (cos and sin), got {frequencies}")
+            raise ValueError(
+                f"expected an even number of frequencies (cos and sin), got {frequencies}"
+            )
         self.frequencies, self.scale = frequencies, scale
         first, last = nn.Linear(frequencies, hidden_size), nn.Linear(hidden_size, hidden_size)
         for layer in (first, last):
@@ -49,19 +52,23 @@ class ScalarEmbedder(nn.Module):
         return self.mlp(sinusoid(s * self.scale, self.frequencies).to(weight.dtype))
 
     def zero_output(self) -> "ScalarEmbedder":
-        """Let the embedding start at exactly 0. Only the last layer is zero: with both at zero neither would ever learn."""
+        """Let the embedding start at exactly 0. Only the last layer is zero: with both at zero
+        neither would ever learn.
+        """
         for parameter in self.mlp[2].parameters():
             nn.init.zeros_(parameter)
         return self
 
 
 class LabelEmbedder(nn.Module):
-    """Class labels to vectors; the row after the last class is the null class. It never drops labels: recipes do.
+    """Class labels to vectors; the row after the last class is the null class. It never drops
+    labels: recipes do.
 
     Args:
         num_classes: classes beside the null class.
         hidden_size: width of the vectors.
-        null_class: whether there is a null class; a network that was trained without dropped labels has none.
+        null_class: whether there is a null class; a network that was trained without dropped labels
+            has none.
     """
 
     def __init__(self, num_classes: int, hidden_size: int, null_class: bool = True) -> None:
@@ -78,9 +85,13 @@ class LabelEmbedder(nn.Module):
 
 
 def position_table(hidden_size: int, side: int) -> Tensor:
-    """Fixed two-dimensional sin-cos position embedding, [1, side * side, hidden_size], as in MAE, DiT and SiT."""
+    """Fixed two-dimensional sin-cos position embedding, [1, side * side, hidden_size], as in MAE,
+    DiT and SiT.
+    """
     if hidden_size % 4:
-        raise ValueError(f"expected a hidden size divisible by 4 for the position embedding, got {hidden_size}")
+        raise ValueError(
+            f"expected a hidden size divisible by 4 for the position embedding, got {hidden_size}"
+        )
     place = torch.arange(side, dtype=torch.float64)
     omega = 10_000.0 ** (-torch.arange(hidden_size // 4, dtype=torch.float64) / (hidden_size // 4))
     angle = place[:, None] * omega

@@ -10,7 +10,8 @@ from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder
 
 
 class MLP(nn.Module):
-    """Velocity network on the flattened state: residual SiLU layers, each modulated by the embedding of time and class.
+    """Velocity network on the flattened state: residual SiLU layers, each modulated by the
+    embedding of time and class.
 
     Args:
         sample_shape: shape of one state.
@@ -49,7 +50,9 @@ class MLP(nn.Module):
         self.t_embedder = ScalarEmbedder(hidden_size, scale=time_scale)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size) if num_classes else None
         self.layers = nn.ModuleList(nn.Linear(hidden_size, hidden_size) for _ in range(depth))
-        self.modulations = nn.ModuleList(nn.Linear(hidden_size, 2 * hidden_size) for _ in range(depth))
+        self.modulations = nn.ModuleList(
+            nn.Linear(hidden_size, 2 * hidden_size) for _ in range(depth)
+        )
         self.norm = nn.LayerNorm(hidden_size, elementwise_affine=False)
         self.out = nn.Linear(hidden_size, d)
 
@@ -62,5 +65,7 @@ class MLP(nn.Module):
         h = self.x_embedder(x.flatten(1))
         for layer, modulation in zip(self.layers, self.modulations, strict=True):
             shift, scale = modulation(c).chunk(2, dim=1)
-            h = h + layer(nn.functional.silu(torch.addcmul(self.norm(h) + shift, self.norm(h), scale)))
+            h = h + layer(
+                nn.functional.silu(torch.addcmul(self.norm(h) + shift, self.norm(h), scale))
+            )
         return self.out(nn.functional.silu(h)).view_as(x)

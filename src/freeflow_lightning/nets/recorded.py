@@ -5,7 +5,8 @@ from typing import Any
 
 
 class Recorded:
-    """Remembers the arguments that its constructor was called with; subclasses need do nothing for it.
+    """Remembers the arguments that its constructor was called with; subclasses need do nothing for
+    it.
 
     >>> class Net(Recorded):
     ...     def __init__(self, width, depth=2):
@@ -21,7 +22,9 @@ class Recorded:
 
 
 def constructor_arguments(thing: Recorded) -> dict[str, Any] | None:
-    """What an object was constructed with, by name and with the defaults; None where a name is not known (*args)."""
+    """What an object was constructed with, by name and with the defaults; None where a name is not
+    known (*args).
+    """
     args, kwargs = thing.__dict__["_constructed_with"]
     signature = inspect.signature(type(thing).__init__)
     try:

@@ -1,4 +1,6 @@
-"""SiT, the scalable interpolant transformer, from timm's blocks and with the public checkpoints' key names."""
+"""SiT, the scalable interpolant transformer, from timm's blocks and with the public checkpoints'
+key names.
+"""
 
 from collections.abc import Callable
 from functools import partial
@@ -25,7 +27,9 @@ QK_NORMS: dict[str, Callable[..., nn.Module]] = {
     "layer": partial(nn.LayerNorm, eps=1e-5),
     "rms": partial(nn.RMSNorm, eps=1e-6),
 }
-"""Norms of queries and keys: that of REPA's --qk-norm (timm's default before 1.0.16), and that of DMF."""
+"""Norms of queries and keys: that of REPA's --qk-norm (timm's default before 1.0.16), and that of
+DMF.
+"""
 
 
 def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
@@ -34,9 +38,13 @@ def modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
 
 
 class SiTBlock(nn.Module):
-    """Attention and MLP, each with adaptive shift, scale and gate from the conditioning vector (adaLN-Zero)."""
+    """Attention and MLP, each with adaptive shift, scale and gate from the conditioning vector
+    (adaLN-Zero).
+    """
 
-    def __init__(self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: QKNorm = "none") -> None:
+    def __init__(
+        self, hidden_size: int, num_heads: int, mlp_ratio: float, qk_norm: QKNorm = "none"
+    ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
         norm = QK_NORMS.get(qk_norm)
@@ -52,7 +60,9 @@ class SiTBlock(nn.Module):
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
-        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(6, dim=1)
+        shift_a, scale_a, gate_a, shift_m, scale_m, gate_m = self.adaLN_modulation(c).chunk(
+            6, dim=1
+        )
         x = x + gate_a[:, None] * self.attn(modulate(self.norm1(x), shift_a, scale_a))
         return x + gate_m[:, None] * self.mlp(modulate(self.norm2(x), shift_m, scale_m))
 
@@ -72,7 +82,8 @@ class FinalLayer(nn.Module):
 
 
 class SiT(nn.Module):
-    """SiT's network in its own convention: raw time in [0, 1] to the embedder, tokens of square patches, adaLN-Zero blocks.
+    """SiT's network in its own convention: raw time in [0, 1] to the embedder, tokens of square
+    patches, adaLN-Zero blocks.
 
     The defaults are SiT-XL/2 at 256 without learned variance, 675,111,184 parameters.
 
@@ -138,13 +149,19 @@ class SiT(nn.Module):
         self.y_embedder = None
         if num_classes:
             self.y_embedder = LabelEmbedder(num_classes, hidden_size, null_class)
-        self.pos_embed = nn.Parameter(position_table(hidden_size, input_size // patch_size), requires_grad=False)
-        self.blocks = nn.ModuleList(SiTBlock(hidden_size, num_heads, mlp_ratio, qk_norm) for _ in range(depth))
+        self.pos_embed = nn.Parameter(
+            position_table(hidden_size, input_size // patch_size), requires_grad=False
+        )
+        self.blocks = nn.ModuleList(
+            SiTBlock(hidden_size, num_heads, mlp_ratio, qk_norm) for _ in range(depth)
+        )
         self.final_layer = FinalLayer(hidden_size, patch_size, in_channels)
         self._initialize()
 
     def _initialize(self) -> None:
-        """Xavier for linear layers, zero for the modulations and the output (adaLN-Zero), as in DiT and SiT."""
+        """Xavier for linear layers, zero for the modulations and the output (adaLN-Zero), as in DiT
+        and SiT.
+        """
         for module in self.blocks.modules():
             if isinstance(module, nn.Linear):
                 nn.init.xavier_uniform_(module.weight)
@@ -153,13 +170,17 @@ class SiT(nn.Module):
         assert patches.bias is not None  # PatchEmbed(bias=True)
         nn.init.xavier_uniform_(patches.weight.view(patches.weight.shape[0], -1))
         nn.init.zeros_(patches.bias)
-        modulations = [m.adaLN_modulation for m in self.modules() if isinstance(m, SiTBlock | FinalLayer)]
+        modulations = [
+            m.adaLN_modulation for m in self.modules() if isinstance(m, SiTBlock | FinalLayer)
+        ]
         for layer in [*modulations, self.final_layer.linear]:
             for parameter in layer.parameters():
                 nn.init.zeros_(parameter)
 
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
-        """x [B, C, H, W], t [B] in [0, 1], labels y [B] in 0 .. num_classes (the last is null) to [B, C, H, W]."""
+        """x [B, C, H, W], t [B] in [0, 1], labels y [B] in 0 .. num_classes (the last is null) to
+        [B, C, H, W].
+        """
         c = self.t_embedder(t)
         if self.y_embedder is not None:
             c = c + self.y_embedder(y)
@@ -172,4 +193,8 @@ class SiT(nn.Module):
         """Tokens [B, L, p * p * C], the channel fastest, to the image [B, C, H, W]."""
         channels, side, _ = self.sample_shape
         p, grid = self.patch_size, side // self.patch_size
-        return x.view(-1, grid, grid, p, p, channels).permute(0, 5, 1, 3, 2, 4).reshape(-1, channels, side, side)
+        return (
+            x.view(-1, grid, grid, p, p, channels)
+            .permute(0, 5, 1, 3, 2, 4)
+            .reshape(-1, channels, side, side)
+        )

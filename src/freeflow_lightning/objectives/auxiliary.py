@@ -7,7 +7,9 @@ from freeflow_lightning.flow.solver import Velocity
 from freeflow_lightning.objectives.residual import Residual, residual
 
 
-def auxiliary(G: Velocity, f: Tensor, n: Tensor, r: Tensor, *, output: Tensor | None = None) -> Residual:
+def auxiliary(
+    G: Velocity, f: Tensor, n: Tensor, r: Tensor, *, output: Tensor | None = None
+) -> Residual:
     """The auxiliary residual (Eq. 12): G(x_r, r) and G(x_r, r) - (f - n), x_r = (1 - r) f + r n.
 
     Its surrogate has half the gradient of || G - (f - n) ||^2, like every residual here.

@@ -1,4 +1,6 @@
-"""Balancing the two objectives: the per-sample decay of Delta_G and the adaptive weight lambda of the correction."""
+"""Balancing the two objectives: the per-sample decay of Delta_G and the adaptive weight lambda of
+the correction.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -17,7 +19,8 @@ def decay(residual: Residual, k: float, *, epsilon: float = 1e-4) -> Residual:
 
     Args:
         residual: the prediction residual.
-        k: strength; 1 with both objectives (Table 6), 0.5 for prediction alone (Table 1d), 0 leaves it as it is.
+        k: strength; 1 with both objectives (Table 6), 0.5 for prediction alone (Table 1d), 0 leaves
+            it as it is.
         epsilon: the paper's 1e-4.
 
     >>> decay(Residual(torch.ones(1, 2), torch.full((1, 2), 0.5)), 1.0, epsilon=0.0).error
@@ -28,12 +31,14 @@ def decay(residual: Residual, k: float, *, epsilon: float = 1e-4) -> Residual:
 
 
 def equalise(residual: Residual, scale: Tensor) -> Residual:
-    """Delta <- Delta / scale(r) per sample, so that the law of r alone says how much each r counts (App. A.2).
+    """Delta <- Delta / scale(r) per sample, so that the law of r alone says how much each r counts
+    (App. A.2).
 
     Args:
         residual: the correction residual, or the auxiliary's.
-        scale: what a difference of network outputs is worth in u at r, [B] > 0; its square for the auxiliary's residual,
-            whose loss is then that of the raw output: the minimiser of Eq. 12 is the same.
+        scale: what a difference of network outputs is worth in u at r, [B] > 0; its square for the
+            auxiliary's residual, whose loss is then that of the raw output: the minimiser of Eq. 12
+            is the same.
 
     >>> equalise(Residual(torch.ones(1, 2), torch.full((1, 2), 3.0)), torch.tensor([2.0])).error
     tensor([[1.5000, 1.5000]])
@@ -139,15 +144,20 @@ class ByDuration(Weight):
 
 
 def split(n: int, fraction: float) -> tuple[int, int]:
-    """Cut a batch of n into prediction and correction rows (Table 6: 75 % and 25 %), at least one of each that is asked for.
+    """Cut a batch of n into prediction and correction rows (Table 6: 75 % and 25 %), at least one
+    of each that is asked for.
 
     >>> split(256, 0.25), split(8, 0.0), split(8, 1.0)
     ((192, 64), (8, 0), (0, 8))
     """
     check_numbers(0, 1, correction_fraction=fraction)
     if 0 < fraction < 1 and n < 2:
-        raise ValueError(f"a batch of {n} cannot hold both objectives: use at least 2 samples per process")
-    correction = round(n * fraction) if fraction in (0.0, 1.0) else min(max(round(n * fraction), 1), n - 1)
+        raise ValueError(
+            f"a batch of {n} cannot hold both objectives: use at least 2 samples per process"
+        )
+    correction = (
+        round(n * fraction) if fraction in (0.0, 1.0) else min(max(round(n * fraction), 1), n - 1)
+    )
     return n - correction, correction
 
 
@@ -159,7 +169,8 @@ def adaptive_lambda(
     mean_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
     epsilon: float = 1e-6,
 ) -> Tensor:
-    """lambda = alpha E||Delta_G|| / (E||Delta_N|| + epsilon), the expectations over the global batch (Sec. 5.1).
+    """lambda = alpha E||Delta_G|| / (E||Delta_N|| + epsilon), the expectations over the global
+    batch (Sec. 5.1).
 
     Args:
         delta_g: ||Delta_G|| per sample after its decay, [B_g].

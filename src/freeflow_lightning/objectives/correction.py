@@ -25,7 +25,8 @@ def correction(
 
     Args:
         F: the student's average velocity F(z, delta).
-        v_n: the marginal noising velocity of the student's samples, in practice the auxiliary network G(x_r, r).
+        v_n: the marginal noising velocity of the student's samples, in practice the auxiliary
+            network G(x_r, r).
         u: the teacher's velocity, guided inside its interval.
         z: prior noise, [B, ...].
         n: noise that the sample is carried to, N(0, I), [B, ...].
@@ -41,4 +42,6 @@ def correction(
     output = F(z, one) if output is None else output
     with torch.no_grad():
         x_r = interpolate(flow_map(z, output, one), n, r)
-        return residual(output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r))  # in x's precision, not the networks'
+        return residual(
+            output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r)
+        )  # in x's precision, not the networks'

@@ -25,22 +25,32 @@ class Prediction(ABC):
         """The duration at which the output that carries the gradient is evaluated, [B]."""
 
     @abstractmethod
-    def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
-        """Delta_G = v_G - u [B, ...], given the output F(z, output_delta(delta)); `F` is called without gradient."""
+    def error(
+        self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor
+    ) -> Tensor:
+        """Delta_G = v_G - u [B, ...], given the output F(z, output_delta(delta)); `F` is called
+        without gradient.
+        """
 
     @abstractmethod
     def active_rows(self, delta: Tensor) -> Tensor:
-        """Where the evaluations of F in `error` have an effect, bool [B]: not where the path is still at z and delta F is 0."""
+        """Where the evaluations of F in `error` have an effect, bool [B]: not where the path is
+        still at z and delta F is 0.
+        """
 
     @property
     @abstractmethod
     def subtracts_outputs(self) -> bool:
-        """Whether v_G holds a difference of two evaluations of F, which noise inside the network (dropout) would corrupt."""
+        """Whether v_G holds a difference of two evaluations of F, which noise inside the network
+        (dropout) would corrupt.
+        """
 
     @property
     @abstractmethod
     def student_evaluations(self) -> int:
-        """Evaluations of F per sample beside the one that carries the gradient, at most: see `active_rows`."""
+        """Evaluations of F per sample beside the one that carries the gradient, at most: see
+        `active_rows`.
+        """
 
     @property
     @abstractmethod
@@ -62,7 +72,9 @@ class ContinuousPrediction(Prediction):
         return delta
 
     @torch.no_grad()
-    def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
+    def error(
+        self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor
+    ) -> Tensor:
         v_g = output + expand(delta, z) * self.derivative(F, z, delta, output)
         return v_g - u(flow_map(z, output, delta), 1 - delta)
 
@@ -89,10 +101,11 @@ class DiscretePrediction(Prediction):
     The grid is uniform; the teacher's step starts from f_i.
 
     Args:
-        steps: N, the steps of the grid (Table 6: 8). bfloat16's rounding of f is divided by 1 / N: 4 % of u at 8,
-            15 % at 32 (tools/precision_table.py).
-        method: the one-step rule of u: "heun" (Table 6), "euler", "midpoint", "rk4" or a callable; "implicit_midpoint"
-            asks u once, at the middle of the student's own step: v_G - u((f_i + f_{i+1}) / 2, (t_i + t_{i+1}) / 2).
+        steps: N, the steps of the grid (Table 6: 8). bfloat16's rounding of f is divided by 1 / N:
+            4 % of u at 8, 15 % at 32 (tools/precision_table.py).
+        method: the one-step rule of u: "heun" (Table 6), "euler", "midpoint", "rk4" or a callable;
+            "implicit_midpoint" asks u once, at the middle of the student's own step: v_G - u((f_i +
+            f_{i+1}) / 2, (t_i + t_{i+1}) / 2).
     """
 
     steps: int = 8
@@ -106,7 +119,9 @@ class DiscretePrediction(Prediction):
         return (floor_to_grid(delta, self.steps) + 1).to(delta.dtype) / self.steps
 
     @torch.no_grad()
-    def error(self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor) -> Tensor:
+    def error(
+        self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor
+    ) -> Tensor:
         i = floor_to_grid(delta, self.steps).to(delta.dtype)
         delta_i = i / self.steps
         delta_next = (i + 1) / self.steps
@@ -148,7 +163,8 @@ def prediction(
         z: prior noise, [B, ...].
         delta: durations in [0, 1], [B].
         form: DiscretePrediction (the default, N = 8 and Heun) or ContinuousPrediction.
-        output: F(z, form.output_delta(delta)) where the caller has it already, from a larger batch for example.
+        output: F(z, form.output_delta(delta)) where the caller has it already, from a larger batch
+            for example.
 
     >>> z = torch.ones(1, 1)  # the exact flow map of u = -x is f = exp(-delta) z
     >>> F = lambda z, delta: z * torch.expm1(-delta)[:, None] / delta[:, None]
@@ -161,7 +177,8 @@ def prediction(
 
 
 def in_confident_region(u: Velocity, n: Tensor, t_c: float) -> Velocity:
-    """u as the confident-region warmup asks it: at I_{tc|t}(x, n) and t_c wherever t < t_c (App. A.1).
+    """u as the confident-region warmup asks it: at I_{tc|t}(x, n) and t_c wherever t < t_c (App.
+    A.1).
 
     Args:
         u: the teacher's velocity.

@@ -1,4 +1,6 @@
-"""What every objective returns: a network output and the error it is pushed along. The only stop-gradient of the package."""
+"""What every objective returns: a network output and the error it is pushed along. The only
+stop-gradient of the package.
+"""
 
 from typing import NamedTuple
 

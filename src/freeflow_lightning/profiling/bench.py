@@ -1,4 +1,6 @@
-"""A training step, measured in a Trainer of its own beside the bare network evaluations that it needs."""
+"""A training step, measured in a Trainer of its own beside the bare network evaluations that it
+needs.
+"""
 
 import tempfile
 import time
@@ -22,7 +24,14 @@ from freeflow_lightning.callbacks import (
     TrajectoryError,
 )
 from freeflow_lightning.profiling.hardware import machine, peak_flops
-from freeflow_lightning.profiling.step_memory import Costs, PrecisionName, SizeName, estimate, sit_teacher, without_data
+from freeflow_lightning.profiling.step_memory import (
+    Costs,
+    PrecisionName,
+    SizeName,
+    estimate,
+    sit_teacher,
+    without_data,
+)
 from freeflow_lightning.profiling.step_parts import CHECKS, EMA, LOGGING
 from freeflow_lightning.profiling.step_time import (
     Clock,
@@ -40,7 +49,11 @@ from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.run_folder import MetricsCSV
 
-PRECISION_OF_TRAINER: dict[str, Any] = {"32": "32-true", "bf16-mixed": "bf16-mixed", "bf16-true": "bf16-true"}
+PRECISION_OF_TRAINER: dict[str, Any] = {
+    "32": "32-true",
+    "bf16-mixed": "bf16-mixed",
+    "bf16-true": "bf16-true",
+}
 
 
 ONLY_AT_TIMES = (
@@ -128,7 +141,9 @@ def from_size(size: SizeName, image_size: int) -> Subject:
     """A SiT of a published size with random weights, and the paper's settings."""
 
     def make(teacher: Teacher) -> Distillation:
-        return FreeFlowModule(teacher, check_teacher=False)  # random weights have no direction of time
+        return FreeFlowModule(
+            teacher, check_teacher=False
+        )  # random weights have no direction of time
 
     return Subject(
         name=f"SiT-{size} with random weights, {image_size} x {image_size}",
@@ -142,7 +157,9 @@ def from_size(size: SizeName, image_size: int) -> Subject:
 
 
 def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bool) -> Report:
-    """Train a few steps in a Trainer of its own, with loggers in a temporary folder, and sample a little."""
+    """Train a few steps in a Trainer of its own, with loggers in a temporary folder, and sample a
+    little.
+    """
     start = time.perf_counter()
     costs = estimated(subject)
     module, clock = subject.make(subject.teacher), Clock(device)
@@ -159,7 +176,10 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
             devices=[device.index or 0] if device.type == "cuda" else 1,
             precision=PRECISION_OF_TRAINER[subject.precision],
             callbacks=[*steady, side],
-            logger=[MetricsCSV(folder, "bench", 0), TensorBoardLogger(folder, "bench", 0, default_hp_metric=False)],
+            logger=[
+                MetricsCSV(folder, "bench", 0),
+                TensorBoardLogger(folder, "bench", 0, default_hp_metric=False),
+            ],
             log_every_n_steps=subject.log_every,
             gradient_clip_val=subject.clip,
             max_steps=side.steps,
@@ -167,25 +187,37 @@ def measure(subject: Subject, device: torch.device, *, rounds: int, compiled: bo
             enable_progress_bar=False,
             enable_model_summary=False,
         )
-        trainer.fit(module, PriorDataModule(subject.batch_size, length=side.steps, seed=subject.seed))
+        trainer.fit(
+            module, PriorDataModule(subject.batch_size, length=side.steps, seed=subject.seed)
+        )
         module.to(device)  # a Trainer leaves it on the CPU
-        options: dict[str, Any] = {"rounds": max(3, rounds // 2), "context": trainer.precision_plugin.forward_context}
+        options: dict[str, Any] = {
+            "rounds": max(3, rounds // 2),
+            "context": trainer.precision_plugin.forward_context,
+        }
         drawn = {
             "student": one_step_sampling(module, subject.batch_size, clock, **options),
             "teacher": teacher_sampling(module, subject.batch_size, clock, **options),
         }
         fid = fid_seconds(subject, module, clock)
     peak = peak_flops(machine(device)["device"], subject.precision)
-    return Report(subject, costs, side, drawn, fid, peak, clock.name, time.perf_counter() - start, compiled)
+    return Report(
+        subject, costs, side, drawn, fid, peak, clock.name, time.perf_counter() - start, compiled
+    )
 
 
 def estimated(subject: Subject) -> Costs | None:
     """What `freeflow inspect` says of this step; None for a teacher that it cannot follow."""
-    averages = sum(len(callback.decays) for callback in subject.callbacks if isinstance(callback, StudentEMA))
+    averages = sum(
+        len(callback.decays) for callback in subject.callbacks if isinstance(callback, StudentEMA)
+    )
     stand_in = without_data(subject.teacher)
     try:
         return estimate(
-            lambda: subject.make(stand_in), batch_size=subject.batch_size, precision=subject.precision, averages=averages
+            lambda: subject.make(stand_in),
+            batch_size=subject.batch_size,
+            precision=subject.precision,
+            averages=averages,
         )
     except ValueError:
         return None
@@ -193,18 +225,24 @@ def estimated(subject: Subject) -> Costs | None:
 
 @torch.no_grad()
 def fid_seconds(subject: Subject, module: Distillation, clock: Clock) -> float | None:
-    """Of one validation with PeriodicFID, its reference cached: two batches and a distance measured, the rest counted."""
+    """Of one validation with PeriodicFID, its reference cached: two batches and a distance
+    measured, the rest counted.
+    """
     if subject.fid is None or not subject.val_samples:
         return None
     metric = subject.fid.metric.to(module.device)
     z, condition = module.teacher.draw_indexed(
         torch.arange(subject.val_batch_size), seed=0, stream="bench", device=module.device
     )
-    metric.update(pictures(module.teacher, module.generate(z, condition)), real=True)  # any reference takes as long
+    metric.update(
+        pictures(module.teacher, module.generate(z, condition)), real=True
+    )  # any reference takes as long
 
     def batch() -> None:
         index = torch.arange(subject.val_batch_size)
-        z, condition = module.teacher.draw_indexed(index, seed=0, stream="bench", device=module.device)
+        z, condition = module.teacher.draw_indexed(
+            index, seed=0, stream="bench", device=module.device
+        )
         metric.update(pictures(module.teacher, module.generate(z, condition)), real=False)
 
     once = min(clock(batch), clock(batch))
@@ -213,7 +251,12 @@ def fid_seconds(subject: Subject, module: Distillation, clock: Clock) -> float |
 
 def as_figures(report: Report) -> dict[str, Any]:
     """Everything, as JSON has it; seconds, bytes, FLOPs and samples without prefixes."""
-    subject, side, breakdown, parts = report.subject, report.side, report.side.breakdown, report.side.parts
+    subject, side, breakdown, parts = (
+        report.subject,
+        report.side,
+        report.side.breakdown,
+        report.side.parts,
+    )
     assert breakdown is not None  # the last step is profiled
     step, floor, method = (report.median(part) for part in ("step", "floor", "method"))
     rows = mean_rows(report.rounds)
@@ -242,8 +285,13 @@ def as_figures(report: Report) -> dict[str, Any]:
             "flops_per_second": achieved,
             "mfu": None if report.peak_flops is None else achieved / report.peak_flops,
         },
-        "evaluations_per_sample": {n: {k: x / subject.batch_size for k, x in kinds.items()} for n, kinds in rows.items()},
-        "memory": {"measured": measured_memory(report), "estimated": report.costs.peak if report.costs else None},
+        "evaluations_per_sample": {
+            n: {k: x / subject.batch_size for k, x in kinds.items()} for n, kinds in rows.items()
+        },
+        "memory": {
+            "measured": measured_memory(report),
+            "estimated": report.costs.peak if report.costs else None,
+        },
         "profile": breakdown.seconds | {"rest": breakdown.rest},
         "overhead_seconds_per_step": {
             "method": method - floor,
@@ -254,18 +302,29 @@ def as_figures(report: Report) -> dict[str, Any]:
             "fid": None if report.fid_seconds is None else report.fid_seconds / subject.val_every,
         },
         "sampling": {
-            name: x._asdict() | {"ratio": x.whole / x.bare, "samples_per_second": x.samples / x.whole}
+            name: x._asdict()
+            | {"ratio": x.whole / x.bare, "samples_per_second": x.samples / x.whole}
             for name, x in report.sampling.items()
         },
-        "whole_run": {"steps": subject.run_steps, "batch": subject.run_batch, "device_days": report.device_days},
+        "whole_run": {
+            "steps": subject.run_steps,
+            "batch": subject.run_batch,
+            "device_days": report.device_days,
+        },
     }
 
 
 def measured_memory(report: Report) -> int | None:
-    """Peak of the step, bytes: the allocator's own on an accelerator, from its events in the profiled step on a CPU."""
+    """Peak of the step, bytes: the allocator's own on an accelerator, from its events in the
+    profiled step on a CPU.
+    """
     breakdown = report.side.breakdown
     return report.side.peak_memory or (breakdown.peak if breakdown else None)
 
 
 def _quartiles(values: list[float]) -> list[float]:
-    return [values[0]] * 2 if len(values) == 1 else [quantiles(values, method="inclusive")[k] for k in (0, 2)]
+    return (
+        [values[0]] * 2
+        if len(values) == 1
+        else [quantiles(values, method="inclusive")[k] for k in (0, 2)]
+    )

@@ -23,7 +23,9 @@ PEAKS: dict[str, tuple[float, float]] = {
     "RTX 4090": (165e12, 82.6e12),
     "RTX 3090": (71e12, 35.6e12),
 }
-"""Part of a device's name: the vendor's dense peak in FLOP/s, in bfloat16 (float32 sums) and in float32 without TF32."""
+"""Part of a device's name: the vendor's dense peak in FLOP/s, in bfloat16 (float32 sums) and in
+float32 without TF32.
+"""
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
@@ -44,7 +46,10 @@ def device_name(device: torch.device) -> str:
         return device.type
     info = Path("/proc/cpuinfo")
     lines = info.read_text().splitlines() if info.is_file() else []
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.processor())
+    return next(
+        (line.partition(":")[2].strip() for line in lines if line.startswith("model name")),
+        platform.processor(),
+    )
 
 
 def machine(device: torch.device) -> dict[str, Any]:
@@ -62,13 +67,19 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this package's source, "+" where it has been changed; None outside of a repository."""
+    """The commit of this package's source, "+" where it has been changed; None outside of a
+    repository.
+    """
     folder = Path(__file__).parent
 
     def git(*arguments: str) -> str:
-        return subprocess.run(["git", *arguments], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+        return subprocess.run(
+            ["git", *arguments], cwd=folder, capture_output=True, text=True, check=True
+        ).stdout.strip()
 
     try:
-        return git("rev-parse", "--short", "HEAD") + ("+" if git("status", "--porcelain", "--", ".") else "")
+        return git("rev-parse", "--short", "HEAD") + (
+            "+" if git("status", "--porcelain", "--", ".") else ""
+        )
     except (OSError, subprocess.CalledProcessError):
         return None

@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_iter, tree_map
 
 Kind = Literal["forward", "backward", "derivative"]
 Around = Callable[[str, nn.Module, Callable[..., Any], tuple, dict[str, Any]], Any]
-"""(name of the network, the module that is called, its call, arguments, keywords) to what the call returns."""
+"""(name of the network, the module that is called, its call, arguments, keywords) to what the call
+returns.
+"""
 
 
 class NetworkCall(NamedTuple):
@@ -25,7 +27,8 @@ class NetworkCall(NamedTuple):
         module: what was called: the network, or a part of it that a teacher calls by itself.
         arguments: positional ones, states [B, ...] first; without tangents and gradients.
         keywords: named ones.
-        kind: "forward" (nothing kept), "backward" (kept for a gradient), "derivative" (forward-mode along `tangent`).
+        kind: "forward" (nothing kept), "backward" (kept for a gradient), "derivative" (forward-mode
+            along `tangent`).
         autocast: whether mixed precision was on.
         tangent: place of the argument with a tangent among all tensors of the call.
     """
@@ -44,14 +47,22 @@ class NetworkCall(NamedTuple):
         return len(self.arguments[0])
 
     def again(self) -> Tensor:
-        """The same evaluation once more, on its own, [B, ...]; of kind "backward" it is ready for `torch.autograd.backward`."""
+        """The same evaluation once more, on its own, [B, ...]; of kind "backward" it is ready for
+        `torch.autograd.backward`.
+        """
         device = self.arguments[0].device.type
         with ExitStack() as context:
             context.enter_context(torch.set_grad_enabled(self.kind == "backward"))
-            context.enter_context(nullcontext() if self.autocast else torch.autocast(device, enabled=False))
+            context.enter_context(
+                nullcontext() if self.autocast else torch.autocast(device, enabled=False)
+            )
             if self.tangent is None:
                 return self.module(*self.arguments, **self.keywords)
-            for entered in (forward_ad.dual_level(), sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager")):
+            for entered in (
+                forward_ad.dual_level(),
+                sdpa_kernel(SDPBackend.MATH),
+                torch.compiler.set_stance("force_eager"),
+            ):
                 context.enter_context(entered)
             arguments, keywords = _with_tangent((self.arguments, self.keywords), self.tangent)
             return forward_ad.unpack_dual(self.module(*arguments, **keywords)).primal
@@ -59,14 +70,17 @@ class NetworkCall(NamedTuple):
 
 @contextmanager
 def intercept_calls(networks: Mapping[str, nn.Module], around: Around) -> Iterator[None]:
-    """Let the calls of the networks, and of their direct parts, pass through `around`; calls within such calls do not.
+    """Let the calls of the networks, and of their direct parts, pass through `around`; calls within
+    such calls do not.
 
     It stands outside of what torch.compile has compiled, which therefore stays as it is.
     """
     inside = False
 
     def entry(name: str, module: nn.Module) -> Callable[..., Any]:
-        call = module._compiled_call_impl or module._call_impl  # what nn.Module.__call__ itself calls
+        call = (
+            module._compiled_call_impl or module._call_impl
+        )  # what nn.Module.__call__ itself calls
 
         def entered(*arguments: Any, **keywords: Any) -> Any:
             nonlocal inside
@@ -86,7 +100,9 @@ def intercept_calls(networks: Mapping[str, nn.Module], around: Around) -> Iterat
             for module in (network, *network.children()):
                 if id(module) not in seen:
                     seen.add(id(module))
-                    patches.enter_context(patch.object(module, "_compiled_call_impl", entry(name, module)))
+                    patches.enter_context(
+                        patch.object(module, "_compiled_call_impl", entry(name, module))
+                    )
         yield
 
 
@@ -98,9 +114,19 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
     """
     found: list[NetworkCall] = []
 
-    def note(name: str, module: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:
+    def note(
+        name: str,
+        module: nn.Module,
+        call: Callable[..., Any],
+        arguments: tuple,
+        keywords: dict[str, Any],
+    ) -> Any:
         kind: Kind = "backward" if torch.is_grad_enabled() else "forward"
-        autocast, tangent, given = torch.is_autocast_enabled(arguments[0].device.type), None, (arguments, keywords)
+        autocast, tangent, given = (
+            torch.is_autocast_enabled(arguments[0].device.type),
+            None,
+            (arguments, keywords),
+        )
         if any(_is_dual(x) for x in (*arguments, *keywords.values())):
             kind, tangent, given = "derivative", _tangent(given), tree_map(_plain, given)
         found.append(NetworkCall(name, module, *given, kind, autocast, tangent))
@@ -140,7 +166,9 @@ def _plain(x: Any) -> Any:
 
 def _tangent(tree: Any) -> int | None:
     tensors = [x for x in tree_iter(tree) if isinstance(x, Tensor)]
-    return next((i for i, x in enumerate(tensors) if forward_ad.unpack_dual(x).tangent is not None), None)
+    return next(
+        (i for i, x in enumerate(tensors) if forward_ad.unpack_dual(x).tangent is not None), None
+    )
 
 
 def _with_tangent(tree: Any, place: int) -> Any:
@@ -148,6 +176,10 @@ def _with_tangent(tree: Any, place: int) -> Any:
     places = iter(range(sum(isinstance(x, Tensor) for x in tree_iter(tree))))
 
     def dual(x: Any) -> Any:
-        return forward_ad.make_dual(x, torch.ones_like(x)) if isinstance(x, Tensor) and next(places) == place else x
+        return (
+            forward_ad.make_dual(x, torch.ones_like(x))
+            if isinstance(x, Tensor) and next(places) == place
+            else x
+        )
 
     return tree_map(dual, tree)

@@ -1,4 +1,6 @@
-"""Floating-point operations by kernel: torch's table, and the attention of CPUs, which torch before 2.15 does not count."""
+"""Floating-point operations by kernel: torch's table, and the attention of CPUs, which torch before
+2.15 does not count.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -25,7 +27,9 @@ def count_as(kernel: Any) -> Callable[..., int]:
     return count
 
 
-MISSING = {kernel: count_as(other) for kernel, other in SAME_COUNT.items() if kernel not in flop_registry}
+MISSING = {
+    kernel: count_as(other) for kernel, other in SAME_COUNT.items() if kernel not in flop_registry
+}
 """What torch's own table lacks."""
 
 OPERATIONS = MISSING | flop_registry

@@ -1,7 +1,9 @@
-"""What a training step costs, before it is run: parameters, evaluations, FLOPs and memory, from a step on tensors without data.
+"""What a training step costs, before it is run: parameters, evaluations, FLOPs and memory, from a
+step on tensors without data.
 
-The step is the module's own, run once under FakeTensorMode: shapes, dtypes and lifetimes are real, the numbers are not
-computed and take no memory. So the activations are counted, not guessed, for any teacher that such tensors can pass through.
+The step is the module's own, run once under FakeTensorMode: shapes, dtypes and lifetimes are real,
+the numbers are not computed and take no memory. So the activations are counted, not guessed, for
+any teacher that such tensors can pass through.
 """
 
 import copy
@@ -38,7 +40,8 @@ PRECISIONS: dict[str, Callable[[], Precision]] = {
 """Lightning's own plugins: what they cast is what a Trainer of that precision casts."""
 
 NOT_COUNTED = (
-    "Not counted: the CUDA context, workspaces of libraries and what the allocator loses to fragmentation; under DDP one more "
+    "Not counted: the CUDA context, workspaces of libraries and what the allocator loses to "
+    "fragmentation; under DDP one more "
     "copy of the gradients (its buckets); validation and the decoder of pictures."
 )
 
@@ -54,10 +57,11 @@ class Costs(NamedTuple):
         weights: network: bytes of weights and buffers; "average" for the moving averages.
         gradients: of all trained weights.
         optimizer: Adam's two moments, and its float32 weights where the networks' are narrower.
-        activations: what autograd keeps between forward and backward, each storage once, weights not counted; the casts of
-            weights that mixed precision keeps are.
+        activations: what autograd keeps between forward and backward, each storage once, weights
+            not counted; the casts of weights that mixed precision keeps are.
         peaks: phase of the step: the most memory alive in it, everything above included.
-        flops: floating-point operations per training sample, forward and backward; a multiply-add counts two.
+        flops: floating-point operations per training sample, forward and backward; a multiply-add
+            counts two.
     """
 
     batch_size: int
@@ -77,11 +81,17 @@ class Costs(NamedTuple):
         return max(self.peaks.values())
 
 
-def estimate(make: Callable[[], Distillation], *, batch_size: int, precision: PrecisionName = "32", averages: int = 1) -> Costs:
+def estimate(
+    make: Callable[[], Distillation],
+    *,
+    batch_size: int,
+    precision: PrecisionName = "32",
+    averages: int = 1,
+) -> Costs:
     """Run one training step of `make()` on tensors without data, and count.
 
-    As in a Trainer, the gradients of the step before are alive until the backward pass begins, and Adam's update needs one
-    copy of its largest parameter group.
+    As in a Trainer, the gradients of the step before are alive until the backward pass begins, and
+    Adam's update needs one copy of its largest parameter group.
 
     Args:
         make: builds the module; called inside the mode, so that no weight is ever allocated.
@@ -98,26 +108,47 @@ def estimate(make: Callable[[], Distillation], *, batch_size: int, precision: Pr
     493056
     """
     if batch_size < 1 or averages < 0:
-        raise ValueError(f"expected a batch size of at least 1 and averages of at least 0, got {batch_size} and {averages}")
+        raise ValueError(
+            f"expected a batch size of at least 1 and averages of at least 0, got {batch_size} "
+            f"and {averages}"
+        )
     with no_data():
         module, plugin = make(), PRECISIONS[precision]()
         module.student_scale = 1.0  # tensors without data do not tell it, and it changes no cost
-        module.skip_idle_rows = False  # tensors without data select no rows; and the most is what memory must hold
+        module.skip_idle_rows = (
+            False  # tensors without data select no rows; and the most is what memory must hold
+        )
         networks = {"teacher": module.teacher, **module.networks()}
         _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
-        owned = module.owned()  # an adapter sits in the teacher's layers and counts as its network's
+        owned = (
+            module.owned()
+        )  # an adapter sits in the teacher's layers and counts as its network's
         weights = {name: _bytes(tensors) for name, tensors in owned.items()}
-        wide = {tensor: max(tensor.element_size(), 4) for tensor in tensors_of(module.trained)}  # averages are never narrow
-        weights |= {"average": averages * sum(tensor.numel() * size for tensor, size in wide.items())} if averages else {}
+        wide = {
+            tensor: max(tensor.element_size(), 4) for tensor in tensors_of(module.trained)
+        }  # averages are never narrow
+        weights |= (
+            {"average": averages * sum(tensor.numel() * size for tensor, size in wide.items())}
+            if averages
+            else {}
+        )
         optimizer = module.configure_optimizers()
         groups = [_bytes(group["params"]) for group in optimizer.param_groups]
         masters = isinstance(optimizer, MasterAdam)
-        gradients = _bytes(p for network in module.networks().values() for p in network.parameters() if p.requires_grad)
+        gradients = _bytes(
+            p
+            for network in module.networks().values()
+            for p in network.parameters()
+            if p.requires_grad
+        )
         try:
-            activations, forward, backward, flops = _trace(module, plugin, batch_size, networks.values())
+            activations, forward, backward, flops = _trace(
+                module, plugin, batch_size, networks.values()
+            )
         except Exception as error:
             raise ValueError(
-                f"the step cannot be traced without data ({type(error).__name__}: {error}): the teacher's velocity must be "
+                f"the step cannot be traced without data ({type(error).__name__}: {error}): the "
+                f"teacher's velocity must be "
                 "made of torch operations that do not look at values"
             ) from error
     state = (3 if masters else 2) * sum(groups)
@@ -125,7 +156,10 @@ def estimate(make: Callable[[], Distillation], *, batch_size: int, precision: Pr
     return Costs(
         batch_size=batch_size,
         precision=precision,
-        parameters={name: sum(p.numel() for p in tensors if isinstance(p, nn.Parameter)) for name, tensors in owned.items()},
+        parameters={
+            name: sum(p.numel() for p in tensors if isinstance(p, nn.Parameter))
+            for name, tensors in owned.items()
+        },
         evaluations=module.evaluations_per_sample(),
         weights=weights,
         gradients=gradients,
@@ -149,7 +183,8 @@ def sit_teacher(size: SizeName, image_size: int) -> Teacher:
     """
     if image_size < 16 or image_size % 16:
         raise ValueError(
-            f"expected an image size that is a multiple of 16 (latents of an eighth, patches of 2), got {image_size}"
+            f"expected an image size that is a multiple of 16 (latents of an eighth, patches of "
+            f"2), got {image_size}"
         )
     net = SiT(image_size // 8, **SIZES[size.removesuffix("/2")])  # type: ignore[arg-type]  # not its other arguments
     return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
@@ -164,9 +199,13 @@ def without_data(module: Network) -> Network:
 @contextmanager
 def no_data() -> Iterator[FakeTensorMode]:
     """Tensors made inside have shapes and dtypes, and no data."""
-    staying = patch.object(nn.Module, "to", lambda module, *_, **__: module)  # such tensors refuse it; peft moves adapters
+    staying = patch.object(
+        nn.Module, "to", lambda module, *_, **__: module
+    )  # such tensors refuse it; peft moves adapters
     with warnings.catch_warnings(), staying, FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")  # torch's own deepcopy does
+        warnings.filterwarnings(
+            "ignore", "Accessing the data pointer of FakeTensor"
+        )  # torch's own deepcopy does
         yield mode
 
 
@@ -178,7 +217,9 @@ def tensors_of(*modules: nn.Module) -> Iterator[Tensor]:
 
 
 class KeptForBackward:
-    """Counts the storages that autograd saves, except the given tensors'. Each counts once, however often it is saved."""
+    """Counts the storages that autograd saves, except the given tensors'. Each counts once, however
+    often it is saved.
+    """
 
     def __init__(self, weights: Iterable[Tensor]) -> None:
         self._weights = {_key(tensor) for tensor in weights}
@@ -192,7 +233,9 @@ class KeptForBackward:
 
     def _keep(self, tensor: Tensor) -> Tensor:
         if _key(tensor) not in self._weights:
-            self._storages[_key(tensor)] = tensor.untyped_storage()  # held: its address must not be given to another
+            self._storages[_key(tensor)] = (
+                tensor.untyped_storage()
+            )  # held: its address must not be given to another
         return tensor
 
     def release(self) -> int:
@@ -203,7 +246,9 @@ class KeptForBackward:
 
 
 class LiveMemory(TorchDispatchMode):
-    """Follows every storage from the operation that makes it to its end; counts bytes alive, their peak, and FLOPs."""
+    """Follows every storage from the operation that makes it to its end; counts bytes alive, their
+    peak, and FLOPs.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +256,9 @@ class LiveMemory(TorchDispatchMode):
         self._seen: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._meet((args, kwargs), born=False)  # what is older than the count is not counted, nor are views of it
+        self._meet(
+            (args, kwargs), born=False
+        )  # what is older than the count is not counted, nor are views of it
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in OPERATIONS:
             self.flops += OPERATIONS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
@@ -220,7 +267,10 @@ class LiveMemory(TorchDispatchMode):
 
     def _meet(self, tree: Any, *, born: bool) -> None:
         for tensor in tree_iter(tree):
-            if isinstance(tensor, Tensor) and id(storage := tensor.untyped_storage()) not in self._seen:
+            if (
+                isinstance(tensor, Tensor)
+                and id(storage := tensor.untyped_storage()) not in self._seen
+            ):
                 self._follow(storage, storage.nbytes() if born else 0)
 
     def _follow(self, storage: torch.UntypedStorage, size: int) -> None:
@@ -242,7 +292,9 @@ class LiveMemory(TorchDispatchMode):
 def _trace(
     module: Distillation, plugin: Precision, batch_size: int, networks: Iterable[nn.Module]
 ) -> tuple[int, int, int, int]:
-    """Bytes kept for the backward pass, peaks of forward and backward beside weights and old gradients, FLOPs."""
+    """Bytes kept for the backward pass, peaks of forward and backward beside weights and old
+    gradients, FLOPs.
+    """
     kept, memory = KeptForBackward(tensors_of(*networks)), LiveMemory()
     with memory:
         with plugin.forward_context(), kept():
@@ -260,20 +312,25 @@ def _loss(module: Distillation, batch_size: int) -> Tensor:
 def _renew(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> None:
     """Give every parameter and buffer a storage of its own, in the dtype if one is given.
 
-    Views of what deepcopy made of tensors without data have other storages, so a saved view of a weight would not be known
-    for one; and such tensors refuse module.to(dtype).
+    Views of what deepcopy made of tensors without data have other storages, so a saved view of a
+    weight would not be known for one; and such tensors refuse module.to(dtype).
     """
     fresh: dict[int, Tensor] = {}
 
     def renewed(x: Tensor) -> Tensor:
         kind = dtype if dtype is not None and x.is_floating_point() else x.dtype
         made = torch.empty(x.shape, dtype=kind)
-        return fresh.setdefault(id(x), nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made)
+        return fresh.setdefault(
+            id(x), nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made
+        )
 
     held: list[Tensor] = []  # ids must not be given again
     for module in modules:
         for part in module.modules():
-            for name, x in [*part.named_parameters(recurse=False), *part.named_buffers(recurse=False)]:
+            for name, x in [
+                *part.named_parameters(recurse=False),
+                *part.named_buffers(recurse=False),
+            ]:
                 held.append(x)
                 setattr(part, name, renewed(x))
 

@@ -15,7 +15,13 @@ from freeflow_lightning.profiling.network_calls import intercept_calls
 from freeflow_lightning.recipes.distillation import Distillation
 
 MARK = "freeflow: "
-LOSS, CHECKS, LOGGING, EMA, ADAM = "loss terms", "gradient norms, checks", "logging", "EMA", "optimizer"
+LOSS, CHECKS, LOGGING, EMA, ADAM = (
+    "loss terms",
+    "gradient norms, checks",
+    "logging",
+    "EMA",
+    "optimizer",
+)
 PARTS = ("student", "auxiliary", "teacher", LOSS, "noise", CHECKS, ADAM, EMA, LOGGING)
 
 
@@ -27,9 +33,11 @@ class Breakdown(NamedTuple):
     """One profiled and logged step.
 
     Args:
-        seconds: part of the step: what it took, its children's parts not counted; forward and backward of a network together.
+        seconds: part of the step: what it took, its children's parts not counted; forward and
+            backward of a network together.
         rest: seconds of the step in no part: Lightning, other callbacks, the profiler itself.
-        peak: most bytes alive at once: weights, averages, optimizer, gradients, and what the step allocated; on a CPU.
+        peak: most bytes alive at once: weights, averages, optimizer, gradients, and what the step
+            allocated; on a CPU.
     """
 
     seconds: dict[str, float]
@@ -54,7 +62,9 @@ class Profile:
         self._context.enter_context(wrapped(self.trainer, self.module, _named))
         cuda = [ProfilerActivity.CUDA] if self.module.device.type == "cuda" else []
         self.device_time = bool(cuda)
-        self._profile = profile(activities=[ProfilerActivity.CPU, *cuda], profile_memory=not cuda, acc_events=True)
+        self._profile = profile(
+            activities=[ProfilerActivity.CPU, *cuda], profile_memory=not cuda, acc_events=True
+        )
         self._context.enter_context(self._profile)
         self._context.enter_context(record_function(f"{MARK}whole"))
         self._standing = standing_memory(self.trainer, self.module)
@@ -86,7 +96,12 @@ def standing_memory(trainer: Trainer, module: Distillation) -> int:
     """Bytes alive between two steps."""
     weights = [tensor for owned in module.owned().values() for tensor in owned]
     gradients = [p.grad for p in weights if p.grad is not None]
-    states = [x for state in trainer.optimizers[0].state.values() for x in state.values() if isinstance(x, torch.Tensor)]
+    states = [
+        x
+        for state in trainer.optimizers[0].state.values()
+        for x in state.values()
+        if isinstance(x, torch.Tensor)
+    ]
     return sum(tensor.nbytes for tensor in [*weights, *gradients, *states])
 
 
@@ -134,10 +149,18 @@ def _named(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None]:
     """Let the parts of a step pass through `wrap`."""
 
-    def around(name: str, network: nn.Module, call: Callable[..., Any], arguments: tuple, keywords: dict[str, Any]) -> Any:
+    def around(
+        name: str,
+        network: nn.Module,
+        call: Callable[..., Any],
+        arguments: tuple,
+        keywords: dict[str, Any],
+    ) -> Any:
         return wrap(name, call)(*arguments, **keywords)
 
-    averaging = [callback for callback in trainer.callbacks if type(callback).__name__ == "StudentEMA"]  # type: ignore[attr-defined]
+    averaging = [
+        callback for callback in trainer.callbacks if type(callback).__name__ == "StudentEMA"
+    ]  # type: ignore[attr-defined]
     parts = [
         (module, "training_step", LOSS),
         (module, "draw", "noise"),
@@ -152,19 +175,23 @@ def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None
     with ExitStack() as patches:
         for owner, name, part in parts:
             patches.enter_context(patch.object(owner, name, wrap(part, getattr(owner, name))))
-        patches.enter_context(intercept_calls({**module.networks(), "teacher": module.teacher}, around))
+        patches.enter_context(
+            intercept_calls({**module.networks(), "teacher": module.teacher}, around)
+        )
         yield
 
 
 def exclusive(events: list[FunctionEvent], device_time: bool) -> dict[str, float]:
     """Seconds by part: each event of a part counts with its time less that of the parts inside it.
 
-    A backward node belongs to the network whose forward operation made it (they share a sequence number), or else to the
-    loss terms.
+    A backward node belongs to the network whose forward operation made it (they share a sequence
+    number), or else to the loss terms.
     """
     maker = {}
     for event in sorted(events, key=lambda e: e.time_range.start):
-        if event.sequence_nr >= 0 and not event.fwd_thread:  # a backward operation knows the thread of its forward one
+        if (
+            event.sequence_nr >= 0 and not event.fwd_thread
+        ):  # a backward operation knows the thread of its forward one
             maker[event.sequence_nr] = _network_of(event)
     seconds: dict[str, float] = {}
     for event in events:

@@ -1,4 +1,6 @@
-"""A training step beside the bare evaluations that it needs: timed in turn, in one process, on the same weights."""
+"""A training step beside the bare evaluations that it needs: timed in turn, in one process, on the
+same weights.
+"""
 
 import time
 from collections import Counter
@@ -31,7 +33,8 @@ TAKEN_APART = 3
 
 
 class Clock:
-    """Seconds. On a CPU with one thread: those this thread has worked, so that other processes do not count; else of the wall.
+    """Seconds. On a CPU with one thread: those this thread has worked, so that other processes do
+    not count; else of the wall.
 
     Args:
         device: waited for before each look.
@@ -55,7 +58,9 @@ class Clock:
 
 
 class Round(NamedTuple):
-    """Seconds of one training step in the Trainer, of the method alone, of the bare evaluations and of Adam, on one draw."""
+    """Seconds of one training step in the Trainer, of the method alone, of the bare evaluations and
+    of Adam, on one draw.
+    """
 
     step: float
     method: float
@@ -70,10 +75,12 @@ class Round(NamedTuple):
 
 
 class SideBySide(Callback):
-    """Rounds of (a step of the Trainer, the method in a plain loop, the bare evaluations), then logged steps taken apart.
+    """Rounds of (a step of the Trainer, the method in a plain loop, the bare evaluations), then
+    logged steps taken apart.
 
-    A step is everything from one batch to the next: drawing, training_step, backward, checks, optimizer, all callbacks and
-    Lightning. The learning rates are 0 meanwhile, so that all three find the same weights.
+    A step is everything from one batch to the next: drawing, training_step, backward, checks,
+    optimizer, all callbacks and Lightning. The learning rates are 0 meanwhile, so that all three
+    find the same weights.
 
     Args:
         clock: what times.
@@ -83,7 +90,9 @@ class SideBySide(Callback):
 
     def __init__(self, clock: Clock, rounds: int, warmup: int = 2) -> None:
         if rounds < 1 or warmup < 1:
-            raise ValueError(f"expected at least one round and one step of warmup, got {rounds} and {warmup}")
+            raise ValueError(
+                f"expected at least one round and one step of warmup, got {rounds} and {warmup}"
+            )
         self.clock, self.count, self.warmup = clock, rounds, warmup
         self.rounds: list[Round] = []
         self.peak_memory = 0
@@ -97,14 +106,22 @@ class SideBySide(Callback):
 
     @property
     def steps(self) -> int:
-        """For the Trainer to make: warmup, rounds, one that opens the loggers' files, those under a stopwatch, one profiled."""
+        """For the Trainer to make: warmup, rounds, one that opens the loggers' files, those under a
+        stopwatch, one profiled.
+        """
         return self.warmup + self.count + 1 + TAKEN_APART + 2
 
     @property
     def flops(self) -> float:
-        """Floating-point operations of the average step's evaluations, backward included; a multiply-add counts two."""
+        """Floating-point operations of the average step's evaluations, backward included; a
+        multiply-add counts two.
+        """
         rows = mean_rows(self.rounds)
-        return sum(self._flops_per_row[name, kind] * n for name, kinds in rows.items() for kind, n in kinds.items())
+        return sum(
+            self._flops_per_row[name, kind] * n
+            for name, kinds in rows.items()
+            for kind, n in kinds.items()
+        )
 
     def on_train_start(self, trainer: Trainer, pl_module: Distillation) -> None:
         self.log_every = trainer.log_every_n_steps  # type: ignore[attr-defined]  # as in recipe.is_logged
@@ -113,13 +130,20 @@ class SideBySide(Callback):
             group["lr"] = 0.0
         self._begin(pl_module)
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: Distillation, batch: PriorBatch, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: Distillation, batch: PriorBatch, batch_idx: int
+    ) -> None:
         self._counter = trainer.fit_loop.total_batch_idx
         if self._profile is not None and batch_idx == self.steps - 1:
             self.breakdown, self._profile = self._profile.stop(), None
 
     def on_train_batch_end(
-        self, trainer: Trainer, pl_module: Distillation, outputs: Any, batch: PriorBatch, batch_idx: int
+        self,
+        trainer: Trainer,
+        pl_module: Distillation,
+        outputs: Any,
+        batch: PriorBatch,
+        batch_idx: int,
     ) -> None:
         seconds = self.clock.now() - self._start
         made, place = self._made, batch_idx - self.warmup
@@ -129,7 +153,9 @@ class SideBySide(Callback):
             self._count_flops(trainer, made)
         if 0 <= place < self.count:
             self._note_memory(pl_module)
-            self.rounds.append(self._round(trainer, pl_module, batch, seconds, made, method_first=place % 2 == 0))
+            self.rounds.append(
+                self._round(trainer, pl_module, batch, seconds, made, method_first=place % 2 == 0)
+            )
         if place == self.count - 1:
             trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
         if place == self.count:
@@ -137,7 +163,9 @@ class SideBySide(Callback):
             self._open.__enter__()
         if place == self.count + TAKEN_APART:
             self._close()
-            self.parts = {part: seconds / TAKEN_APART for part, seconds in self._stopwatch.seconds.items()}
+            self.parts = {
+                part: seconds / TAKEN_APART for part, seconds in self._stopwatch.seconds.items()
+            }
             self._profile = Profile(trainer, pl_module)
             self._profile.start()
         if place < self.count:
@@ -167,7 +195,9 @@ class SideBySide(Callback):
         optimizer, forward_context = trainer.optimizers[0], trainer.precision_plugin.forward_context
 
         def method() -> None:
-            generator = training_generator(batch.seed, trainer.global_rank, self._counter, module.device)
+            generator = training_generator(
+                batch.seed, trainer.global_rank, self._counter, module.device
+            )
             with forward_context():
                 loss = module.loss(module.draw(batch.size, generator)).loss
             optimizer.zero_grad()
@@ -178,7 +208,13 @@ class SideBySide(Callback):
             with forward_context():
                 outputs = [evaluation.again() for evaluation in made]
             optimizer.zero_grad()
-            backward([x for x, evaluation in zip(outputs, made, strict=True) if evaluation.kind == "backward"])
+            backward(
+                [
+                    x
+                    for x, evaluation in zip(outputs, made, strict=True)
+                    if evaluation.kind == "backward"
+                ]
+            )
 
         alone = self.clock(method) if method_first else 0.0
         evaluations = self.clock(bare)
@@ -188,16 +224,23 @@ class SideBySide(Callback):
 
     def _count_flops(self, trainer: Trainer, made: list[NetworkCall]) -> None:
         for evaluation in made:
-            with FlopCounterMode(display=False, custom_mapping=MISSING) as counter, torch.compiler.set_stance("force_eager"):
+            with (
+                FlopCounterMode(display=False, custom_mapping=MISSING) as counter,
+                torch.compiler.set_stance("force_eager"),
+            ):
                 with trainer.precision_plugin.forward_context():
                     output = evaluation.again()
                 if evaluation.kind == "backward":
                     backward([output])
-            self._flops_per_row[evaluation.network, evaluation.kind] = counter.get_total_flops() / evaluation.rows
+            self._flops_per_row[evaluation.network, evaluation.kind] = (
+                counter.get_total_flops() / evaluation.rows
+            )
 
     def _note_memory(self, module: Distillation) -> None:
         if self.clock.device.type == "cuda":
-            self.peak_memory = max(self.peak_memory, torch.cuda.max_memory_allocated(self.clock.device))
+            self.peak_memory = max(
+                self.peak_memory, torch.cuda.max_memory_allocated(self.clock.device)
+            )
 
 
 def backward(outputs: Sequence[Tensor]) -> None:
@@ -206,7 +249,9 @@ def backward(outputs: Sequence[Tensor]) -> None:
 
 
 def networks_of(module: Distillation) -> dict[str, nn.Module]:
-    """What is evaluated in a step, by name; an adapter sits in the teacher, so the networks in training come first."""
+    """What is evaluated in a step, by name; an adapter sits in the teacher, so the networks in
+    training come first.
+    """
     return {**module.networks(), "teacher": module.teacher}
 
 
@@ -216,7 +261,9 @@ def mean_rows(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     for measured in rounds:
         for name, kinds in measured.rows.items():
             total.setdefault(name, Counter()).update(kinds)
-    return {name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()}
+    return {
+        name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()
+    }
 
 
 class Sampling(NamedTuple):
@@ -229,7 +276,12 @@ class Sampling(NamedTuple):
 
 
 def sampling(
-    network: nn.Module, draw: Callable[[], Tensor], clock: Clock, *, rounds: int, context: Callable[[], AbstractContextManager]
+    network: nn.Module,
+    draw: Callable[[], Tensor],
+    clock: Clock,
+    *,
+    rounds: int,
+    context: Callable[[], AbstractContextManager],
 ) -> Sampling:
     """Time `draw` against the evaluations of `network` that it makes, in turn; medians."""
     with context(), record_calls({"network": network}) as made:
@@ -246,20 +298,35 @@ def sampling(
                 evaluation.again()
 
     bare()
-    pairs = [(clock(whole), clock(bare)) if k % 2 else (clock(bare), clock(whole))[::-1] for k in range(rounds)]
-    return Sampling(count, sum(e.rows for e in made), *(median(column) for column in zip(*pairs, strict=True)))
+    pairs = [
+        (clock(whole), clock(bare)) if k % 2 else (clock(bare), clock(whole))[::-1]
+        for k in range(rounds)
+    ]
+    return Sampling(
+        count, sum(e.rows for e in made), *(median(column) for column in zip(*pairs, strict=True))
+    )
 
 
 def one_step_sampling(module: Distillation, n: int, clock: Clock, **options: Any) -> Sampling:
     """FlowMap.sample of n samples against the student's bare evaluation."""
-    flow_map, n = FlowMap(module.evaluated, module.teacher, module.guidance_range), -(-n // ROWS) * ROWS
+    flow_map, n = (
+        FlowMap(module.evaluated, module.teacher, module.guidance_range),
+        -(-n // ROWS) * ROWS,
+    )
     return sampling(
-        flow_map.network, lambda: flow_map.sample(n, guidance=module.evaluation_guidance, batch_size=n), clock, **options
+        flow_map.network,
+        lambda: flow_map.sample(n, guidance=module.evaluation_guidance, batch_size=n),
+        clock,
+        **options,
     )
 
 
-def teacher_sampling(module: Distillation, n: int, clock: Clock, *, steps: int = 2, **options: Any) -> Sampling:
-    """`steps` Heun steps of the teacher for n samples, noise included, against its bare evaluations."""
+def teacher_sampling(
+    module: Distillation, n: int, clock: Clock, *, steps: int = 2, **options: Any
+) -> Sampling:
+    """`steps` Heun steps of the teacher for n samples, noise included, against its bare
+    evaluations.
+    """
     teacher, n = module.teacher, -(-n // ROWS) * ROWS
     sampler = TeacherSampler(teacher, "heun", steps, module.evaluation_guidance)
 

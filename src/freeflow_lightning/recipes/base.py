@@ -1,4 +1,6 @@
-"""Recipe: what every training recipe shares: averages, gradients per network, and a stop at the first non-finite number."""
+"""Recipe: what every training recipe shares: averages, gradients per network, and a stop at the
+first non-finite number.
+"""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -26,13 +28,21 @@ from freeflow_lightning.training.own_runs import remember_config
 from freeflow_lightning.training.rebuild import load_recipe
 from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
-from freeflow_lightning.training.strategies import check_reader, check_strategy, gather_full, materialize, shard
+from freeflow_lightning.training.strategies import (
+    check_reader,
+    check_strategy,
+    gather_full,
+    materialize,
+    shard,
+)
 from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
 
 
 class Evaluation(NamedTuple):
-    """What a validation step hands to the callbacks: indices [B], noise z, condition, and the samples drawn from them."""
+    """What a validation step hands to the callbacks: indices [B], noise z, condition, and the
+    samples drawn from them.
+    """
 
     indices: Tensor
     z: Tensor
@@ -41,7 +51,9 @@ class Evaluation(NamedTuple):
 
 
 class Frozen(nn.Module):
-    """Holds a teacher that is never trained, saved, wrapped or switched to train mode, but moves with its owner."""
+    """Holds a teacher that is never trained, saved, wrapped or switched to train mode, but moves
+    with its owner.
+    """
 
     net: Teacher
 
@@ -66,13 +78,16 @@ class Averages(nn.ModuleDict):
 
 
 class Recipe(Recorded, LightningModule, ABC):
-    """A training recipe: an abstract LightningModule that the callbacks of this package know how to serve.
+    """A training recipe: an abstract LightningModule that the callbacks of this package know how to
+    serve.
 
-    `averages` holds the moving averages of `trained`, put there by StudentEMA; samples and metrics come from the first.
-    A checkpoint says what the recipe was constructed with: the config of `freeflow fit`, or the arguments given in Python.
+    `averages` holds the moving averages of `trained`, put there by StudentEMA; samples and metrics
+    come from the first. A checkpoint says what the recipe was constructed with: the config of
+    `freeflow fit`, or the arguments given in Python.
 
     Attributes:
-        folders: where relative paths of its config were found, for checkpoints that are opened from elsewhere.
+        folders: where relative paths of its config were found, for checkpoints that are opened from
+            elsewhere.
     """
 
     progress_names: ClassVar[Mapping[str, str]] = {}
@@ -103,7 +118,9 @@ class Recipe(Recorded, LightningModule, ABC):
 
     @abstractmethod
     def generate(self, z: Tensor, condition: Any) -> Tensor:
-        """Samples for the noise z [B, ...] as this recipe's users would draw them, from `evaluated`."""
+        """Samples for the noise z [B, ...] as this recipe's users would draw them, from
+        `evaluated`.
+        """
 
     @property
     @abstractmethod
@@ -127,7 +144,8 @@ class Recipe(Recorded, LightningModule, ABC):
     def owned(self) -> dict[str, list[Tensor]]:
         """Weights and buffers in memory by network of the inventory, each once.
 
-        A network that is trained owns what it shares with the teacher: an adapter sits in the teacher's layers.
+        A network that is trained owns what it shares with the teacher: an adapter sits in the
+        teacher's layers.
         """
         found: dict[str, list[Tensor]] = {}
         taken: set[int] = set()
@@ -143,11 +161,15 @@ class Recipe(Recorded, LightningModule, ABC):
 
     @property
     def evaluated(self) -> nn.Module:
-        """The network that samples and metrics come from: the first average, or the raw network without StudentEMA."""
+        """The network that samples and metrics come from: the first average, or the raw network
+        without StudentEMA.
+        """
         return next(iter(self.averages.values()), self.trained)
 
     def weights(self) -> list[Tensor]:
-        """The weights of `trained` in the order of its parameters, in float32 where the optimizer holds them so."""
+        """The weights of `trained` in the order of its parameters, in float32 where the optimizer
+        holds them so.
+        """
         optimizer = self.trainer.optimizers[0]
         masters = optimizer.masters if isinstance(optimizer, MasterAdam) else {}
         return [masters.get(p, p.data) for p in self.trained.parameters()]
@@ -161,13 +183,21 @@ class Recipe(Recorded, LightningModule, ABC):
         return {}
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: its last step in `last`, and a validation that was cut short made up for on resuming."""
+        """What every run needs: its last step in `last`, and a validation that was cut short made
+        up for on resuming.
+        """
         present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
         kinds = {type(callback) for callback in present}  # where this Trainer has run before
-        return [callback for callback in (UnfinishedValidation(), LastStep()) if type(callback) not in kinds]
+        return [
+            callback
+            for callback in (UnfinishedValidation(), LastStep())
+            if type(callback) not in kinds
+        ]
 
     def configure_model(self) -> None:
-        """Refuse a strategy or precision that would train wrongly; shard the networks where the strategy does."""
+        """Refuse a strategy or precision that would train wrongly; shard the networks where the
+        strategy does.
+        """
         check_trainer(self.trainer)
         strategy = self.trainer.strategy
         read_plain_values(strategy)
@@ -179,30 +209,45 @@ class Recipe(Recorded, LightningModule, ABC):
             materialize(self, self.missing())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let figures be logged at their own step: after resuming from a validation's checkpoint Lightning is one ahead."""
+        """Let figures be logged at their own step: after resuming from a validation's checkpoint
+        Lightning is one ahead.
+        """
         self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
 
     @torch.no_grad()
     def validation_step(self, batch: IndexBatch, batch_idx: int) -> Evaluation:  # type: ignore[override]  # only callbacks see it
-        z, condition = self.teacher.draw_indexed(batch.indices, seed=batch.seed, stream="validation", device=self.device)
+        z, condition = self.teacher.draw_indexed(
+            batch.indices, seed=batch.seed, stream="validation", device=self.device
+        )
         return Evaluation(batch.indices, z, condition, self.generate(z, condition))
 
     def configure_gradient_clipping(
-        self, optimizer: Any, gradient_clip_val: float | None = None, gradient_clip_algorithm: str | None = None
+        self,
+        optimizer: Any,
+        gradient_clip_val: float | None = None,
+        gradient_clip_algorithm: str | None = None,
     ) -> None:
         """Measure, check and, if asked, clip the gradient norm of each network by itself.
 
-        From the first number on that is not finite, a fused optimizer leaves the weights as they are, on the device and by
-        itself; for any other, and for sharded weights, the host waits for the norms.
+        From the first number on that is not finite, a fused optimizer leaves the weights as they
+        are, on the device and by itself; for any other, and for sharded weights, the host waits for
+        the norms.
         """
         if gradient_clip_algorithm not in (None, "norm"):
-            raise ValueError(f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}")
+            raise ValueError(
+                f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}"
+            )
         groups = dict(zip(self.networks(), trained_by(optimizer), strict=True))
-        gradients = {name: [p.grad for p in weights if p.grad is not None] for name, weights in groups.items()}
+        gradients = {
+            name: [p.grad for p in weights if p.grad is not None]
+            for name, weights in groups.items()
+        }
         every = [gradient for each in gradients.values() for gradient in each]
         lengths = gather_full(torch.stack(torch._foreach_norm(every)))
         names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
-        skips = optimizer.defaults.get("fused") and not any(isinstance(gradient, DTensor) for gradient in every)
+        skips = optimizer.defaults.get("fused") and not any(
+            isinstance(gradient, DTensor) for gradient in every
+        )
         self._finite.add(self.global_step, names, lengths)
         self._raise_if_broken(wait=not skips)
         if skips:
@@ -215,7 +260,9 @@ class Recipe(Recorded, LightningModule, ABC):
             for norm, weights in zip(norms, groups.values(), strict=True):
                 torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
         if self.logs_now:
-            self.log_dict({f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)})
+            self.log_dict(
+                {f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)}
+            )
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -223,11 +270,14 @@ class Recipe(Recorded, LightningModule, ABC):
 
     @property
     def logs_now(self) -> bool:
-        """Whether Lightning will write the figures of this step: figures cost time and are made for such steps only."""
+        """Whether Lightning will write the figures of this step: figures cost time and are made for
+        such steps only.
+        """
         return is_logged(self.trainer, self.global_step + 1)
 
     def check_finite(self, terms: dict[str, Tensor]) -> None:
-        """Stop the run where a term is not finite: now, or within a few steps that change no weight.
+        """Stop the run where a term is not finite: now, or within a few steps that change no
+        weight.
 
         Raises:
             NonFiniteError: with the terms, their step and the last checkpoint.
@@ -239,8 +289,10 @@ class Recipe(Recorded, LightningModule, ABC):
         if (broken := self._finite.look(wait=wait)) is None:
             return
         raise NonFiniteError(
-            f"{' and '.join(broken.names)} not finite at step {broken.step} (rank {self.global_rank}). The weights of this "
-            f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it with a lower learning rate, "
+            f"{' and '.join(broken.names)} not finite at step {broken.step} (rank "
+            f"{self.global_rank}). The weights of this "
+            f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it "
+            f"with a lower learning rate, "
             "gradient clipping (--trainer.gradient_clip_val) or a higher precision.",
             broken.step,
         )
@@ -273,13 +325,17 @@ class Recipe(Recorded, LightningModule, ABC):
         self._raise_if_broken(wait=True)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """No checkpoint is written of steps whose numbers the host has not seen, and each says what it is of."""
+        """No checkpoint is written of steps whose numbers the host has not seen, and each says what
+        it is of.
+        """
         self._raise_if_broken(wait=True)
         checkpoint["optimizer_settings"] = self._settings
         from_config = "class_path" in checkpoint.get("hyper_parameters", {})
         if not from_config:
             checkpoint["hyper_parameters"] = self._description
-        checkpoint[ABOUT] = training_facts(self.folders, None if from_config else self._teacher_weights)
+        checkpoint[ABOUT] = training_facts(
+            self.folders, None if from_config else self._teacher_weights
+        )
         if self.trainer.is_global_zero and not self._is_remembered:
             self._is_remembered = True
             remember_config(checkpoint["hyper_parameters"])
@@ -293,13 +349,16 @@ class Recipe(Recorded, LightningModule, ABC):
         trust: str | Sequence[str] | None = None,
         **given: Any,
     ) -> Self:
-        """The recipe of a checkpoint with its weights, averages included, from the config that the checkpoint carries.
+        """The recipe of a checkpoint with its weights, averages included, from the config that the
+        checkpoint carries.
 
         Args:
-            checkpoint_path: a file, the folder of a sharded run, a run's folder or an address. Nothing in it is executed.
+            checkpoint_path: a file, the folder of a sharded run, a run's folder or an address.
+                Nothing in it is executed.
             map_location: device to move the recipe to; the CPU if not given.
             trust: class paths outside this package that the config may import.
-            given: arguments of the constructor, which take the place of the config's: teacher=..., network=...
+            given: arguments of the constructor, which take the place of the config's: teacher=...,
+                network=...
 
         Raises:
             FileNotFoundError: no such checkpoint.
@@ -313,10 +372,18 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def _last_checkpoint(self) -> str:
         callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        named = {Path(path) for c in callbacks for path in (c.last_model_path, c.best_model_path) if path}
-        beside = {path for c in callbacks if c.dirpath for path in Path(c.dirpath).glob("*.ckpt")}  # named before it is written
+        named = {
+            Path(path) for c in callbacks for path in (c.last_model_path, c.best_model_path) if path
+        }
+        beside = {
+            path for c in callbacks if c.dirpath for path in Path(c.dirpath).glob("*.ckpt")
+        }  # named before it is written
         paths = [path for path in named | beside if path.exists()]
-        return str(max(paths, key=lambda path: path.stat().st_mtime_ns)) if paths else "none written yet"
+        return (
+            str(max(paths, key=lambda path: path.stat().st_mtime_ns))
+            if paths
+            else "none written yet"
+        )
 
 
 def check_trainer(trainer: Any) -> None:
@@ -332,6 +399,8 @@ def check_trainer(trainer: Any) -> None:
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
-    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a barebones Trainer, is never."""
+    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a
+    barebones Trainer, is never.
+    """
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector, undeclared
     return every > 0 and step % every == 0

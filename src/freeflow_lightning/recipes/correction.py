@@ -1,4 +1,6 @@
-"""The correction of a student's samples as recipes take it: its settings, its draws, its two residuals."""
+"""The correction of a student's samples as recipes take it: its settings, its draws, its two
+residuals.
+"""
 
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -25,7 +27,8 @@ R = LogitNormal(0.8, 1.6)  # Table 6
 
 @dataclass(frozen=True)
 class Correction:
-    """Settings of a correction beside another objective; FreeFlowModule has them as arguments of its own.
+    """Settings of a correction beside another objective; FreeFlowModule has them as arguments of
+    its own.
 
     Args:
         fraction: share of the batch that is corrected.
@@ -46,7 +49,9 @@ class Correction:
 
 
 class CorrectionDraw(NamedTuple):
-    """What the correction rows draw; `guided` are the rows whose teacher is guided at r, None for all."""
+    """What the correction rows draw; `guided` are the rows whose teacher is guided at r, None for
+    all.
+    """
 
     z: Tensor
     condition: Any
@@ -112,8 +117,12 @@ def correct(
     return delta_n, objectives.auxiliary(network, f, n, r, output=g)
 
 
-def equalise_over_r(module: Distillation, delta_n: Residual, auxiliary: Residual, r: Tensor) -> tuple[Residual, Residual]:
-    """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw output (App. A.2)."""
+def equalise_over_r(
+    module: Distillation, delta_n: Residual, auxiliary: Residual, r: Tensor
+) -> tuple[Residual, Residual]:
+    """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw
+    output (App. A.2).
+    """
     if not module.starts_from_teacher:
         return delta_n, auxiliary
     difference, raw = module.teacher.difference_scale(r), module.teacher.output_scale(r)
@@ -121,7 +130,9 @@ def equalise_over_r(module: Distillation, delta_n: Residual, auxiliary: Residual
 
 
 def select_rows(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:
-    """Indices on the device of the rows of a mask on the host, `least` of them at least; None for all rows."""
+    """Indices on the device of the rows of a mask on the host, `least` of them at least; None for
+    all rows.
+    """
     rows = mask.nonzero()[:, 0]
     if len(rows) == len(mask):
         return None

@@ -70,7 +70,8 @@ class AuxiliaryTraining(NamedTuple):
 
 
 class Distillation(Recipe):
-    """Distils a frozen teacher into a flow map f(x, t, s) = x + (t - s) F(x, t, s, condition, gamma).
+    """Distils a frozen teacher into a flow map f(x, t, s) = x + (t - s) F(x, t, s, condition,
+    gamma).
 
     A recipe says what a step draws and what it minimises: `draw`, `loss`, `pairs` and
     `evaluations_per_sample`. Everything else is here: networks, adapters, sharding, compilation,
@@ -83,7 +84,8 @@ class Distillation(Recipe):
         has_auxiliary: whether a second network (x, r, condition, gamma) is trained.
         guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
-        student_lr: learning rate of the student, in units of u: Adam's is this over `student_scale`.
+        student_lr: learning rate of the student, in units of u: Adam's is this over
+            `student_scale`.
         auxiliary_lr: learning rate of the auxiliary network.
         betas: Adam's.
         eps: Adam's.
@@ -91,10 +93,12 @@ class Distillation(Recipe):
         time_module: path of the network's time embedding, where it is not found by name.
         check_teacher: measure the sign and the direction of time of the teacher before training.
         lora: make the networks that it names low-rank adapters on the teacher's own backbone.
-        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile` is.
+        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile`
+            is.
         activation_checkpointing: compute each block's activations again in the backward pass.
         compile: backend of torch.compile for the blocks of all networks.
-        meta_init: build the networks without weights, and copy the teacher's into each process's share.
+        meta_init: build the networks without weights, and copy the teacher's into each process's
+            share.
     """
 
     advice: ClassVar[Mapping[str, str]] = {
@@ -106,7 +110,9 @@ class Distillation(Recipe):
     """What HealthMonitor says where the student's samples are less diverse than the teacher's."""
 
     curves: ClassVar[Mapping[str, Sequence[str]]] = {}
-    """Figures that a report plots, by the title of their panel; every residual and gradient if empty."""
+    """Figures that a report plots, by the title of their panel; every residual and gradient if
+    empty.
+    """
 
     sampling = "student, 1 step"
 
@@ -136,7 +142,9 @@ class Distillation(Recipe):
         check_pairs(0, 1, without_high=True, betas=betas)
         low, high = guidance_range
         check_numbers(low, high, evaluation_guidance=evaluation_guidance)
-        check_numbers(0, without_low=True, student_lr=student_lr, auxiliary_lr=auxiliary_lr, eps=eps)
+        check_numbers(
+            0, without_low=True, student_lr=student_lr, auxiliary_lr=auxiliary_lr, eps=eps
+        )
         check_numbers(0, without_low=True, scalar_scale=scalar_scale)
         self.frozen = Frozen(teacher)
         self.starts_from_teacher = network is None  # and so in the teacher's own parameterisation
@@ -179,7 +187,9 @@ class Distillation(Recipe):
         """Network evaluations that one training sample costs, by network (guidance counts two)."""
 
     def figures(self, draw: Any, step: Step) -> dict[str, Tensor | float]:
-        """What a logged step is logged as: root mean squares of its residuals, if nothing else is said."""
+        """What a logged step is logged as: root mean squares of its residuals, if nothing else is
+        said.
+        """
         figures: dict[str, Tensor | float] = dict(step.scalars)
         for name, x in step.residuals.items():
             figures[f"{name}/residual"] = root_mean_square(x).mean()
@@ -187,7 +197,9 @@ class Distillation(Recipe):
 
     @property
     def auxiliary_training(self) -> AuxiliaryTraining | None:
-        """How the auxiliary network is trained, for `freeflow diagnose`; None where it is not examined."""
+        """How the auxiliary network is trained, for `freeflow diagnose`; None where it is not
+        examined.
+        """
         return None
 
     @classmethod
@@ -233,11 +245,15 @@ class Distillation(Recipe):
             raise ValueError("lora adapts the teacher's own backbone: leave network out")
         if self.lora is not None and not adapted:
             raise ValueError(
-                "lora.networks names the auxiliary network alone, which these settings do not train: "
-                "remove lora, or train an auxiliary network (FreeFlowModule: correction_fraction above 0)"
+                "lora.networks names the auxiliary network alone, which these settings do not "
+                "train: "
+                "remove lora, or train an auxiliary network (FreeFlowModule: correction_fraction "
+                "above 0)"
             )
         if self.meta_init and (network is not None or self.lora is not None):
-            raise ValueError("meta_init copies the teacher's own network: leave network and lora out")
+            raise ValueError(
+                "meta_init copies the teacher's own network: leave network and lora out"
+            )
 
     def _adapter(self, name: str) -> Adapter:
         assert self.lora is not None
@@ -252,8 +268,10 @@ class Distillation(Recipe):
         """Refuse a student with dropout for a form that subtracts two of its outputs (ValueError)."""
         if path := _dropout(self.student):
             raise ValueError(
-                f"{type(form).__name__} subtracts two outputs of the student, and the dropout in {path} would make "
-                "their difference noise: set the dropout (lora.dropout, or the network's own) to 0, or use "
+                f"{type(form).__name__} subtracts two outputs of the student, and the dropout in "
+                f"{path} would make "
+                "their difference noise: set the dropout (lora.dropout, or the network's own) to "
+                "0, or use "
                 "the exact derivative (ContinuousPrediction, Lagrangian: derivative=ExactJVP())"
             )
 
@@ -301,7 +319,11 @@ class Distillation(Recipe):
             return {}
         networks = [*self.networks().values(), *self.averages.values()]
         copies = [network.get_submodule("backbone") for network in networks]
-        return {key: value for copy in copies for key, value in meta_sources(copy, self.teacher.backbone()).items()}
+        return {
+            key: value
+            for copy in copies
+            for key, value in meta_sources(copy, self.teacher.backbone()).items()
+        }
 
     # The map
 
@@ -335,17 +357,23 @@ class Distillation(Recipe):
             rows: the rows that guidance changes; all if not given.
         """
         gamma_or_none = gamma if self.is_guided else None
-        u = self.teacher.guided_velocity(condition, gamma=gamma_or_none, interval=interval, rows=rows)
+        u = self.teacher.guided_velocity(
+            condition, gamma=gamma_or_none, interval=interval, rows=rows
+        )
         return lambda x, t: u(x.to(z.dtype), t)
 
     @torch.no_grad()
     def flow_map(self, x: Tensor, t: Tensor, s: Tensor, condition: Any, gamma: Tensor) -> Tensor:
-        """f(x, t, s) = x + (t - s) F of the evaluated student, in float32; arguments as in `average`."""
+        """f(x, t, s) = x + (t - s) F of the evaluated student, in float32; arguments as in
+        `average`.
+        """
         return map_state(self.evaluated, x, condition, t=t, delta=t - s, gamma=gamma)
 
     def generate(self, z: Tensor, condition: Any) -> Tensor:
         one = torch.ones(len(z), device=z.device)
-        return self.flow_map(z, one, torch.zeros_like(one), condition, self.evaluation_guidance * one)
+        return self.flow_map(
+            z, one, torch.zeros_like(one), condition, self.evaluation_guidance * one
+        )
 
     # Training
 
@@ -354,7 +382,9 @@ class Distillation(Recipe):
         generator = training_generator(batch.seed, self.global_rank, counter, self.device)
         draw = self.draw(batch.size, generator)
         step = self.loss(draw)
-        errors = {f"the {name} residual": residual.error for name, residual in step.residuals.items()}
+        errors = {
+            f"the {name} residual": residual.error for name, residual in step.residuals.items()
+        }
         self.check_finite(errors | {"the loss": step.loss})
         self._speed.tick()
         if self.logs_now:
@@ -389,24 +419,32 @@ class Distillation(Recipe):
 
     @cached_property
     def student_scale(self) -> float:
-        """What the student's raw output is worth in u at the prior: 1 for a velocity and for a network of one's own.
+        """What the student's raw output is worth in u at the prior: 1 for a velocity and for a
+        network of one's own.
 
-        At t = 1 a score or noise network is multiplied by its `output_scale`, 157 for DDPM's betas. Adam's step does not
-        depend on the size of the gradient, so that the student's would be that much too large in every layer: its learning
-        rate is divided by it. Its loss is divided too, which makes Eqs. 9 and 11 products with the raw output: gradients,
-        and with them Adam's eps and clipping, are then in the same units for every teacher.
+        At t = 1 a score or noise network is multiplied by its `output_scale`, 157 for DDPM's betas.
+        Adam's step does not depend on the size of the gradient, so that the student's would be that
+        much too large in every layer: its learning rate is divided by it. Its loss is divided too,
+        which makes Eqs. 9 and 11 products with the raw output: gradients, and with them Adam's eps
+        and clipping, are then in the same units for every teacher.
         """
         if not self.starts_from_teacher:
             return 1.0
         scale = float(self.teacher.output_scale(torch.ones(1, device=self.device)))
         if not 0 < scale < math.inf:
-            raise ValueError(f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}")
+            raise ValueError(
+                f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}"
+            )
         return scale
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         rates = {"student": self.student_lr / self.student_scale, "auxiliary": self.auxiliary_lr}
         groups = [
-            {"params": [p for p in network.parameters() if p.requires_grad], "lr": rates[name], "name": name}
+            {
+                "params": [p for p in network.parameters() if p.requires_grad],
+                "lr": rates[name],
+                "name": name,
+            }
             for name, network in self.networks().items()
         ]
         return adam(groups, betas=self.betas, eps=self.eps)
@@ -421,31 +459,51 @@ class Distillation(Recipe):
 
     @torch.compiler.set_stance("force_eager")  # for a few samples nothing is compiled
     def setup(self, stage: str) -> None:
-        """Ask everything once on a few samples, so that a teacher that does not fit is refused before training starts."""
-        self.teacher.conditions.shard(self.global_rank, self.trainer.world_size if self._trainer is not None else 1)
-        starts = self.starts_from_teacher and not self.meta_init  # without data there is nothing to compare
-        for finding in examine(self.teacher, guided=self.is_guided, device=self.device, starts_student=starts):
+        """Ask everything once on a few samples, so that a teacher that does not fit is refused
+        before training starts.
+        """
+        self.teacher.conditions.shard(
+            self.global_rank, self.trainer.world_size if self._trainer is not None else 1
+        )
+        starts = (
+            self.starts_from_teacher and not self.meta_init
+        )  # without data there is nothing to compare
+        for finding in examine(
+            self.teacher, guided=self.is_guided, device=self.device, starts_student=starts
+        ):
             finding.raise_if_broken()
         self._check_student()
 
     def _check_student(self) -> None:
         """Refuse a student that does not fit the teacher's states and conditions (ValueError)."""
         probe = Generator().manual_seed(0)
-        condition = self.transfer_batch_to_device(self.teacher.draw_condition(2, probe), self.device, 0)
+        condition = self.transfer_batch_to_device(
+            self.teacher.draw_condition(2, probe), self.device, 0
+        )
         x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
         half = torch.full((2,), 0.5, device=self.device)
         try:
-            with torch.no_grad():  # a student without weights is the teacher's network, which has been asked already
-                shape = x.shape if self.meta_init else self.student(x, half, condition, delta=half, gamma=half).shape
+            with (
+                torch.no_grad()
+            ):  # a student without weights is the teacher's network, which has been asked already
+                shape = (
+                    x.shape
+                    if self.meta_init
+                    else self.student(x, half, condition, delta=half, gamma=half).shape
+                )
         except Exception as error:
             raise ValueError(
-                f"the student network fails on two states of shape {list(x.shape)} and {described(condition)} "
-                f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and conditions"
+                f"the student network fails on two states of shape {list(x.shape)} and "
+                f"{described(condition)} "
+                f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and "
+                f"conditions"
             ) from error
         if shape != x.shape:
             raise ValueError(
-                f"the student network returned shape {list(shape)} for states of shape {list(x.shape)}: a velocity has the "
-                f"shape of its state, [batch, *sample_shape], sample_shape = {self.teacher.sample_shape}"
+                f"the student network returned shape {list(shape)} for states of shape "
+                f"{list(x.shape)}: a velocity has the "
+                f"shape of its state, [batch, *sample_shape], sample_shape = "
+                f"{self.teacher.sample_shape}"
             )
 
     @torch.compiler.set_stance("force_eager")
@@ -453,7 +511,9 @@ class Distillation(Recipe):
         """Measure the teacher's sign and direction of time, now that it is where it will run."""
         super().on_fit_start()
         if self.student_scale != 1:
-            rank_zero_info(f"the student's learning rate is {step_size(self.student_lr, self.student_scale)}")
+            rank_zero_info(
+                f"the student's learning rate is {step_size(self.student_lr, self.student_scale)}"
+            )
             if error := bfloat16_error(self.student_scale, str(self.trainer.precision)):
                 rank_zero_warn(error)
         if not self.check_teacher:

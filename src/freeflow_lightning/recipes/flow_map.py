@@ -131,10 +131,12 @@ class FlowMapModule(Distillation):
         time_module: path of the network's time embedding, where it is not found by name.
         check_teacher: measure the sign and the direction of time of the teacher before training.
         lora: make the networks that it names low-rank adapters on the teacher's own backbone.
-        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile` is.
+        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile`
+            is.
         activation_checkpointing: compute each block's activations again in the backward pass.
         compile: backend of torch.compile for the blocks of all networks.
-        meta_init: build the networks without weights, and copy the teacher's into each process's share.
+        meta_init: build the networks without weights, and copy the teacher's into each process's
+            share.
 
     Raises:
         ValueError: settings that cannot train the map, each with what to use instead.
@@ -320,7 +322,9 @@ class FlowMapModule(Distillation):
         rest = slice(cut, None)
         return maps, MapRows(x[rest], take(condition, rest), gamma[rest], m.t[rest])
 
-    def _outputs(self, m: MapDraw, maps: MapRows, anchors: MapRows, c: CorrectionDraw | None) -> dict[str, Tensor]:
+    def _outputs(
+        self, m: MapDraw, maps: MapRows, anchors: MapRows, c: CorrectionDraw | None
+    ) -> dict[str, Tensor]:
         """Outputs of the student with their gradient for map, anchor and correction, in one call.
 
         Without the map's where the objective evaluates its output itself.
@@ -354,7 +358,9 @@ class FlowMapModule(Distillation):
         F = self._average(condition, gamma, x.dtype)
         return objectives.anchor(F, self.velocity(x, condition, gamma), x, t, output=output)
 
-    def _average(self, condition: Any, gamma: Tensor, dtype: torch.dtype, rows: Tensor | None = None) -> TwoTimeVelocity:
+    def _average(
+        self, condition: Any, gamma: Tensor, dtype: torch.dtype, rows: Tensor | None = None
+    ) -> TwoTimeVelocity:
         """F(x, t, delta) of the student; 0 in the other rows where some are given."""
 
         def evaluate(x: Tensor, t: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
@@ -384,7 +390,10 @@ class FlowMapModule(Distillation):
     def figures(self, draw: FlowMapDraw, step: Step) -> dict[str, Tensor | float]:
         rms = {name: root_mean_square(residual) for name, residual in step.residuals.items()}
         t = draw.map.t[: len(draw.map.delta)]
-        figures: dict[str, Tensor | float] = {"map/residual": rms["map"].mean(), "map/t_c": self.t_c}
+        figures: dict[str, Tensor | float] = {
+            "map/residual": rms["map"].mean(),
+            "map/t_c": self.t_c,
+        }
         figures |= mean_by_bin("map/residual_by_t", rms["map"], t)
         figures |= mean_by_bin("map/residual_by_delta", rms["map"], draw.map.delta)
         if "anchor" in rms:
@@ -410,14 +419,17 @@ class FlowMapModule(Distillation):
         sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
         if sharded and self.objective.uses_dual_numbers:
             raise ValueError(
-                f"{type(self.objective).__name__} differentiates the student in forward mode, which "
+                f"{type(self.objective).__name__} differentiates the student in forward mode, "
+                f"which "
                 "networks sharded by FSDP2 do not pass: use derivative=CentralDifference(), a "
                 "discrete form (DiscreteLagrangian, DiscreteEulerian), or another strategy"
             )
         super().configure_model()
 
 
-def check_settings(objective: MapObjective, states: States, times: TimePair, anchor_fraction: float) -> None:
+def check_settings(
+    objective: MapObjective, states: States, times: TimePair, anchor_fraction: float
+) -> None:
     """Refuse settings that do not determine the map, or one of which has no effect.
 
     Raises:
@@ -431,7 +443,8 @@ def check_settings(objective: MapObjective, states: States, times: TimePair, anc
         )
     if states.only_prior and not times.from_prior:
         raise ValueError(
-            f"{source} has states at t = 1 alone, and {type(times).__name__} starts maps elsewhere: "
+            f"{source} has states at t = 1 alone, and {type(times).__name__} starts maps "
+            f"elsewhere: "
             "use times FromPrior(delta), or states StudentPath() or TeacherPath()"
         )
     if times.from_prior and not objective.closed_at_prior:
@@ -443,11 +456,13 @@ def check_settings(objective: MapObjective, states: States, times: TimePair, anc
         )
     if times.from_prior and not states.only_prior:
         raise ValueError(
-            f"{source} has no effect where every map starts at the prior: use states Prior(), or times that start anywhere"
+            f"{source} has no effect where every map starts at the prior: use states Prior(), or "
+            f"times that start anywhere"
         )
     if objective.needs_anchor and not anchor_fraction:
         raise ValueError(
-            f"{form} does not ask the teacher, which every split map solves: set anchor_fraction, to 0.5 for example"
+            f"{form} does not ask the teacher, which every split map solves: set anchor_fraction, "
+            f"to 0.5 for example"
         )
 
 
@@ -462,7 +477,8 @@ def check_time_step(student: ScalarConditioned, teacher: Teacher, step: float) -
     error = difference_error(student, x, condition, step)
     if error > 0.1:
         raise ValueError(
-            f"a difference over h = {step:g} misses the derivative of this network's time embedding "
+            f"a difference over h = {step:g} misses the derivative of this network's time "
+            f"embedding "
             f"by {error:.0%} (it embeds a large multiple of t, such as 1000 t): use "
             "derivative=ExactJVP(), or a form that holds t (Lagrangian, DiscreteLagrangian, "
             "DiscreteEulerian)"

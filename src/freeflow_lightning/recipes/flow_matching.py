@@ -1,4 +1,6 @@
-"""FlowMatchingModule: a second recipe, which trains a teacher by flow matching. It is the one that needs data."""
+"""FlowMatchingModule: a second recipe, which trains a teacher by flow matching. It is the one that
+needs data.
+"""
 
 import math
 from collections.abc import Mapping
@@ -35,7 +37,8 @@ class FlowMatchingModule(Recipe):
         label_dropout: probability of training on the null class, which guidance needs.
         time: law of t.
         lr: learning rate at its highest.
-        warmup_steps: steps of its linear rise; it then falls along a cosine to a hundredth at the trainer's max_steps.
+        warmup_steps: steps of its linear rise; it then falls along a cosine to a hundredth at the
+            trainer's max_steps.
         betas: Adam's.
         seed: seed of all draws; that of --seed_everything if not given, 0 in Python.
         evaluation_guidance: gamma of validation samples.
@@ -74,8 +77,18 @@ class FlowMatchingModule(Recipe):
                 "set it to 0, or num_classes to the number of classes"
             )
         self.network, self.sample_shape, self.num_classes = network, sample_shape, num_classes
-        self.label_dropout, self.time, self.lr, self.warmup_steps, self.betas = label_dropout, time, lr, warmup_steps, betas
-        self.seed, self.evaluation_guidance, self.evaluation_steps = seed, evaluation_guidance, evaluation_steps
+        self.label_dropout, self.time, self.lr, self.warmup_steps, self.betas = (
+            label_dropout,
+            time,
+            lr,
+            warmup_steps,
+            betas,
+        )
+        self.seed, self.evaluation_guidance, self.evaluation_steps = (
+            seed,
+            evaluation_guidance,
+            evaluation_steps,
+        )
 
     @property
     def sampling(self) -> str:
@@ -102,12 +115,17 @@ class FlowMatchingModule(Recipe):
             return rise * (0.01 + 0.99 * (1 + math.cos(math.pi * min(step / total, 1.0))) / 2)
 
         scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch
         counter = self.trainer.fit_loop.total_batch_idx
-        z, t, labels = self.draw(x, labels, training_generator(self.seed, self.global_rank, counter, self.device))
+        z, t, labels = self.draw(
+            x, labels, training_generator(self.seed, self.global_rank, counter, self.device)
+        )
         output = self.network(interpolate(x, z, t), t, labels if self.num_classes else None)
         matched = residual(output, output - conditional_velocity(x, z))
         self.check_finite({"the flow-matching residual": matched.error})
@@ -115,7 +133,9 @@ class FlowMatchingModule(Recipe):
             self.log("flow_matching/loss", matched.mean_square().mean(), batch_size=len(x))
         return matched.surrogate().mean()
 
-    def draw(self, x: Tensor, labels: Tensor, generator: Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def draw(
+        self, x: Tensor, labels: Tensor, generator: Generator
+    ) -> tuple[Tensor, Tensor, Tensor]:
         """Noise, times and labels with some of them dropped, from one generator."""
         z = torch.randn(x.shape, generator=generator, device=x.device)
         t = self.time.sample(len(x), generator)

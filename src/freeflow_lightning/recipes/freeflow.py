@@ -35,7 +35,8 @@ from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_squa
 
 
 class PredictionDraw(NamedTuple):
-    """What the prediction rows draw; `n` [B_g, ...] is None once the confident-region warmup is over.
+    """What the prediction rows draw; `n` [B_g, ...] is None once the confident-region warmup is
+    over.
 
     `active` are the rows that need further evaluations of the student, None for all.
     """
@@ -63,39 +64,48 @@ _DELTA = WithAtom(LogitNormal(0.0, 1.0), 0.1)  # Table 6
 class FreeFlowModule(Distillation):
     """Data-free distillation of a teacher into a one-step flow map (FreeFlow, arXiv 2511.19428).
 
-    The student F(z, 1, c, delta, gamma) learns the teacher's average velocity from the prior; the auxiliary network
-    G(x, r, c, gamma) learns the noising velocity of the student's samples, and the two correct each other. Defaults are
-    Table 6's column SiT-XL/2 at 256.
+    The student F(z, 1, c, delta, gamma) learns the teacher's average velocity from the prior; the
+    auxiliary network G(x, r, c, gamma) learns the noising velocity of the student's samples, and
+    the two correct each other. Defaults are Table 6's column SiT-XL/2 at 256.
 
     Args:
         teacher: the frozen velocity field.
-        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the teacher's if not given.
+        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
+            teacher's if not given.
         prediction: DiscretePrediction or ContinuousPrediction, the form of Eq. 9.
         delta: law of delta for the prediction rows.
         r: law of r for the correction rows.
         guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
-        guidance_interval: times r inside which the correction's u is guided (Eq. 11); prediction's is guided everywhere.
-        correction_fraction: share of the batch that is corrected: 0 for prediction alone, 1 for correction alone.
+        guidance_interval: times r inside which the correction's u is guided (Eq. 11); prediction's
+            is guided everywhere.
+        correction_fraction: share of the batch that is corrected: 0 for prediction alone, 1 for
+            correction alone.
         alpha_ref: strength of the correction relative to the prediction, before any AlphaSchedule.
         residual_decay: k, the decay of Delta_G; 1 with both objectives, 0.5 for prediction alone.
-        student_lr: learning rate of the student, in units of u: Adam's is this over `student_scale`, which is 1 for velocities.
+        student_lr: learning rate of the student, in units of u: Adam's is this over
+            `student_scale`, which is 1 for velocities.
         auxiliary_lr: learning rate of the auxiliary network.
         betas: Adam's.
         eps: Adam's.
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         time_module: path of the network's time embedding, where it is not found by name.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
-        check_teacher: measure the sign and the direction of time of the teacher before training, and refuse wrong ones.
-        lora: make the student and the auxiliary network, or one of them, low-rank adapters on the teacher's own backbone,
-            which is then in memory once and in no checkpoint; both are networks of their own if not given.
-        skip_idle_rows: leave out the evaluations that have no effect: the student's where delta (on its grid) is 0, and the
-            teacher's unconditional branch where r is outside guidance_interval. The step is the same; the sizes of these
-            calls then change from step to step, which compiled networks do not like: done if not given, unless `compile` is.
-        activation_checkpointing: let the backward pass compute the activations of each block of student and auxiliary again:
-            a forward pass more, and the memory of one block at a time.
-        compile: backend of torch.compile, such as "inductor", for the blocks of teacher, student and auxiliary.
-        meta_init: build student, auxiliary and averages without weights, and copy the teacher's into each process's share
-            of one block after the other: for networks that the host's memory holds once per process and not four times.
+        check_teacher: measure the sign and the direction of time of the teacher before training,
+            and refuse wrong ones.
+        lora: make the student and the auxiliary network, or one of them, low-rank adapters on the
+            teacher's own backbone, which is then in memory once and in no checkpoint; both are
+            networks of their own if not given.
+        skip_idle_rows: leave out the evaluations that have no effect: the student's where delta (on
+            its grid) is 0, and the teacher's unconditional branch where r is outside
+            guidance_interval. The step is the same; the sizes of these calls then change from step
+            to step, which compiled networks do not like: done if not given, unless `compile` is.
+        activation_checkpointing: let the backward pass compute the activations of each block of
+            student and auxiliary again: a forward pass more, and the memory of one block at a time.
+        compile: backend of torch.compile, such as "inductor", for the blocks of teacher, student
+            and auxiliary.
+        meta_init: build student, auxiliary and averages without weights, and copy the teacher's
+            into each process's share of one block after the other: for networks that the host's
+            memory holds once per process and not four times.
     """
 
     advice: ClassVar[Mapping[str, str]] = {
@@ -216,7 +226,9 @@ class FreeFlowModule(Distillation):
             loss = loss + weighted.surrogate().sum() / len(output)
 
         if len(c.z):
-            delta_n, g = correct(self, c, corrected, self.guidance_interval)  # Delta_N, and the auxiliary's
+            delta_n, g = correct(
+                self, c, corrected, self.guidance_interval
+            )  # Delta_N, and the auxiliary's
             residuals |= {"correction": delta_n, "auxiliary": g}
             equal, own = equalise_over_r(self, delta_n, g, c.r)
 
@@ -255,7 +267,8 @@ class FreeFlowModule(Distillation):
         return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
 
     def evaluations_per_sample(self) -> dict[str, float]:
-        """Network evaluations that one training sample costs, by network (forward passes; guidance counts two).
+        """Network evaluations that one training sample costs, by network (forward passes; guidance
+        counts two).
 
         With skip_idle_rows the rows without effect cost less than this.
         """
@@ -288,7 +301,9 @@ class FreeFlowModule(Distillation):
     @classmethod
     def unused_in_sampling(cls, arguments: Mapping[str, Any], *, auxiliary: bool) -> dict[str, Any]:
         laws = {"prediction": _PREDICTION, "delta": _DELTA, "r": R}
-        unused: dict[str, Any] = {name: law for name, law in laws.items() if unknown_parts(arguments.get(name))}
+        unused: dict[str, Any] = {
+            name: law for name, law in laws.items() if unknown_parts(arguments.get(name))
+        }
         has_both = 0 < arguments.get("correction_fraction", 0) < 1
         if has_both and not auxiliary and not arguments.get("lora"):
             unused["correction_fraction"] = 0.0

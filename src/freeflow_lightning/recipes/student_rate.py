@@ -12,7 +12,8 @@ def step_size(rate: float | None, scale: float) -> str:
 
 
 def bfloat16_error(scale: float, precision: str) -> str | None:
-    """What bfloat16 does to a student whose raw output is worth `scale` in u; None where it does little.
+    """What bfloat16 does to a student whose raw output is worth `scale` in u; None where it does
+    little.
 
     >>> bfloat16_error(1.0, "bf16-mixed") is None, bfloat16_error(150.0, "32-true") is None
     (True, True)
@@ -21,6 +22,7 @@ def bfloat16_error(scale: float, precision: str) -> str | None:
     if "bf16" not in precision or error < 0.02:
         return None
     return (
-        f"bfloat16 rounds the raw output by 0.2 %, which is {error:.0%} of u at the prior: train with precision 32-true, or "
+        f"bfloat16 rounds the raw output by 0.2 %, which is {error:.0%} of u at the prior: train "
+        f"with precision 32-true, or "
         "give the teacher a lower t_max"
     )

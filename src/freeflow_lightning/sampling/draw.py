@@ -1,4 +1,6 @@
-"""Sampling at scale: sample i is a function of (seed, i), whatever the batch, the process or the interruption."""
+"""Sampling at scale: sample i is a function of (seed, i), whatever the batch, the process or the
+interruption.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,7 +13,9 @@ from freeflow_lightning.metrics import to_uint8
 from freeflow_lightning.teachers import Teacher
 
 ROWS = 8
-"""Networks see multiples of this many samples: below it, matrix products of CPUs add up in another order."""
+"""Networks see multiples of this many samples: below it, matrix products of CPUs add up in another
+order.
+"""
 
 
 class Draw(NamedTuple):
@@ -21,18 +25,24 @@ class Draw(NamedTuple):
     classes: tuple[int, ...] | None = None
     stream: str = "samples"
 
-    def noise(self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
+    def noise(
+        self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Any]:
         """Noise [B, *sample_shape] and condition of the samples with the given indices [B].
 
         Raises:
             ValueError: classes of a teacher without, or classes that it does not have.
         """
-        z, condition = teacher.draw_indexed(index, seed=self.seed, stream=self.stream, device=device)
+        z, condition = teacher.draw_indexed(
+            index, seed=self.seed, stream=self.stream, device=device
+        )
         if self.classes is None:
             return z, condition
         if not teacher.num_classes:
             raise ValueError("--classes: this student has no classes; leave the option out")
-        teacher.conditions.of_classes(torch.tensor(self.classes))  # all of them are checked, not this batch's alone
+        teacher.conditions.of_classes(
+            torch.tensor(self.classes)
+        )  # all of them are checked, not this batch's alone
         labels = torch.tensor(self.classes)[index % len(self.classes)]
         return z, teacher.conditions.of_classes(labels.to(device))
 
@@ -50,10 +60,11 @@ def labels_of(teacher: Teacher, condition: Any) -> Tensor | None:
 
 @torch.no_grad()
 def evaluate_rows(draw: Callable[[Tensor, Any], Tensor], z: Tensor, condition: Any) -> Tensor:
-    """Return draw(z, condition), [B, ...], with the batch filled up to a multiple of 8 by repeated rows.
+    """Return draw(z, condition), [B, ...], with the batch filled up to a multiple of 8 by repeated
+    rows.
 
-    So the samples are bit for bit the same in every batch on a CPU, and equal to round-off on an accelerator. A sampler draws,
-    or another function of rows.
+    So the samples are bit for bit the same in every batch on a CPU, and equal to round-off on an
+    accelerator. A sampler draws, or another function of rows.
     """
     n = len(z)
     if not n % ROWS:
@@ -63,7 +74,8 @@ def evaluate_rows(draw: Callable[[Tensor, Any], Tensor], z: Tensor, condition: A
 
 
 def pictures(teacher: Teacher, x: Tensor, *, batch_size: int | None = None) -> Tensor:
-    """What a metric sees of samples x: decoded and quantised pictures, uint8 [B, C, H, W]; states of other ranks as they are.
+    """What a metric sees of samples x: decoded and quantised pictures, uint8 [B, C, H, W]; states
+    of other ranks as they are.
 
     Args:
         teacher: decodes.
@@ -73,7 +85,9 @@ def pictures(teacher: Teacher, x: Tensor, *, batch_size: int | None = None) -> T
     Raises:
         ValueError: samples that are not finite.
     """
-    return torch.cat([_pictures(teacher.decode(part)) for part in x.split(batch_size or max(1, len(x)))])
+    return torch.cat(
+        [_pictures(teacher.decode(part)) for part in x.split(batch_size or max(1, len(x)))]
+    )
 
 
 def _pictures(decoded: Tensor) -> Tensor:

@@ -22,7 +22,9 @@ class HasMissingParts(Protocol):
 
 
 class BatchSizes(NamedTuple):
-    """Samples that the network, and a latent teacher's decoder, take at once; without influence on the samples."""
+    """Samples that the network, and a latent teacher's decoder, take at once; without influence on
+    the samples.
+    """
 
     network: int = 256
     decoder: int | None = None
@@ -49,7 +51,8 @@ def draw_into(
         device: of the sampler.
         processes: each draws its share.
         overwrite: remove the samples that the folder holds first.
-        start: told the number of samples that this process draws; returns what is told the number of each batch.
+        start: told the number of samples that this process draws; returns what is told the number
+            of each batch.
 
     Raises:
         ValueError: the folder holds other samples, or files that are not ours.

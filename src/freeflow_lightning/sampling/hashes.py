@@ -12,17 +12,22 @@ from freeflow_lightning.training.strategies import gather_full
 
 @torch.no_grad()
 def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> str:
-    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one decoded point to three digits.
+    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one
+    decoded point to three digits.
 
     The points tell apart functions and settings that no weight shows.
     """
-    z, condition = teacher.draw_indexed(torch.arange(4), seed=0, stream="fingerprint", device=device)
+    z, condition = teacher.draw_indexed(
+        torch.arange(4), seed=0, stream="fingerprint", device=device
+    )
     z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
     velocity = teacher.guided_velocity(condition, gamma=guidance)
     u = velocity(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device)).flatten()[:4096].tolist()
     decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
     probe = ",".join(f"{value:.2e}" for value in u + decoded)
-    text = f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
+    text = (
+        f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
+    )
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -36,6 +41,8 @@ def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
     digests = []
     for name, value in sorted(tensors.items()):
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(gather_full(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
+        digest.update(
+            gather_full(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data
+        )
         digests.append(digest.digest())
     return digests

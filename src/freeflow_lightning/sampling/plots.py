@@ -18,7 +18,12 @@ STUDENT, TEACHER = "#d1495b", "#30638e"
 
 
 def canvas(
-    lines: int = 1, columns: int = 1, *, figsize: tuple[float, float], sharex: bool = False, sharey: bool = False
+    lines: int = 1,
+    columns: int = 1,
+    *,
+    figsize: tuple[float, float],
+    sharex: bool = False,
+    sharey: bool = False,
 ) -> tuple[Figure, np.ndarray]:
     """A figure that belongs to no window or backend, and its axes, [lines, columns]."""
     figure = Figure(figsize=figsize, layout="constrained")
@@ -28,13 +33,17 @@ def canvas(
 def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left."""
     count = max(len(group) for group in groups.values())
-    figure, axes = canvas(len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups)))
+    figure, axes = canvas(
+        len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups))
+    )
     for line, (name, group) in zip(axes, groups.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
         for axis, picture in zip(line, group, strict=False):  # a row may be shorter than another
             axis.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        line[0].text(-0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9)
+        line[0].text(
+            -0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9
+        )
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -46,12 +55,18 @@ def grid(pictures: Tensor, columns: int | None = None) -> np.ndarray:
     lines = -(-n // columns)
     sheet = torch.zeros(lines * columns, c, h, w, dtype=torch.uint8)
     sheet[:n] = pictures
-    sheet = sheet.view(lines, columns, c, h, w).permute(2, 0, 3, 1, 4).reshape(c, lines * h, columns * w)
+    sheet = (
+        sheet.view(lines, columns, c, h, w)
+        .permute(2, 0, 3, 1, 4)
+        .reshape(c, lines * h, columns * w)
+    )
     return _hwc(sheet)
 
 
 def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
-    """Two-dimensional points [N, 2] per group; thin lines join the points of the same noise in the first two groups."""
+    """Two-dimensional points [N, 2] per group; thin lines join the points of the same noise in the
+    first two groups.
+    """
     figure, axes = canvas(figsize=(5, 5))
     axis = axes[0, 0]
     states = list(groups.values())
@@ -60,7 +75,9 @@ def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
         axis.plot(pairs[..., 0].T, pairs[..., 1].T, color="#bbbbbb", linewidth=0.6, zorder=1)
     colors = [TEACHER, STUDENT, "#edae49"]
     for k, (name, group) in enumerate(groups.items()):
-        axis.scatter(group[:, 0], group[:, 1], s=8, label=name, color=colors[k % len(colors)], zorder=2)
+        axis.scatter(
+            group[:, 0], group[:, 1], s=8, label=name, color=colors[k % len(colors)], zorder=2
+        )
     axis.set_aspect("equal")
     axis.legend(loc="upper right", fontsize=8)
     axis.set_title(title, fontsize=10)
@@ -68,7 +85,8 @@ def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
 
 
 def plane(states: Tensor) -> Tensor:
-    """The first two numbers of states [N, ...] as points [N, 2]; states of one number lie on the line y = 0.
+    """The first two numbers of states [N, ...] as points [N, 2]; states of one number lie on the
+    line y = 0.
 
     >>> plane(torch.ones(1, 1))
     tensor([[1., 0.]])
@@ -91,11 +109,19 @@ def curves(
     figure, axes = canvas(figsize=(5.2, 3.4))
     axis = axes[0, 0]
     for name, (x, y) in lines.items():
-        axis.plot(x, y, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3)
+        axis.plot(
+            x, y, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3
+        )
     for name, level in (levels or {}).items():
         axis.axhline(level, linestyle="--", linewidth=1, color="#777777")
         axis.annotate(
-            name, (1.02, level), xycoords=("axes fraction", "data"), ha="left", va="center", fontsize=8, color="#555555"
+            name,
+            (1.02, level),
+            xycoords=("axes fraction", "data"),
+            ha="left",
+            va="center",
+            fontsize=8,
+            color="#555555",
         )
     axis.set_xlabel(xlabel)
     axis.set_ylabel(ylabel)
@@ -111,7 +137,9 @@ def curves(
     return figure
 
 
-def bars(heights: Mapping[str, float], *, ylabel: str, title: str = "", level: float | None = None) -> Figure:
+def bars(
+    heights: Mapping[str, float], *, ylabel: str, title: str = "", level: float | None = None
+) -> Figure:
     """Bars by name, with a dashed level across."""
     figure, axes = canvas(figsize=(max(4.0, 1.2 + 0.32 * len(heights)), 3.0))
     axis = axes[0, 0]
@@ -136,10 +164,16 @@ def densities(groups: Mapping[str, Tensor]) -> Figure:
 
 
 def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
-    """Paths of two-dimensional states [K, N, 2] along delta: the teacher's ODE and the student's f(z, delta)."""
+    """Paths of two-dimensional states [K, N, 2] along delta: the teacher's ODE and the student's
+    f(z, delta).
+    """
     figure, axes = canvas(1, 2, figsize=(8, 4.2), sharex=True, sharey=True)
     for axis, name, states, color in zip(
-        axes[0], ("teacher's ODE", "student's f(z, delta)"), (teacher, student), (TEACHER, STUDENT), strict=True
+        axes[0],
+        ("teacher's ODE", "student's f(z, delta)"),
+        (teacher, student),
+        (TEACHER, STUDENT),
+        strict=True,
     ):
         axis.plot(states[:, :count, 0], states[:, :count, 1], color=color, linewidth=0.7, alpha=0.7)
         axis.scatter(states[-1, :count, 0], states[-1, :count, 1], s=8, color=color)
@@ -156,7 +190,8 @@ def training(
 
     Args:
         rows_: of the metrics.csv.
-        curves: the recipe's own figures by the title of their panel; residuals and gradients if not given.
+        curves: the recipe's own figures by the title of their panel; residuals and gradients if not
+            given.
     """
     if not curves:
         names = dict.fromkeys(name for row in rows_ for name in row)
@@ -170,8 +205,8 @@ def training(
         "FID to the teacher's samples": ["fid/student", "fid/floor"],
     }
     figure, axes = canvas(2, math.ceil(len(panels) / 2), figsize=(13, 6.4))
-    for axis, (title, names) in zip(axes.flat, panels.items(), strict=False):
-        for name in names:
+    for axis, (title, shown) in zip(axes.flat, panels.items(), strict=False):
+        for name in shown:
             places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
             if places:
                 axis.plot(*zip(*places, strict=True), label=name, linewidth=1.4)
@@ -205,7 +240,9 @@ def pixels(figure: Figure) -> np.ndarray:
 
 
 def _hwc(picture: Tensor) -> np.ndarray:
-    """A picture [C, H, W] as matplotlib takes it: of latents with 2, or more than 4, channels the first one or three."""
+    """A picture [C, H, W] as matplotlib takes it: of latents with 2, or more than 4, channels the
+    first one or three.
+    """
     channels = len(picture)
     if channels not in (1, 3, 4):
         picture = picture[: 1 if channels < 3 else 3]

@@ -1,4 +1,6 @@
-"""Several processes that share one job: torchrun's, or those that a command starts itself. They meet over gloo, on the CPU."""
+"""Several processes that share one job: torchrun's, or those that a command starts itself. They
+meet over gloo, on the CPU.
+"""
 
 import contextlib
 import os
@@ -18,7 +20,9 @@ from torch import distributed
 
 COMMAND = (sys.executable, "-m", "freeflow_lightning.commands.main")
 PIPE = "FREEFLOW_PARENT_PIPE"
-"""Environment variable with the number of a file that closes when the process that started this one ends."""
+"""Environment variable with the number of a file that closes when the process that started this one
+ends.
+"""
 
 
 class Processes(NamedTuple):
@@ -61,7 +65,8 @@ class Processes(NamedTuple):
 
 @contextmanager
 def joined() -> Iterator[Processes]:
-    """This process among those that torchrun (or `start`) has started, as its environment variables say; alone without them.
+    """This process among those that torchrun (or `start`) has started, as its environment variables
+    say; alone without them.
 
     Raises:
         RuntimeError: another of the processes has ended.
@@ -77,13 +82,17 @@ def joined() -> Iterator[Processes]:
     except RuntimeError as error:
         if "gloo" not in str(error):
             raise
-        raise RuntimeError(f"another of the {size} processes has ended: see its own message") from error
+        raise RuntimeError(
+            f"another of the {size} processes has ended: see its own message"
+        ) from error
     finally:
         distributed.destroy_process_group()
 
 
 def end_with_parent() -> None:
-    """End this process when the one that `start`ed it ends, even if that is killed: a pipe between them closes then."""
+    """End this process when the one that `start`ed it ends, even if that is killed: a pipe between
+    them closes then.
+    """
     pipe = os.environ.pop(PIPE, None)
     if pipe is None:
         return
@@ -96,7 +105,8 @@ def end_with_parent() -> None:
 
 
 def starts_others(devices: int) -> bool:
-    """Whether this process is the one that has to start `devices` others (torchrun has done so already under torchrun).
+    """Whether this process is the one that has to start `devices` others (torchrun has done so
+    already under torchrun).
 
     Raises:
         ValueError: fewer than one device, or another number than torchrun's processes.
@@ -105,15 +115,18 @@ def starts_others(devices: int) -> bool:
         raise ValueError(f"expected at least one device, got {devices}")
     size = os.environ.get("WORLD_SIZE")
     if size and devices not in (1, int(size)):
-        raise ValueError(f"--devices {devices} under torchrun with {size} processes: leave --devices out")
+        raise ValueError(
+            f"--devices {devices} under torchrun with {size} processes: leave --devices out"
+        )
     return size is None and devices > 1
 
 
 def start(devices: int) -> None:
     """Run this command line in `devices` processes, and end with the first exit code that is not 0.
 
-    Only the first process's messages are seen, or those of the one that failed; of one that a signal has ended, the signal
-    is named. The processes end when this one does, however it does, and SIGTERM is passed on to them.
+    Only the first process's messages are seen, or those of the one that failed; of one that a
+    signal has ended, the signal is named. The processes end when this one does, however it does,
+    and SIGTERM is passed on to them.
     """
     with contextlib.ExitStack() as stack:
         logs = [stack.enter_context(tempfile.TemporaryFile("w+")) for _ in range(devices)]
@@ -150,7 +163,10 @@ def _environments(devices: int) -> list[dict[str, str]]:
         "MASTER_PORT": str(port),
         "OMP_NUM_THREADS": threads,
     }
-    return [os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(devices)]
+    return [
+        os.environ | shared | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        for rank in range(devices)
+    ]
 
 
 def _codes(running: list[subprocess.Popen]) -> list[int | None]:
@@ -160,12 +176,17 @@ def _codes(running: list[subprocess.Popen]) -> list[int | None]:
 
 @contextmanager
 def _passing_on(number: signal.Signals, running: list[subprocess.Popen]) -> Iterator[None]:
-    """Pass a signal on to the processes, and end with the exit code that says so (128 + its number)."""
+    """Pass a signal on to the processes, and end with the exit code that says so (128 + its
+    number).
+    """
 
     def pass_on(received: int, frame: Any) -> NoReturn:
         for process in running:
             process.send_signal(received)
-        print(f"freeflow {sys.argv[1]}: stopped by {number.name}, with its {len(running)} processes", file=sys.stderr)
+        print(
+            f"freeflow {sys.argv[1]}: stopped by {number.name}, with its {len(running)} processes",
+            file=sys.stderr,
+        )
         sys.exit(128 + received)
 
     earlier = signal.signal(number, pass_on)
@@ -200,7 +221,8 @@ def _say_what_failed(running: list[subprocess.Popen], logs: list[Any]) -> None:
         name = signal.Signals(-code).name
         advice = " (the kernel does so where memory runs out)" if name == "SIGKILL" else ""
         print(
-            f"freeflow {sys.argv[1]}: process {rank} of {len(running)} was ended by {name}{advice}: run it again",
+            f"freeflow {sys.argv[1]}: process {rank} of {len(running)} was ended by "
+            f"{name}{advice}: run it again",
             file=sys.stderr,
         )
     sys.exit(128 - code if code < 0 else code)

@@ -36,12 +36,14 @@ RECORD = re.compile(r"\d{8,}-\d{8,}\.json")
 
 @final
 class SampleFolder:
-    """PNG files, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and arr_1 the classes.
+    """PNG files, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and
+    arr_1 the classes.
 
-    Samples are written in parts of 64, each file under a temporary name first. What is written is noted with its SHA-256
-    beforehand, in a record of the part and at the end in samples.json: a second run draws what is missing or damaged, and
-    nothing that is not noted is taken for a sample, overwritten or removed. The file samples.json also says what the
-    samples are; others are not mixed in.
+    Samples are written in parts of 64, each file under a temporary name first. What is written is
+    noted with its SHA-256 beforehand, in a record of the part and at the end in samples.json: a
+    second run draws what is missing or damaged, and nothing that is not noted is taken for a
+    sample, overwritten or removed. The file samples.json also says what the samples are; others are
+    not mixed in.
 
     Args:
         path: the folder; made if it does not exist.
@@ -61,7 +63,8 @@ class SampleFolder:
         self.parts = range(-(-count // PART))
 
     def check(self, *, overwrite: bool = False) -> None:
-        """See that the folder is free, or holds these samples, or samples of ours that may be removed.
+        """See that the folder is free, or holds these samples, or samples of ours that may be
+        removed.
 
         Raises:
             ValueError: it holds other samples, or files of these names that are not ours.
@@ -75,11 +78,14 @@ class SampleFolder:
         other = sorted(key for key in keys if held.get(key) != self.about.get(key))
         if other:
             raise ValueError(
-                f"{self.path} holds samples of another {', '.join(other)}: choose another --output, or --overwrite"
+                f"{self.path} holds samples of another {', '.join(other)}: choose another "
+                f"--output, or --overwrite"
             )
 
     def open(self, *, overwrite: bool = False) -> None:
-        """Make the folder with its note, or see that the note there says the same (one process does)."""
+        """Make the folder with its note, or see that the note there says the same (one process
+        does).
+        """
         self.check(overwrite=overwrite)
         sweep(self.path, self._names())
         sweep(self.path / "parts", [name.removeprefix("parts/") for name in self._names()])
@@ -90,7 +96,9 @@ class SampleFolder:
             self._write_note({})
 
     def missing(self) -> list[int]:
-        """The parts that are not there yet, or not as they were written, ascending (one process looks)."""
+        """The parts that are not there yet, or not as they were written, ascending (one process
+        looks).
+        """
         listed = self._listed()
         if self.npz and JOINED in listed and file_digest(self.path / JOINED) == listed[JOINED]:
             return []
@@ -101,7 +109,9 @@ class SampleFolder:
         return torch.arange(part * PART, min((part + 1) * PART, self.count))
 
     def write(self, part: int, drawn: Tensor, labels: Tensor | None) -> None:
-        """Write a part: pictures uint8 [n, C, H, W], or other samples [n, ...], and their classes [n]."""
+        """Write a part: pictures uint8 [n, C, H, W], or other samples [n, ...], and their classes
+        [n].
+        """
         if self.npz:
             arrays: dict[str, Any] = {"arr_0": _channels_last(drawn)}
             if labels is not None:
@@ -109,11 +119,17 @@ class SampleFolder:
             files = {self._files(part)[0]: _npz(arrays)}
         else:
             images = [Image.fromarray(plots.grid(picture[None])) for picture in drawn]
-            files = {name: _png(image) for name, image in zip(self._files(part), images, strict=True)}
+            files = {
+                name: _png(image) for name, image in zip(self._files(part), images, strict=True)
+            }
         digests = {name: digest_of(data) for name, data in files.items()}
-        write_json(self.path / self._record(part), marked({"of": key_of(self.about)}, VERB, digests))
+        write_json(
+            self.path / self._record(part), marked({"of": key_of(self.about)}, VERB, digests)
+        )
         for name, data in files.items():
-            write_bytes(self.path / name, data, wait_for_disk=False)  # thousands of files, digests noted
+            write_bytes(
+                self.path / name, data, wait_for_disk=False
+            )  # thousands of files, digests noted
 
     def finish(self) -> None:
         """Join the parts, draw grid.png, and note every file in samples.json (one process does)."""
@@ -174,7 +190,9 @@ class SampleFolder:
         return read_listed(self.path / NOTE, VERB) or {}
 
     def _records(self) -> dict[str, dict[str, str]]:
-        """The records of parts by name, and the files with digests that each lists: of any samples of ours."""
+        """The records of parts by name, and the files with digests that each lists: of any samples
+        of ours.
+        """
         place = self.path / "parts"
         if place.is_symlink() or not place.is_dir():
             return {}
@@ -204,7 +222,10 @@ class SampleFolder:
         record = read_listed(path, VERB)
         if record is not None and (read_note(path) or {}).get("of") == key_of(self.about):
             listed = listed | record
-        return all(name in listed and file_digest(self.path / name) == listed[name] for name in self._files(part))
+        return all(
+            name in listed and file_digest(self.path / name) == listed[name]
+            for name in self._files(part)
+        )
 
     def _write_note(self, files: dict[str, str]) -> None:
         write_json(self.path / NOTE, marked(self.about, VERB, files))
@@ -212,7 +233,9 @@ class SampleFolder:
     # Content
 
     def _join(self, target: Path) -> None:
-        """samples.npz from the parts, one part in memory at a time; its bytes depend on the samples alone."""
+        """samples.npz from the parts, one part in memory at a time; its bytes depend on the samples
+        alone.
+        """
         paths = [self.path / self._files(part)[0] for part in self.parts]
         with np.load(paths[0]) as part:
             shapes = {name: (part[name].dtype, part[name].shape[1:]) for name in part.files}
@@ -221,7 +244,9 @@ class SampleFolder:
                 with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
                     self._write_array(entry, name, paths, dtype, shape)
 
-    def _write_array(self, entry: Any, name: str, paths: list[Path], dtype: np.dtype, shape: tuple[int, ...]) -> None:
+    def _write_array(
+        self, entry: Any, name: str, paths: list[Path], dtype: np.dtype, shape: tuple[int, ...]
+    ) -> None:
         header = {
             "descr": np.lib.format.dtype_to_descr(dtype),
             "fortran_order": False,
@@ -276,4 +301,8 @@ def _head(path: Path, n: int) -> np.ndarray:
         np.lib.format.read_magic(file)
         shape, _, dtype = np.lib.format.read_array_header_1_0(file)
         shape = (min(n, shape[0]), *shape[1:])
-        return np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype).reshape(shape).copy()
+        return (
+            np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
+            .reshape(shape)
+            .copy()
+        )

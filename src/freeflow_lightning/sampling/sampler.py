@@ -1,4 +1,6 @@
-"""What every sampler is: a function of noise and condition that knows its name and what its samples depend on."""
+"""What every sampler is: a function of noise and condition that knows its name and what its samples
+depend on.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any
@@ -22,7 +24,9 @@ class Sampler(ABC):
 
     @abstractmethod
     def __call__(self, z: Tensor, condition: Any) -> Tensor:
-        """Return the samples, [B, *sample_shape], of the noise z, [B, *sample_shape], and its condition."""
+        """Return the samples, [B, *sample_shape], of the noise z, [B, *sample_shape], and its
+        condition.
+        """
 
     @property
     @abstractmethod

@@ -31,7 +31,8 @@ from freeflow_lightning.teachers import Conditions, LatentDecoder, Teacher
 
 
 class FlowMap(nn.Module):
-    """f(z, 1) = z + F(z, 1, c, delta = 1, gamma), with what is needed to draw and decode its samples.
+    """f(z, 1) = z + F(z, 1, c, delta = 1, gamma), with what is needed to draw and decode its
+    samples.
 
     Args:
         network: the student, (x, t, condition, delta=, gamma=) -> F.
@@ -48,7 +49,12 @@ class FlowMap(nn.Module):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.network, self.teacher, self.guidance_range, self.about = network.eval(), teacher, guidance_range, dict(about or {})
+        self.network, self.teacher, self.guidance_range, self.about = (
+            network.eval(),
+            teacher,
+            guidance_range,
+            dict(about or {}),
+        )
 
     @classmethod
     def from_checkpoint(
@@ -60,23 +66,31 @@ class FlowMap(nn.Module):
         network: nn.Module | None = None,
         trust: str | Sequence[str] | None = None,
     ) -> "FlowMap":
-        """The student of a training checkpoint, from its first average (or the one named) if it has any.
+        """The student of a training checkpoint, from its first average (or the one named) if it has
+        any.
 
-        A checkpoint says what its student was made of. Only the student's own weights are read, not the optimizer's state.
+        A checkpoint says what its student was made of. Only the student's own weights are read, not
+        the optimizer's state.
 
         Args:
-            path: a checkpoint that `freeflow fit` or a Trainer wrote, a file or a folder, or a run's folder, for its last
-                one. Nothing in it is executed.
-            average: name of the average, for example "ema_0_9999", or "raw" for the trained weights themselves.
+            path: a checkpoint that `freeflow fit` or a Trainer wrote, a file or a folder, or a
+                run's folder, for its last one. Nothing in it is executed.
+            average: name of the average, for example "ema_0_9999", or "raw" for the trained weights
+                themselves.
             teacher: takes the place of the recorded one; needed where the checkpoint cannot say it.
             network: the same for the network that the student started from, with any weights.
             trust: class paths outside this package that the checkpoint may import.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not a checkpoint of a Distillation, an unknown average, or something that it cannot say.
+            ValueError: not a checkpoint of a Distillation, an unknown average, or something that it
+                cannot say.
         """
-        return cls(*read_training_checkpoint(path, average=average, teacher=teacher, network=network, trust=trust))
+        return cls(
+            *read_training_checkpoint(
+                path, average=average, teacher=teacher, network=network, trust=trust
+            )
+        )
 
     @classmethod
     def from_official(
@@ -89,7 +103,8 @@ class FlowMap(nn.Module):
         num_heads: int | None = None,
         input_size: int | None = None,
     ) -> "FlowMap":
-        """A student from the FreeFlow authors' weights: a SiT with one embedder each of delta and gamma.
+        """A student from the FreeFlow authors' weights: a SiT with one embedder each of delta and
+        gamma.
 
         Args:
             path: .pt, .pth, .ckpt or .safetensors. Nothing in it is executed.
@@ -97,11 +112,13 @@ class FlowMap(nn.Module):
             vae: what decodes its latents, loaded for the first picture; None shows the latents.
             guidance_range: the gammas it was trained for (Table 6).
             num_heads: attention heads, where the width is none of the published ones.
-            input_size: side of the latents, only for a file without position embedding: 32 at 256, 64 at 512.
+            input_size: side of the latents, only for a file without position embedding: 32 at 256,
+                64 at 512.
 
         Raises:
             FileNotFoundError: no such file.
-            ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+            ValueError: not such a file, embedders that are not recognised, or an "auto" that the
+                samples do not decide.
         """
         student = read_official(
             path,
@@ -123,10 +140,12 @@ class FlowMap(nn.Module):
         network: nn.Module | None = None,
         trust: str | Sequence[str] | None = None,
     ) -> "FlowMap":
-        """The student of a folder that `save_pretrained` or `freeflow export` wrote, without its teacher.
+        """The student of a folder that `save_pretrained` or `freeflow export` wrote, without its
+        teacher.
 
-        Every file is checked against its hash, and nothing in the folder is executed. A network that is not of this package
-        or of diffusers is only made from what you hand over: the network itself, or your leave to import its class.
+        Every file is checked against its hash, and nothing in the folder is executed. A network
+        that is not of this package or of diffusers is only made from what you hand over: the
+        network itself, or your leave to import its class.
 
         Args:
             place: a folder, or a hub repository ("owner/name").
@@ -137,20 +156,31 @@ class FlowMap(nn.Module):
 
         Raises:
             FileNotFoundError: no such folder or repository, or one that lacks a file.
-            ValueError: a changed file, weights that do not fit, or a network of one's own without `network` or `trust`.
+            ValueError: a changed file, weights that do not fit, or a network of one's own without
+                `network` or `trust`.
         """
-        return cls(*read_exported(place, revision=revision, conditions=conditions, network=network, trust=trust))
+        return cls(
+            *read_exported(
+                place, revision=revision, conditions=conditions, network=network, trust=trust
+            )
+        )
 
     def save_pretrained(
-        self, folder: str | Path, *, network_arguments: Mapping[str, Any] | None = None, overwrite: bool = False
+        self,
+        folder: str | Path,
+        *,
+        network_arguments: Mapping[str, Any] | None = None,
+        overwrite: bool = False,
     ) -> dict[str, Any]:
-        """Write the student into a folder for `from_pretrained`, and see that it comes back bit for bit.
+        """Write the student into a folder for `from_pretrained`, and see that it comes back bit for
+        bit.
 
         An adapter is merged into a network that stands alone, which agrees with it up to rounding.
 
         Args:
             folder: to write to; made if it does not exist.
-            network_arguments: constructor arguments of a network of your own, where the config does not name them.
+            network_arguments: constructor arguments of a network of your own, where the config does
+                not name them.
             overwrite: replace an exported student that the folder holds.
 
         Returns:
@@ -162,7 +192,9 @@ class FlowMap(nn.Module):
         with write_exported(Path(folder), overwrite) as made:
             return self.write_to(made, network_arguments)
 
-    def write_to(self, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def write_to(
+        self, folder: Path, network_arguments: Mapping[str, Any] | None = None
+    ) -> dict[str, Any]:
         """`save_pretrained` into an empty folder, without its guard."""
         student = Student(self.network, self.teacher, self.guidance_range, self.about)
         return write_student_folder(student, folder, network_arguments)
@@ -191,7 +223,8 @@ class FlowMap(nn.Module):
             The address of the commit.
 
         Raises:
-            ValueError: no permission, no network, or a part of the student that a folder cannot hold.
+            ValueError: no permission, no network, or a part of the student that a folder cannot
+                hold.
         """
         with TemporaryDirectory() as place:
             folder = Path(place) / "student"
@@ -202,7 +235,9 @@ class FlowMap(nn.Module):
             return push_folder(folder, repo_id, private=private, token=token, api=api)
 
     def draw_picture(self, path: Path, guidance: float | None = None, n: int = 16) -> str:
-        """A sheet of samples at the given gamma or the middle one; says why there is none where they cannot be drawn."""
+        """A sheet of samples at the given gamma or the middle one; says why there is none where
+        they cannot be drawn.
+        """
         gamma = sum(self.guidance_range) / 2 if guidance is None else guidance
         try:
             drawn = pictures(self.teacher, self.sample(n, guidance=gamma), batch_size=4)
@@ -215,7 +250,9 @@ class FlowMap(nn.Module):
 
     @property
     def pairs(self) -> flow.Pairs:
-        """Between which times the student was trained to map; from the prior to any where nothing says it, as 0.1.0 trained."""
+        """Between which times the student was trained to map; from the prior to any where nothing
+        says it, as 0.1.0 trained.
+        """
         return flow.Pairs(self.about.get("pairs") or flow.Pairs.PRIOR_TO_ANY)
 
     @property
@@ -224,10 +261,18 @@ class FlowMap(nn.Module):
         return next(self.network.parameters()).device
 
     @torch.no_grad()
-    def forward(self, z: Tensor, condition: Any = None, guidance: float | Tensor = 1.5, delta: float | Tensor = 1.0) -> Tensor:
-        """f(z, delta) in one evaluation: noise z [B, *sample_shape] to samples at delta = 1, in float32.
+    def forward(
+        self,
+        z: Tensor,
+        condition: Any = None,
+        guidance: float | Tensor = 1.5,
+        delta: float | Tensor = 1.0,
+    ) -> Tensor:
+        """f(z, delta) in one evaluation: noise z [B, *sample_shape] to samples at delta = 1, in
+        float32.
 
-        Guidance and delta (in [0, 1]) are numbers or [B]; a condition is one label for each sample, or what the teacher draws.
+        Guidance and delta (in [0, 1]) are numbers or [B]; a condition is one label for each sample,
+        or what the teacher draws.
         """
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
@@ -235,8 +280,11 @@ class FlowMap(nn.Module):
         return map_noise(self.network, z, given, delta=one * delta, gamma=one * guidance)
 
     @torch.no_grad()
-    def chain(self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1) -> Tensor:
-        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations from noise z [B, *sample_shape] to samples.
+    def chain(
+        self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1
+    ) -> Tensor:
+        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations from noise z [B,
+        *sample_shape] to samples.
 
         Raises:
             ValueError: more than one step of a student that was not trained for it.
@@ -268,8 +316,8 @@ class FlowMap(nn.Module):
 
         Args:
             n: how many, at least 1.
-            condition: one condition per sample, or None to draw them; class labels [n], a tensor or a list, for a
-                class-conditional student.
+            condition: one condition per sample, or None to draw them; class labels [n], a tensor or
+                a list, for a class-conditional student.
             guidance: gamma; a warning names the trained range if it is left.
             seed: sample i is a function of (seed, i).
             batch_size: samples per evaluation; has no influence on the samples.
@@ -292,9 +340,13 @@ class FlowMap(nn.Module):
             if condition is None:
                 z, given = draw.noise(self.teacher, index + first, self.device)
             else:
-                z = flow.indexed_noise(index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream).to(self.device)
+                z = flow.indexed_noise(
+                    index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream
+                ).to(self.device)
                 given = flow.take(condition, index)
-            parts.append(evaluate_rows(lambda z, c: self.chain(z, c, guidance, steps=steps), z, given))
+            parts.append(
+                evaluate_rows(lambda z, c: self.chain(z, c, guidance, steps=steps), z, given)
+            )
         return torch.cat(parts)
 
     def check_steps(self, steps: int) -> None:
@@ -302,32 +354,47 @@ class FlowMap(nn.Module):
         flow.check_counts(1, steps=steps)
         if steps > 1 and "chain" not in self.pairs.samplers:
             raise ValueError(
-                f"this student was trained from {self.pairs.value}, so that its maps cannot be chained: expected steps 1, got "
+                f"this student was trained from {self.pairs.value}, so that its maps cannot be "
+                f"chained: expected steps 1, got "
                 f"{steps} (FlowMapModule with times that start anywhere trains for more)"
             )
 
     def check_noise(self, z: Tensor) -> None:
         """Refuse noise that is not of the student's shape (ValueError)."""
         if z.shape[1:] != tuple(self.teacher.sample_shape):
-            raise ValueError(f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got {list(z.shape)}")
+            raise ValueError(
+                f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got "
+                f"{list(z.shape)}"
+            )
 
     def check_guidance(self, guidance: float) -> None:
-        """Warn where gamma is outside the range that the student was trained for; refuse what is no guidance."""
+        """Warn where gamma is outside the range that the student was trained for; refuse what is no
+        guidance.
+        """
         flow.check_numbers(0, guidance=guidance)
         low, high = self.guidance_range
         if not low <= guidance <= high:
-            warnings.warn(f"guidance {guidance} is outside [{low}, {high}], which this student was trained for", stacklevel=3)
+            warnings.warn(
+                f"guidance {guidance} is outside [{low}, {high}], which this student was trained "
+                f"for",
+                stacklevel=3,
+            )
 
 
 def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.device) -> Any:
-    """A condition of n samples as the network takes it, on the device; a list of numbers is taken for class labels.
+    """A condition of n samples as the network takes it, on the device; a list of numbers is taken
+    for class labels.
 
     Raises:
-        ValueError: another number of conditions, labels that there are not, or a condition that the student does not take.
+        ValueError: another number of conditions, labels that there are not, or a condition that the
+            student does not take.
     """
     if condition is None:
         if teacher.num_classes:
-            raise ValueError(f"expected a class label for each of the {n} samples, got no condition: give labels [{n}]")
+            raise ValueError(
+                f"expected a class label for each of the {n} samples, got no condition: give "
+                f"labels [{n}]"
+            )
         return None
     parts = condition if isinstance(condition, list | tuple) else [condition]
     numbers = all(isinstance(part, int | float) for part in parts)
@@ -335,15 +402,21 @@ def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.devic
     if isinstance(given, Tensor) and teacher.num_classes and given.ndim < 2:
         if given.shape != (n,) or given.is_floating_point() or given.dtype == torch.bool:
             raise ValueError(
-                f"expected one whole class label for each of the {n} samples, got {given.dtype} of shape {list(given.shape)}"
+                f"expected one whole class label for each of the {n} samples, got {given.dtype} "
+                f"of shape {list(given.shape)}"
             )
         return teacher.conditions.of_classes(given.to(device, torch.int64))
     if numbers:
-        raise ValueError("expected no class labels, since this student has no classes: leave condition out")
+        raise ValueError(
+            "expected no class labels, since this student has no classes: leave condition out"
+        )
     return flow.apply(lambda tensor: _rows_of(tensor, n).to(device), given)
 
 
 def _rows_of(tensor: Tensor, n: int) -> Tensor:
     if tensor.ndim < 1 or len(tensor) != n:
-        raise ValueError(f"expected one condition for each of the {n} samples, got a tensor of shape {list(tensor.shape)}")
+        raise ValueError(
+            f"expected one condition for each of the {n} samples, got a tensor of shape "
+            f"{list(tensor.shape)}"
+        )
     return tensor

@@ -1,6 +1,8 @@
-"""The official FreeFlow students: their files as ScalarConditioned networks in the paper's convention.
+"""The official FreeFlow students: their files as ScalarConditioned networks in the paper's
+convention.
 
-Their code could not be read when this was written, so that names and conventions are options; "auto" measures, and says so.
+Their code could not be read when this was written, so that names and conventions are options;
+"auto" measures, and says so.
 """
 
 import re
@@ -26,7 +28,9 @@ NAMES = {
     "delta": re.compile(r"delta|^dt|^d_|jump|dur|step|^r_|^s_|^h_"),
     "gamma": re.compile(r"gamma|gw|guid|cfg|omega|^w_|^g_"),
 }
-"""Input of a student: what the name of its embedder looks like. diffuse_nnx, by an author of the paper, has dt and gw."""
+"""Input of a student: what the name of its embedder looks like. diffuse_nnx, by an author of the
+paper, has dt and gw.
+"""
 PARTS = ("mlp.0.weight", "mlp.0.bias", "mlp.2.weight", "mlp.2.bias")
 
 
@@ -52,7 +56,10 @@ class OfficialConvention:
 
     def __post_init__(self) -> None:
         if self.prior_time not in ("auto", 0, 1) or self.sign not in ("auto", 1, -1):
-            raise ValueError(f"expected prior_time 0, 1 or auto and sign 1, -1 or auto, got {self.prior_time} and {self.sign}")
+            raise ValueError(
+                f"expected prior_time 0, 1 or auto and sign 1, -1 or auto, got {self.prior_time} "
+                f"and {self.sign}"
+            )
 
 
 class Score(NamedTuple):
@@ -80,7 +87,8 @@ def read_official(
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+        ValueError: not such a file, embedders that are not recognised, or an "auto" that the
+            samples do not decide.
     """
     network = read_official_network(path, convention, num_heads=num_heads, input_size=input_size)
     net = network.get_submodule("backbone.net")
@@ -91,7 +99,9 @@ def read_official(
 
 
 def is_foreign(path: str | Path) -> bool:
-    """Whether a file of weights was saved by other code than Lightning; not so of a file that cannot be read."""
+    """Whether a file of weights was saved by other code than Lightning; not so of a file that
+    cannot be read.
+    """
     try:
         content = read_file(path)
     except (ValueError, FileNotFoundError):
@@ -100,20 +110,35 @@ def is_foreign(path: str | Path) -> bool:
 
 
 def read_official_network(
-    path: str | Path, convention: OfficialConvention, *, num_heads: int | None = None, input_size: int | None = None
+    path: str | Path,
+    convention: OfficialConvention,
+    *,
+    num_heads: int | None = None,
+    input_size: int | None = None,
 ) -> ScalarConditioned:
     """The student of an official file, ready to be called at t = 1 with delta and gamma.
 
-    Says which weights and embedders it took, what it left out, and the figures that decided an "auto".
+    Says which weights and embedders it took, what it left out, and the figures that decided an
+    "auto".
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not such a file, embedders that are not recognised, or an "auto" that the samples do not decide.
+        ValueError: not such a file, embedders that are not recognised, or an "auto" that the
+            samples do not decide.
     """
-    read = read_sit(path, num_heads=num_heads, input_size=input_size, weights_key=convention.weights_key)
+    read = read_sit(
+        path, num_heads=num_heads, input_size=input_size, weights_key=convention.weights_key
+    )
     chosen = embedders(read.extra, read.architecture["hidden_size"], convention.rename, path)
-    weights = {scalar: {part: read.extra[f"{prefix}.{part}"].float() for part in PARTS} for scalar, prefix in chosen.items()}
-    if bad := [chosen[scalar] for scalar in weights if not all(bool(w.isfinite().all()) for w in weights[scalar].values())]:
+    weights = {
+        scalar: {part: read.extra[f"{prefix}.{part}"].float() for part in PARTS}
+        for scalar, prefix in chosen.items()
+    }
+    if bad := [
+        chosen[scalar]
+        for scalar in weights
+        if not all(bool(w.isfinite().all()) for w in weights[scalar].values())
+    ]:
         raise ValueError(f"{path} has NaN or infinite values in {', '.join(bad)}")
     net = build_sit(read)
     student = ScalarConditioned(SiTVelocity(net), ("delta", "gamma"))
@@ -133,34 +158,55 @@ def read_official_network(
     return student
 
 
-def embedders(extra: Mapping[str, Tensor], width: int, rename: Mapping[str, str], path: str | Path) -> dict[Scalar, str]:
-    """Which of the tensors that no SiT has embed delta and gamma: scalar to prefix, nothing left over."""
+def embedders(
+    extra: Mapping[str, Tensor], width: int, rename: Mapping[str, str], path: str | Path
+) -> dict[Scalar, str]:
+    """Which of the tensors that no SiT has embed delta and gamma: scalar to prefix, nothing left
+    over.
+    """
     shapes = dict(zip(PARTS, [(width, 256), (width,), (width, width), (width,)], strict=True))
     prefixes = [key.removesuffix(".mlp.0.weight") for key in extra if key.endswith(".mlp.0.weight")]
     fitting = [
         prefix
         for prefix in prefixes
-        if all(f"{prefix}.{part}" in extra and extra[f"{prefix}.{part}"].shape == shape for part, shape in shapes.items())
+        if all(
+            f"{prefix}.{part}" in extra and extra[f"{prefix}.{part}"].shape == shape
+            for part, shape in shapes.items()
+        )
     ]
     if unknown := rename.keys() - set(fitting):
         raise ValueError(f"{path} has no embedder {sorted(unknown)}: rename one of {fitting}")
     found = {
-        prefix: [rename[prefix]] if prefix in rename else [name for name, pattern in NAMES.items() if pattern.search(prefix)]
+        prefix: [rename[prefix]]
+        if prefix in rename
+        else [name for name, pattern in NAMES.items() if pattern.search(prefix)]
         for prefix in fitting
     }
-    delta, gamma = ([prefix for prefix, names in found.items() if names == [scalar]] for scalar in ("delta", "gamma"))
-    left = [key for key in extra if not any(key == f"{prefix}.{part}" for prefix in delta + gamma for part in PARTS)]
+    delta, gamma = (
+        [prefix for prefix, names in found.items() if names == [scalar]]
+        for scalar in ("delta", "gamma")
+    )
+    left = [
+        key
+        for key in extra
+        if not any(key == f"{prefix}.{part}" for prefix in delta + gamma for part in PARTS)
+    ]
     if len(delta) != 1 or len(gamma) != 1 or left:
         raise ValueError(
-            f"{path} is not recognised as a FreeFlow student, a SiT with one embedder each of delta and gamma: "
+            f"{path} is not recognised as a FreeFlow student, a SiT with one embedder each of "
+            f"delta and gamma: "
             f"found {delta} for delta, {gamma} for gamma and other tensors {sorted(left)[:8]}. "
-            f"Name embedders with rename, for example {{{(fitting or ['foo_embedder'])[0]!r}: 'delta'}}"
+            f"Name embedders with rename, for example {{{(fitting or ['foo_embedder'])[0]!r}: "
+            f"'delta'}}"
         )
     return {"delta": delta[0], "gamma": gamma[0]}
 
 
-def decided(student: ScalarConditioned, convention: OfficialConvention, path: str | Path) -> tuple[int, int, str]:
-    """Prior time and sign, given or by the pictures that the student draws, and the evidence in words.
+def decided(
+    student: ScalarConditioned, convention: OfficialConvention, path: str | Path
+) -> tuple[int, int, str]:
+    """Prior time and sign, given or by the pictures that the student draws, and the evidence in
+    words.
 
     Raises:
         ValueError: no reading draws pictures much smoother than the others.
@@ -184,7 +230,9 @@ def decided(student: ScalarConditioned, convention: OfficialConvention, path: st
 
 @torch.no_grad()
 def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, int], Score]:
-    """The scores of the samples that each prior time and sign give, two evaluations of a few noises."""
+    """The scores of the samples that each prior time and sign give, two evaluations of a few
+    noises.
+    """
     backbone = student.backbone
     assert isinstance(backbone, SiTVelocity)
     generator, one = Generator().manual_seed(0), torch.ones(samples)
@@ -200,7 +248,9 @@ def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, in
 
 
 def score(x: Tensor) -> Score:
-    """Standard deviation, and correlation of vertical and horizontal neighbours about each channel's mean, of [B, C, H, W]."""
+    """Standard deviation, and correlation of vertical and horizontal neighbours about each
+    channel's mean, of [B, C, H, W].
+    """
     y = x - x.mean((0, 2, 3), keepdim=True)
     together = (y[..., 1:] * y[..., :-1]).mean() + (y[..., 1:, :] * y[..., :-1, :]).mean()
     return Score(float(x.std()), float(together / (2 * y.square().mean()).clamp(min=1e-12)))

@@ -46,8 +46,8 @@ def open_student(
     An option that the file leaves without effect is refused.
 
     Args:
-        checkpoint: a training checkpoint (a file, a folder, or a run's folder for its last one), official weights, or an
-            exported student: a folder or a hub repository.
+        checkpoint: a training checkpoint (a file, a folder, or a run's folder for its last one),
+            official weights, or an exported student: a folder or a hub repository.
         average: which average of a training checkpoint.
         image_size: height and width of the pictures of official weights.
         vae: what decodes official latents; a training checkpoint's config names its own.
@@ -57,46 +57,65 @@ def open_student(
 
     Raises:
         FileNotFoundError: no such file or folder.
-        ValueError: a file of neither kind, options that are not for it, or weights of another image size.
+        ValueError: a file of neither kind, options that are not for it, or weights of another image
+            size.
     """
     if is_exported(checkpoint):
         if average or image_size or vae or official != OfficialConvention():
             raise ValueError(
-                f"{checkpoint} is an exported student, which says all of itself: leave --average, --image_size, --vae and "
+                f"{checkpoint} is an exported student, which says all of itself: leave --average, "
+                f"--image_size, --vae and "
                 "--official out"
             )
         if overrides.teacher is not None:
             raise ValueError(
-                f"{checkpoint} is an exported student, which has left its teacher behind: leave --teacher CLASS out"
+                f"{checkpoint} is an exported student, which has left its teacher behind: leave "
+                f"--teacher CLASS out"
             )
         conditions = Prompts(prompts) if prompts else None
-        return FlowMap.from_pretrained(checkpoint, conditions=conditions, network=overrides.network, trust=overrides.trust)
+        return FlowMap.from_pretrained(
+            checkpoint, conditions=conditions, network=overrides.network, trust=overrides.trust
+        )
     if prompts:
         raise ValueError(f"{checkpoint} is no exported student: leave --prompts out")
     if not is_foreign(checkpoint):
         if image_size or vae or official != OfficialConvention():
             raise ValueError(
-                f"{checkpoint} is a training checkpoint, which carries its config: leave --image_size, --vae and --official out"
+                f"{checkpoint} is a training checkpoint, which carries its config: leave "
+                f"--image_size, --vae and --official out"
             )
         return FlowMap.from_checkpoint(checkpoint, average=average, **overrides._asdict())
     if any(overrides):
-        raise ValueError(f"{checkpoint} holds official weights: leave --teacher CLASS, --network and --trust out")
+        raise ValueError(
+            f"{checkpoint} holds official weights: leave --teacher CLASS, --network and --trust out"
+        )
     if average is not None:
-        raise ValueError(f"{checkpoint} is no training checkpoint and holds one student: leave --average out")
-    return FlowMap.from_official(checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8)
+        raise ValueError(
+            f"{checkpoint} is no training checkpoint and holds one student: leave --average out"
+        )
+    return FlowMap.from_official(
+        checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8
+    )
 
 
 def is_exported(place: str | Path) -> bool:
-    """Whether a path is an exported student's folder, or the name of a hub repository rather than of a file."""
-    named = re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place)) and Path(place).suffix not in SUFFIXES
+    """Whether a path is an exported student's folder, or the name of a hub repository rather than
+    of a file.
+    """
+    named = (
+        re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place))
+        and Path(place).suffix not in SUFFIXES
+    )
     here = Path(place).exists() or Path(place).parent.is_dir()
     return (Path(place) / MANIFEST).is_file() or (bool(named) and not here)
 
 
 class TrainedAuxiliary(NamedTuple):
-    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the guidance interval, its rate.
+    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the
+    guidance interval, its rate.
 
-    `output_scale` is what its raw output is worth in u at r, None for a network that predicts u itself.
+    `output_scale` is what its raw output is worth in u at r, None for a network that predicts u
+    itself.
     """
 
     network: nn.Module
@@ -107,8 +126,12 @@ class TrainedAuxiliary(NamedTuple):
     output_scale: Callable[[Tensor], Tensor] | None = None
 
 
-def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> TrainedAuxiliary | None:
-    """The auxiliary network that was trained with a student, on its device; None where the path holds none."""
+def open_auxiliary(
+    path: str | Path, student: FlowMap, overrides: Overrides
+) -> TrainedAuxiliary | None:
+    """The auxiliary network that was trained with a student, on its device; None where the path
+    holds none.
+    """
     if is_exported(path):
         return None
     found = read_auxiliary(path, **overrides._asdict())
@@ -129,17 +152,27 @@ def open_auxiliary(path: str | Path, student: FlowMap, overrides: Overrides) -> 
 
 
 def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
-    """The named device; "auto" is the accelerator that torch sees (each process its own), or the CPU."""
+    """The named device; "auto" is the accelerator that torch sees (each process its own), or the
+    CPU.
+    """
     if name != "auto":
         return torch.device(name)
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
     if found is None:
         return torch.device("cpu")
-    return torch.device(found.type, processes.local_rank % torch.accelerator.device_count()) if processes.size > 1 else found
+    return (
+        torch.device(found.type, processes.local_rank % torch.accelerator.device_count())
+        if processes.size > 1
+        else found
+    )
 
 
 def sampler_of_options(
-    student: FlowMap, guidance: float, teacher: bool | Teacher, steps: int | None, method: str | None
+    student: FlowMap,
+    guidance: float,
+    teacher: bool | Teacher,
+    steps: int | None,
+    method: str | None,
 ) -> Sampler:
     """The student, or its teacher by --teacher, --steps and --method, at a guidance.
 
@@ -150,16 +183,27 @@ def sampler_of_options(
     if isinstance(teacher, Teacher):  # given in the place of the checkpoint's
         teacher = told
     if told and not teacher:
-        raise ValueError("--steps and --method are the teacher's: add --teacher, or leave them out (a student takes one step)")
+        raise ValueError(
+            "--steps and --method are the teacher's: add --teacher, or leave them out (a student "
+            "takes one step)"
+        )
     if teacher:
-        return TeacherSampler(student.teacher, method or "heun", 64 if steps is None else steps, guidance)
+        return TeacherSampler(
+            student.teacher, method or "heun", 64 if steps is None else steps, guidance
+        )
     return StudentSampler(student, guidance)
 
 
 def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:
-    """Of --seed, --classes and --balanced (Raises: ValueError for both of the last, or classes that there are not)."""
+    """Of --seed, --classes and --balanced (Raises: ValueError for both of the last, or classes that
+    there are not).
+    """
     if classes and balanced:
         raise ValueError("--balanced takes every class in turn: leave --classes out")
-    draw = Draw(seed, tuple(classes) if classes else balanced_classes(teacher) if balanced else None)
-    draw.noise(teacher, torch.zeros(1, dtype=torch.int64))  # refuses classes that there are not, before anything is drawn
+    draw = Draw(
+        seed, tuple(classes) if classes else balanced_classes(teacher) if balanced else None
+    )
+    draw.noise(
+        teacher, torch.zeros(1, dtype=torch.int64)
+    )  # refuses classes that there are not, before anything is drawn
     return draw

@@ -17,7 +17,8 @@ class Student(NamedTuple):
 
     Args:
         network: (x, t, condition, delta=, gamma=) -> F.
-        teacher: gives shapes, conditions and the decoder; often a `LatentSpace`, which has no velocity.
+        teacher: gives shapes, conditions and the decoder; often a `LatentSpace`, which has no
+            velocity.
         guidance_range: the gammas that the student was trained for.
         about: where it comes from, as plain values: any of `ABOUT`.
     """

@@ -23,14 +23,18 @@ def read_training_checkpoint(
     network: nn.Module | None = None,
     trust: str | Sequence[str] | None = None,
 ) -> Student:
-    """Read a student from a training checkpoint; the arguments are those of `FlowMap.from_checkpoint`.
+    """Read a student from a training checkpoint; the arguments are those of
+    `FlowMap.from_checkpoint`.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: not a checkpoint of a student, an unknown average, or something that it cannot say.
+        ValueError: not a checkpoint of a student, an unknown average, or something that it cannot
+            say.
     """
     checkpoint = open_checkpoint(path)
-    module = build_module(checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False)
+    module = build_module(
+        checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False
+    )
     names = checkpoint.averages
     chosen = average or (names[0] if names else "raw")
     if chosen != "raw" and chosen not in names:
@@ -57,7 +61,8 @@ def build_module(
     trust: str | Sequence[str] | None = None,
     auxiliary: bool = True,
 ) -> Distillation:
-    """The module that a checkpoint belongs to, without its weights, and without an auxiliary network if none is wanted.
+    """The module that a checkpoint belongs to, without its weights, and without an auxiliary
+    network if none is wanted.
 
     Raises:
         ValueError: as `build_recipe`, or a recipe that has no flow map.
@@ -73,16 +78,21 @@ def build_module(
     module = build_recipe(checkpoint, Recipe, given, trust, unused=unused)
     if not isinstance(module, Distillation):
         raise ValueError(
-            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow map: expected a Distillation"
+            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow "
+            f"map: expected a Distillation"
         )
     materialize(module, module.missing())
     return module
 
 
 def read_auxiliary(
-    path: str | Path, teacher: Teacher | None = None, network: nn.Module | None = None, trust: str | Sequence[str] | None = None
+    path: str | Path,
+    teacher: Teacher | None = None,
+    network: nn.Module | None = None,
+    trust: str | Sequence[str] | None = None,
 ) -> tuple[Distillation, nn.Module] | None:
-    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint holds none.
+    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint
+    holds none.
 
     Raises:
         ValueError: weights that do not fit the checkpoint's config.
@@ -93,6 +103,9 @@ def read_auxiliary(
         return None
     module = build_module(checkpoint, teacher=teacher, network=network, trust=trust)
     if module.auxiliary is None:
-        raise ValueError(f"{path} holds an auxiliary network that its config does not have (correction_fraction 0)")
+        raise ValueError(
+            f"{path} holds an auxiliary network that its config does not have "
+            f"(correction_fraction 0)"
+        )
     load_weights(module.auxiliary, weights, f"the weights of the auxiliary network in {path}")
     return module, module.auxiliary.eval()

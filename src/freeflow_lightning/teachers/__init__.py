@@ -1,4 +1,6 @@
-"""Teachers: changes of variables into u(x, t, condition), t = 1 the prior, the velocity pointing to data."""
+"""Teachers: changes of variables into u(x, t, condition), t = 1 the prior, the velocity pointing to
+data.
+"""
 
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention

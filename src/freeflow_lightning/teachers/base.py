@@ -1,4 +1,6 @@
-"""Teacher: a velocity u(x, t, condition) in the paper's convention, and what a recipe needs to know about it."""
+"""Teacher: a velocity u(x, t, condition) in the paper's convention, and what a recipe needs to know
+about it.
+"""
 
 import copy
 from abc import ABC, abstractmethod
@@ -25,10 +27,12 @@ Network = TypeVar("Network", bound=nn.Module)
 
 
 class Teacher(Recorded, nn.Module, ABC):
-    """A frozen velocity field. Subclass it, set `sample_shape`, write `velocity`; the rest has defaults.
+    """A frozen velocity field. Subclass it, set `sample_shape`, write `velocity`; the rest has
+    defaults.
 
-    The defaults fit a teacher with `num_classes` classes whose null class is the label `num_classes`, and one without
-    conditions (`num_classes = 0`, the condition is None). Override the optional methods for anything else.
+    The defaults fit a teacher with `num_classes` classes whose null class is the label
+    `num_classes`, and one without conditions (`num_classes = 0`, the condition is None). Override
+    the optional methods for anything else.
 
     >>> class Pull(Teacher):
     ...     sample_shape = (2,)
@@ -41,7 +45,9 @@ class Teacher(Recorded, nn.Module, ABC):
     sample_shape: tuple[int, ...]
     num_classes: int = 0
     rescale: Callable[[Tensor, Tensor], Tensor] | None = None
-    """What a guided velocity is, given the linear guided velocity and the conditional one; None for the first itself."""
+    """What a guided velocity is, given the linear guided velocity and the conditional one; None for
+    the first itself.
+    """
 
     @abstractmethod
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -50,7 +56,8 @@ class Teacher(Recorded, nn.Module, ABC):
         Args:
             x: states, [B, *sample_shape].
             t: times in [0, 1], [B]; 1 is the prior.
-            condition: what `draw_condition` draws: None, a tensor or a tree of tensors with the batch first.
+            condition: what `draw_condition` draws: None, a tensor or a tree of tensors with the
+                batch first.
 
         Returns:
             [B, *sample_shape]; the ODE is dx = -u dt from t = 1 down to 0.
@@ -58,17 +65,23 @@ class Teacher(Recorded, nn.Module, ABC):
 
     @cached_property
     def conditions(self) -> Conditions:
-        """What this teacher is conditioned on; a subclass may assign another source, such as Prompts."""
+        """What this teacher is conditioned on; a subclass may assign another source, such as
+        Prompts.
+        """
         return Classes(self.num_classes) if self.num_classes else NoCondition(type(self).__name__)
 
     def describe_conditions(self) -> dict[str, Any]:
-        """What an exported folder says of the conditions; of a `draw_condition` of one's own, its name."""
+        """What an exported folder says of the conditions; of a `draw_condition` of one's own, its
+        name.
+        """
         if type(self).draw_condition is Teacher.draw_condition:
             return self.conditions.describe()
         return {"kind": "prompts", "what": f"what {type(self).__name__}.draw_condition draws"}
 
     def draw_condition(self, n: int, generator: Generator) -> Any:
-        """Draw n conditions with the generator, on its device: uniform labels [n], or None without classes."""
+        """Draw n conditions with the generator, on its device: uniform labels [n], or None without
+        classes.
+        """
         return self.conditions.draw(n, generator)
 
     def null_condition(self, condition: Any) -> Any:
@@ -76,7 +89,9 @@ class Teacher(Recorded, nn.Module, ABC):
         return self.conditions.null(condition)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a latent space."""
+        """Samples to pictures in [-1, 1], [B, C, H, W]; the identity unless the teacher works in a
+        latent space.
+        """
         return x
 
     def check_decoder(self) -> str:
@@ -86,38 +101,54 @@ class Teacher(Recorded, nn.Module, ABC):
             ValueError: a decoder that does not take these samples.
             FileNotFoundError: one that is not here.
         """
-        return "none: samples are shown as they are" if type(self).decode is Teacher.decode else "its own"
+        return (
+            "none: samples are shown as they are"
+            if type(self).decode is Teacher.decode
+            else "its own"
+        )
 
     def backbone(self) -> nn.Module:
-        """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA adapts in place."""
+        """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA
+        adapts in place.
+        """
         raise ValueError(
-            f"{type(self).__name__} has no network to start the student from: give the module one with `network`, "
+            f"{type(self).__name__} has no network to start the student from: give the module one "
+            f"with `network`, "
             "for example freeflow_lightning.nets.MLP, or override backbone()"
         )
 
     def network(self) -> nn.Module:
-        """A trainable copy of the velocity network (x, t, condition) -> u that student and auxiliary start from."""
+        """A trainable copy of the velocity network (x, t, condition) -> u that student and
+        auxiliary start from.
+        """
         return trainable_copy(self.backbone())
 
     def difference_scale(self, t: Tensor) -> Tensor:
-        """What a difference of network outputs is worth in u at t, [B] (App. A.2, "same scale"; see Eq. 11).
+        """What a difference of network outputs is worth in u at t, [B] (App. A.2, "same scale"; see
+        Eq. 11).
 
         1 for networks that predict a velocity of the linear path, as the paper's.
         """
         return torch.ones_like(t)
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """What the network's raw output, at its usual size of 1, is worth in u at t, [B]; 1 for a velocity.
+        """What the network's raw output, at its usual size of 1, is worth in u at t, [B]; 1 for a
+        velocity.
 
-        |du/d(raw output)|, times the usual size where that changes with t, as a score's does. Eq. 12 is trained in these
-        units, and the student's learning rate is divided by the value at the prior.
+        |du/d(raw output)|, times the usual size where that changes with t, as a score's does. Eq.
+        12 is trained in these units, and the student's learning rate is divided by the value at the
+        prior.
         """
         return torch.ones_like(t)
 
-    def draw_indexed(self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu") -> tuple[Tensor, Any]:
-        """Noise [B, *sample_shape] and condition of the samples with the given indices, on the device.
+    def draw_indexed(
+        self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Any]:
+        """Noise [B, *sample_shape] and condition of the samples with the given indices, on the
+        device.
 
-        Both are functions of (seed, stream, index) alone: not of the batch, the number of processes or the device.
+        Both are functions of (seed, stream, index) alone: not of the batch, the number of processes
+        or the device.
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
         with self.conditions.whole():
@@ -136,11 +167,13 @@ class Teacher(Recorded, nn.Module, ABC):
         interval: tuple[float, float] = (0.0, 1.0),
         rows: Tensor | None = None,
     ) -> Velocity:
-        """Return u_gamma(x, t | condition) as a function of states x [B, *sample_shape] and times t [B].
+        """Return u_gamma(x, t | condition) as a function of states x [B, *sample_shape] and times t
+        [B].
 
         Args:
             condition: of the B samples.
-            gamma: guidance scale, a number or [B]; None and the number 1 leave the velocity as it is.
+            gamma: guidance scale, a number or [B]; None and the number 1 leave the velocity as it
+                is.
             interval: times [lo, hi] inside which guidance applies.
             rows: samples with a guidance other than 1 in force, int64 [K], where they are known:
                 the others then cost no unconditional evaluation.
@@ -166,10 +199,14 @@ class Teacher(Recorded, nn.Module, ABC):
         Override it where something else than the null condition guides.
         """
         null = self.null_condition(condition)
-        return guided_velocity(self, x, t, condition, null=null, rescale=self.rescale, **guidance._asdict())
+        return guided_velocity(
+            self, x, t, condition, null=null, rescale=self.rescale, **guidance._asdict()
+        )
 
 
 def trainable_copy(network: Network) -> Network:
-    """A deep copy that trains: parameters keep their flags, unless all of them are frozen; then all are freed."""
+    """A deep copy that trains: parameters keep their flags, unless all of them are frozen; then all
+    are freed.
+    """
     twin = copy.deepcopy(network)
     return twin if any(p.requires_grad for p in twin.parameters()) else twin.requires_grad_(True)

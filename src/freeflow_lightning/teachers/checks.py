@@ -20,8 +20,9 @@ class Reading(NamedTuple):
     Args:
         correlation: of u(z, 1) with z, over samples of one condition; -1 for an exact teacher.
         spread: standard deviation of z + u(z, 1) over that of z, likewise; 0 for an exact teacher.
-        imbalance: distance from E[u . (x - n - u)] = 0, a property of every true velocity on its own samples, as a share of
-            E|x - n|^2; measured only where several readings look right at the prior, else None.
+        imbalance: distance from E[u . (x - n - u)] = 0, a property of every true velocity on its
+            own samples, as a share of E|x - n|^2; measured only where several readings look right
+            at the prior, else None.
         size: standard deviation of u(z, 1) over that of z, likewise; 1 for an exact teacher.
     """
 
@@ -46,14 +47,18 @@ class Reading(NamedTuple):
     def figures(self) -> str:
         """In words, for a line of a table."""
         prior = f"correlation of u(z, 1) with z {self.correlation:+.2f}, std(z + u) / std(z) {self.spread:.2f}"
-        return prior + ("" if self.imbalance is None else f", imbalance on its own samples {self.imbalance:.2f}")
+        return prior + (
+            "" if self.imbalance is None else f", imbalance on its own samples {self.imbalance:.2f}"
+        )
 
 
 class ConventionCheck(NamedTuple):
-    """The evidence of `check_convention`: how the velocity reads as it is and with sign, time or both turned round.
+    """The evidence of `check_convention`: how the velocity reads as it is and with sign, time or
+    both turned round.
 
     Args:
-        verdict: what is wrong, if anything; "unclear" for a field that is no trained teacher's in any reading.
+        verdict: what is wrong, if anything; "unclear" for a field that is no trained teacher's in
+            any reading.
         readings: by what was turned round: "as it is", "sign", "time", "sign and time".
         name: the teacher's class.
         output_scale: what an error of the network's raw output is multiplied by at the prior.
@@ -81,14 +86,17 @@ class ConventionCheck(NamedTuple):
 
     @property
     def size_problem(self) -> str | None:
-        """What is wrong with the size of u(z, 1), where training starts, and the cure; None where nothing is."""
+        """What is wrong with the size of u(z, 1), where training starts, and the cure; None where
+        nothing is.
+        """
         low, high = SIZES
         if low <= self.size <= high:
             return None
         seen = f"the spread of u(z, 1) is {self.size:.3g} times that of the noise z, and 1 for an exact teacher"
         if self.output_scale > AMPLIFIES:
             return (
-                f"{seen}: at the prior the error of its network is multiplied by {self.output_scale:.4g}. Ask it at lower "
+                f"{seen}: at the prior the error of its network is multiplied by "
+                f"{self.output_scale:.4g}. Ask it at lower "
                 "times: t_max 0.97 of the teacher brings that to 32"
             )
         return f"{seen}: look at the weights, the scale of the latents, and whether it was trained up to pure noise (t_max)"
@@ -112,10 +120,14 @@ class ConventionCheck(NamedTuple):
 
     def evidence(self) -> str:
         """The figures of every reading in one line."""
-        return "; ".join(f"{turned}: {reading.figures()}" for turned, reading in self.readings.items())
+        return "; ".join(
+            f"{turned}: {reading.figures()}" for turned, reading in self.readings.items()
+        )
 
     def raise_if_wrong(self) -> None:
-        """Raise a ValueError that says what is wrong and how to mend it; nothing for "right" and "unclear"."""
+        """Raise a ValueError that says what is wrong and how to mend it; nothing for "right" and
+        "unclear".
+        """
         cures = {
             "wrong sign": "return the velocity from prior to data, u = data - noise: negate it",
             "wrong time": "t = 1 is the prior and t = 0 data: give your network 1 - t",
@@ -126,16 +138,24 @@ class ConventionCheck(NamedTuple):
         }
         if self.verdict in cures:
             raise ValueError(
-                f"the teacher's velocity has the {self.verdict}: {cures[self.verdict]}; if you know better, "
-                f"FreeFlowModule(check_teacher=False) trains all the same. Evidence: {self.evidence()}"
+                f"the teacher's velocity has the {self.verdict}: {cures[self.verdict]}; if you "
+                f"know better, "
+                f"FreeFlowModule(check_teacher=False) trains all the same. Evidence: "
+                f"{self.evidence()}"
             )
 
 
 SIZES = (0.75, 1.3)
-"""Sizes of u(z, 1) over z that a trained teacher has; it was 0.97 to 1.03 of those that were tried."""
+"""Sizes of u(z, 1) over z that a trained teacher has; it was 0.97 to 1.03 of those that were tried.
+"""
 AMPLIFIES = 4.0
 """Worth of the raw output in u from which on its error is what makes u(z, 1) too large."""
-TURNED = {"as it is": (1, False), "sign": (-1, False), "time": (1, True), "sign and time": (-1, True)}
+TURNED = {
+    "as it is": (1, False),
+    "sign": (-1, False),
+    "time": (1, True),
+    "sign and time": (-1, True),
+}
 """Reading: (factor on the velocity, whether it is asked at 1 - t)."""
 
 
@@ -143,11 +163,13 @@ TURNED = {"as it is": (1, False), "sign": (-1, False), "time": (1, True), "sign 
 def check_convention(
     teacher: Teacher, *, samples: int = 16, seed: int = 0, device: torch.device | str = "cpu"
 ) -> ConventionCheck:
-    """Measure u(z, 1) and u(z, 0) on a few samples of one condition, and tell whether sign and time are the paper's.
+    """Measure u(z, 1) and u(z, 0) on a few samples of one condition, and tell whether sign and time
+    are the paper's.
 
-    At the prior a velocity knows nothing of its sample: u(z, 1) = E[x | c] - z. So u correlates with z by -1, and z + u does
-    not vary. Where several readings have this property, as those of an ideal field do with both sign and time turned round,
-    each draws samples of its own, noises them again, and must be calibrated there: E[u . (x - n - u)] = 0.
+    At the prior a velocity knows nothing of its sample: u(z, 1) = E[x | c] - z. So u correlates
+    with z by -1, and z + u does not vary. Where several readings have this property, as those of an
+    ideal field do with both sign and time turned round, each draws samples of its own, noises them
+    again, and must be calibrated there: E[u . (x - n - u)] = 0.
 
     Two evaluations of `samples` states; 19 more for each reading in question.
 
@@ -168,8 +190,13 @@ def check_convention(
     z = torch.randn(n, *teacher.sample_shape, generator=generator).to(device)
     noise = torch.randn(n, *teacher.sample_shape, generator=generator).to(device)
 
-    at = {flip: teacher(z, torch.full((n,), float(not flip), device=z.device), condition).float() for flip in (False, True)}
-    readings = {turned: _at_the_prior(z, sign * at[flip]) for turned, (sign, flip) in TURNED.items()}
+    at = {
+        flip: teacher(z, torch.full((n,), float(not flip), device=z.device), condition).float()
+        for flip in (False, True)
+    }
+    readings = {
+        turned: _at_the_prior(z, sign * at[flip]) for turned, (sign, flip) in TURNED.items()
+    }
     candidates = [turned for turned, reading in readings.items() if reading.right]
     if len(candidates) > 1:
         for turned in candidates:
@@ -177,16 +204,22 @@ def check_convention(
             readings[turned] = readings[turned]._replace(imbalance=value)
     scale = float(teacher.output_scale(torch.ones(1, device=z.device)))
     found = ConventionCheck(_verdict(readings), readings, type(teacher).__name__, scale)
-    if found.size_problem and scale > AMPLIFIES:  # u(z, 1) is mostly the network's error, which tells no sign
+    if (
+        found.size_problem and scale > AMPLIFIES
+    ):  # u(z, 1) is mostly the network's error, which tells no sign
         return found if found.verdict == "right" else found._replace(verdict="unclear")
     return found
 
 
 def _at_the_prior(z: Tensor, u: Tensor) -> Reading:
-    """Correlation and spread about the mean over samples, which takes E[x | c] out whatever its size."""
+    """Correlation and spread about the mean over samples, which takes E[x | c] out whatever its
+    size.
+    """
     z, u = z - z.mean(0), u - u.mean(0)
     correlation = (z * u).sum() / (z.norm() * u.norm()).clamp(min=1e-12)
-    return Reading(float(correlation), float((z + u).norm() / z.norm()), size=float(u.norm() / z.norm()))
+    return Reading(
+        float(correlation), float((z + u).norm() / z.norm()), size=float(u.norm() / z.norm())
+    )
 
 
 def _turn(velocity: Velocity, sign: int, flip: bool) -> Velocity:
@@ -205,12 +238,24 @@ def _imbalance(velocity: Velocity, z: Tensor, noise: Tensor, condition: Any) -> 
 
 
 def _verdict(readings: dict[str, Reading]) -> Verdict:
-    """What the readings say. An accusation needs one other reading that is clearly right, and a velocity clearly wrong."""
+    """What the readings say. An accusation needs one other reading that is clearly right, and a
+    velocity clearly wrong.
+    """
     here = readings["as it is"]
-    rivals = {turned: reading for turned, reading in readings.items() if turned != "as it is" and reading.clearly_right}
-    wrong: dict[str, Verdict] = {"sign": "wrong sign", "time": "wrong time", "sign and time": "wrong sign and time"}
+    rivals = {
+        turned: reading
+        for turned, reading in readings.items()
+        if turned != "as it is" and reading.clearly_right
+    }
+    wrong: dict[str, Verdict] = {
+        "sign": "wrong sign",
+        "time": "wrong time",
+        "sign and time": "wrong sign and time",
+    }
     if here.right:
-        better = [t for t, rival in rivals.items() if _calibration(rival) + 0.05 < _calibration(here) / 3]
+        better = [
+            t for t, rival in rivals.items() if _calibration(rival) + 0.05 < _calibration(here) / 3
+        ]
         return wrong[better[0]] if better else "right"
     if not rivals or not here.clearly_wrong:
         return "unclear"

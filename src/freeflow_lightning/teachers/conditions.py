@@ -32,7 +32,9 @@ class Conditions(ABC):
         """The condition that means "no condition", shaped as `condition`."""
 
     def describe(self) -> dict[str, Any]:
-        """What an exported folder says of it: its kind ("classes", "none" or "prompts") and what belongs to it."""
+        """What an exported folder says of it: its kind ("classes", "none" or "prompts") and what
+        belongs to it.
+        """
         return {"kind": "prompts", "what": f"what {type(self).__name__} draws"}
 
     def of_classes(self, labels: Tensor) -> Any:
@@ -44,7 +46,10 @@ class Conditions(ABC):
         if not self.num_classes:
             return None
         if labels.numel() and not (int(labels.min()) >= 0 and int(labels.max()) < self.num_classes):
-            raise ValueError(f"expected classes in 0 .. {self.num_classes - 1}, got {sorted(set(labels.tolist()))}")
+            raise ValueError(
+                f"expected classes in 0 .. {self.num_classes - 1}, got "
+                f"{sorted(set(labels.tolist()))}"
+            )
         return labels
 
     def shard(self, rank: int, world_size: int) -> None:  # noqa: B027 (most have nothing to share out)
@@ -74,7 +79,8 @@ class NoCondition(Conditions):
 
     def null(self, condition: Any) -> Any:
         raise ValueError(
-            f"{self.owner} has no null condition, so it cannot be guided: set guidance_range to [1, 1], "
+            f"{self.owner} has no null condition, so it cannot be guided: set guidance_range to "
+            f"[1, 1], "
             "or override null_condition"
         )
 
@@ -104,9 +110,11 @@ class Classes(Conditions):
 
 
 class Prompts(Conditions):
-    """Text embeddings that `freeflow embed` wrote, drawn uniformly; read from disk as they are drawn.
+    """Text embeddings that `freeflow embed` wrote, drawn uniformly; read from disk as they are
+    drawn.
 
-    In a run of several processes each draws from its own block of prompts, so that it opens only the files of that block.
+    In a run of several processes each draws from its own block of prompts, so that it opens only
+    the files of that block.
 
     Args:
         folder: of index.json, the shards prompts_*.safetensors and null.safetensors.
@@ -123,7 +131,10 @@ class Prompts(Conditions):
         self.lengths: dict[str, int] = self.index["lengths"]
         self._first = [shard["first"] for shard in self.index["shards"]]
         self._share = range(len(self))
-        self._null = {name: self._padded(name, tensor) for name, tensor in self._read("null.safetensors", [0]).items()}
+        self._null = {
+            name: self._padded(name, tensor)
+            for name, tensor in self._read("null.safetensors", [0]).items()
+        }
 
     def describe(self) -> dict[str, Any]:
         return {"kind": "prompts", "what": f"embedded prompts ({', '.join(self.names)})"}
@@ -132,18 +143,26 @@ class Prompts(Conditions):
         return int(self.index["count"])
 
     def draw(self, n: int, generator: Generator) -> dict[str, Tensor]:
-        place = torch.randint(len(self._share), (n,), generator=generator, device=generator.device).cpu()
+        place = torch.randint(
+            len(self._share), (n,), generator=generator, device=generator.device
+        ).cpu()
         return self.rows(place + self._share.start, generator.device)
 
     def rows(self, index: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """The embeddings of the prompts with these numbers [B] (lines of prompts.txt from 0), padded to one length."""
+        """The embeddings of the prompts with these numbers [B] (lines of prompts.txt from 0),
+        padded to one length.
+        """
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(self):
             raise ValueError(f"expected prompts 0 .. {len(self) - 1}, got {index.tolist()}")
         shards = torch.bucketize(index, torch.tensor(self._first), right=True) - 1
-        found: dict[str, list[Tensor]] = {name: [torch.empty(0)] * len(index) for name in self.names}
+        found: dict[str, list[Tensor]] = {
+            name: [torch.empty(0)] * len(index) for name in self.names
+        }
         for k in shards.unique().tolist():
             places = (shards == k).nonzero()[:, 0].tolist()
-            rows = self._read(self.index["shards"][k]["file"], [int(index[i]) - self._first[k] for i in places])
+            rows = self._read(
+                self.index["shards"][k]["file"], [int(index[i]) - self._first[k] for i in places]
+            )
             for name, tensor in rows.items():
                 for i, row in zip(places, self._padded(name, tensor), strict=True):
                     found[name][i] = row
@@ -153,7 +172,10 @@ class Prompts(Conditions):
         }
 
     def null(self, condition: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        return {name: self._null[name].to(tensor.device).expand_as(tensor).clone() for name, tensor in condition.items()}
+        return {
+            name: self._null[name].to(tensor.device).expand_as(tensor).clone()
+            for name, tensor in condition.items()
+        }
 
     def shard(self, rank: int, world_size: int) -> None:
         start, end = rank * len(self) // world_size, (rank + 1) * len(self) // world_size
@@ -171,12 +193,19 @@ class Prompts(Conditions):
         """Rows of a shard; only their part of the file is read."""
         path = self.folder / file
         if not path.is_file():
-            raise FileNotFoundError(f"no {file} in {self.folder}, which its index.json names: run freeflow embed again")
+            raise FileNotFoundError(
+                f"no {file} in {self.folder}, which its index.json names: run freeflow embed again"
+            )
         try:
             with safe_open(path, "pt") as shard:
-                return {name: torch.cat([shard.get_slice(name)[i : i + 1] for i in rows]) for name in self.names}
+                return {
+                    name: torch.cat([shard.get_slice(name)[i : i + 1] for i in rows])
+                    for name in self.names
+                }
         except (SafetensorError, OSError, IndexError, RuntimeError) as error:
-            raise ValueError(f"{path} does not fit its index.json ({error}): run freeflow embed again") from error
+            raise ValueError(
+                f"{path} does not fit its index.json ({error}): run freeflow embed again"
+            ) from error
 
     def _padded(self, name: str, tensor: Tensor) -> Tensor:
         """[B, L, ...] to the folder's length; embeddings and masks end in zeros."""
@@ -189,15 +218,21 @@ def read_index(folder: Path) -> dict[str, Any]:
     path = folder / "index.json"
     if not path.is_file():
         raise FileNotFoundError(
-            f"no embeddings in {folder}: write them with freeflow embed --model MODEL --prompts prompts.txt --output {folder}"
+            f"no embeddings in {folder}: write them with freeflow embed --model MODEL --prompts "
+            f"prompts.txt --output {folder}"
         )
     try:
         index = json.loads(path.read_text())
         if index["schema"] != SCHEMA or index["count"] < 1 or not index["shards"]:
-            raise ValueError(f"schema {index['schema']}, {index['count']} prompts in {len(index['shards'])} shards")
+            raise ValueError(
+                f"schema {index['schema']}, {index['count']} prompts in {len(index['shards'])} "
+                f"shards"
+            )
         return index
     except (json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} is not an index that this version reads ({error}): run freeflow embed again") from error
+        raise ValueError(
+            f"{path} is not an index that this version reads ({error}): run freeflow embed again"
+        ) from error
 
 
 def refuse_filled(folder: Path) -> None:
@@ -205,24 +240,36 @@ def refuse_filled(folder: Path) -> None:
     if (folder / "index.json").exists():
         raise ValueError(f"{folder} holds embeddings already: give an empty folder, or delete it")
     if folder.is_symlink() or folder.exists():
-        held = sorted(path.name for path in folder.iterdir()) if folder.is_dir() else [f"a file, {folder.name}"]
+        held = (
+            sorted(path.name for path in folder.iterdir())
+            if folder.is_dir()
+            else [f"a file, {folder.name}"]
+        )
         if held:
-            raise ValueError(f"{folder} holds {', '.join(held[:3])}: give a new folder, or an empty one")
+            raise ValueError(
+                f"{folder} holds {', '.join(held[:3])}: give a new folder, or an empty one"
+            )
 
 
 def write_prompts(
-    folder: Path, batches: Iterable[dict[str, Tensor]], null: dict[str, Tensor], about: Mapping[str, Any] | None = None
+    folder: Path,
+    batches: Iterable[dict[str, Tensor]],
+    null: dict[str, Tensor],
+    about: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Write embeddings for `Prompts`: one shard per batch, the empty prompt once, and the index; returns the index.
+    """Write embeddings for `Prompts`: one shard per batch, the empty prompt once, and the index;
+    returns the index.
 
     Args:
         folder: made if it does not exist; it must not hold anything yet.
-        batches: condition by argument name, the batch first: [n, L, D] token embeddings, [n, L] masks, [n, D] vectors.
+        batches: condition by argument name, the batch first: [n, L, D] token embeddings, [n, L]
+            masks, [n, D] vectors.
         null: the same for the empty prompt, n = 1.
         about: further entries of the index.
 
     Raises:
-        ValueError: files are there already, or texts of several lengths come without a mask to tell them apart.
+        ValueError: files are there already, or texts of several lengths come without a mask to tell
+            them apart.
     """
     refuse_filled(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -231,7 +278,10 @@ def write_prompts(
     count = 0
 
     def write(file: str, tensors: dict[str, Tensor]) -> None:
-        save_file({name: tensor.contiguous().cpu() for name, tensor in tensors.items()}, str(folder / file))
+        save_file(
+            {name: tensor.contiguous().cpu() for name, tensor in tensors.items()},
+            str(folder / file),
+        )
         for name, tensor in tensors.items():
             lengths.setdefault(name, set()).update([tensor.shape[1]] if tensor.ndim > 1 else [])
 
@@ -245,7 +295,8 @@ def write_prompts(
     uneven = [name for name, found in lengths.items() if len(found) > 1]
     if uneven and not masks:
         raise ValueError(
-            f"the texts have lengths {sorted(set.union(*(lengths[name] for name in uneven)))} in {uneven}, and no mask says "
+            f"the texts have lengths {sorted(set.union(*(lengths[name] for name in uneven)))} in "
+            f"{uneven}, and no mask says "
             "where they end: encode them padded to one length"
         )
     index = {

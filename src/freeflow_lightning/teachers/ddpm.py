@@ -1,4 +1,6 @@
-"""DDPM teachers (DiT, ADM, PixArt, Stable Diffusion 1 and 2): epsilon, v or x predicted at integer steps of a beta schedule."""
+"""DDPM teachers (DiT, ADM, PixArt, Stable Diffusion 1 and 2): epsilon, v or x predicted at integer
+steps of a beta schedule.
+"""
 
 import math
 from abc import ABC, abstractmethod
@@ -29,10 +31,14 @@ DDPM_PREDICTIONS: dict[str, PredictionType] = {
     "v_prediction": v_prediction,
     "sample": data_prediction,
 }
-"""By diffusers' names; each takes the raw output, the state sqrt(abar) x0 + sqrt(1 - abar) eps and its coefficients."""
+"""By diffusers' names; each takes the raw output, the state sqrt(abar) x0 + sqrt(1 - abar) eps and
+its coefficients.
+"""
 
 LEAST_ABAR = 2.0**-24
-"""Lower abar count as this one, as in diffusers' Euler schedulers: a schedule of zero terminal signal has sigma = inf."""
+"""Lower abar count as this one, as in diffusers' Euler schedulers: a schedule of zero terminal
+signal has sigma = inf.
+"""
 
 
 class Schedule(ABC):
@@ -66,7 +72,12 @@ class Betas(Schedule):
         check_counts(2, steps=self.steps)
 
     def abars(self) -> Tensor:
-        roots = torch.linspace(self.start ** (1 / self.power), self.end ** (1 / self.power), self.steps, dtype=torch.float64)
+        roots = torch.linspace(
+            self.start ** (1 / self.power),
+            self.end ** (1 / self.power),
+            self.steps,
+            dtype=torch.float64,
+        )
         return (1 - roots**self.power).cumprod(0)
 
 
@@ -116,7 +127,8 @@ def log_sigmas(abars: Tensor) -> Tensor:
 
 
 def step_of(t: Tensor, table: Tensor) -> Tensor:
-    """k(t): the fractional step at which log sigma passes log t / (1 - t), linear between steps, [B] in [0, K - 1].
+    """k(t): the fractional step at which log sigma passes log t / (1 - t), linear between steps,
+    [B] in [0, K - 1].
 
     Args:
         t: times in [0, 1], [B]; beyond the table they give its end.
@@ -128,14 +140,18 @@ def step_of(t: Tensor, table: Tensor) -> Tensor:
     wide = torch.promote_types(t.dtype, torch.float32)
     table = table.to(t.device, wide)
     log_sigma = t.to(wide).logit().clamp(table[0], table[-1])
-    k = (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)  # torch.searchsorted, which ONNX does not have
+    k = (
+        (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)
+    )  # torch.searchsorted, which ONNX does not have
     return k - 1 + (log_sigma - table[k - 1]) / (table[k] - table[k - 1])
 
 
 class DiscretePath(GaussianPath):
-    """A variance-preserving path known at integer steps: y = sqrt(abar_k) data + sqrt(1 - abar_k) noise.
+    """A variance-preserving path known at integer steps: y = sqrt(abar_k) data + sqrt(1 - abar_k)
+    noise.
 
-    tau is t; the network is given k(t), and the coefficients are those of t itself, exact between the steps too.
+    tau is t; the network is given k(t), and the coefficients are those of t itself, exact between
+    the steps too.
 
     Args:
         abars: abar_k, falling, [K].
@@ -144,10 +160,17 @@ class DiscretePath(GaussianPath):
     """
 
     def __init__(self, abars: Tensor, whole_steps: bool = False, t_max: float = 1.0) -> None:
-        if abars.ndim != 1 or len(abars) < 2 or not bool((abars.diff() < 0).all()) or not 0 <= abars[-1] < abars[0] < 1:
+        if (
+            abars.ndim != 1
+            or len(abars) < 2
+            or not bool((abars.diff() < 0).all())
+            or not 0 <= abars[-1] < abars[0] < 1
+        ):
             raise ValueError("expected at least two falling abars (alphas_cumprod) in [0, 1)")
         self.abars, self.log_sigmas, self.whole_steps = abars, log_sigmas(abars), whole_steps
-        self.t_min, last = (float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1]))
+        self.t_min, last = (
+            float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1])
+        )
         if not self.t_min < t_max <= 1:
             raise ValueError(f"expected t_max in ({self.t_min:.4f}, 1], got {t_max}")
         self.t_max = min(t_max, last)
@@ -166,7 +189,8 @@ class DiscretePath(GaussianPath):
 
 
 class FirstChannels(nn.Module):
-    """The first half of a network's channels: the prediction of one that has learned its variance too (DiT, ADM, PixArt).
+    """The first half of a network's channels: the prediction of one that has learned its variance
+    too (DiT, ADM, PixArt).
 
     Args:
         net: (y, k, condition) to [B, 2 C, ...].
@@ -182,23 +206,29 @@ class FirstChannels(nn.Module):
 
 
 class DDPMTeacher(PathTeacher):
-    """A network trained by DDPM: it predicts epsilon, v or x0 from sqrt(abar_k) x0 + sqrt(1 - abar_k) eps and k.
+    """A network trained by DDPM: it predicts epsilon, v or x0 from sqrt(abar_k) x0 + sqrt(1 -
+    abar_k) eps and k.
 
-    u is asked at the step of the same signal-to-noise ratio, and taken from the predicted noise for t <= 1/2 and from the
-    predicted data above. A schedule that ends with some signal left (Stable Diffusion 1: t = 0.936) has its last step asked
-    beyond, with x itself as state, as its samplers do at their first step: such a teacher carries its own error there.
+    u is asked at the step of the same signal-to-noise ratio, and taken from the predicted noise for
+    t <= 1/2 and from the predicted data above. A schedule that ends with some signal left (Stable
+    Diffusion 1: t = 0.936) has its last step asked beyond, with x itself as state, as its samplers
+    do at their first step: such a teacher carries its own error there.
 
     Args:
-        network: (y, k, condition) to its prediction, [B, C, ...] or with a learned variance [B, 2 C, ...].
+        network: (y, k, condition) to its prediction, [B, C, ...] or with a learned variance [B, 2
+            C, ...].
         sample_shape: shape of one state, [C, ...].
         prediction: what it predicts, by diffusers' names.
         schedule: Betas (the default is DiT's and ADM's), CosineBetas or GivenAbars.
         learned_variance: the network's second half of channels is a variance and is dropped.
-        num_classes: classes that the condition labels, the label `num_classes` being the null class; 0 for no condition.
-        checkpoint: the network's weights, a .safetensors file or a state dict; the network as it is if not given.
+        num_classes: classes that the condition labels, the label `num_classes` being the null
+            class; 0 for no condition.
+        checkpoint: the network's weights, a .safetensors file or a state dict; the network as it is
+            if not given.
         whole_steps: round k, for a network that looks it up in a table.
-        t_max: highest t at which the network is asked. An epsilon network's data is its state times 1 / sqrt(abar) (157 at
-            the end of DiT's schedule), which multiplies its error too: 0.97 brings it to 32.
+        t_max: highest t at which the network is asked. An epsilon network's data is its state times
+            1 / sqrt(abar) (157 at the end of DiT's schedule), which multiplies its error too: 0.97
+            brings it to 32.
         weights_key: which of the file's weights to take, where it holds several networks.
 
     >>> class Zero(nn.Module):  # no noise anywhere: the state is the data, u = x / (1 - t)
@@ -222,7 +252,9 @@ class DDPMTeacher(PathTeacher):
         weights_key: str | None = None,
     ) -> None:
         if prediction not in DDPM_PREDICTIONS:
-            raise ValueError(f"unknown prediction {prediction!r}: expected one of {sorted(DDPM_PREDICTIONS)}")
+            raise ValueError(
+                f"unknown prediction {prediction!r}: expected one of {sorted(DDPM_PREDICTIONS)}"
+            )
         if checkpoint is not None:
             load_weights(network, checkpoint, weights_key)
         net = FirstChannels(network) if learned_variance else network

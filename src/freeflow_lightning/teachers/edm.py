@@ -1,12 +1,14 @@
-"""EDM teachers: the raw network F inside EDM's preconditioning, as u on the linear path, finite at both ends of time.
+"""EDM teachers: the raw network F inside EDM's preconditioning, as u on the linear path, finite at
+both ends of time.
 
-EDM's and EDM2's files are pickles that execute code, so they are never opened here. Convert one once, in a checkout of the
-repository that it belongs to, and name its network by class_path afterwards:
+EDM's and EDM2's files are pickles that execute code, so they are never opened here. Convert one
+once, in a checkout of the repository that it belongs to, and name its network by class_path
+afterwards:
 
     python notebooks/tools/convert_edm.py edm2-img512-s-2147483-0.025.pkl edm2-s.safetensors
 
-writes the weights of the inner network (`unet` in EDM2, `model` in EDM) and prints the teacher's section of a config.
-EDM2's code and weights are CC-BY-NC-SA 4.0.
+writes the weights of the inner network (`unet` in EDM2, `model` in EDM) and prints the teacher's
+section of a config. EDM2's code and weights are CC-BY-NC-SA 4.0.
 """
 
 import json
@@ -23,20 +25,25 @@ from freeflow_lightning.teachers.reading.weights import load_weights, read_metad
 
 
 class EDMVelocity(nn.Module):
-    """u(x, t) = [s^2 (1 - t) - t] / n^2 x + s / n F(x / n, ln(sigma) / 4), n = sqrt(t^2 + s^2 (1 - t)^2), s = sigma_data.
+    """u(x, t) = [s^2 (1 - t) - t] / n^2 x + s / n F(x / n, ln(sigma) / 4), n = sqrt(t^2 + s^2 (1 -
+    t)^2), s = sigma_data.
 
-    This is (D - x) / t for EDM's denoiser D = c_skip y + c_out F, with both divisions by t and by 1 - t cancelled.
+    This is (D - x) / t for EDM's denoiser D = c_skip y + c_out F, with both divisions by t and by 1
+    - t cancelled.
 
-    The network stays in eval mode while it trains: EDM2's rewrites its weights at each forward in train mode, and EDM's
-    drops activations out; neither fits several forwards and one backward in a step.
+    The network stays in eval mode while it trains: EDM2's rewrites its weights at each forward in
+    train mode, and EDM's drops activations out; neither fits several forwards and one backward in a
+    step.
 
     Args:
         net: F(state, ln(sigma) / 4, one-hot labels or None), [B, C, H, W].
-        num_classes: width of the one-hot labels; 0 for an unconditional network. The null class is the zero vector.
+        num_classes: width of the one-hot labels; 0 for an unconditional network. The null class is
+            the zero vector.
         sigma_data: standard deviation of the data in EDM's own units.
         sigma_min: lowest sigma that the network is asked at.
         sigma_max: highest sigma.
-        data_scale: x is this many times EDM's data. 1 / sigma_data gives data of unit variance, as latents usually are.
+        data_scale: x is this many times EDM's data. 1 / sigma_data gives data of unit variance, as
+            latents usually are.
     """
 
     def __init__(
@@ -50,7 +57,9 @@ class EDMVelocity(nn.Module):
     ) -> None:
         super().__init__()
         check_counts(0, num_classes=num_classes)
-        check_numbers(0, without_low=True, sigma_min=sigma_min, sigma_data=sigma_data, data_scale=data_scale)
+        check_numbers(
+            0, without_low=True, sigma_min=sigma_min, sigma_data=sigma_data, data_scale=data_scale
+        )
         check_numbers(sigma_min, without_low=True, sigma_max=sigma_max)
         self.net, self.num_classes, self.data_scale = net, num_classes, data_scale
         self.sigmas = {"sigma_data": sigma_data, "sigma_min": sigma_min, "sigma_max": sigma_max}
@@ -76,26 +85,32 @@ class EDMVelocity(nn.Module):
 
 
 class EDMTeacher(Teacher):
-    """EDM or EDM2: a preconditioned denoiser, guided by a second network as autoguidance and EDM2's guidance are.
+    """EDM or EDM2: a preconditioned denoiser, guided by a second network as autoguidance and EDM2's
+    guidance are.
 
-    Guidance is u_gamma = gamma u(x, t | c) + (1 - gamma) u_guide(x, t | c), where the guiding network is a weaker or an
-    unconditional one; without it, u_guide is the same network at the null class, which helps only if it was trained with
-    dropped labels (EDM2's were not).
+    Guidance is u_gamma = gamma u(x, t | c) + (1 - gamma) u_guide(x, t | c), where the guiding
+    network is a weaker or an unconditional one; without it, u_guide is the same network at the null
+    class, which helps only if it was trained with dropped labels (EDM2's were not).
 
-    For the student's scalar inputs name the time embedding: `time_module: net.emb_noise` (EDM2), `net.map_layer1` (EDM).
+    For the student's scalar inputs name the time embedding: `time_module: net.emb_noise` (EDM2),
+    `net.map_layer1` (EDM).
 
     Args:
-        network: the inner network F(state, ln(sigma) / 4, one-hot labels): EDM2's UNet, EDM's SongUNet or DhariwalUNet.
+        network: the inner network F(state, ln(sigma) / 4, one-hot labels): EDM2's UNet, EDM's
+            SongUNet or DhariwalUNet.
         sample_shape: shape of one state, [C, H, W].
-        num_classes: classes; labels are one-hot and the null class is the zero vector. 0 for an unconditional network.
-        checkpoint: weights that notebooks/tools/convert_edm.py wrote, or any state dict of the network; as it is if not given.
-        guide: the guiding network, with the calling convention of `network`; one without labels ignores them.
+        num_classes: classes; labels are one-hot and the null class is the zero vector. 0 for an
+            unconditional network.
+        checkpoint: weights that notebooks/tools/convert_edm.py wrote, or any state dict of the
+            network; as it is if not given.
+        guide: the guiding network, with the calling convention of `network`; one without labels
+            ignores them.
         guide_checkpoint: its weights.
         sigma_data: standard deviation of the data that EDM's preconditioning was built for.
         sigma_min: lowest sigma that the network is asked at.
         sigma_max: highest sigma.
-        data_scale: the states are this many times EDM's data; 2 gives EDM2's latents (sigma_data 0.5) unit variance, for
-            which the paper's laws of delta and r were chosen.
+        data_scale: the states are this many times EDM's data; 2 gives EDM2's latents (sigma_data
+            0.5) unit variance, for which the paper's laws of delta and r were chosen.
         weights_key: which of the files' weights to take, where they hold several networks.
 
     >>> import torch
@@ -123,7 +138,9 @@ class EDMTeacher(Teacher):
     ) -> None:
         super().__init__()
         if guide is None and guide_checkpoint is not None:
-            raise ValueError("guide_checkpoint is given without guide: name the guiding network's class")
+            raise ValueError(
+                "guide_checkpoint is given without guide: name the guiding network's class"
+            )
         for net, path in ((network, checkpoint), (guide, guide_checkpoint)):
             if net is not None and path is not None:
                 load_weights(net, path, weights_key)
@@ -131,17 +148,25 @@ class EDMTeacher(Teacher):
         settings = (num_classes, sigma_data, sigma_min, sigma_max, data_scale)
         self.function = EDMVelocity(network, *settings)
         self.guide = EDMVelocity(guide, *settings) if guide is not None else None
-        self.sample_shape, self.num_classes, self.data_scale = tuple(sample_shape), num_classes, data_scale
+        self.sample_shape, self.num_classes, self.data_scale = (
+            tuple(sample_shape),
+            num_classes,
+            data_scale,
+        )
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
 
     def null_condition(self, condition: Any) -> Any:
-        """What the guiding branch is asked with: the same labels with a second network, the null class without one."""
+        """What the guiding branch is asked with: the same labels with a second network, the null
+        class without one.
+        """
         return condition if self.guide is not None else super().null_condition(condition)
 
     def guided_by(self, guidance: Guidance, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        """Return u_gamma with the guiding network's velocity for the unconditional one, if there is one."""
+        """Return u_gamma with the guiding network's velocity for the unconditional one, if there is
+        one.
+        """
         if self.guide is None:
             return super().guided_by(guidance, x, t, condition)
         conditional = self(x, t, condition)
@@ -163,7 +188,11 @@ class EDMTeacher(Teacher):
 
 
 def check_facts(path: str | Path, sigma_data: float) -> None:
-    """Compare what notebooks/tools/convert_edm.py noted in a file with the setting (Raises: ValueError where they differ)."""
+    """Compare what notebooks/tools/convert_edm.py noted in a file with the setting (Raises:
+    ValueError where they differ).
+    """
     noted = json.loads(read_metadata(path).get("edm", "{}")).get("sigma_data", sigma_data)
     if noted != sigma_data:
-        raise ValueError(f"{path} was trained with sigma_data = {noted}, not {sigma_data}: set sigma_data to it")
+        raise ValueError(
+            f"{path} was trained with sigma_data = {noted}, not {sigma_data}: set sigma_data to it"
+        )

@@ -29,9 +29,11 @@ class GaussianMixture(NamedTuple):
 
 
 class GaussianMixtureTeacher(Teacher):
-    """The exact velocity of a mixture of isotropic Gaussians, conditional on the component's label or not.
+    """The exact velocity of a mixture of isotropic Gaussians, conditional on the component's label
+    or not.
 
-    u(x, t) = sum_k p(k | x) [ m_k + ((1 - t) s_k^2 - t) / v_k (x - (1 - t) m_k) ], v_k = (1 - t)^2 s_k^2 + t^2.
+    u(x, t) = sum_k p(k | x) [ m_k + ((1 - t) s_k^2 - t) / v_k (x - (1 - t) m_k) ], v_k = (1 - t)^2
+    s_k^2 + t^2.
 
     Args:
         means: component means m_k, [K, *sample_shape].
@@ -63,16 +65,25 @@ class GaussianMixtureTeacher(Teacher):
         if means.ndim < 2:
             raise ValueError(f"expected means of shape [K, *sample_shape], got {list(means.shape)}")
         std = torch.as_tensor(std, dtype=means.dtype).expand(k).clone()
-        weights = torch.full((k,), 1 / k, dtype=means.dtype) if weights is None else torch.as_tensor(weights, dtype=means.dtype)
+        weights = (
+            torch.full((k,), 1 / k, dtype=means.dtype)
+            if weights is None
+            else torch.as_tensor(weights, dtype=means.dtype)
+        )
         if not all(bool(torch.isfinite(part).all()) for part in (means, std, weights)):
             raise ValueError("expected finite means, std and weights, got NaN or infinite numbers")
         if not bool((std > 0).all()) or weights.shape != (k,) or not bool((weights > 0).all()):
-            raise ValueError(f"expected positive std and {k} positive weights, got {std.tolist()} and {weights.tolist()}")
+            raise ValueError(
+                f"expected positive std and {k} positive weights, got {std.tolist()} and "
+                f"{weights.tolist()}"
+            )
         labels_ = torch.zeros(k, dtype=torch.long) if labels is None else torch.as_tensor(labels)
         if labels_.shape != (k,) or int(labels_.min()) < 0:
             raise ValueError(f"expected {k} labels from 0, got {labels_.tolist()}")
         if gaps := set(range(int(labels_.max()))) - set(labels_.tolist()):
-            raise ValueError(f"expected every class from 0 to have a component, but {sorted(gaps)} have none")
+            raise ValueError(
+                f"expected every class from 0 to have a component, but {sorted(gaps)} have none"
+            )
         self.sample_shape = tuple(means.shape[1:])
         self.num_classes = 0 if labels is None else int(labels_.max()) + 1
         self.register_buffer("means", means)
@@ -81,7 +92,9 @@ class GaussianMixtureTeacher(Teacher):
         self.register_buffer("labels", labels_)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        """Exact u(x, t | condition); labels [B] in 0 .. num_classes, the last one (null) and None mean the whole mixture."""
+        """Exact u(x, t | condition); labels [B] in 0 .. num_classes, the last one (null) and None
+        mean the whole mixture.
+        """
         m, s2 = self.means.flatten(1).to(x.dtype), self.std.to(x.dtype) ** 2
         offset, v, logits = self._components(x, t, condition)
         t = t.to(x.dtype)[:, None]
@@ -91,8 +104,8 @@ class GaussianMixtureTeacher(Teacher):
     def posterior(self, x: Tensor, t: Tensor, condition: Any = None) -> GaussianMixture:
         """p(x0 | x_t = x, condition), for each row a mixture again.
 
-        Its weights are p(k | x), its means m_k + (1 - t) s_k^2 / v_k (x - (1 - t) m_k), its variances
-        t^2 s_k^2 / v_k.
+        Its weights are p(k | x), its means m_k + (1 - t) s_k^2 / v_k (x - (1 - t) m_k), its
+        variances t^2 s_k^2 / v_k.
 
         Args:
             x: states, [B, *sample_shape].
@@ -116,17 +129,29 @@ class GaussianMixtureTeacher(Teacher):
         t = t.to(x.dtype)[:, None]
         v = (1 - t) ** 2 * s2 + t**2
         offset = x.flatten(1)[:, None] - (1 - t)[..., None] * m
-        logits = self.log_weights.to(x.dtype) - 0.5 * (m.shape[1] * v.log() + offset.square().sum(-1) / v)
+        logits = self.log_weights.to(x.dtype) - 0.5 * (
+            m.shape[1] * v.log() + offset.square().sum(-1) / v
+        )
         if condition is not None and self.num_classes:
             others = (self.labels != condition[:, None]) & (condition[:, None] != self.num_classes)
             logits = logits.masked_fill(others, -torch.inf)
         return offset, v, logits
 
     def sample(self, n: int, generator: Generator, condition: Tensor | None = None) -> Tensor:
-        """Exact samples of the mixture, or of the components with the labels `condition` [n]; [n, *sample_shape]."""
+        """Exact samples of the mixture, or of the components with the labels `condition` [n]; [n,
+        *sample_shape].
+        """
         weights = self.log_weights.exp().expand(n, -1)
         if condition is not None and self.num_classes:
-            weights = weights * ((self.labels == condition[:, None]) | (condition[:, None] == self.num_classes))
+            weights = weights * (
+                (self.labels == condition[:, None]) | (condition[:, None] == self.num_classes)
+            )
         k = torch.multinomial(weights, 1, generator=generator)[:, 0]
-        noise = torch.randn(n, *self.sample_shape, generator=generator, device=generator.device, dtype=self.means.dtype)
+        noise = torch.randn(
+            n,
+            *self.sample_shape,
+            generator=generator,
+            device=generator.device,
+            dtype=self.means.dtype,
+        )
         return self.means[k] + self.std[k].view(-1, *[1] * len(self.sample_shape)) * noise

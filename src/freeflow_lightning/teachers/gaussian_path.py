@@ -1,7 +1,9 @@
-"""Any Gaussian path y = a data + b noise and any prediction on it, as u on the linear path: the signal-to-noise ratio decides.
+"""Any Gaussian path y = a data + b noise and any prediction on it, as u on the linear path: the
+signal-to-noise ratio decides.
 
-A state of the linear path and one of another path carry the same information where their b / a agree: y = (a + b) x_t with
-t = b / (a + b). The velocity is then u = E[data | x_t] - E[noise | x_t], whatever the network predicts.
+A state of the linear path and one of another path carry the same information where their b / a
+agree: y = (a + b) x_t with t = b / (a + b). The velocity is then u = E[data | x_t] - E[noise |
+x_t], whatever the network predicts.
 """
 
 from abc import ABC, abstractmethod
@@ -77,12 +79,16 @@ def prediction_type(prediction: str | PredictionType) -> PredictionType:
     if callable(prediction):
         return prediction
     if prediction not in PREDICTIONS:
-        raise ValueError(f"unknown prediction {prediction!r}: expected one of {sorted(PREDICTIONS)} or a callable")
+        raise ValueError(
+            f"unknown prediction {prediction!r}: expected one of {sorted(PREDICTIONS)} or a "
+            f"callable"
+        )
     return PREDICTIONS[prediction]
 
 
 def usual_size(prediction: PredictionType, c: Coefficients) -> Tensor:
-    """The size of a prediction, [B]: 1 / b for a score, which networks are trained for with the weight b^2; 1 for others.
+    """The size of a prediction, [B]: 1 / b for a score, which networks are trained for with the
+    weight b^2; 1 for others.
 
     >>> usual_size(score_prediction, Coefficients(*torch.tensor([[0.6], [0.8], [0.0], [0.0]])))
     tensor([1.2500])
@@ -91,10 +97,12 @@ def usual_size(prediction: PredictionType, c: Coefficients) -> Tensor:
 
 
 def velocity_from_means(means: Means, x: Tensor, t: Tensor) -> Tensor:
-    """u(x_t, t) from both posterior means: (x_t - noise) / (1 - t) for t <= 1/2 and (data - x_t) / t above.
+    """u(x_t, t) from both posterior means: (x_t - noise) / (1 - t) for t <= 1/2 and (data - x_t) /
+    t above.
 
-    Both are u = data - noise, and each is taken where it divides by at least 1/2. Beyond a network's range of noise, where
-    its means are those of another level, they are what its samplers use: from t = 1 they go to the predicted data.
+    Both are u = data - noise, and each is taken where it divides by at least 1/2. Beyond a
+    network's range of noise, where its means are those of another level, they are what its samplers
+    use: from t = 1 they go to the predicted data.
 
     Args:
         means: E[data | x_t] and E[noise | x_t], [B, ...].
@@ -103,11 +111,14 @@ def velocity_from_means(means: Means, x: Tensor, t: Tensor) -> Tensor:
     """
     t = expand(t, x)
     low = t <= 0.5
-    return (torch.where(low, -means.noise, means.data) + torch.where(low, x, -x)) / torch.where(low, 1 - t, t)
+    return (torch.where(low, -means.noise, means.data) + torch.where(low, x, -x)) / torch.where(
+        low, 1 - t, t
+    )
 
 
 def norm(t: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """sqrt(t^2 + sigma_data^2 (1 - t)^2): the standard deviation of x_t for data of standard deviation sigma_data.
+    """sqrt(t^2 + sigma_data^2 (1 - t)^2): the standard deviation of x_t for data of standard
+    deviation sigma_data.
 
     >>> norm(torch.tensor([0.0, 0.5, 1.0]), 0.5)
     tensor([0.5000, 0.5590, 1.0000])
@@ -116,11 +127,13 @@ def norm(t: Tensor, sigma_data: float = 1.0) -> Tensor:
 
 
 def balanced_scale(t: Tensor, sigma_data: float = 1.0) -> Tensor:
-    """sigma_data / norm: what a network output of constant size over t is worth in u, [B] (App. A.2, "same scale").
+    """sigma_data / norm: what a network output of constant size over t is worth in u, [B] (App.
+    A.2, "same scale").
 
-    The derivative of u by the raw output F of an EDM network, and for sigma_data = 1 that by v. Eq. 11 divides the difference
-    of velocities by it. The outputs of epsilon and x networks are of constant size too, but not their differences: those
-    vanish like 1 - t and t at one end, where u does not; so their differences are measured in v as well.
+    The derivative of u by the raw output F of an EDM network, and for sigma_data = 1 that by v. Eq.
+    11 divides the difference of velocities by it. The outputs of epsilon and x networks are of
+    constant size too, but not their differences: those vanish like 1 - t and t at one end, where u
+    does not; so their differences are measured in v as well.
     """
     return sigma_data / norm(t, sigma_data)
 
@@ -128,8 +141,8 @@ def balanced_scale(t: Tensor, sigma_data: float = 1.0) -> Tensor:
 class GaussianPath(ABC):
     """A family's own path: its coefficients, its time, and the range of t that it covers.
 
-    t_min and t_max keep away from where a = 0, where b = 0 and, for a velocity, where a b' = a' b: there the prediction
-    does not determine data and noise.
+    t_min and t_max keep away from where a = 0, where b = 0 and, for a velocity, where a b' = a' b:
+    there the prediction does not determine data and noise.
     """
 
     t_min: float = 0.0
@@ -137,7 +150,9 @@ class GaussianPath(ABC):
 
     @abstractmethod
     def tau(self, t: Tensor) -> Tensor:
-        """The path's own time at the signal-to-noise ratio of t in [t_min, t_max]: b(tau) / (a(tau) + b(tau)) = t, [B]."""
+        """The path's own time at the signal-to-noise ratio of t in [t_min, t_max]: b(tau) / (a(tau)
+        + b(tau)) = t, [B].
+        """
 
     @abstractmethod
     def coefficients(self, tau: Tensor) -> Coefficients:
@@ -150,7 +165,8 @@ class GaussianPath(ABC):
 
 @dataclass(frozen=True)
 class LinearPath(GaussianPath):
-    """y = (1 - tau) data + tau noise (diffusers flow models, REPA); reversed, y = tau data + (1 - tau) noise (SiT, Lumina2).
+    """y = (1 - tau) data + tau noise (diffusers flow models, REPA); reversed, y = tau data + (1 -
+    tau) noise (SiT, Lumina2).
 
     Args:
         reverse: noise at tau = 0.
@@ -168,7 +184,11 @@ class LinearPath(GaussianPath):
 
     def coefficients(self, tau: Tensor) -> Coefficients:
         one = torch.ones_like(tau)
-        return Coefficients(tau, 1 - tau, one, -one) if self.reverse else Coefficients(1 - tau, tau, -one, one)
+        return (
+            Coefficients(tau, 1 - tau, one, -one)
+            if self.reverse
+            else Coefficients(1 - tau, tau, -one, one)
+        )
 
     def network_time(self, tau: Tensor) -> Tensor:
         return self.scale * tau
@@ -186,7 +206,8 @@ class TrigonometricPath(GaussianPath):
 
 
 class VarianceExplodingPath(GaussianPath):
-    """y = data + sigma noise, tau = sigma in [sigma_min, sigma_max] (EDM's denoiser, score networks).
+    """y = data + sigma noise, tau = sigma in [sigma_min, sigma_max] (EDM's denoiser, score
+    networks).
 
     Args:
         sigma_min: lowest level that the network was trained at.
@@ -210,7 +231,8 @@ class VarianceExplodingPath(GaussianPath):
 class PathVelocity(nn.Module):
     """A network in its own path and prediction as u(x, t, condition).
 
-    Outside [t_min, t_max] the network is asked at the end of its range, with a state of the size that it expects there.
+    Outside [t_min, t_max] the network is asked at the end of its range, with a state of the size
+    that it expects there.
 
     Args:
         net: (y, network time, condition) to its prediction, [B, ...].
@@ -237,7 +259,9 @@ class PathVelocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, ...]; computed in float32 or wider around the network."""
         tau, c = self._place(t)
-        y = x * expand((c.a**2 + c.b**2).sqrt() / norm(t), x)  # torch.hypot, which ONNX does not have
+        y = x * expand(
+            (c.a**2 + c.b**2).sqrt() / norm(t), x
+        )  # torch.hypot, which ONNX does not have
         raw = self.net(y.to(x.dtype), self.path.network_time(tau), condition)
         return self._velocity(raw, y, x, t, c).to(x.dtype)
 
@@ -246,10 +270,14 @@ class PathVelocity(nn.Module):
         return tau, self.path.coefficients(tau)
 
     def _velocity(self, raw: Tensor, y: Tensor, x: Tensor, t: Tensor, c: Coefficients) -> Tensor:
-        return velocity_from_means(self.prediction(raw, y, Coefficients(*(expand(k, x) for k in c))), x, t)
+        return velocity_from_means(
+            self.prediction(raw, y, Coefficients(*(expand(k, x) for k in c))), x, t
+        )
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """|du/d(raw output)| times the raw output's usual size at t, [B]: u is linear in the raw output."""
+        """|du/d(raw output)| times the raw output's usual size at t, [B]: u is linear in the raw
+        output.
+        """
         _, c = self._place(t)
         zero = torch.zeros_like(t)
         return self._velocity(usual_size(self.prediction, c), zero, zero, t, c).abs()
@@ -260,12 +288,15 @@ class PathTeacher(Teacher):
 
     Args:
         network: (y, network time, condition) to its prediction.
-        path: LinearPath, TrigonometricPath, VarianceExplodingPath, a noise schedule of DDPM, or a GaussianPath of one's own.
+        path: LinearPath, TrigonometricPath, VarianceExplodingPath, a noise schedule of DDPM, or a
+            GaussianPath of one's own.
         prediction: "data", "noise", "v", "score", "velocity" (dy/dtau) or a PredictionType.
         sample_shape: shape of one state.
-        num_classes: classes that the condition labels, the label `num_classes` being the null class; 0 for no condition.
-        t_max: highest t at which the network is asked; the path's if that is lower. At the prior the error of a score or
-            noise network is multiplied by t_max / (1 - t_max) or more: 0.97 brings that to 32.
+        num_classes: classes that the condition labels, the label `num_classes` being the null
+            class; 0 for no condition.
+        t_max: highest t at which the network is asked; the path's if that is lower. At the prior
+            the error of a score or noise network is multiplied by t_max / (1 - t_max) or more: 0.97
+            brings that to 32.
 
     >>> class Zero(nn.Module):  # all data is 0: dy/dtau = noise = y / tau
     ...     def forward(self, y, tau, condition):

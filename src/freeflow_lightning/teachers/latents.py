@@ -13,16 +13,17 @@ from freeflow_lightning.flow import check_counts
 class LatentDecoder:
     """decode(latents / scale + shift), in parts, by a frozen VAE that belongs to nobody's weights.
 
-    It is no module: a teacher that holds one neither saves nor copies the VAE, and training never loads it. The VAE runs in
-    float32 on the latents' device.
+    It is no module: a teacher that holds one neither saves nor copies the VAE, and training never
+    loads it. The VAE runs in float32 on the latents' device.
 
     Args:
-        vae: a folder of a diffusers VAE (config.json and diffusion_pytorch_model.safetensors), or its hub repository, such as
-            stabilityai/sd-vae-ft-ema.
-        scale: latents were multiplied by it after encoding; one number, or one per channel. The config's scaling_factor (over
-            its latents_std, if it has one) if not given: 0.18215 for the VAE of SiT, REPA and DiT.
-        shift: mean of the encoder's latents that was taken off before; likewise. The config's shift_factor or latents_mean if
-            not given.
+        vae: a folder of a diffusers VAE (config.json and diffusion_pytorch_model.safetensors), or
+            its hub repository, such as stabilityai/sd-vae-ft-ema.
+        scale: latents were multiplied by it after encoding; one number, or one per channel. The
+            config's scaling_factor (over its latents_std, if it has one) if not given: 0.18215 for
+            the VAE of SiT, REPA and DiT.
+        shift: mean of the encoder's latents that was taken off before; likewise. The config's
+            shift_factor or latents_mean if not given.
         chunk: latents per call of the VAE, which bounds its memory.
         class_name: the VAE's class in diffusers.
         subfolder: folder of the VAE inside `vae`, "vae" for a whole pipeline.
@@ -46,7 +47,12 @@ class LatentDecoder:
         check_counts(1, chunk=chunk)
         self.vae, self.chunk, self.class_name = str(vae), chunk, class_name
         self.given_scale, self.given_shift = scale, shift
-        self.subfolder, self.revision, self.cache_dir, self.offline = subfolder, revision, cache_dir, offline
+        self.subfolder, self.revision, self.cache_dir, self.offline = (
+            subfolder,
+            revision,
+            cache_dir,
+            offline,
+        )
         self._network: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict) -> "LatentDecoder":
@@ -106,18 +112,24 @@ class LatentDecoder:
             with torch.device("meta"):
                 latents = torch.zeros(1, *sample_shape)
                 latents = latents / _per_channel(scale, latents) + _per_channel(shift, latents)
-                shape = list(kind.from_config(config).decode(latents, return_dict=False)[0].shape[1:])
+                shape = list(
+                    kind.from_config(config).decode(latents, return_dict=False)[0].shape[1:]
+                )
         except Exception as error:
             channels = config.get("latent_channels", config.get("z_dim"))
             raise ValueError(
-                f"the VAE {self.vae!r} ({self.class_name}) does not decode samples of shape {list(sample_shape)}: expected "
-                f"latents of {channels} channels; give the VAE, scale and shift that the teacher's latents were made with "
+                f"the VAE {self.vae!r} ({self.class_name}) does not decode samples of shape "
+                f"{list(sample_shape)}: expected "
+                f"latents of {channels} channels; give the VAE, scale and shift that the "
+                f"teacher's latents were made with "
                 f"({type(error).__name__}: {str(error).splitlines()[0]})"
             ) from error
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise ValueError(
-                f"the VAE {self.vae!r} ({self.class_name}) decodes samples of shape {list(sample_shape)} to {shape}: expected "
-                "pictures [3, height, width]; give the VAE that the teacher's latents were made with"
+                f"the VAE {self.vae!r} ({self.class_name}) decodes samples of shape "
+                f"{list(sample_shape)} to {shape}: expected "
+                "pictures [3, height, width]; give the VAE that the teacher's latents were made "
+                "with"
             )
         return f"{self.class_name}, pictures of {' x '.join(map(str, shape))}, scale {_said(scale)}, shift {_said(shift)}"
 
@@ -125,7 +137,8 @@ class LatentDecoder:
         """The VAE, loaded once.
 
         Raises:
-            FileNotFoundError: it is not there and the hub cannot be reached, or the folder holds no VAE in safetensors.
+            FileNotFoundError: it is not there and the hub cannot be reached, or the folder holds no
+                VAE in safetensors.
             ValueError: diffusers has no such class.
         """
         if self._network is None:
@@ -153,9 +166,11 @@ class LatentDecoder:
 
     def _missing(self, error: OSError) -> FileNotFoundError:
         return FileNotFoundError(
-            f"no VAE at {self.vae!r}, not as a folder with config.json and diffusion_pytorch_model.safetensors "
+            f"no VAE at {self.vae!r}, not as a folder with config.json and "
+            f"diffusion_pytorch_model.safetensors "
             "and not in the hub or its cache: on a machine with a network run "
-            f"`hf download {self.vae} --local-dir vae`, copy the folder here and give its path as the vae "
+            f"`hf download {self.vae} --local-dir vae`, copy the folder here and give its path as "
+            f"the vae "
             f"({str(error).strip().splitlines()[0]})"
         )
 
@@ -163,9 +178,13 @@ class LatentDecoder:
     def __call__(self, latents: Tensor) -> Tensor:
         """Pictures in [-1, 1], float32 [B, 3, H, W], of latents [B, C, h, w]."""
         network = self.network().to(latents.device)
-        latents = latents.float() / _per_channel(self.scale, latents) + _per_channel(self.shift, latents)
+        latents = latents.float() / _per_channel(self.scale, latents) + _per_channel(
+            self.shift, latents
+        )
         with torch.autocast(latents.device.type, enabled=False):
-            parts = [network.decode(part, return_dict=False)[0] for part in latents.split(self.chunk)]  # type: ignore[operator]
+            parts = [
+                network.decode(part, return_dict=False)[0] for part in latents.split(self.chunk)
+            ]  # type: ignore[operator]
         return torch.cat(parts)
 
 

@@ -22,7 +22,8 @@ def _path_velocity(module: PathVelocity) -> dict[str, Any]:
     names = [name for name, function in PREDICTIONS.items() if function is module.prediction]
     if not names:
         raise ValueError(
-            f"the student's prediction is a function of your own, which a folder cannot hold: name one of {sorted(PREDICTIONS)}"
+            f"the student's prediction is a function of your own, which a folder cannot hold: "
+            f"name one of {sorted(PREDICTIONS)}"
         )
     return {"net": module.net, "path": module.path, "prediction": names[0], "t_max": module.t_max}
 
@@ -38,7 +39,12 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
     MLP: lambda m: m.architecture,
     SiTVelocity: lambda m: {"net": m.net, "convention": name_of(m.convention) or m.convention},
     Convention: dataclasses.asdict,
-    EDMVelocity: lambda m: {"net": m.net, "num_classes": m.num_classes, "data_scale": m.data_scale, **m.sigmas},
+    EDMVelocity: lambda m: {
+        "net": m.net,
+        "num_classes": m.num_classes,
+        "data_scale": m.data_scale,
+        **m.sigmas,
+    },
     PathVelocity: _path_velocity,
     FirstChannels: lambda m: {"net": m.net},
     LinearPath: dataclasses.asdict,
@@ -46,6 +52,11 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
     VarianceExplodingPath: lambda p: {"sigma_min": p.sigma_min, "sigma_max": p.sigma_max},
     DiscretePath: lambda p: {"abars": p.abars, "whole_steps": p.whole_steps, "t_max": p.t_max},
     DiffusersVelocity: lambda m: {"net": m.net},
-    DiffusersNetwork: lambda m: {"net": m.net, "family": m.family, "size": list(m.size), "scheduler": dict(m.scheduler)},
+    DiffusersNetwork: lambda m: {
+        "net": m.net,
+        "family": m.family,
+        "size": list(m.size),
+        "scheduler": dict(m.scheduler),
+    },
 }
 """What each class of this package was constructed with."""

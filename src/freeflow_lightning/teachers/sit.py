@@ -1,4 +1,6 @@
-"""SiT teachers: the changes of variables from SiT's and REPA's networks to u, and our own weight files."""
+"""SiT teachers: the changes of variables from SiT's and REPA's networks to u, and our own weight
+files.
+"""
 
 import json
 from dataclasses import dataclass
@@ -36,7 +38,10 @@ class Convention:
 
     def __post_init__(self) -> None:
         if self.prior_time not in (0, 1) or self.sign not in (-1, 1):
-            raise ValueError(f"expected prior_time 0 or 1 and sign 1 or -1, got {self.prior_time} and {self.sign}")
+            raise ValueError(
+                f"expected prior_time 0 or 1 and sign 1 or -1, got {self.prior_time} and "
+                f"{self.sign}"
+            )
 
 
 SIT = Convention(prior_time=0, sign=1)
@@ -65,7 +70,8 @@ def name_of(convention: Convention) -> Name | None:
 
 
 class SiTVelocity(nn.Module):
-    """A SiT network as u(x, t, condition) = sign * net(x, time, c), a teacher's or an official student's.
+    """A SiT network as u(x, t, condition) = sign * net(x, time, c), a teacher's or an official
+    student's.
 
     Args:
         net: the network in its own convention.
@@ -90,34 +96,46 @@ def read_from_prior(net: SiT, prior_time: int, sign: int) -> SiTVelocity:
 
 @dataclass(frozen=True)
 class FirstChannels:
-    """Guidance of the first channels only, the others staying conditional: 3 of 4 in the samplers of SiT and DiT."""
+    """Guidance of the first channels only, the others staying conditional: 3 of 4 in the samplers
+    of SiT and DiT.
+    """
 
     count: int
 
     def __call__(self, guided: Tensor, conditional: Tensor) -> Tensor:
-        return torch.cat([guided[:, : self.count], conditional[:, self.count :].to(guided.dtype)], dim=1)
+        return torch.cat(
+            [guided[:, : self.count], conditional[:, self.count :].to(guided.dtype)], dim=1
+        )
 
 
 class SiTTeacher(Teacher):
-    """A SiT: public weights of SiT, SiT+REPA and DMF, files that `save_sit` wrote, or the one that ships with the package.
+    """A SiT: public weights of SiT, SiT+REPA and DMF, files that `save_sit` wrote, or the one that
+    ships with the package.
 
-    Says what it read: which of a file's weights, what was left out, and the evidence for a convention that it found out.
+    Says what it read: which of a file's weights, what was left out, and the evidence for a
+    convention that it found out.
 
     Args:
-        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, or "embedded:digits"; not with `repo_id`.
-        convention: "sit", "repa", or "auto": our own files say theirs, that of others is measured (`check_convention`).
-        repo_id: repository of the hub to take the weights from, for example nyu-visionx/SiT-collections.
+        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, or "embedded:digits"; not with
+            `repo_id`.
+        convention: "sit", "repa", or "auto": our own files say theirs, that of others is measured
+            (`check_convention`).
+        repo_id: repository of the hub to take the weights from, for example
+            nyu-visionx/SiT-collections.
         filename: the file in it, for example SiT-XL-2-256.pt.
         revision: commit, tag or branch; a commit pins the file.
         cache_dir: where hub files are kept.
         offline: take hub files from the cache alone.
-        vae: what decodes latents to pictures: a folder or hub repository of a diffusers VAE, such as
-            stabilityai/sd-vae-ft-ema, or a LatentDecoder; None shows the samples as they are.
-        cfg_channels: guide only so many of the first channels, 3 as the samplers of SiT and DiT do; None guides all.
+        vae: what decodes latents to pictures: a folder or hub repository of a diffusers VAE, such
+            as stabilityai/sd-vae-ft-ema, or a LatentDecoder; None shows the samples as they are.
+        cfg_channels: guide only so many of the first channels, 3 as the samplers of SiT and DiT do;
+            None guides all.
         num_heads: attention heads of a width that was never published.
         input_size: side of the latents, for a file without position embedding.
-        num_classes: classes without the null class, for a file that does not tell whether its table has one.
-        weights_key: which of a file's weights to take, such as "ema" or "state_dict.ema", where it holds several networks.
+        num_classes: classes without the null class, for a file that does not tell whether its table
+            has one.
+        weights_key: which of a file's weights to take, such as "ema" or "state_dict.ema", where it
+            holds several networks.
 
     >>> SiTTeacher("embedded:digits").sample_shape
     (1, 8, 8)
@@ -143,14 +161,18 @@ class SiTTeacher(Teacher):
         path = located(checkpoint, repo_id, filename, revision, cache_dir, offline)
         self.notes: tuple[str, ...] = ()
         if is_own(path):
-            if not all(option is None for option in (num_heads, input_size, num_classes, weights_key)):
+            if not all(
+                option is None for option in (num_heads, input_size, num_classes, weights_key)
+            ):
                 raise ValueError(
-                    f"{path} carries its architecture: leave num_heads, input_size, num_classes and weights_key out"
+                    f"{path} carries its architecture: leave num_heads, input_size, num_classes "
+                    f"and weights_key out"
                 )
             self.function = load_sit(path)
             if convention not in ("auto", name_of(self.function.convention)):
                 raise ValueError(
-                    f"{path} holds a {name_of(self.function.convention)!r} network, not {convention!r}; use 'auto'"
+                    f"{path} holds a {name_of(self.function.convention)!r} network, not "
+                    f"{convention!r}; use 'auto'"
                 )
         else:
             read = read_sit(
@@ -164,13 +186,21 @@ class SiTTeacher(Teacher):
             if vae is None:
                 self.notes += ("no vae: pictures show the samples as they are",)
             rank_zero_info(f"{path}: " + "; ".join(self.notes))
-        self.sample_shape, self.num_classes = self.function.net.sample_shape, self.function.net.num_classes
+        self.sample_shape, self.num_classes = (
+            self.function.net.sample_shape,
+            self.function.net.num_classes,
+        )
         if cfg_channels is not None and not 0 < cfg_channels <= self.sample_shape[0]:
             raise ValueError(
-                f"expected cfg_channels in 1 .. {self.sample_shape[0]}, the channels of the samples, got {cfg_channels}"
+                f"expected cfg_channels in 1 .. {self.sample_shape[0]}, the channels of the "
+                f"samples, got {cfg_channels}"
             )
         self.rescale = None if cfg_channels is None else FirstChannels(cfg_channels)
-        self.vae = LatentDecoder(vae, cache_dir=cache_dir, offline=offline) if isinstance(vae, str) else vae
+        self.vae = (
+            LatentDecoder(vae, cache_dir=cache_dir, offline=offline)
+            if isinstance(vae, str)
+            else vae
+        )
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)
@@ -178,7 +208,8 @@ class SiTTeacher(Teacher):
     def null_condition(self, condition: Any) -> Any:
         if self.num_classes and not self.function.net.null_class:
             raise ValueError(
-                "these weights have no null class, so they cannot be guided: set guidance_range to [1, 1] and "
+                "these weights have no null class, so they cannot be guided: set guidance_range "
+                "to [1, 1] and "
                 "evaluation_guidance to 1"
             )
         return super().null_condition(condition)
@@ -197,7 +228,9 @@ class SiTTeacher(Teacher):
 
     def network(self) -> nn.Module:
         twin = trainable_copy(self.function)
-        twin.net.pos_embed.requires_grad_(False)  # fixed by design, and a frozen teacher no longer tells
+        twin.net.pos_embed.requires_grad_(
+            False
+        )  # fixed by design, and a frozen teacher no longer tells
         return twin
 
 
@@ -212,49 +245,71 @@ def located(
     """The local path of the weights, given as a file or as a hub repository and a file in it."""
     if (checkpoint is None) == (repo_id is None) or (repo_id is None) != (filename is None):
         raise ValueError(
-            "expected either checkpoint, the path of a file, or repo_id and filename, a file of the hub; "
+            "expected either checkpoint, the path of a file, or repo_id and filename, a file of "
+            "the hub; "
             f"got checkpoint={checkpoint!r}, repo_id={repo_id!r}, filename={filename!r}"
         )
     if repo_id is not None and filename is not None:
         return hub_file(repo_id, filename, revision=revision, cache_dir=cache_dir, offline=offline)
     if revision is not None:
-        raise ValueError(f"revision={revision!r} pins a file of the hub: it has no effect on checkpoint={str(checkpoint)!r}")
+        raise ValueError(
+            f"revision={revision!r} pins a file of the hub: it has no effect on "
+            f"checkpoint={str(checkpoint)!r}"
+        )
     return resolve(str(checkpoint))
 
 
 def load_foreign(
     read: SiTWeights, path: str | Path, convention: Literal["auto", "sit", "repa"]
 ) -> tuple[SiTVelocity, tuple[str, ...]]:
-    """A foreign file's network in the given convention or in the one found out, and what to tell the user.
+    """A foreign file's network in the given convention or in the one found out, and what to tell
+    the user.
 
     Raises:
         ValueError: tensors that no SiT has, or a convention that the samples do not tell.
     """
     if read.extra:
-        raise ValueError(f"{path} holds {len(read.extra)} tensors that no SiT has: {', '.join(sorted(read.extra)[:10])}")
+        raise ValueError(
+            f"{path} holds {len(read.extra)} tensors that no SiT has: "
+            f"{', '.join(sorted(read.extra)[:10])}"
+        )
     net = build_sit(read).eval()
     parameters = sum(p.numel() for p in net.parameters())
     about = f"{size_name(read.architecture)}, latents {list(net.sample_shape)}, {parameters:,} parameters"
     if convention != "auto":
-        return SiTVelocity(net, convention), (about, *read.notes, f"convention {convention!r} as given")
+        return SiTVelocity(net, convention), (
+            about,
+            *read.notes,
+            f"convention {convention!r} as given",
+        )
     measured, why = measure_convention(net, read.hint, path)
     return SiTVelocity(net, measured), (about, *read.notes, why)
 
 
 def measure_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
-    """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and the evidence in words."""
+    """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and
+    the evidence in words.
+    """
     evidence = check_convention(_Reading(SiTVelocity(net, SIT)), samples=2)
     measured = {"right": SIT, "wrong sign and time": REPA}
     if evidence.verdict in measured:
         found = measured[evidence.verdict]
         here = evidence.readings["as it is" if found == SIT else "sign and time"]
-        beside = f", although the layout is that of {hint!r} files" if hint not in (None, name_of(found)) else ""
+        beside = (
+            f", although the layout is that of {hint!r} files"
+            if hint not in (None, name_of(found))
+            else ""
+        )
         return found, f"convention {name_of(found)!r} as measured ({here.figures()}){beside}"
     if evidence.verdict == "unclear" and hint is not None:
         known = find_convention(hint)
-        return known, f"convention {name_of(known)!r} by the file's layout alone: the samples do not tell"
+        return (
+            known,
+            f"convention {name_of(known)!r} by the file's layout alone: the samples do not tell",
+        )
     raise ValueError(
-        f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, read as 'sit': {evidence.evidence()}"
+        f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, read "
+        f"as 'sit': {evidence.evidence()}"
     )
 
 
@@ -270,13 +325,27 @@ class _Reading(Teacher):
         return self.function(x, t, condition)
 
 
-def save_sit(path: str | Path, network: SiTVelocity, weights: dict[str, Tensor] | None = None) -> None:
-    """Write a SiT's weights, or the given ones, with its architecture and convention into one safetensors file."""
+def save_sit(
+    path: str | Path, network: SiTVelocity, weights: dict[str, Tensor] | None = None
+) -> None:
+    """Write a SiT's weights, or the given ones, with its architecture and convention into one
+    safetensors file.
+    """
     name = name_of(network.convention)
     if name is None:
-        raise ValueError(f"a file of weights is 'sit' or 'repa', not {network.convention}: export the student instead")
+        raise ValueError(
+            f"a file of weights is 'sit' or 'repa', not {network.convention}: export the student "
+            f"instead"
+        )
     about = {"architecture": json.dumps(network.net.architecture), "convention": name}
-    save_file({key: value.contiguous().cpu() for key, value in (weights or network.net.state_dict()).items()}, str(path), about)
+    save_file(
+        {
+            key: value.contiguous().cpu()
+            for key, value in (weights or network.net.state_dict()).items()
+        },
+        str(path),
+        about,
+    )
 
 
 def load_sit(path: str | Path) -> SiTVelocity:
@@ -289,15 +358,23 @@ def load_sit(path: str | Path) -> SiTVelocity:
     path = resolve(path)
     try:
         with safe_open(path, "pt") as file:
-            about, weights = file.metadata() or {}, {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+            about = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
     except Exception as error:
         raise ValueError(f"{path} is not a readable safetensors file ({error})") from error
     if not {"architecture", "convention"} <= about.keys():
-        raise ValueError(f"{path} carries no architecture: expected a file written by freeflow_lightning.teachers.save_sit")
+        raise ValueError(
+            f"{path} carries no architecture: expected a file written by "
+            f"freeflow_lightning.teachers.save_sit"
+        )
     try:
-        velocity = SiTVelocity(SiT(**json.loads(about["architecture"])), find_convention(about["convention"]))
+        velocity = SiTVelocity(
+            SiT(**json.loads(about["architecture"])), find_convention(about["convention"])
+        )
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path} carries an architecture or convention that this version cannot build: {error}") from error
+        raise ValueError(
+            f"{path} carries an architecture or convention that this version cannot build: {error}"
+        ) from error
     try:
         velocity.net.load_state_dict(weights)
     except RuntimeError as error:
@@ -321,6 +398,7 @@ def resolve(path: str | Path) -> Path:
         path = Path(str(files("freeflow_lightning") / "assets" / f"{name}_teacher.safetensors"))
     if not Path(path).is_file():
         raise FileNotFoundError(
-            f"no teacher weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors file, or 'embedded:digits'"
+            f"no teacher weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors "
+            f"file, or 'embedded:digits'"
         )
     return Path(path)

@@ -15,8 +15,10 @@ class LatentSpace(Teacher):
     Args:
         sample_shape: shape of one sample.
         num_classes: classes; the label `num_classes` is the null class.
-        vae: what decodes samples to pictures, a LatentDecoder for example; None shows them as they are.
-        conditions: what the student is conditioned on; uniform classes, or nothing without classes, if not given.
+        vae: what decodes samples to pictures, a LatentDecoder for example; None shows them as they
+            are.
+        conditions: what the student is conditioned on; uniform classes, or nothing without classes,
+            if not given.
     """
 
     def __init__(
@@ -34,7 +36,9 @@ class LatentSpace(Teacher):
             self.conditions = conditions
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        raise ValueError("a student's file holds no teacher: it can be sampled, but not compared or distilled")
+        raise ValueError(
+            "a student's file holds no teacher: it can be sampled, but not compared or distilled"
+        )
 
     def decode(self, x: Tensor) -> Tensor:
         return x if self.vae is None else self.vae(x)

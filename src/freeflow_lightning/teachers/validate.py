@@ -1,4 +1,6 @@
-"""Whether a teacher keeps what Teacher promises, asked on four samples: what it breaks is named, with the way out."""
+"""Whether a teacher keeps what Teacher promises, asked on four samples: what it breaks is named,
+with the way out.
+"""
 
 from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple
@@ -48,7 +50,8 @@ def examine(
     seed: int = 0,
     starts_student: bool = True,
 ) -> Iterator[Finding]:
-    """Findings in the order in which to mend them; the first problem ends it, since it may cause what would follow.
+    """Findings in the order in which to mend them; the first problem ends it, since it may cause
+    what would follow.
 
     Sign and direction of time are `check_convention`'s.
 
@@ -58,7 +61,8 @@ def examine(
         name: what to call it; its class if not given.
         device: where the teacher is.
         seed: of states and conditions.
-        starts_student: whether student and auxiliary start from its backbone, which then must be its velocity.
+        starts_student: whether student and auxiliary start from its backbone, which then must be
+            its velocity.
 
     >>> from freeflow_lightning.teachers import VelocityTeacher
     >>> [finding.check for finding in examine(VelocityTeacher(lambda x, t, c: -x, (2,)), guided=False)][:3]
@@ -94,7 +98,8 @@ def _shape(teacher: Teacher, probe: Probe, name: str) -> Finding:
     except Exception as error:
         problem = (
             f"{name}.velocity fails on two states of shape {shape} and {described(condition)} "
-            f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and conditions"
+            f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and "
+            f"conditions"
         )
         return Finding("shape", "it fails", problem, error)
     if not isinstance(u, Tensor):
@@ -102,7 +107,8 @@ def _shape(teacher: Teacher, probe: Probe, name: str) -> Finding:
         return Finding("shape", type(u).__name__, problem)
     if list(u.shape) != shape:
         problem = (
-            f"{name}.velocity returned shape {list(u.shape)} for states of shape {shape}: a velocity has the shape of "
+            f"{name}.velocity returned shape {list(u.shape)} for states of shape {shape}: a "
+            f"velocity has the shape of "
             f"its state, [batch, *sample_shape], sample_shape = {teacher.sample_shape}"
         )
         return Finding("shape", str(list(u.shape)), problem)
@@ -114,7 +120,11 @@ def _inputs(teacher: Teacher, probe: Probe, name: str) -> Finding:
     before = probe.x.clone()
     teacher(*probe)
     if not torch.equal(before, probe.x):
-        return Finding("inputs", "changed", f"{name}.velocity changes its input x in place: work on a copy, x.clone()")
+        return Finding(
+            "inputs",
+            "changed",
+            f"{name}.velocity changes its input x in place: work on a copy, x.clone()",
+        )
     return Finding("inputs", "left as they are")
 
 
@@ -124,8 +134,10 @@ def _finite(teacher: Teacher, probe: Probe, name: str) -> Finding:
     if bool(bad.any()):
         times = ", ".join(f"{t:.2g}" for t in probe.t[bad].tolist())
         problem = (
-            f"{name}.velocity is not finite (NaN or infinite) at t = {times}: training asks it everywhere in [0, 1], both "
-            "ends included; look for a division by t or 1 - t, damaged weights, or an overflow in half precision"
+            f"{name}.velocity is not finite (NaN or infinite) at t = {times}: training asks it "
+            f"everywhere in [0, 1], both "
+            "ends included; look for a division by t or 1 - t, damaged weights, or an overflow in "
+            "half precision"
         )
         return Finding("finite", f"not at t = {times}", problem)
     return Finding("finite", "at t = 1, 2/3, 1/3 and 0")
@@ -136,8 +148,10 @@ def _deterministic(teacher: Teacher, probe: Probe, name: str) -> Finding:
     gap = _gap(teacher(*probe), teacher(*probe))
     if gap > 1e-3:
         problem = (
-            f"{name}.velocity is not deterministic: two equal calls differ by {gap:.0%}: switch off dropout, label dropout and "
-            "noise, also where eval() does not reach, and make it a function of x, t and condition alone"
+            f"{name}.velocity is not deterministic: two equal calls differ by {gap:.0%}: switch "
+            f"off dropout, label dropout and "
+            "noise, also where eval() does not reach, and make it a function of x, t and "
+            "condition alone"
         )
         return Finding("deterministic", f"two calls differ by {gap:.0%}", problem)
     return Finding("deterministic", "two equal calls agree")
@@ -145,21 +159,31 @@ def _deterministic(teacher: Teacher, probe: Probe, name: str) -> Finding:
 
 @torch.no_grad()
 def _rows(teacher: Teacher, probe: Probe, name: str) -> Finding:
-    """Rows have times of their own, so a velocity that reads t of the first row only is found as well."""
+    """Rows have times of their own, so a velocity that reads t of the first row only is found as
+    well.
+    """
     together = teacher(*probe)
     try:
-        alone = torch.cat([teacher(*(take(part, slice(i, i + 1)) for part in probe)) for i in range(len(together))])
+        alone = torch.cat(
+            [
+                teacher(*(take(part, slice(i, i + 1)) for part in probe))
+                for i in range(len(together))
+            ]
+        )
     except Exception as error:
         problem = (
-            f"{name}.velocity fails on a single sample ({type(error).__name__}: {error}): it must take any number of rows, and "
+            f"{name}.velocity fails on a single sample ({type(error).__name__}: {error}): it must "
+            f"take any number of rows, and "
             "use no statistics of the batch (BatchNorm in evaluation mode)"
         )
         return Finding("rows", "it fails on a single sample", problem, error)
     gap = _gap(together, alone)
     if gap > 0.02:
         problem = (
-            f"{name}.velocity of a sample depends on the other rows of the batch: asked alone it differs by {gap:.0%}: use "
-            "each row's own t and condition, and no statistics of the batch (BatchNorm in evaluation mode)"
+            f"{name}.velocity of a sample depends on the other rows of the batch: asked alone it "
+            f"differs by {gap:.0%}: use "
+            "each row's own t and condition, and no statistics of the batch (BatchNorm in "
+            "evaluation mode)"
         )
         return Finding("rows", f"alone and in a batch differ by {gap:.0%}", problem)
     return Finding("rows", "a sample's velocity is its own")
@@ -175,7 +199,11 @@ def _gradient(teacher: Teacher, probe: Probe, name: str) -> Finding:
     with torch.enable_grad():
         attached = teacher(*probe).requires_grad
     if attached:
-        return Finding("gradient", "none under no_grad; it uses a trainable network that is not an attribute of the teacher")
+        return Finding(
+            "gradient",
+            "none under no_grad; it uses a trainable network that is not an attribute of the "
+            "teacher",
+        )
     return Finding("gradient", "none: the teacher is frozen")
 
 
@@ -201,14 +229,16 @@ def _backbone(teacher: Teacher, probe: Probe, name: str) -> Finding:
         found = asked(x, t)
     except Exception as error:
         problem = (
-            f"{name}.backbone() fails where velocity does not ({type(error).__name__}: {error}): it must be the network "
+            f"{name}.backbone() fails where velocity does not ({type(error).__name__}: {error}): "
+            f"it must be the network "
             "(x, t, condition) -> u that velocity calls"
         )
         return Finding("backbone", "it fails", problem, error)
     if not isinstance(found, Tensor) or found.shape != u.shape:
         kind = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         problem = (
-            f"{name}.backbone() returns {kind}, and velocity shape {list(u.shape)}: wrap the network so that it returns u "
+            f"{name}.backbone() returns {kind}, and velocity shape {list(u.shape)}: wrap the "
+            f"network so that it returns u "
             "itself, since the student starts from it"
         )
         return Finding("backbone", kind, problem)
@@ -216,15 +246,19 @@ def _backbone(teacher: Teacher, probe: Probe, name: str) -> Finding:
     if gap <= SAME:
         return Finding("backbone", "it is the velocity")
     problem = (
-        f"{name}.backbone() is not the velocity that velocity() returns, which the student should start from: they differ "
-        f"by {gap:.0%} on four states; {_cause(asked, u, x, t)}. Put the conversion into a module, and let velocity and "
+        f"{name}.backbone() is not the velocity that velocity() returns, which the student should "
+        f"start from: they differ "
+        f"by {gap:.0%} on four states; {_cause(asked, u, x, t)}. Put the conversion into a "
+        f"module, and let velocity and "
         "backbone() both use it"
     )
     return Finding("backbone", f"it differs from the velocity by {gap:.0%}", problem)
 
 
 SAME = 0.02
-"""Relative difference up to which two evaluations are the same function: bfloat16 makes them differ by less."""
+"""Relative difference up to which two evaluations are the same function: bfloat16 makes them differ
+by less.
+"""
 TIMES: dict[str, Callable[[Tensor], Tensor]] = {
     "t": lambda t: t,
     "1 - t": lambda t: 1 - t,
@@ -246,7 +280,11 @@ def _cause(backbone: Asked, u: Tensor, x: Tensor, t: Tensor) -> str:
         except Exception:  # a time that it cannot take is not its time
             continue
     u = u.float()
-    gaps = {(sign, label): _gap(u, sign * output) for label, output in outputs.items() for sign in (1, -1)}
+    gaps = {
+        (sign, label): _gap(u, sign * output)
+        for label, output in outputs.items()
+        for sign in (1, -1)
+    }
     sign, label = min(gaps, key=lambda key: gaps[key])
     if gaps[sign, label] <= SAME:
         parts = [f"velocity() is {'-' if sign < 0 else ''}backbone(x, {label})"]
@@ -304,11 +342,16 @@ def _null(teacher: Teacher, probe: Probe, name: str) -> Finding:
         problem = f"{name}.velocity fails on the null condition ({type(error).__name__}: {error}): mend null_condition"
         return Finding("null condition", "it fails", problem, error)
     if not all(alike) or u.shape != probe.x.shape or not bool(torch.isfinite(u).all()):
+        expected = described(probe.condition)
         problem = (
-            f"{name}.null_condition is no condition like the others: expected {described(probe.condition)}, {described(null)}"
+            f"{name}.null_condition is no condition like the others: "
+            f"expected {expected}, {described(null)}"
         )
         return Finding("null condition", "of another shape, or its velocity is not finite", problem)
-    return Finding("null condition", f"its velocity differs from the conditional one by {_gap(teacher(*probe), u):.0%}")
+    return Finding(
+        "null condition",
+        f"its velocity differs from the conditional one by {_gap(teacher(*probe), u):.0%}",
+    )
 
 
 def described(condition: Any) -> str:

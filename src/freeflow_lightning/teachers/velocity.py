@@ -10,12 +10,14 @@ from freeflow_lightning.teachers.base import Teacher
 
 
 class VelocityTeacher(Teacher):
-    """Wraps `function(x, t, condition)`, already in the paper's convention (t = 1 is the prior, velocity towards data).
+    """Wraps `function(x, t, condition)`, already in the paper's convention (t = 1 is the prior,
+    velocity towards data).
 
     Args:
         function: the velocity; an nn.Module is moved with the teacher and can start the student.
         sample_shape: shape of one state.
-        num_classes: classes that `condition` labels, the label `num_classes` being the null class; 0 for no condition.
+        num_classes: classes that `condition` labels, the label `num_classes` being the null class;
+            0 for no condition.
 
     >>> import torch
     >>> VelocityTeacher(lambda x, t, condition: -x, (2,)).velocity(torch.ones(1, 2), torch.ones(1), None)
@@ -23,7 +25,10 @@ class VelocityTeacher(Teacher):
     """
 
     def __init__(
-        self, function: Callable[[Tensor, Tensor, Any], Tensor], sample_shape: tuple[int, ...], num_classes: int = 0
+        self,
+        function: Callable[[Tensor, Tensor, Any], Tensor],
+        sample_shape: tuple[int, ...],
+        num_classes: int = 0,
     ) -> None:
         super().__init__()
         check_shapes(sample_shape=sample_shape)

@@ -1,4 +1,6 @@
-"""Files and folders that are written whole or not at all: a temporary name beside the target, fsync, rename."""
+"""Files and folders that are written whole or not at all: a temporary name beside the target,
+fsync, rename.
+"""
 
 import errno
 import json
@@ -14,17 +16,21 @@ from typing import Any
 
 @contextmanager
 def write_file(target: str | Path, *, wait_for_disk: bool = True) -> Iterator[Path]:
-    """A temporary path to write to, which becomes `target` when the block ends, and vanishes if the block fails.
+    """A temporary path to write to, which becomes `target` when the block ends, and vanishes if the
+    block fails.
 
-    A reader, or a process that starts after a kill, sees the old file or the new one, never half of one.
+    A reader, or a process that starts after a kill, sees the old file or the new one, never half of
+    one.
 
     Args:
         target: the file; its folder is made if it does not exist.
-        wait_for_disk: whether the disk must hold the bytes before the name changes. Milliseconds a file: without it
-            a power failure may leave an empty file, which is for files that somebody compares with a digest.
+        wait_for_disk: whether the disk must hold the bytes before the name changes. Milliseconds a
+            file: without it a power failure may leave an empty file, which is for files that
+            somebody compares with a digest.
 
     Raises:
-        OSError: the disk is full or cannot be written to; the message names the target and, for a full disk, its free space.
+        OSError: the disk is full or cannot be written to; the message names the target and, for a
+            full disk, its free space.
 
     >>> with write_file("figures.txt") as path:
     ...     _ = path.write_text("1.5")
@@ -52,7 +58,8 @@ def write_file(target: str | Path, *, wait_for_disk: bool = True) -> Iterator[Pa
 
 @contextmanager
 def write_folder(target: str | Path) -> Iterator[Path]:
-    """An empty temporary folder, which becomes `target` when the block ends, and vanishes if the block fails.
+    """An empty temporary folder, which becomes `target` when the block ends, and vanishes if the
+    block fails.
 
     An older folder (or file) of that name is replaced: whether it may be is for the caller to know.
     """
@@ -89,8 +96,9 @@ def write_json(target: str | Path, content: Any) -> None:
 def is_full_disk(error: BaseException) -> bool:
     """Whether a full disk, or a used-up quota, is behind an error.
 
-    Libraries that write raise errors of their own: torch a RuntimeError ("inline_container ... unexpected pos"), which has
-    the system's error in its chain if it wrote to a Python file, safetensors one that quotes the system's message.
+    Libraries that write raise errors of their own: torch a RuntimeError ("inline_container ...
+    unexpected pos"), which has the system's error in its chain if it wrote to a Python file,
+    safetensors one that quotes the system's message.
 
     >>> is_full_disk(OSError(errno.ENOSPC, "")), is_full_disk(OSError(errno.EACCES, ""))
     (True, False)
@@ -107,12 +115,15 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def temporary_name(target: Path, suffix: str = "tmp") -> Path:
-    """The hidden name beside a target that this process writes under: it says which process of which machine left it."""
+    """The hidden name beside a target that this process writes under: it says which process of
+    which machine left it.
+    """
     return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.{suffix}")
 
 
 def sweep(folder: str | Path, names: Iterable[str], also: re.Pattern[str] | None = None) -> None:
-    """Remove what killed processes of this machine have left of files or folders of these names, and nothing else.
+    """Remove what killed processes of this machine have left of files or folders of these names,
+    and nothing else.
 
     What a living process, or one of another machine, is writing stays.
 

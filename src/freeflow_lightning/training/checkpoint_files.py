@@ -1,4 +1,6 @@
-"""Checkpoints that are whole or not there, as one file or as the folder of a sharded run, each read by every strategy."""
+"""Checkpoints that are whole or not there, as one file or as the folder of a sharded run, each read
+by every strategy.
+"""
 
 import errno
 import io
@@ -21,7 +23,10 @@ from torch import nn
 from torch.distributed.checkpoint import FileSystemReader, Metadata
 from torch.distributed.checkpoint._nested_dict import set_element
 from torch.distributed.checkpoint.api import CheckpointException
-from torch.distributed.checkpoint.default_planner import DefaultLoadPlanner, _EmptyStateDictLoadPlanner
+from torch.distributed.checkpoint.default_planner import (
+    DefaultLoadPlanner,
+    _EmptyStateDictLoadPlanner,
+)
 from torch.distributed.checkpoint.planner import LoadPlan, LoadPlanner, ReadItem
 from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from torch.futures import Future
@@ -34,21 +39,27 @@ META = "meta.pt"
 
 
 class CheckpointWriteError(OSError):
-    """A checkpoint could not be written, and nothing of it is left; the message says what to go on from."""
+    """A checkpoint could not be written, and nothing of it is left; the message says what to go on
+    from.
+    """
 
     def __str__(self) -> str:
         return str(self.strerror)
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
-    """Lightning's checkpoint files, renamed into place on the same disk; the folders of sharded runs are read as well.
+    """Lightning's checkpoint files, renamed into place on the same disk; the folders of sharded
+    runs are read as well.
 
-    Lightning itself collects the file in the system's temporary folder: where that is another disk, moving it is a copy,
-    and a process that is killed meanwhile leaves half a checkpoint under the right name. Other than local paths are left to
-    Lightning. Whatever the place, what is read is tensors and plain values: nothing in it is executed.
+    Lightning itself collects the file in the system's temporary folder: where that is another disk,
+    moving it is a copy, and a process that is killed meanwhile leaves half a checkpoint under the
+    right name. Other than local paths are left to Lightning. Whatever the place, what is read is
+    tensors and plain values: nothing in it is executed.
     """
 
-    def save_checkpoint(self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None) -> None:
+    def save_checkpoint(
+        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any | None = None
+    ) -> None:
         if "://" in str(path):
             super().save_checkpoint(checkpoint, path, storage_options)
             return
@@ -56,21 +67,30 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         sweep(target.parent, [target.name])
         try:
             with write_file(target) as temporary:
-                with temporary.open("wb") as file:  # to a file of ours: its errors say what the system's were
+                with temporary.open(
+                    "wb"
+                ) as file:  # to a file of ours: its errors say what the system's were
                     torch.save(checkpoint, file)
                 if target.is_dir():  # a sharded run's, now resumed by another strategy
                     shutil.rmtree(target)
         except OSError as error:
-            raise CheckpointWriteError(error.errno, f"{target}: {error.strerror or error}; {advice(target)}") from error
+            raise CheckpointWriteError(
+                error.errno, f"{target}: {error.strerror or error}; {advice(target)}"
+            ) from error
 
     def load_checkpoint(
-        self, path: str | Path, map_location: Any = lambda storage, _: storage, weights_only: bool | None = None
+        self,
+        path: str | Path,
+        map_location: Any = lambda storage, _: storage,
+        weights_only: bool | None = None,
     ) -> dict[str, Any]:
         return read_checkpoint_file(path, map_location)
 
 
 def read_plain_values(strategy: Strategy) -> None:
-    """Put this package's reader in the place of Lightning's, which unpickles what an address leads to and tears files."""
+    """Put this package's reader in the place of Lightning's, which unpickles what an address leads
+    to and tears files.
+    """
     io: CheckpointIO | None = strategy.checkpoint_io
     if type(io) is TorchCheckpointIO:
         strategy.checkpoint_io = AtomicCheckpointIO()
@@ -82,7 +102,9 @@ def read_plain_values(strategy: Strategy) -> None:
 
 def advice(target: Path) -> str:
     """What to do where a checkpoint could not be written: the last good one is still there."""
-    written = sorted(target.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True)
+    written = sorted(
+        target.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True
+    )
     good = next((path for path in written if not defect(path)), None)
     if good is None:
         return "no checkpoint was written before it: make room and start again"
@@ -102,13 +124,18 @@ def written_whole(folder: Path, barrier: Callable[[], None], *, first: bool) -> 
     barrier()
     try:
         yield temporary
-    except (Exception, CheckpointException) as error:  # the latter is none, and is raised on every process
+    except (
+        Exception,
+        CheckpointException,
+    ) as error:  # the latter is none, and is raised on every process
         if first:
             shutil.rmtree(temporary, ignore_errors=True)
         if not is_full_disk(error):
             raise
         free = shutil.disk_usage(folder.parent).free / 2**20
-        message = f"{folder}: {os.strerror(errno.ENOSPC)}: {free:.1f} MiB are free; {advice(folder)}"
+        message = (
+            f"{folder}: {os.strerror(errno.ENOSPC)}: {free:.1f} MiB are free; {advice(folder)}"
+        )
         raise CheckpointWriteError(errno.ENOSPC, message) from error
     barrier()
     if first:
@@ -122,11 +149,14 @@ def written_whole(folder: Path, barrier: Callable[[], None], *, first: bool) -> 
     barrier()
 
 
-def read_checkpoint_file(path: str | Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint from any place: one file, a sharded run's folder, or an address with a scheme (http, s3, hf, ...).
+def read_checkpoint_file(
+    path: str | Path, map_location: Any = "cpu", *, mmap: bool = False
+) -> dict[str, Any]:
+    """Read a checkpoint from any place: one file, a sharded run's folder, or an address with a
+    scheme (http, s3, hf, ...).
 
-    Tensors and plain values alone are read; nothing is executed, whatever the scheme. With `mmap` the tensors of a file
-    stay on the disk until they are used.
+    Tensors and plain values alone are read; nothing is executed, whatever the scheme. With `mmap`
+    the tensors of a file stay on the disk until they are used.
 
     Raises:
         FileNotFoundError: no such file.
@@ -134,12 +164,17 @@ def read_checkpoint_file(path: str | Path, map_location: Any = "cpu", *, mmap: b
     """
     if not is_remote(path) and not Path(path).exists():
         raise FileNotFoundError(
-            f"no checkpoint at {path}: expected a .ckpt file, for example runs/NAME/version_0/checkpoints/last.ckpt"
+            f"no checkpoint at {path}: expected a .ckpt file, for example "
+            f"runs/NAME/version_0/checkpoints/last.ckpt"
         )
     try:
         if is_remote(path):
             return _load(str(path), map_location, weights_only=True)
-        return read_sharded(Path(path)) if Path(path).is_dir() else read_whole(Path(path), map_location, mmap=mmap)
+        return (
+            read_sharded(Path(path))
+            if Path(path).is_dir()
+            else read_whole(Path(path), map_location, mmap=mmap)
+        )
     except Exception as error:
         raise unreadable(path, error) from error
 
@@ -173,11 +208,14 @@ def unreadable(path: str | Path, error: Exception) -> ValueError:
         why = str(error)
     if isinstance(error, pickle.UnpicklingError):
         return ValueError(
-            f"{path} is not a readable checkpoint: it holds more than tensors and plain values, and loading it would run code, "
+            f"{path} is not a readable checkpoint: it holds more than tensors and plain values, "
+            f"and loading it would run code, "
             "which is refused"
         )
     older = older_checkpoint(Path(path))
-    way_out = f"the newest good one before it is {older}" if older else "no older good one lies beside it"
+    way_out = (
+        f"the newest good one before it is {older}" if older else "no older good one lies beside it"
+    )
     return ValueError(f"{path} is not a readable checkpoint ({why}): it is damaged; {way_out}")
 
 
@@ -185,8 +223,14 @@ def older_checkpoint(path: Path) -> Path | None:
     """The newest whole checkpoint that was written before this one and lies beside it."""
     if not path.exists():
         return None
-    beside = [other for other in path.parent.glob("*.ckpt") if other != path and written_at(other) <= written_at(path)]
-    return next((other for other in sorted(beside, key=written_at, reverse=True) if is_whole(other)), None)
+    beside = [
+        other
+        for other in path.parent.glob("*.ckpt")
+        if other != path and written_at(other) <= written_at(path)
+    ]
+    return next(
+        (other for other in sorted(beside, key=written_at, reverse=True) if is_whole(other)), None
+    )
 
 
 def written_at(path: Path) -> int:
@@ -207,7 +251,9 @@ def read_whole(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> 
     """A checkpoint file, after each of its records has been checked."""
     check_whole(path)
     in_place = mmap and zipfile.is_zipfile(path)
-    content: dict[str, Any] = torch.load(path, map_location=map_location, weights_only=True, mmap=in_place)
+    content: dict[str, Any] = torch.load(
+        path, map_location=map_location, weights_only=True, mmap=in_place
+    )
     return content
 
 
@@ -217,8 +263,14 @@ def read_sharded(folder: Path) -> dict[str, Any]:
     content = read_parts(folder)
     found["state_dict"] = content.pop("state_dict")
     states = [content[f"optimizer_{k}"] for k in range(len(content))]
-    named = [[name for group in state["param_groups"] for name in group["params"]] for state in states]
-    return found | {"optimizer_states": [by_index(state, names) for state, names in zip(states, named, strict=True)]}
+    named = [
+        [name for group in state["param_groups"] for name in group["params"]] for state in states
+    ]
+    return found | {
+        "optimizer_states": [
+            by_index(state, names) for state, names in zip(states, named, strict=True)
+        ]
+    }
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
@@ -229,7 +281,9 @@ def read_meta(folder: Path) -> dict[str, Any]:
 
 
 def read_parts(folder: Path, keys: set[str] | None = None) -> dict[str, Any]:
-    """The tensors of a sharded run's checkpoint, all of them or those of the given keys ("state_dict.student...")."""
+    """The tensors of a sharded run's checkpoint, all of them or those of the given keys
+    ("state_dict.student...").
+    """
     content: dict[str, Any] = {}
     reader = _Reader(folder)
     reader.read_metadata()  # torch would tell of a refusal in a page
@@ -239,9 +293,13 @@ def read_parts(folder: Path, keys: set[str] | None = None) -> dict[str, Any]:
 
 
 def fill_from_parts(state: dict[str, Any], folder: Path) -> None:
-    """Read a sharded run's checkpoint into the tensors of `state`, of which each process holds shards."""
+    """Read a sharded run's checkpoint into the tensors of `state`, of which each process holds
+    shards.
+    """
     with described():
-        torch.distributed.checkpoint.load(state, storage_reader=_Reader(folder), planner=_InPlacePlanner())
+        torch.distributed.checkpoint.load(
+            state, storage_reader=_Reader(folder), planner=_InPlacePlanner()
+        )
 
 
 @contextmanager
@@ -261,13 +319,17 @@ def sharded_keys(folder: Path) -> set[str]:
 
 
 def check_keys(module: nn.Module, keys: Collection[str], path: str | Path) -> None:
-    """Refuse a checkpoint whose keys are not the module's (Raises: RuntimeError, as nn.Module.load_state_dict does)."""
+    """Refuse a checkpoint whose keys are not the module's (Raises: RuntimeError, as
+    nn.Module.load_state_dict does).
+    """
     own = module.state_dict().keys()
     missing, unexpected = sorted(own - set(keys)), sorted(set(keys) - own)
     if missing or unexpected:
         raise RuntimeError(
-            f"{path} does not fit {type(module).__name__}: missing {missing[:5]} ({len(missing)} in all), "
-            f"unexpected {unexpected[:5]} ({len(unexpected)} in all); resume with the callbacks and the model it was written by"
+            f"{path} does not fit {type(module).__name__}: missing {missing[:5]} ({len(missing)} "
+            f"in all), "
+            f"unexpected {unexpected[:5]} ({len(unexpected)} in all); resume with the callbacks "
+            f"and the model it was written by"
         )
 
 
@@ -279,22 +341,35 @@ def parameter_names(optimizer: Optimizer, module: nn.Module) -> list[str]:
 
 def by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """An optimizer's state dict with parameters by name rather than by place."""
-    groups = [group | {"params": [names[k] for k in group["params"]]} for group in state["param_groups"]]
-    return {"state": {names[k]: value for k, value in state["state"].items()}, "param_groups": groups}
+    groups = [
+        group | {"params": [names[k] for k in group["params"]]} for group in state["param_groups"]
+    ]
+    return {
+        "state": {names[k]: value for k, value in state["state"].items()},
+        "param_groups": groups,
+    }
 
 
 def by_index(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """An optimizer's state dict with parameters by place, as torch's optimizers write it."""
     place = {name: k for k, name in enumerate(names)}
-    groups = [group | {"params": [place[name] for name in group["params"]]} for group in state["param_groups"]]
-    return {"state": {place[name]: value for name, value in state["state"].items()}, "param_groups": groups}
+    groups = [
+        group | {"params": [place[name] for name in group["params"]]}
+        for group in state["param_groups"]
+    ]
+    return {
+        "state": {place[name]: value for name, value in state["state"].items()},
+        "param_groups": groups,
+    }
 
 
 class _Unpickler(pickle.Unpickler):
     """Only the classes that torch.distributed.checkpoint describes tensors with."""
 
     def find_class(self, module: str, name: str) -> Any:
-        if name in DESCRIPTIONS.get(module, ()) or (module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)):
+        if name in DESCRIPTIONS.get(module, ()) or (
+            module == "torch" and isinstance(getattr(torch, name, None), torch.dtype)
+        ):
             return super().find_class(module, name)
         raise pickle.UnpicklingError(f"{module}.{name} has no place in a checkpoint")
 
@@ -327,7 +402,9 @@ class _Reader(FileSystemReader):
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         places = (self.storage_data[item.storage_index] for item in plan.items)
-        for name, offset, length in sorted({(place.relative_path, place.offset, place.length) for place in places}):
+        for name, offset, length in sorted(
+            {(place.relative_path, place.offset, place.length) for place in places}
+        ):
             with (Path(self.path) / name).open("rb") as file:
                 file.seek(offset)
                 part = io.BytesIO(file.read(length))

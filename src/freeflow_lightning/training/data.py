@@ -1,4 +1,6 @@
-"""PriorDataModule: what a data-free run draws from: a length, a batch size and a seed, and no dataset."""
+"""PriorDataModule: what a data-free run draws from: a length, a batch size and a seed, and no
+dataset.
+"""
 
 import math
 from collections.abc import Iterator
@@ -12,14 +14,18 @@ from freeflow_lightning.flow import check_counts
 
 
 class PriorBatch(NamedTuple):
-    """One training batch: its size and the run's seed. The recipe draws its noise from (seed, rank, batch counter)."""
+    """One training batch: its size and the run's seed. The recipe draws its noise from (seed, rank,
+    batch counter).
+    """
 
     size: int
     seed: int
 
 
 class IndexBatch(NamedTuple):
-    """Sample indices [B]; sample i is a function of (seed, i). Indices from `total` on are padding, to be left out."""
+    """Sample indices [B]; sample i is a function of (seed, i). Indices from `total` on are padding,
+    to be left out.
+    """
 
     indices: Tensor
     seed: int
@@ -50,10 +56,20 @@ class PriorStream:
 
 
 class IndexRange:
-    """The indices 0 .. count - 1 dealt to the ranks in turn, padded so that every rank sees equally many equal batches."""
+    """The indices 0 .. count - 1 dealt to the ranks in turn, padded so that every rank sees equally
+    many equal batches.
+    """
 
-    def __init__(self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1) -> None:
-        self.count, self.batch_size, self.seed, self.rank, self.world_size = count, batch_size, seed, rank, world_size
+    def __init__(
+        self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
+    ) -> None:
+        self.count, self.batch_size, self.seed, self.rank, self.world_size = (
+            count,
+            batch_size,
+            seed,
+            rank,
+            world_size,
+        )
 
     def __len__(self) -> int:
         return math.ceil(self.count / (self.batch_size * self.world_size))
@@ -62,20 +78,31 @@ class IndexRange:
         for start in range(len(self)):
             place = torch.arange(start * self.batch_size, (start + 1) * self.batch_size)
             indices = place * self.world_size + self.rank
-            rows = indices[: max(1, int((indices < self.count).sum()))] if start == len(self) - 1 else indices
+            rows = (
+                indices[: max(1, int((indices < self.count).sum()))]
+                if start == len(self) - 1
+                else indices
+            )
             yield IndexBatch(rows, self.seed, self.count)
 
 
 def validation_range(trainer: Trainer) -> IndexRange:
-    """What the trainer validates on (Raises: ValueError where that is something else than PriorDataModule's)."""
+    """What the trainer validates on (Raises: ValueError where that is something else than
+    PriorDataModule's).
+    """
     loader = trainer.val_dataloaders
     if not isinstance(loader, IndexRange):
-        raise ValueError(f"expected the validation indices of PriorDataModule(val_samples=...), got {type(loader).__name__}")
+        raise ValueError(
+            f"expected the validation indices of PriorDataModule(val_samples=...), got "
+            f"{type(loader).__name__}"
+        )
     return loader
 
 
 def validated_samples(trainer: Trainer) -> int:
-    """How many samples a validation measures over all processes: limit_val_batches may leave some of them out."""
+    """How many samples a validation measures over all processes: limit_val_batches may leave some
+    of them out.
+    """
     indices = validation_range(trainer)
     seen = sum(trainer.num_val_batches) * indices.batch_size * indices.world_size
     return int(min(indices.count, seen))
@@ -86,8 +113,12 @@ class SettingsOnly(LightningDataModule):
 
     @classmethod
     def load_from_checkpoint(cls, *_: Any, **__: Any) -> NoReturn:
-        """Refuse: Lightning's would unpickle what an address leads to, for nothing (Raises: ValueError)."""
-        raise ValueError(f"a checkpoint holds nothing of {cls.__name__}: construct it with its arguments")
+        """Refuse: Lightning's would unpickle what an address leads to, for nothing (Raises:
+        ValueError).
+        """
+        raise ValueError(
+            f"a checkpoint holds nothing of {cls.__name__}: construct it with its arguments"
+        )
 
 
 class PriorDataModule(SettingsOnly):
@@ -95,9 +126,11 @@ class PriorDataModule(SettingsOnly):
 
     Args:
         batch_size: samples per process and (micro-)batch; the paper's global batch is 256.
-        length: batches per epoch; the paper's epoch is 5000 (1.5M iterations are 300 epochs, Table 6).
+        length: batches per epoch; the paper's epoch is 5000 (1.5M iterations are 300 epochs, Table
+            6).
         seed: seed of all noise; that of --seed_everything if not given, 0 in Python.
-        val_samples: samples that each validation draws, over all processes; 0 switches validation off.
+        val_samples: samples that each validation draws, over all processes; 0 switches validation
+            off.
         val_batch_size: samples per process and validation batch.
 
     >>> next(iter(PriorDataModule(batch_size=8, seed=1).train_dataloader()))
@@ -125,19 +158,25 @@ class PriorDataModule(SettingsOnly):
         return PriorStream(PriorBatch(self.batch_size, self.seed), self.length)
 
     def _check_accumulation(self) -> None:
-        """Refuse gradients of fewer batches than they are divided by: Lightning steps at the end of an epoch anyway."""
+        """Refuse gradients of fewer batches than they are divided by: Lightning steps at the end of
+        an epoch anyway.
+        """
         if self.trainer is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
         limit, several = self.trainer.limit_train_batches, self.trainer.accumulate_grad_batches
         length = min(limit, self.length) if isinstance(limit, int) else int(limit * self.length)
         if length % several:
             raise ValueError(
-                f"expected trainer.accumulate_grad_batches to divide the {length} batches of an epoch, "
-                f"got {several}: set data.length (or trainer.limit_train_batches) to a multiple of it"
+                f"expected trainer.accumulate_grad_batches to divide the {length} batches of an "
+                f"epoch, "
+                f"got {several}: set data.length (or trainer.limit_train_batches) to a multiple "
+                f"of it"
             )
 
     def val_dataloader(self) -> IndexRange | list:
         if not self.val_samples:
             return []
-        rank, world_size = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        rank, world_size = (
+            (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
+        )
         return IndexRange(self.val_samples, self.val_batch_size, self.seed, rank, world_size)

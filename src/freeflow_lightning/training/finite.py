@@ -39,8 +39,9 @@ class _Report(NamedTuple):
 
 
 class FiniteWatch:
-    """Flags are computed where the numbers are, and read on the host once they are there: at once on a CPU, a little later on
-    an accelerator, which meanwhile goes on. `broken` keeps the optimizer from any update in between.
+    """Flags are computed where the numbers are, and read on the host once they are there: at once
+    on a CPU, a little later on an accelerator, which meanwhile goes on. `broken` keeps the
+    optimizer from any update in between.
 
     >>> watch = FiniteWatch()
     >>> watch.add(7, ["fine", "bad"], torch.tensor([1.0, torch.inf]))
@@ -53,7 +54,9 @@ class FiniteWatch:
         self._reports: deque[_Report] = deque()
 
     def add(self, step: int, names: Sequence[str], values: Tensor) -> None:
-        """Flag the values [N] of an optimizer step, each the largest or the norm of what its name says; names may repeat."""
+        """Flag the values [N] of an optimizer step, each the largest or the norm of what its name
+        says; names may repeat.
+        """
         bad = ~torch.isfinite(values.detach())
         broken = bad.any()
         self._flag = broken if self._flag is None else self._flag | broken
@@ -66,11 +69,15 @@ class FiniteWatch:
         return self._flag.float() if self._reports and self._flag is not None else None
 
     def look(self, *, wait: bool = False) -> Broken | None:
-        """The first broken step as far as the host knows by now; with `wait`, as far as the device has come."""
+        """The first broken step as far as the host knows by now; with `wait`, as far as the device
+        has come.
+        """
         while self._reports and (wait or self._reports[0].arrived()):
             report = self._reports.popleft()
             report.wait()
-            names = dict.fromkeys(name for name, bad in zip(report.names, report.flags.tolist(), strict=True) if bad)
+            names = dict.fromkeys(
+                name for name, bad in zip(report.names, report.flags.tolist(), strict=True) if bad
+            )
             if names:
                 return Broken(report.step, tuple(names))
         return None
@@ -82,7 +89,9 @@ def max_magnitudes(terms: Sequence[Tensor]) -> Tensor:
     >>> max_magnitudes([torch.tensor([1.0, -3.0]), torch.tensor(torch.nan)])
     tensor([3., nan])
     """
-    return torch.stack([torch.linalg.vector_norm(term.detach().float(), torch.inf) for term in terms])
+    return torch.stack(
+        [torch.linalg.vector_norm(term.detach().float(), torch.inf) for term in terms]
+    )
 
 
 def copy_to_host(x: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], object]]:

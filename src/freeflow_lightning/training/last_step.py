@@ -32,16 +32,19 @@ class Progress(NamedTuple):
 class LastStep(Checkpoint):
     """Writes last.ckpt when a run ends and no ModelCheckpoint has written its last step.
 
-    A run ends at max_steps, max_epochs or max_time, by SIGTERM or Ctrl-C (all processes agree between two steps; exit codes
-    143 and 130), or by an error. After an error the first process writes by itself, as the others may be gone. Nothing is
-    written then where weights are sharded, where the error met an update of the weights, or where numbers have not been
-    finite for longer than a step. Every Recipe brings this callback along; a Trainer that writes no checkpoints
+    A run ends at max_steps, max_epochs or max_time, by SIGTERM or Ctrl-C (all processes agree
+    between two steps; exit codes 143 and 130), or by an error. After an error the first process
+    writes by itself, as the others may be gone. Nothing is written then where weights are sharded,
+    where the error met an update of the weights, or where numbers have not been finite for longer
+    than a step. Every Recipe brings this callback along; a Trainer that writes no checkpoints
     (enable_checkpointing=False, fast_dev_run) writes none here.
     """
 
     def __init__(self) -> None:
         self.path = ""
-        """The file that was loaded, and once the run has ended that of its last step; empty where there is none."""
+        """The file that was loaded, and once the run has ended that of its last step; empty where
+        there is none.
+        """
         self._signals: SignalConnector | None = None
         self._forget()
 
@@ -50,7 +53,9 @@ class LastStep(Checkpoint):
         self._agreed_signal = 0
         self._start_step: int | None = None
         self._progress: Progress | None = None
-        self._unvalidated: list[str] = []  # checkpoints that were written before their step's validation
+        self._unvalidated: list[
+            str
+        ] = []  # checkpoints that were written before their step's validation
         self._has_candidates = False  # for the best checkpoint, from a validation that has ended
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -58,27 +63,38 @@ class LastStep(Checkpoint):
         self._signals = SignalConnector(trainer)
         trainer._signal_connector = self._signals
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         self.path = str(trainer.ckpt_path or "")
         if LOOPS_AS_SAVED in checkpoint:
-            self._progress = Progress(checkpoint["global_step"], checkpoint["epoch"], checkpoint[LOOPS_AS_SAVED])
+            self._progress = Progress(
+                checkpoint["global_step"], checkpoint["epoch"], checkpoint[LOOPS_AS_SAVED]
+            )
 
     # Between two steps
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._start_step = trainer.global_step
 
-    def on_train_batch_start(self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         self._stop_if_agreed()
         self._connector.training_has_begun = True
         epochs: Any = trainer.fit_loop.epoch_progress
-        for count in (epochs.total, epochs.current):  # Lightning does not count the epoch after an end that it resumes at
+        for count in (
+            epochs.total,
+            epochs.current,
+        ):  # Lightning does not count the epoch after an end that it resumes at
             count.ready = count.started = count.processed + 1
 
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        is_accumulating = trainer.global_step == (self._progress.step if self._progress else self._start_step)
+        is_accumulating = trainer.global_step == (
+            self._progress.step if self._progress else self._start_step
+        )
         if not is_accumulating:
             self._progress = progress_of(trainer)
             self._agree(trainer)
@@ -89,7 +105,12 @@ class LastStep(Checkpoint):
         self._unvalidated = self._checkpoints_of_step(trainer)
 
     def on_validation_batch_start(
-        self, trainer: Trainer, pl_module: LightningModule, batch: Any, batch_idx: int, dataloader_idx: int = 0
+        self,
+        trainer: Trainer,
+        pl_module: LightningModule,
+        batch: Any,
+        batch_idx: int,
+        dataloader_idx: int = 0,
     ) -> None:
         if isinstance(trainer.val_dataloaders, IndexRange):  # every process has as many batches
             self._agree(trainer)
@@ -102,10 +123,14 @@ class LastStep(Checkpoint):
             self._write_again(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_again(trainer)  # the best checkpoint is written here where the epoch ends with a validation
+        self._write_again(
+            trainer
+        )  # the best checkpoint is written here where the epoch ends with a validation
 
     def _write_again(self, trainer: Trainer) -> None:
-        """Let the checkpoints of this step know that it is validated, and the best candidates that this gave."""
+        """Let the checkpoints of this step know that it is validated, and the best candidates that
+        this gave.
+        """
         self._has_candidates = False
         for path in self._unvalidated:
             self._write(trainer, path)
@@ -128,10 +153,17 @@ class LastStep(Checkpoint):
         """Files from which this step's validation would be repeated on resuming."""
         if trainer.state.fn != TrainerFn.FITTING or trainer.sanity_checking:
             return []
-        keepers = [keeper for keeper in model_checkpoints(trainer) if holds_step(keeper, trainer.global_step)]
+        keepers = [
+            keeper
+            for keeper in model_checkpoints(trainer)
+            if holds_step(keeper, trainer.global_step)
+        ]
         paths = [keeper._last_checkpoint_saved for keeper in keepers]
         homes = [os.path.abspath(str(keeper.dirpath)) for keeper in model_checkpoints(trainer)]
-        if self._start_step == trainer.global_step and os.path.dirname(os.path.abspath(self.path)) in homes:
+        if (
+            self._start_step == trainer.global_step
+            and os.path.dirname(os.path.abspath(self.path)) in homes
+        ):
             paths.append(self.path)
         return paths
 
@@ -140,26 +172,38 @@ class LastStep(Checkpoint):
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._has_trained(trainer):
             keepers = model_checkpoints(trainer)
-            self.path = self._write_last(trainer, weights_only=all(keeper.save_weights_only for keeper in keepers))
+            self.path = self._write_last(
+                trainer, weights_only=all(keeper.save_weights_only for keeper in keepers)
+            )
             trainer.strategy.barrier("LastStep")
 
-    def on_exception(self, trainer: Trainer, pl_module: LightningModule, exception: BaseException) -> None:
+    def on_exception(
+        self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
+    ) -> None:
         if self._signals is not None:
             self._signals.is_ending = True
         launcher = trainer.strategy.launcher
-        if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(exception, KeyboardInterrupt):
+        if isinstance(launcher, _SubprocessScriptLauncher) and not isinstance(
+            exception, KeyboardInterrupt
+        ):
             launcher.procs.clear()  # Lightning kills this process within seconds of another one's end
         if self._has_trained(trainer) and is_readable(trainer, exception):
             self._try_to_write_last(trainer, exception)
         if isinstance(exception, Stopped) and trainer.is_global_zero:
-            advice = f"go on with --ckpt_path {self.path}" if self.path else "no step of it is saved"
-            log.warning("%s: stopped after step %d; %s", exception.signal_name, trainer.global_step, advice)
+            advice = (
+                f"go on with --ckpt_path {self.path}" if self.path else "no step of it is saved"
+            )
+            log.warning(
+                "%s: stopped after step %d; %s", exception.signal_name, trainer.global_step, advice
+            )
 
     def _has_trained(self, trainer: Trainer) -> bool:
         """Whether there is a step to save, and a place for it."""
         is_trial: int = trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning, undeclared
         is_writing = bool(model_checkpoints(trainer)) and not is_trial
-        return is_writing and self._start_step is not None and trainer.global_step > self._start_step
+        return (
+            is_writing and self._start_step is not None and trainer.global_step > self._start_step
+        )
 
     def _try_to_write_last(self, trainer: Trainer, exception: BaseException) -> None:
         """Write the last step; where that fails, the error that ended the run is still what counts."""
@@ -172,7 +216,9 @@ class LastStep(Checkpoint):
             if not is_agreed:
                 log.warning("the last step, %d, is saved in %s", trainer.global_step, self.path)
 
-    def _write_last(self, trainer: Trainer, *, weights_only: bool = False, is_alone: bool = False) -> str:
+    def _write_last(
+        self, trainer: Trainer, *, weights_only: bool = False, is_alone: bool = False
+    ) -> str:
         """The file that holds the last step, written if there is none."""
         path = last_path(trainer)
         is_there = os.path.exists(path)
@@ -191,7 +237,9 @@ class LastStep(Checkpoint):
     def _write(self, trainer: Trainer, path: str, *, weights_only: bool = False) -> None:
         """Write a checkpoint with the progress of the loops as it was at the end of the last step."""
         progress = self._progress
-        if progress is None or progress.step != trainer.global_step:  # an error at the very end of the step
+        if (
+            progress is None or progress.step != trainer.global_step
+        ):  # an error at the very end of the step
             progress = progress_of(trainer)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only)
         checkpoint["epoch"] = progress.epoch
@@ -208,11 +256,17 @@ def progress_of(trainer: Trainer) -> Progress:
 
 def model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
     """What the user, or Lightning by default, has asked to be saved."""
-    return [callback for callback in trainer.checkpoint_callbacks if isinstance(callback, ModelCheckpoint)]
+    return [
+        callback
+        for callback in trainer.checkpoint_callbacks
+        if isinstance(callback, ModelCheckpoint)
+    ]
 
 
 def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -> bool:
-    """Whether the newest file of a ModelCheckpoint, not its best one, is of this step, and in full unless asked."""
+    """Whether the newest file of a ModelCheckpoint, not its best one, is of this step, and in full
+    unless asked.
+    """
     saved = keeper._last_checkpoint_saved
     is_written = bool(saved) and keeper._last_global_step_saved == step
     is_newest = keeper.monitor is None or is_called_last(saved)
@@ -220,7 +274,9 @@ def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -
 
 
 def last_path(trainer: Trainer) -> str:
-    """The file called last: that of the ModelCheckpoint which writes one, or last.ckpt beside the other checkpoints."""
+    """The file called last: that of the ModelCheckpoint which writes one, or last.ckpt beside the
+    other checkpoints.
+    """
     keepers = sorted(model_checkpoints(trainer), key=lambda keeper: keeper.monitor is not None)
     for keeper in keepers:
         newest = keeper.best_model_path if keeper.monitor is None else ""
@@ -231,7 +287,8 @@ def last_path(trainer: Trainer) -> str:
 
 
 def is_called_last(path: str) -> bool:
-    """Whether a file's name is last, or last-v1 and so on, as Lightning counts where it finds a file of that name.
+    """Whether a file's name is last, or last-v1 and so on, as Lightning counts where it finds a
+    file of that name.
 
     >>> is_called_last("a/last.ckpt"), is_called_last("a/last-v2.ckpt"), is_called_last("a/last-step=8.ckpt")
     (True, True, False)
@@ -245,7 +302,9 @@ def is_same_file(a: str, b: str) -> bool:
 
 
 def is_readable(trainer: Trainer, exception: BaseException) -> bool:
-    """Whether the weights after an exception are those of the last step, and this process may write them."""
+    """Whether the weights after an exception are those of the last step, and this process may write
+    them.
+    """
     if isinstance(exception, SystemExit) and not exception.code:
         return False  # a callback's way to end the run: Requeue has saved
     if is_full_disk(exception):

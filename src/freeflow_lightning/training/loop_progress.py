@@ -1,4 +1,6 @@
-"""The progress of Lightning's fit loop in a checkpoint, brought into the one form that Lightning resumes from rightly."""
+"""The progress of Lightning's fit loop in a checkpoint, brought into the one form that Lightning
+resumes from rightly.
+"""
 
 from typing import Any
 
@@ -11,10 +13,12 @@ VALIDATION = "epoch_loop.val_loop.batch_progress"
 
 
 def set_to_end_of_step(loops: Loops) -> None:
-    """Count the last batch as processed and not completed, and its epoch as started and not processed.
+    """Count the last batch as processed and not completed, and its epoch as started and not
+    processed.
 
-    So do checkpoints that are written at the end of a batch. From one that is written later, in a validation or at the end
-    of an epoch, Lightning would count an epoch twice. What was saved after a run is left as it is.
+    So do checkpoints that are written at the end of a batch. From one that is written later, in a
+    validation or at the end of an epoch, Lightning would count an epoch twice. What was saved after
+    a run is left as it is.
 
     >>> epoch = {"ready": 2, "started": 2, "processed": 2, "completed": 1}
     >>> batch = {"ready": 8, "started": 8, "processed": 8, "completed": 8}
@@ -36,7 +40,9 @@ def set_to_end_of_step(loops: Loops) -> None:
 
 
 def set_to_start_of_validation(loops: Loops) -> None:
-    """Go from the end of a step to the start of the validation that follows; Lightning resumes by validating."""
+    """Go from the end of a step to the start of the validation that follows; Lightning resumes by
+    validating.
+    """
     for batch in (loops[BATCHES]["total"], loops[BATCHES]["current"]):
         batch["completed"] = batch["processed"]
     first = {"ready": 1, "started": 1, "processed": 0, "completed": 0}

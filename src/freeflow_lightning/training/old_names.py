@@ -1,4 +1,6 @@
-"""Class paths of 0.1.0 and where the classes are today: configs and checkpoints that name them still open."""
+"""Class paths of 0.1.0 and where the classes are today: configs and checkpoints that name them
+still open.
+"""
 
 from typing import Any
 

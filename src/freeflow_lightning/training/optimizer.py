@@ -106,8 +106,9 @@ def _restart(
 class MasterAdam(Adam):
     """Adam on float32 copies of the weights, which are rounded into the weights after each step.
 
-    A step of 3e-5 is below the spacing of bfloat16 numbers above 0.004: added to the weights themselves it would be lost. The
-    copies are in the optimizer's state dict, so that a resumed run goes on from them.
+    A step of 3e-5 is below the spacing of bfloat16 numbers above 0.004: added to the weights
+    themselves it would be lost. The copies are in the optimizer's state dict, so that a resumed run
+    goes on from them.
 
     Args:
         groups: parameter groups, as Adam takes them.
@@ -118,7 +119,11 @@ class MasterAdam(Adam):
         self.narrow: list[list[nn.Parameter]] = [list(group["params"]) for group in groups]
         self._narrow: list[nn.Parameter] = [p for group in self.narrow for p in group]
         super().__init__(
-            [group | {"params": [nn.Parameter(p.detach().float().clone()) for p in group["params"]]} for group in groups],
+            [
+                group
+                | {"params": [nn.Parameter(p.detach().float().clone()) for p in group["params"]]}
+                for group in groups
+            ],
             **settings,
         )
 
@@ -129,7 +134,9 @@ class MasterAdam(Adam):
         return dict(zip(self._narrow, copies, strict=True))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of Adam from the gradients of the narrow weights; the closure's value, if there is one."""
+        """One step of Adam from the gradients of the narrow weights; the closure's value, if there
+        is one.
+        """
         value = None
         if closure is not None:
             with torch.enable_grad():
@@ -153,12 +160,18 @@ class MasterAdam(Adam):
 
     def state_dict(self) -> dict[str, Any]:
         """Adam's, with the float32 weights under "masters" in the order of the parameters."""
-        return super().state_dict() | {"masters": [master.detach() for master in self.masters.values()]}
+        return super().state_dict() | {
+            "masters": [master.detach() for master in self.masters.values()]
+        }
 
     @torch.no_grad()
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        """Adam's; from the state of a run whose weights were float32, the copies start at the weights as they are now."""
-        super().load_state_dict({key: value for key, value in state_dict.items() if key != "masters"})
+        """Adam's; from the state of a run whose weights were float32, the copies start at the
+        weights as they are now.
+        """
+        super().load_state_dict(
+            {key: value for key, value in state_dict.items() if key != "masters"}
+        )
         held = state_dict.get("masters", self._narrow)
         for master, value in zip(self.masters.values(), held, strict=True):
             master.copy_(value)

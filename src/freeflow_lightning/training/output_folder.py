@@ -1,4 +1,6 @@
-"""Folders that commands write to: a note lists what a command wrote there, and nothing else is overwritten or deleted."""
+"""Folders that commands write to: a note lists what a command wrote there, and nothing else is
+overwritten or deleted.
+"""
 
 import hashlib
 import json
@@ -20,7 +22,8 @@ MARK = "freeflow"
 
 
 def claim_names(folder: Path, note: str, verb: str, names: Iterable[str]) -> dict[str, str]:
-    """Check that a command may write files into a folder, and sweep what its killed processes have left of them.
+    """Check that a command may write files into a folder, and sweep what its killed processes have
+    left of them.
 
     Args:
         folder: to write to; it need not exist.
@@ -41,7 +44,9 @@ def claim_names(folder: Path, note: str, verb: str, names: Iterable[str]) -> dic
     return files or {}
 
 
-def publish(folder: Path, note: str, verb: str, content: Mapping[str, Any], files: Mapping[str, bytes]) -> None:
+def publish(
+    folder: Path, note: str, verb: str, content: Mapping[str, Any], files: Mapping[str, bytes]
+) -> None:
     """Write files and the note that lists them, each whole or not at all.
 
     The note comes first, so that a run after a kill knows the files for its own.
@@ -80,7 +85,8 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def read_listed(path: Path, verb: str) -> dict[str, str] | None:
-    """The names and digests that a command's note lists; None where there is no note of this command.
+    """The names and digests that a command's note lists; None where there is no note of this
+    command.
 
     A note that lists names outside its folder is nobody's.
     """
@@ -103,7 +109,8 @@ def refuse_others(folder: Path, names: Iterable[str], ours: Collection[str], ver
     if others:
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise ValueError(
-            f"{folder} holds {', '.join(others[:3])}{more}, which this version of freeflow {verb} has "
+            f"{folder} holds {', '.join(others[:3])}{more}, which this version of freeflow {verb} "
+            f"has "
             "not written: move that away, or choose another folder"
         )
 
@@ -130,14 +137,18 @@ def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> It
 
 
 def claim_folder(target: Path) -> Path:
-    """The real path of a folder that is to be written as one, swept of what killed processes have left of it.
+    """The real path of a folder that is to be written as one, swept of what killed processes have
+    left of it.
 
     Raises:
         ValueError: a whole file system, in whose place no folder can come.
     """
     real = Path(os.path.realpath(target))  # a link to a folder stays one
     if real.is_mount():
-        raise ValueError(f"{target} is a file system of its own: choose a folder inside it, for example {target / 'new'}")
+        raise ValueError(
+            f"{target} is a file system of its own: choose a folder inside it, for example "
+            f"{target / 'new'}"
+        )
     sweep(real.parent, [real.name])
     return real
 
@@ -149,7 +160,10 @@ def claim_picture(path: Path, verb: str) -> None:
         ValueError: another file, a link or a folder is there.
     """
     if os.path.lexists(path) and (path.is_symlink() or maker_of(path) != f"freeflow {verb}"):
-        raise ValueError(f"{path} is there, and freeflow {verb} has not written it: choose another --output, or move it away")
+        raise ValueError(
+            f"{path} is there, and freeflow {verb} has not written it: choose another --output, "
+            f"or move it away"
+        )
     sweep(path.parent, [path.name])
 
 
@@ -163,7 +177,9 @@ def maker_of(path: Path) -> str | None:
 
 
 def remove_listed(folder: Path, names: Iterable[str]) -> None:
-    """Remove files that a note lists, and the folders inside that are empty then; links and what is gone stay as they are."""
+    """Remove files that a note lists, and the folders inside that are empty then; links and what is
+    gone stay as they are.
+    """
     parents = set()
     for name in names:
         path = folder / name
@@ -188,12 +204,15 @@ def lock_folder(folder: Path, verb: str) -> Iterator[None]:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(f"expected a folder at {folder}, found a file: choose another folder") from error
+        raise ValueError(
+            f"expected a folder at {folder}, found a file: choose another folder"
+        ) from error
     handle = os.open(folder, os.O_RDONLY)
     try:
         if not take_lock(handle):
             raise ValueError(
-                f"another process is writing to {folder}: wait for its end, or choose another folder for freeflow {verb}"
+                f"another process is writing to {folder}: wait for its end, or choose another "
+                f"folder for freeflow {verb}"
             )
         yield
     finally:
@@ -201,7 +220,9 @@ def lock_folder(folder: Path, verb: str) -> Iterator[None]:
 
 
 def take_lock(handle: int) -> bool:
-    """Lock an open file or folder; whether no other process has it. Where the file system knows no locks, the log says so."""
+    """Lock an open file or folder; whether no other process has it. Where the file system knows no
+    locks, the log says so.
+    """
     try:
         import fcntl  # noqa: PLC0415 (not on every system)
 
@@ -209,7 +230,9 @@ def take_lock(handle: int) -> bool:
     except BlockingIOError:
         return False
     except (ImportError, OSError) as error:
-        log.warning("the output folder cannot be locked (%s): let one process at a time write to it", error)
+        log.warning(
+            "the output folder cannot be locked (%s): let one process at a time write to it", error
+        )
     return True
 
 

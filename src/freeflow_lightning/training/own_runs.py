@@ -1,4 +1,6 @@
-"""Configs that this user has trained with on this machine: their checkpoints import what the config did."""
+"""Configs that this user has trained with on this machine: their checkpoints import what the config
+did.
+"""
 
 import hashlib
 import importlib.machinery
@@ -16,7 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def remember_config(config: Mapping[str, Any]) -> None:
-    """Note in the cache that the user has trained with a config, where it names classes of the user's own.
+    """Note in the cache that the user has trained with a config, where it names classes of the
+    user's own.
 
     A checkpoint cannot be trusted to say that itself; a note in the user's cache can.
     """
@@ -27,7 +30,11 @@ def remember_config(config: Mapping[str, Any]) -> None:
         note.parent.mkdir(parents=True, exist_ok=True)
         note.touch()
     except OSError as error:
-        log.warning("%s cannot be written (%s): reopening checkpoints of this run will take --trust", note, error)
+        log.warning(
+            "%s cannot be written (%s): reopening checkpoints of this run will take --trust",
+            note,
+            error,
+        )
 
 
 def is_remembered(config: Mapping[str, Any]) -> bool:
@@ -37,7 +44,9 @@ def is_remembered(config: Mapping[str, Any]) -> bool:
 
 
 def note_of(config: Mapping[str, Any]) -> Path | None:
-    """The note's place: a digest of the config and of where its classes are; None for a config that needs no note."""
+    """The note's place: a digest of the config and of where its classes are; None for a config that
+    needs no note.
+    """
     others = [path for path in class_paths(config) if not is_known(path)]
     files = {path: module_file(path) for path in others}
     if not files or None in files.values():

@@ -18,7 +18,13 @@ from freeflow_lightning.teachers.reading.trust import (
     trusted,
 )
 from freeflow_lightning.training.own_runs import is_remembered
-from freeflow_lightning.training.record import describe, is_importable, path_of, unknown_parts, weights_sample
+from freeflow_lightning.training.record import (
+    describe,
+    is_importable,
+    path_of,
+    unknown_parts,
+    weights_sample,
+)
 from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 from freeflow_lightning.training.trust_config import check_trust, refusal
@@ -32,24 +38,28 @@ def build_recipe(
     *,
     unused: Callable[[type, Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Any:
-    """The recipe that a checkpoint belongs to, built from the config that it carries; its weights are not loaded.
+    """The recipe that a checkpoint belongs to, built from the config that it carries; its weights
+    are not loaded.
 
     Args:
         checkpoint: as `open_checkpoint` gives it.
         kind: what it must be of, or exactly its class where that is defined in a script.
         given: arguments that take the place of the config's; those that differ are said.
         trust: class paths outside this package that may be imported.
-        unused: the values, by the recipe's class and arguments, of arguments that the caller has no use for: they take the
-            place of what the config says.
+        unused: the values, by the recipe's class and arguments, of arguments that the caller has no
+            use for: they take the place of what the config says.
 
     Raises:
-        ValueError: a config that lacks something, does not fit this version, or names a class that may not be imported.
+        ValueError: a config that lacks something, does not fit this version, or names a class that
+            may not be imported.
     """
     config = checkpoint.config
     if config is None:
         raise ValueError(
-            f"{checkpoint.path} does not say its settings (scalar_scale, guidance_range, time_module ...), as those that were "
-            f"trained in Python with version 0.1.0: open it with {kind.__name__}.load_from_checkpoint(path, teacher=..., and "
+            f"{checkpoint.path} does not say its settings (scalar_scale, guidance_range, "
+            f"time_module ...), as those that were "
+            f"trained in Python with version 0.1.0: open it with "
+            f"{kind.__name__}.load_from_checkpoint(path, teacher=..., and "
             "every other argument that it was trained with)"
         )
     check_trust(checkpoint, config, trust, given)
@@ -64,17 +74,25 @@ def build_recipe(
     check_options(checkpoint, {"class_path": config["class_path"], "init_args": arguments})
     arguments = find_files(arguments, places_of(checkpoint))
     if not (inspect.isclass(cls) and issubclass(cls, kind)):
-        raise ValueError(f"{checkpoint.path} is a checkpoint of {config['class_path']}: expected {kind.__name__}")
+        raise ValueError(
+            f"{checkpoint.path} is a checkpoint of {config['class_path']}: expected {kind.__name__}"
+        )
     others = None if is_remembered(config) else trusted(trust, config)
     if "teacher" in arguments:
         objects["teacher"] = build_teacher(checkpoint, arguments.pop("teacher"), others)
     return construct(checkpoint, cls, arguments, objects, others)
 
 
-def load_recipe(kind: type, place: str | Path, trust: str | Sequence[str] | None, given: Mapping[str, Any]) -> Any:
-    """A recipe with the weights of a checkpoint, averages included: what `Recipe.load_from_checkpoint` does."""
+def load_recipe(
+    kind: type, place: str | Path, trust: str | Sequence[str] | None, given: Mapping[str, Any]
+) -> Any:
+    """A recipe with the weights of a checkpoint, averages included: what
+    `Recipe.load_from_checkpoint` does.
+    """
     checkpoint = open_checkpoint(place)
-    recipe = kind(**given) if checkpoint.config is None else build_recipe(checkpoint, kind, given, trust)
+    recipe = (
+        kind(**given) if checkpoint.config is None else build_recipe(checkpoint, kind, given, trust)
+    )
     materialize(recipe, recipe.missing())
     for name in checkpoint.averages:
         recipe.averages[name] = recipe.twin(name).float().requires_grad_(False).eval()
@@ -89,7 +107,8 @@ def construct(
     objects: Mapping[str, Any],
     others: Sequence[str] | None,
 ) -> Any:
-    """An object of a class from plain arguments, which a parser makes what they stand for, and from objects as they are.
+    """An object of a class from plain arguments, which a parser makes what they stand for, and from
+    objects as they are.
 
     Imports known classes and `others` alone; anything where `others` is None.
     """
@@ -105,7 +124,9 @@ def construct(
     return kind(**made.as_dict() | dict(objects))
 
 
-def build_teacher(checkpoint: TrainingCheckpoint, config: Any, others: Sequence[str] | None) -> Teacher:
+def build_teacher(
+    checkpoint: TrainingCheckpoint, config: Any, others: Sequence[str] | None
+) -> Teacher:
     """The teacher of a config, with the weights that the training had (Raises: ValueError)."""
 
     class Holder:
@@ -116,7 +137,8 @@ def build_teacher(checkpoint: TrainingCheckpoint, config: Any, others: Sequence[
     expected = checkpoint.about.get("teacher_weights")
     if expected is not None and weights_sample(teacher) != expected:
         raise ValueError(
-            f"{checkpoint.path} was trained with other weights in its {type(teacher).__name__} than its description leads to: "
+            f"{checkpoint.path} was trained with other weights in its {type(teacher).__name__} "
+            f"than its description leads to: "
             "pass the teacher itself (teacher=...)"
         )
     return teacher
@@ -130,21 +152,36 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) ->
         raise ValueError(f"{what} do not fit its config: {error}") from error
 
 
-def say_overrides(checkpoint: TrainingCheckpoint, arguments: Mapping[str, Any], given: Mapping[str, Any]) -> None:
+def say_overrides(
+    checkpoint: TrainingCheckpoint, arguments: Mapping[str, Any], given: Mapping[str, Any]
+) -> None:
     """Warn of every given argument that takes the place of another one in the config."""
     for name, value in given.items():
         recorded, mine = arguments.get(name), describe(value)
         if recorded is None or unknown_parts(recorded) or is_same(recorded, mine):
             continue
-        warnings.warn(f"{checkpoint.path}: the given {name} {words(mine)} takes the place of {words(recorded)}", stacklevel=4)
+        warnings.warn(
+            f"{checkpoint.path}: the given {name} {words(mine)} takes the place of "
+            f"{words(recorded)}",
+            stacklevel=4,
+        )
 
 
 def is_same(recorded: Any, given: Any) -> bool:
     """Whether two descriptions are of the same thing, whatever path its class was imported by."""
-    if not isinstance(recorded, Mapping) or not isinstance(given, Mapping) or "class_path" not in recorded:
+    if (
+        not isinstance(recorded, Mapping)
+        or not isinstance(given, Mapping)
+        or "class_path" not in recorded
+    ):
         return bool(describe(recorded) == given)
-    short = str(recorded["class_path"]).rpartition(".")[2], str(given.get("class_path")).rpartition(".")[2]
-    return short[0] == short[1] and describe(recorded.get("init_args") or {}) == (given.get("init_args") or {})
+    short = (
+        str(recorded["class_path"]).rpartition(".")[2],
+        str(given.get("class_path")).rpartition(".")[2],
+    )
+    return short[0] == short[1] and describe(recorded.get("init_args") or {}) == (
+        given.get("init_args") or {}
+    )
 
 
 def words(description: Any) -> str:
@@ -152,18 +189,31 @@ def words(description: Any) -> str:
     if not isinstance(description, Mapping) or "class_path" not in description:
         return repr(description)
     arguments = description.get("init_args") or {}
-    inside = ", ".join(f"{name}={value!r}" for name, value in arguments.items() if isinstance(value, str | int | float))
+    inside = ", ".join(
+        f"{name}={value!r}"
+        for name, value in arguments.items()
+        if isinstance(value, str | int | float)
+    )
     return f"{description['class_path']}({inside})"
 
 
 def refuse_unknown(checkpoint: TrainingCheckpoint, arguments: dict[str, Any]) -> None:
-    """Refuse arguments that the checkpoint cannot say (Raises: ValueError, with what to pass instead)."""
+    """Refuse arguments that the checkpoint cannot say (Raises: ValueError, with what to pass
+    instead).
+    """
     for part, path in unknown_parts(arguments).items():
         name = part.partition(".")[0]
-        why = "how it was constructed" if is_importable(path) else "where it is: it is defined in a script or a function"
-        option = f" (--{name} CLASS --{name}.ARGUMENT VALUE)" if name in ("teacher", "network") else ""
+        why = (
+            "how it was constructed"
+            if is_importable(path)
+            else "where it is: it is defined in a script or a function"
+        )
+        option = (
+            f" (--{name} CLASS --{name}.ARGUMENT VALUE)" if name in ("teacher", "network") else ""
+        )
         raise ValueError(
-            f"{checkpoint.path} was trained with a {part} of class {path}, and cannot say {why}. Pass {name}=...{option}"
+            f"{checkpoint.path} was trained with a {part} of class {path}, and cannot say {why}. "
+            f"Pass {name}=...{option}"
         )
 
 
@@ -180,11 +230,16 @@ def check_options(checkpoint: TrainingCheckpoint, config: Any) -> None:
         written = f"{checkpoint.path} was written by {checkpoint.version}, and this is {version('freeflow-lightning')}"
         kind = find_object(path)
         if kind is None:
-            raise ValueError(f"there is no class {path} in this version: {written}; install that version")
+            raise ValueError(
+                f"there is no class {path} in this version: {written}; install that version"
+            )
         parameters = inspect.signature(kind).parameters
         takes_any = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
         if not takes_any and (unknown := sorted(set(inside) - set(parameters))):
-            raise ValueError(f"{path} has no option {unknown[0]!r} in this version: {written}; install that version")
+            raise ValueError(
+                f"{path} has no option {unknown[0]!r} in this version: {written}; install that "
+                f"version"
+            )
     for value in inside.values():
         check_options(checkpoint, value)
 
@@ -198,15 +253,23 @@ def places_of(checkpoint: TrainingCheckpoint) -> list[Path]:
 
 
 def find_files(config: Any, places: Sequence[Path]) -> Any:
-    """A config whose relative paths lead to where the files are: the first of `places` that has one, or the current folder.
+    """A config whose relative paths lead to where the files are: the first of `places` that has
+    one, or the current folder.
 
     A value is taken for a path if it looks like one (a suffix or a slash) and something is there.
     """
     if isinstance(config, Mapping):
-        return {name: value if name == "class_path" else find_files(value, places) for name, value in config.items()}
+        return {
+            name: value if name == "class_path" else find_files(value, places)
+            for name, value in config.items()
+        }
     if isinstance(config, list):
         return [find_files(value, places) for value in config]
-    if not isinstance(config, str) or not ("/" in config or "." in config) or Path(config).is_absolute():
+    if (
+        not isinstance(config, str)
+        or not ("/" in config or "." in config)
+        or Path(config).is_absolute()
+    ):
         return config
     found = next((place / config for place in places if (place / config).exists()), None)
     return config if found is None else str(found)

@@ -1,4 +1,6 @@
-"""What a recipe that was built in Python says of itself: class paths and constructor arguments as plain values."""
+"""What a recipe that was built in Python says of itself: class paths and constructor arguments as
+plain values.
+"""
 
 import dataclasses
 import hashlib
@@ -26,7 +28,8 @@ SAMPLED = 1024
 
 
 def describe(thing: Any) -> Any:
-    """Plain values for an argument: class_path and init_args for an object, init_args None where nobody can know them.
+    """Plain values for an argument: class_path and init_args for an object, init_args None where
+    nobody can know them.
 
     >>> describe((1, 2.5, None))
     [1, 2.5, None]
@@ -39,7 +42,10 @@ def describe(thing: Any) -> Any:
         if isinstance(thing, kinds):
             return how(thing)
     arguments = _arguments(thing)
-    return {"class_path": path_of(type(thing)), "init_args": None if arguments is None else describe(arguments)}
+    return {
+        "class_path": path_of(type(thing)),
+        "init_args": None if arguments is None else describe(arguments),
+    }
 
 
 def path_of(kind: Callable) -> str:
@@ -48,7 +54,9 @@ def path_of(kind: Callable) -> str:
 
 
 def is_importable(path: str) -> bool:
-    """Whether a path can lead anywhere from another process: not into a script, a notebook or a function's inside."""
+    """Whether a path can lead anywhere from another process: not into a script, a notebook or a
+    function's inside.
+    """
     return not path.startswith("__main__.") and "<" not in path
 
 
@@ -60,7 +68,11 @@ def _function(function: Callable) -> Any:
 def _numbers(values: Tensor | np.ndarray) -> Any:
     """Nested lists, which become the same tensor again."""
     tensor = torch.as_tensor(values).detach()
-    if tensor.is_meta or tensor.numel() > LONGEST or tensor.dtype not in (torch.float32, torch.int64, torch.bool):
+    if (
+        tensor.is_meta
+        or tensor.numel() > LONGEST
+        or tensor.dtype not in (torch.float32, torch.int64, torch.bool)
+    ):
         return {"class_path": path_of(type(values)), "init_args": None}
     return tensor.tolist()
 
@@ -69,23 +81,34 @@ def _arguments(thing: Any) -> dict[str, Any] | None:
     if type(thing) in ARGUMENTS:
         return ARGUMENTS[type(thing)](thing)
     if dataclasses.is_dataclass(thing):
-        return {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing) if field.init}
+        return {
+            field.name: getattr(thing, field.name)
+            for field in dataclasses.fields(thing)
+            if field.init
+        }
     if isinstance(thing, Recorded):
         arguments = constructor_arguments(thing)
-        return _without_networks(arguments) if isinstance(thing, Teacher) and arguments else arguments
+        return (
+            _without_networks(arguments) if isinstance(thing, Teacher) and arguments else arguments
+        )
     takes_none = len(inspect.signature(type(thing).__init__).parameters) == 1
     return {} if takes_none else None
 
 
 class _Weights:
-    """Stands for a network that a teacher was given: its class may be known, its weights are in no checkpoint."""
+    """Stands for a network that a teacher was given: its class may be known, its weights are in no
+    checkpoint.
+    """
 
     def __init__(self, network: nn.Module) -> None:
         self.kind = type(network)
 
 
 def _without_networks(arguments: dict[str, Any]) -> dict[str, Any]:
-    return {name: _Weights(value) if isinstance(value, nn.Module) else value for name, value in arguments.items()}
+    return {
+        name: _Weights(value) if isinstance(value, nn.Module) else value
+        for name, value in arguments.items()
+    }
 
 
 DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
@@ -93,7 +116,10 @@ DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
     (Tensor | np.ndarray, _numbers),
     (list | tuple, lambda values: [describe(value) for value in values]),
     (Mapping, lambda values: {str(name): describe(value) for name, value in values.items()}),
-    (LoRA | Convention, lambda value: describe(dataclasses.asdict(value))),  # a parser takes its fields alone
+    (
+        LoRA | Convention,
+        lambda value: describe(dataclasses.asdict(value)),
+    ),  # a parser takes its fields alone
     (FunctionType | type, _function),
     (_Weights, lambda network: {"class_path": path_of(network.kind), "init_args": None}),
 ]
@@ -101,7 +127,8 @@ DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
 
 
 def unknown_parts(config: Any, where: str = "") -> dict[str, str]:
-    """The parts of a description that nobody can build again: their place ("network", "teacher.function") and class.
+    """The parts of a description that nobody can build again: their place ("network",
+    "teacher.function") and class.
 
     >>> unknown_parts({"a": 1, "b": [{"class_path": "my.Net", "init_args": None}]})
     {'b': 'my.Net'}
@@ -121,7 +148,8 @@ def unknown_parts(config: Any, where: str = "") -> dict[str, str]:
 
 
 def weights_sample(module: nn.Module) -> str | None:
-    """A short digest of a module's weights from some of each; None for one without weights, or without their data.
+    """A short digest of a module's weights from some of each; None for one without weights, or
+    without their data.
 
     It tells weights apart without reading all of a large network.
     """

@@ -57,7 +57,9 @@ class FoundCheckpoint(NamedTuple):
     passed_over: tuple[str, ...] = ()
 
 
-def last_checkpoint(folder: Path, origin: Origin | None = None, *, trains: bool = True) -> FoundCheckpoint:
+def last_checkpoint(
+    folder: Path, origin: Origin | None = None, *, trains: bool = True
+) -> FoundCheckpoint:
     """Find the newest good checkpoint of the newest run of this config that has written any.
 
     Args:

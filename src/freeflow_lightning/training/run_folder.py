@@ -1,4 +1,6 @@
-"""Where a run's files land: runs/<config name>/version_N/, a fresh N for a new run and the same one for a resumed run."""
+"""Where a run's files land: runs/<config name>/version_N/, a fresh N for a new run and the same one
+for a resumed run.
+"""
 
 import csv
 import os
@@ -34,7 +36,9 @@ def newest(folder: Path) -> Path:
     numbers = versions(folder)
     folder = folder / f"version_{numbers[-1]}" if numbers else folder
     if not (folder / "checkpoints").is_dir():
-        raise FileNotFoundError(f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N")
+        raise FileNotFoundError(
+            f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N"
+        )
     return folder
 
 
@@ -98,7 +102,8 @@ def version_of(checkpoint: Path, folder: Path) -> int | None:
 
 
 class MetricsWriter(ExperimentWriter):
-    """Lightning's writer, appending to the file that is there; a table is only ever replaced whole, by renaming.
+    """Lightning's writer, appending to the file that is there; a table is only ever replaced whole,
+    by renaming.
 
     Args:
         log_dir: the run's folder.
@@ -133,8 +138,10 @@ class MetricsCSV(CSVLogger):
         save_dir: folder of all runs.
         name: the config's name.
         version: N; if not given, the next free one, claimed by the first process when asked for.
-        keep_below: rows of an earlier process are kept up to this step (that of the checkpoint); later ones are repeated.
-        repeats_validation: the validation of that step is repeated too: what it has logged is not kept.
+        keep_below: rows of an earlier process are kept up to this step (that of the checkpoint);
+            later ones are repeated.
+        repeats_validation: the validation of that step is repeated too: what it has logged is not
+            kept.
     """
 
     def __init__(
@@ -158,7 +165,9 @@ class MetricsCSV(CSVLogger):
             self._version = claim_version(Path(self.root_dir))
             handle = os.open(self.log_dir, os.O_RDONLY)
             self._unlock = weakref.finalize(self, os.close, handle)
-            take_lock(handle)  # nobody else's yet: it keeps others from going on with a run that runs
+            take_lock(
+                handle
+            )  # nobody else's yet: it keeps others from going on with a run that runs
         return self._version
 
     def finalize(self, status: str) -> None:
@@ -177,7 +186,9 @@ class MetricsCSV(CSVLogger):
             path = Path(self.log_dir) / "metrics.csv"
             if read_table(path).unreadable:
                 shutil.copy2(path, path.with_name("metrics_damaged.csv"))
-            self._experiment = MetricsWriter(self.log_dir, [row for row in read_metrics(path) if self._keeps(row)])
+            self._experiment = MetricsWriter(
+                self.log_dir, [row for row in read_metrics(path) if self._keeps(row)]
+            )
         return self._experiment
 
     def _keeps(self, row: dict[str, float]) -> bool:

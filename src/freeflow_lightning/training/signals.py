@@ -13,7 +13,8 @@ NAMES = {signal.SIGTERM: "SIGTERM", signal.SIGINT: "Ctrl-C"}
 class Stopped(SystemExit):
     """A signal has ended the run between two steps.
 
-    The exit code is 128 plus the signal's number, as shells report it: 143 for SIGTERM, 130 for Ctrl-C.
+    The exit code is 128 plus the signal's number, as shells report it: 143 for SIGTERM, 130 for
+    Ctrl-C.
     """
 
     def __init__(self, number: int) -> None:
@@ -37,7 +38,9 @@ class ReceivedSignal:
         self.number = number
 
     def of_any_process(self, trainer: Trainer) -> int:
-        """The number of a signal that any process has received, the same on all: every process has to ask."""
+        """The number of a signal that any process has received, the same on all: every process has
+        to ask.
+        """
         if trainer.world_size == 1:
             return self.number
         mine = torch.tensor(self.number, device=trainer.strategy.root_device)
@@ -47,11 +50,13 @@ class ReceivedSignal:
 class SignalConnector(_SignalConnector):
     """Lightning's, with handlers of ours for SIGTERM and Ctrl-C.
 
-    Lightning's handler of SIGTERM broadcasts from inside, wherever the signal meets each process, so that processes wait
-    for each other for ever; without SLURM it saves nothing and ends with exit code 0.
+    Lightning's handler of SIGTERM broadcasts from inside, wherever the signal meets each process,
+    so that processes wait for each other for ever; without SLURM it saves nothing and ends with
+    exit code 0.
 
-    A process that trains by itself stops at once where it is not in a training step: in a validation, or while the first
-    one is prepared. Everywhere else LastStep looks at `received` between two steps. A second Ctrl-C is Python's own.
+    A process that trains by itself stops at once where it is not in a training step: in a
+    validation, or while the first one is prepared. Everywhere else LastStep looks at `received`
+    between two steps. A second Ctrl-C is Python's own.
     """
 
     def __init__(self, trainer: Trainer) -> None:

@@ -9,7 +9,9 @@ from freeflow_lightning.objectives import Residual
 
 
 def root_mean_square(residual: Residual) -> Tensor:
-    """||error|| / sqrt(d) per sample, [B]: comparable over dimensions, 0 at the optimum, about 1 for unit-scale states."""
+    """||error|| / sqrt(d) per sample, [B]: comparable over dimensions, 0 at the optimum, about 1
+    for unit-scale states.
+    """
     return residual.mean_square().sqrt()
 
 
@@ -22,8 +24,13 @@ def mean_by_bin(name: str, values: Tensor, place: Tensor, *, bins: int = 8) -> d
     {'x/0.00-0.50': tensor(2.), 'x/0.50-1.00': tensor(5.)}
     """
     bin_of = (place * bins).long().clamp(max=bins - 1)
-    means = torch.bincount(bin_of, weights=values, minlength=bins) / torch.bincount(bin_of, minlength=bins)
-    return {f"{name}/{k / bins:.2f}-{(k + 1) / bins:.2f}": means[k].to(values.dtype) for k in range(bins)}
+    means = torch.bincount(bin_of, weights=values, minlength=bins) / torch.bincount(
+        bin_of, minlength=bins
+    )
+    return {
+        f"{name}/{k / bins:.2f}-{(k + 1) / bins:.2f}": means[k].to(values.dtype)
+        for k in range(bins)
+    }
 
 
 class Speed:
@@ -44,4 +51,7 @@ class Speed:
         """Rates since the last look; starts anew."""
         rate = self._batches * samples_per_batch / max(time.perf_counter() - self._since, 1e-9)
         self.restart()
-        return {"speed/samples_per_s": rate, "speed/evaluations_per_s": rate * evaluations_per_sample}
+        return {
+            "speed/samples_per_s": rate,
+            "speed/evaluations_per_s": rate * evaluations_per_sample,
+        }

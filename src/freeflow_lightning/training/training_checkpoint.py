@@ -1,4 +1,6 @@
-"""A training checkpoint as what it says of itself: read in parts, and built again from the config that it carries."""
+"""A training checkpoint as what it says of itself: read in parts, and built again from the config
+that it carries.
+"""
 
 import struct
 import zipfile
@@ -25,7 +27,9 @@ from freeflow_lightning.training.old_names import use_new_paths
 from freeflow_lightning.training.run_folder import versions
 
 ABOUT = "freeflow_lightning"
-"""The key of a checkpoint under which this package writes its version and where the training found its files."""
+"""The key of a checkpoint under which this package writes its version and where the training found
+its files.
+"""
 
 HEADER = struct.Struct("<26x2H")
 """Of a record in a zip file: the lengths of its name and of its extra field."""
@@ -71,7 +75,9 @@ class TrainingCheckpoint(NamedTuple):
     @property
     def averages(self) -> list[str]:
         """The names of the averages, in the order of the config."""
-        return list(dict.fromkeys(name.split(".")[1] for name in self.names if name.startswith("averages.")))
+        return list(
+            dict.fromkeys(name.split(".")[1] for name in self.names if name.startswith("averages."))
+        )
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
         """The weights below a prefix ("student."), by their names without it; nothing else is read."""
@@ -80,19 +86,27 @@ class TrainingCheckpoint(NamedTuple):
 
 
 def training_facts(folders: Sequence[str], teacher_weights: str | None) -> Config:
-    """What a checkpoint says beside its config: the package's version, the folders of relative paths, the teacher's weights."""
-    return {"version": version("freeflow-lightning"), "folders": list(folders), "teacher_weights": teacher_weights}
+    """What a checkpoint says beside its config: the package's version, the folders of relative
+    paths, the teacher's weights.
+    """
+    return {
+        "version": version("freeflow-lightning"),
+        "folders": list(folders),
+        "teacher_weights": teacher_weights,
+    }
 
 
 # Reading
 
 
 def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
-    """The checkpoint of a file, a sharded run's folder, a run's folder or an address; nothing in it is executed.
+    """The checkpoint of a file, a sharded run's folder, a run's folder or an address; nothing in it
+    is executed.
 
     Raises:
         FileNotFoundError: there is none.
-        ValueError: a damaged checkpoint, one that holds more than tensors and plain values, or no checkpoint.
+        ValueError: a damaged checkpoint, one that holds more than tensors and plain values, or no
+            checkpoint.
     """
     path = find_checkpoint(place)
     if not is_remote(place) and path.is_dir():
@@ -100,7 +114,9 @@ def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
     if is_remote(place) or not zipfile.is_zipfile(path):
         content = read_checkpoint_file(place if is_remote(place) else path)
         weights = _weights_of(content, path)
-        return TrainingCheckpoint(path, _settings(content), list(weights), lambda names: {k: weights[k] for k in names})
+        return TrainingCheckpoint(
+            path, _settings(content), list(weights), lambda names: {k: weights[k] for k in names}
+        )
     return _open_file(path)
 
 
@@ -111,14 +127,20 @@ def find_checkpoint(place: str | Path) -> Path:
         FileNotFoundError: a folder that is neither a run nor a checkpoint.
     """
     path = Path(place)
-    if is_remote(place) or not path.is_dir() or (path / META).is_file() or (path / ".metadata").is_file():
+    if (
+        is_remote(place)
+        or not path.is_dir()
+        or (path / META).is_file()
+        or (path / ".metadata").is_file()
+    ):
         return path
     runs = [path / f"version_{n}" for n in reversed(versions(path))] or [path]
     for run in runs:
         if written := sorted((run / "checkpoints").glob("*.ckpt"), key=_age):
             return written[-1]
     raise FileNotFoundError(
-        f"no checkpoint in {place}: expected a run that has written one (runs/NAME or runs/NAME/version_N), the folder of a "
+        f"no checkpoint in {place}: expected a run that has written one (runs/NAME or "
+        f"runs/NAME/version_N), the folder of a "
         "sharded checkpoint, or an exported student (with freeflow.json)"
     )
 
@@ -160,19 +182,26 @@ def _open_file(path: Path) -> TrainingCheckpoint:
 
 
 def _records(path: Path) -> dict[int, zipfile.ZipInfo]:
-    """The records of a file of torch.save by the place where their bytes begin; those that hold no weights are checked."""
+    """The records of a file of torch.save by the place where their bytes begin; those that hold no
+    weights are checked.
+    """
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         found = {}
         for record in archive.infolist():
             file.seek(record.header_offset)
-            found[record.header_offset + HEADER.size + sum(HEADER.unpack(file.read(HEADER.size)))] = record
+            found[
+                record.header_offset + HEADER.size + sum(HEADER.unpack(file.read(HEADER.size)))
+            ] = record
             if not record.filename.rpartition("/")[0].endswith("/data"):
                 archive.read(record)
     return found
 
 
 def _tensor(
-    empty: Tensor, archive: zipfile.ZipFile, records: Mapping[int, zipfile.ZipInfo], storages: dict[int, torch.UntypedStorage]
+    empty: Tensor,
+    archive: zipfile.ZipFile,
+    records: Mapping[int, zipfile.ZipInfo],
+    storages: dict[int, torch.UntypedStorage],
 ) -> Tensor:
     """A tensor with its data, which zipfile compares with its CRC32 while it reads."""
     held = empty.untyped_storage()
@@ -197,7 +226,9 @@ def _open_folder(path: Path) -> TrainingCheckpoint:
         if not names:
             return {}
         try:
-            found: dict[str, Tensor] = read_parts(path, {f"state_dict.{name}" for name in names})["state_dict"]
+            found: dict[str, Tensor] = read_parts(path, {f"state_dict.{name}" for name in names})[
+                "state_dict"
+            ]
         except Exception as error:
             raise unreadable(path, error) from error
         return found

@@ -17,21 +17,35 @@ from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint
 
 
 def check_trust(
-    checkpoint: TrainingCheckpoint, config: dict[str, Any], trust: str | Sequence[str] | None, given: Mapping[str, Any]
+    checkpoint: TrainingCheckpoint,
+    config: dict[str, Any],
+    trust: str | Sequence[str] | None,
+    given: Mapping[str, Any],
 ) -> None:
-    """Import the classes of a config that the user trusts, and refuse others before anything of theirs runs.
+    """Import the classes of a config that the user trusts, and refuse others before anything of
+    theirs runs.
 
-    The user trusts what `trust` names, and what a config of theirs has named in a training on this machine.
+    The user trusts what `trust` names, and what a config of theirs has named in a training on this
+    machine.
 
     Raises:
-        ValueError: a class that may not be imported, or cannot; a trusted one that the checkpoint does not name.
+        ValueError: a class that may not be imported, or cannot; a trusted one that the checkpoint
+            does not name.
     """
     allowed = trusted(trust, config)
     if strangers := sorted(set(allowed) - set(strings(config))):
-        named = ", ".join(path for path in class_paths(config) if not is_known(path)) or "none outside this package"
-        raise ValueError(f"{checkpoint.path} does not name {strangers[0]}: leave it out of --trust (classes named: {named})")
+        named = (
+            ", ".join(path for path in class_paths(config) if not is_known(path))
+            or "none outside this package"
+        )
+        raise ValueError(
+            f"{checkpoint.path} does not name {strangers[0]}: leave it out of --trust (classes "
+            f"named: {named})"
+        )
     mine = is_remembered(config)
-    used = {name: value for name, value in (config.get("init_args") or {}).items() if name not in given}
+    used = {
+        name: value for name, value in (config.get("init_args") or {}).items() if name not in given
+    }
     for path in class_paths({**config, "init_args": used}):
         if "." not in path or is_known(path) or not is_importable(path):
             continue
@@ -42,9 +56,14 @@ def check_trust(
 
 def refusal(checkpoint: TrainingCheckpoint, path: str) -> ValueError:
     """What is said of a class that a checkpoint names and nobody has trusted."""
-    away = "" if has_module(path) else f"{path.partition('.')[0]} is not found from here: run in its folder or set PYTHONPATH. "
+    away = (
+        ""
+        if has_module(path)
+        else f"{path.partition('.')[0]} is not found from here: run in its folder or set PYTHONPATH. "
+    )
     return ValueError(
-        f"{checkpoint.path} names {path}, which is not of this package, and importing it would run its code. {away}"
+        f"{checkpoint.path} names {path}, which is not of this package, and importing it would "
+        f"run its code. {away}"
         f"If you trust the checkpoint, give --trust {path} (in Python trust={path!r})"
     )
 
@@ -55,11 +74,15 @@ def import_class(checkpoint: TrainingCheckpoint, path: str) -> None:
         importlib.import_module(path.rpartition(".")[0])
     except Exception as error:
         raise ValueError(
-            f"{checkpoint.path} names {path}, which cannot be imported ({type(error).__name__}: {error}): run in its folder or "
+            f"{checkpoint.path} names {path}, which cannot be imported ({type(error).__name__}: "
+            f"{error}): run in its folder or "
             "set PYTHONPATH, or give the object itself (--teacher, --network)"
         ) from error
     if find_object(path) is None:
-        raise ValueError(f"{checkpoint.path} names {path}, and its module has no such class: is it another file of that name?")
+        raise ValueError(
+            f"{checkpoint.path} names {path}, and its module has no such class: is it another "
+            f"file of that name?"
+        )
 
 
 def strings(config: Any) -> Iterator[str]:

@@ -13,14 +13,18 @@ from freeflow_lightning.training.loop_progress import set_to_end_of_step, set_to
 PENDING = "validation_pending"
 """In checkpoints that were written before their step's validation."""
 LOOPS_AS_SAVED = "loops_as_saved"
-"""The fit loop's progress in such a checkpoint; what Lightning loads is that of the validation's start."""
+"""The fit loop's progress in such a checkpoint; what Lightning loads is that of the validation's
+start.
+"""
 
 
 class UnfinishedValidation(Callback):
-    """Marks the checkpoints of steps whose validation is still to come, and validates first on resuming from one.
+    """Marks the checkpoints of steps whose validation is still to come, and validates first on
+    resuming from one.
 
-    Lightning writes the checkpoint of a step before it validates, and takes the validation for done on resuming: the
-    figures, the picture and the best candidate of a validation that a kill interrupts would be lost.
+    Lightning writes the checkpoint of a step before it validates, and takes the validation for done
+    on resuming: the figures, the picture and the best candidate of a validation that a kill
+    interrupts would be lost.
     """
 
     def __init__(self) -> None:
@@ -52,11 +56,15 @@ class UnfinishedValidation(Callback):
             return False
         return self._is_due if self._seen_step == trainer.global_step else is_due(trainer)
 
-    def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_save_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if self.is_pending(trainer):
             checkpoint[PENDING] = True
 
-    def on_load_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:
+    def on_load_checkpoint(
+        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
+    ) -> None:
         if trainer.state.fn != TrainerFn.FITTING:
             return
         loops = checkpoint["loops"]["fit_loop"]
@@ -73,7 +81,8 @@ class UnfinishedValidation(Callback):
         self._lift_limit(trainer)
 
     def _lift_limit(self, trainer: Trainer) -> None:
-        """Let Lightning enter its loop although max_steps is reached: the validation is the first thing that it does there.
+        """Let Lightning enter its loop although max_steps is reached: the validation is the first
+        thing that it does there.
 
         Not earlier than here, where learning-rate schedules know the length of the run.
         """
@@ -91,7 +100,11 @@ def is_due(trainer: Trainer) -> bool:
     """Whether Lightning validates after the batch that is ending."""
     loop = trainer.fit_loop
     has_samples = sum(trainer.num_val_batches) > 0
-    return has_samples and loop._data_fetcher is not None and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    return (
+        has_samples
+        and loop._data_fetcher is not None
+        and loop.epoch_loop._should_check_val_fx(loop._data_fetcher)
+    )
 
 
 def validates(trainer: Trainer) -> bool:

@@ -29,9 +29,15 @@ def test_no_word_of_a_page_is_markup():
 def test_a_report_says_its_figures_and_shows_the_name_of_its_folder_as_it_is():
     page = text(Path(f"runs/{EVIL.replace('/', '')}/version_0"), LINES, [], "digits", 1.25, 1797)
     title, _, first, second = page.splitlines()[:4]
-    assert title == r"# &lt;script&gt;alert(1)&lt;script&gt; \[click\](javascript:alert(1)) \*x\*, version_0"
+    assert (
+        title
+        == r"# &lt;script&gt;alert(1)&lt;script&gt; \[click\](javascript:alert(1)) \*x\*, version_0"
+    )
     assert first == "One step of the student: FID 0.6, 1.20 times its teacher's at 64 Heun"
     assert second == "steps and 0.80 times its teacher's at 2."
     assert "FID is to scikit-learn's 1797 real digits;" in page
-    assert "Two halves of the real digits have FID 1.25 to each other.\n\n| sampler | guidance |" in page
+    assert (
+        "Two halves of the real digits have FID 1.25 to each other.\n\n| sampler | guidance |"
+        in page
+    )
     assert "trajectories.png" not in page

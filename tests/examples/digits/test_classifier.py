@@ -19,7 +19,9 @@ def test_the_split_is_a_partition():
     joined = torch.cat([training.images, held_out.images]).flatten(1).double()
     both = digits.images.flatten(1).double()
     assert torch.equal(joined.T @ joined, both.T @ both)  # the same digits in another order
-    assert torch.equal(torch.cat([training.labels, held_out.labels]).bincount(), digits.labels.bincount())
+    assert torch.equal(
+        torch.cat([training.labels, held_out.labels]).bincount(), digits.labels.bincount()
+    )
 
 
 def test_digits_are_scaled_to_the_full_range():

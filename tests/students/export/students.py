@@ -30,7 +30,10 @@ class Own(Backbone):
         super().__init__()
         self.t_embedder = nn.Sequential(nn.Linear(1, width), nn.SiLU(), nn.Linear(width, width))
         self.label = nn.Embedding(classes + 1, width)
-        self.enter, self.leave = nn.Conv2d(1, width, 3, padding=1), nn.Conv2d(width, 1, 3, padding=1)
+        self.enter, self.leave = (
+            nn.Conv2d(1, width, 3, padding=1),
+            nn.Conv2d(width, 1, 3, padding=1),
+        )
 
     def forward(self, x, t, condition=None):
         e = self.t_embedder(t[:, None]) + self.label(condition)
@@ -46,7 +49,9 @@ class Plain(nn.Module):
         self.enter, self.leave = nn.Conv2d(1, 8, 3, padding=1), nn.Conv2d(8, out, 3, padding=1)
 
     def forward(self, y, time, condition=None):
-        return self.leave((self.enter(y) + self.t_embedder(time[:, None].float())[..., None, None]).relu())
+        return self.leave(
+            (self.enter(y) + self.t_embedder(time[:, None].float())[..., None, None]).relu()
+        )
 
 
 def student(teacher, scalars=("delta", "gamma"), **settings) -> FlowMap:
@@ -68,7 +73,11 @@ def sit(convention="sit") -> FlowMap:
 
 def official() -> FlowMap:
     net = tiny_sit()
-    made = ScalarConditioned(SiTVelocity(net, Convention(0, -1)), ("delta", "gamma"), scale={"delta": 1000.0, "gamma": 2.0})
+    made = ScalarConditioned(
+        SiTVelocity(net, Convention(0, -1)),
+        ("delta", "gamma"),
+        scale={"delta": 1000.0, "gamma": 2.0},
+    )
     shaken(made.embedders, 3, 0.05)
     return FlowMap(made, LatentSpace(net.sample_shape, net.num_classes, None), (1.0, 2.0))
 
@@ -78,7 +87,9 @@ def mlp() -> FlowMap:
 
 
 def lora() -> FlowMap:
-    m = module(VelocityTeacher(shaken(MLP((2,), 16, 2, 2), 1), (2,), 2), network=None, lora=LoRA(rank=2))
+    m = module(
+        VelocityTeacher(shaken(MLP((2,), 16, 2, 2), 1), (2,), 2), network=None, lora=LoRA(rank=2)
+    )
     return FlowMap(m.student, m.teacher, (1.0, 2.0))
 
 
@@ -93,7 +104,9 @@ def edm() -> FlowMap:
 
 def ddpm() -> FlowMap:
     net = shaken(Plain(2), 1, 0.2)
-    teacher = DDPMTeacher(net, (1, 4, 4), "v_prediction", Betas(steps=50), learned_variance=True, t_max=0.98)
+    teacher = DDPMTeacher(
+        net, (1, 4, 4), "v_prediction", Betas(steps=50), learned_variance=True, t_max=0.98
+    )
     return student(teacher)
 
 

@@ -45,7 +45,12 @@ def test_no_word_of_a_card_is_markup(tmp_path):
     text = card(tmp_path)
     lines = outside_of_code(text)
     assert not [line for line in lines if "<img" in line or "<script" in line or "[click]" in line]
-    assert [line for line in lines if line.startswith("#")] == [lines[1], "## Use", "## Licence", "## Training config"]
+    assert [line for line in lines if line.startswith("#")] == [
+        lines[1],
+        "## Use",
+        "## Licence",
+        "## Training config",
+    ]
     front = yaml.safe_load(text.split("---\n")[1])
     assert front["license_name"] == EVIL
     assert "&lt;img src=x onerror=alert(1)&gt;" in text

@@ -31,7 +31,18 @@ def refused(freeflow, *arguments):
 def test_a_run_becomes_a_folder_with_the_same_samples(freeflow, checkpoint, average):
     chosen = [] if average is None else ["--average", average]
     for source in (checkpoint, checkpoint.parent.parent, checkpoint.parent.parent.parent):
-        out = run(freeflow, "export", "--checkpoint", source, "--output", "out", "--overwrite", "--device", "cpu", *chosen)
+        out = run(
+            freeflow,
+            "export",
+            "--checkpoint",
+            source,
+            "--output",
+            "out",
+            "--overwrite",
+            "--device",
+            "cpu",
+            *chosen,
+        )
         assert "the licence is unknown" in out
     student = FlowMap.from_checkpoint(checkpoint, average=average)
     again = FlowMap.from_pretrained("out")
@@ -53,25 +64,75 @@ def test_a_run_becomes_a_folder_with_the_same_samples(freeflow, checkpoint, aver
 def test_sample_reads_the_folder_and_evaluate_too(freeflow, checkpoint):
     run(freeflow, "export", "--checkpoint", checkpoint, "--output", "out")
     for source, folder in (("out", "a"), (checkpoint, "b")):
-        run(freeflow, "sample", "--checkpoint", source, "--num_samples", 6, "--npz", "--output", folder, "--device", "cpu")
+        run(
+            freeflow,
+            "sample",
+            "--checkpoint",
+            source,
+            "--num_samples",
+            6,
+            "--npz",
+            "--output",
+            folder,
+            "--device",
+            "cpu",
+        )
     assert Path("a/samples.npz").read_bytes() == Path("b/samples.npz").read_bytes()
     arguments = ("--num_samples", 32, "--features", "flat", "--device", "cpu")
-    run(freeflow, "evaluate", "--checkpoint", "out", "--reference", "a/samples.npz", *arguments, "--output", "ea")
-    run(freeflow, "evaluate", "--checkpoint", checkpoint, "--reference", "a/samples.npz", *arguments, "--output", "eb")
+    run(
+        freeflow,
+        "evaluate",
+        "--checkpoint",
+        "out",
+        "--reference",
+        "a/samples.npz",
+        *arguments,
+        "--output",
+        "ea",
+    )
+    run(
+        freeflow,
+        "evaluate",
+        "--checkpoint",
+        checkpoint,
+        "--reference",
+        "a/samples.npz",
+        *arguments,
+        "--output",
+        "eb",
+    )
     a, b = (json.loads(Path(f"{folder}/evaluation.json").read_text()) for folder in ("ea", "eb"))
     assert a["scores"]["fid"] == b["scores"]["fid"]
     assert a["about"]["weights"] == b["about"]["weights"]
     assert "holds no teacher" in refused(freeflow, "evaluate", "--checkpoint", "out")
-    assert "leave --average" in refused(freeflow, "sample", "--checkpoint", "out", "--average", "raw")
-    assert "does not name os.system: leave" in refused(freeflow, "sample", "--checkpoint", checkpoint, "--trust", "os.system")
-    assert "is no exported student: leave" in refused(freeflow, "sample", "--checkpoint", checkpoint, "--prompts", "folder")
+    assert "leave --average" in refused(
+        freeflow, "sample", "--checkpoint", "out", "--average", "raw"
+    )
+    assert "does not name os.system: leave" in refused(
+        freeflow, "sample", "--checkpoint", checkpoint, "--trust", "os.system"
+    )
+    assert "is no exported student: leave" in refused(
+        freeflow, "sample", "--checkpoint", checkpoint, "--prompts", "folder"
+    )
     Path("out/flow_map.safetensors").unlink()
-    assert "flow_map.safetensors is missing in out" in refused(freeflow, "sample", "--checkpoint", "out")
+    assert "flow_map.safetensors is missing in out" in refused(
+        freeflow, "sample", "--checkpoint", "out"
+    )
     assert "no checkpoint at out/none" in refused(freeflow, "sample", "--checkpoint", "out/none")
 
 
 def test_averages_are_compared_before_one_is_chosen(freeflow, checkpoint):
-    out = run(freeflow, "export", "--checkpoint", checkpoint, "--compare", "--num_samples", 40, "--device", "cpu")
+    out = run(
+        freeflow,
+        "export",
+        "--checkpoint",
+        checkpoint,
+        "--compare",
+        "--num_samples",
+        40,
+        "--device",
+        "cpu",
+    )
     lines = [line for line in out.splitlines() if "│" in line]
     assert [line.split()[1] for line in lines] == ["ema_0_9999", "raw"]
     assert out.count("(lowest)") == 1
@@ -79,7 +140,18 @@ def test_averages_are_compared_before_one_is_chosen(freeflow, checkpoint):
 
 
 def test_figures_are_those_of_these_weights(freeflow, checkpoint):
-    run(freeflow, "evaluate", "--checkpoint", checkpoint, "--num_samples", 32, "--reference_samples", 32, "--features", "flat")
+    run(
+        freeflow,
+        "evaluate",
+        "--checkpoint",
+        checkpoint,
+        "--num_samples",
+        32,
+        "--reference_samples",
+        32,
+        "--features",
+        "flat",
+    )
     run(freeflow, "export", "--checkpoint", checkpoint, "--output", "out")
     fid = json.loads(Path("evaluation/evaluation.json").read_text())["scores"]["fid"]["value"]
     assert f"| FID | {fid:.4g} |" in Path("out/README.md").read_text()
@@ -98,7 +170,9 @@ def test_figures_are_those_of_these_weights(freeflow, checkpoint):
 def test_the_runs_report_serves_where_nothing_was_evaluated(freeflow, checkpoint, tmp_path):
     home = shutil.copytree(checkpoint.parents[2], tmp_path / "run")
     table = "| sampler | FID |\n| --- | ---: |\n| student, 1 step | 2.5 |"
-    (home / "version_0" / "report.md").write_text(f"# run\n\nA word.\n\n1797 samples.\n\n{table}\n\nThe end.\n")
+    (home / "version_0" / "report.md").write_text(
+        f"# run\n\nA word.\n\n1797 samples.\n\n{table}\n\nThe end.\n"
+    )
     run(freeflow, "export", "--checkpoint", home, "--output", "out")
     assert f"## Figures\n\n1797 samples.\n\n{table}\n\n## Use" in Path("out/README.md").read_text()
 
@@ -123,10 +197,21 @@ def test_everything_at_once(freeflow, checkpoint):
     assert "flow_map.onnx: largest difference" in out
     assert "0 of 192 pixels differ" in out
     names = json.loads(Path("out/freeflow.json").read_text())["files"]
-    assert {"flow_map.onnx", "flow_map.pt2", "model_index.json", "network/diffusion_pytorch_model.safetensors"} <= names.keys()
-    assert torch.equal(FlowMap.from_pretrained("out").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5))
-    run(freeflow, "export", "--checkpoint", "out", "--output", "again", "--pipeline")  # from folder to folder
-    assert torch.equal(FlowMap.from_pretrained("again").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5))
+    assert {
+        "flow_map.onnx",
+        "flow_map.pt2",
+        "model_index.json",
+        "network/diffusion_pytorch_model.safetensors",
+    } <= names.keys()
+    assert torch.equal(
+        FlowMap.from_pretrained("out").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5)
+    )
+    run(
+        freeflow, "export", "--checkpoint", "out", "--output", "again", "--pipeline"
+    )  # from folder to folder
+    assert torch.equal(
+        FlowMap.from_pretrained("again").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5)
+    )
 
 
 def test_a_folder_is_pushed_after_it_was_checked(freeflow, checkpoint, monkeypatch):
@@ -136,19 +221,34 @@ def test_a_folder_is_pushed_after_it_was_checked(freeflow, checkpoint, monkeypat
     out = run(freeflow, "export", "--checkpoint", checkpoint, *words)
     assert "uploaded: https://hub/me/student/commit/1" in out
     assert hub.repositories == {"me/student": True}
-    assert hub.files["me/student"] == {path.name: path.read_bytes() for path in Path("out").iterdir()}
+    assert hub.files["me/student"] == {
+        path.name: path.read_bytes() for path in Path("out").iterdir()
+    }
     assert "from_pretrained('me/student')" in Path("out/README.md").read_text()
     hub.error = ConnectionError("no route")
     assert "the hub cannot be reached (ConnectionError: no route). The folder is again" in refused(
         freeflow, "export", "--checkpoint", checkpoint, "--output", "again", "--push", "me/student"
     )
-    assert torch.equal(FlowMap.from_pretrained("again").sample(2), FlowMap.from_checkpoint(checkpoint).sample(2))
+    assert torch.equal(
+        FlowMap.from_pretrained("again").sample(2), FlowMap.from_checkpoint(checkpoint).sample(2)
+    )
 
 
 def test_official_weights_are_exported_with_their_vae(freeflow, published_width):
     path, vae = published_width
     read = ("--official.prior_time", 1, "--official.sign", -1, "--vae", vae)
-    out = run(freeflow, "export", "--checkpoint", path, "--output", "out", "--pipeline", "--device", "cpu", *read)
+    out = run(
+        freeflow,
+        "export",
+        "--checkpoint",
+        path,
+        "--output",
+        "out",
+        "--pipeline",
+        "--device",
+        "cpu",
+        *read,
+    )
     assert "vae/diffusion_pytorch_model.safetensors" in out
     student = FlowMap.from_official(path, OfficialConvention(1, -1), vae=str(vae))
     x = student.sample(2, torch.tensor([207, 3]), 1.7)

@@ -5,7 +5,14 @@ import torch
 from torch import nn
 
 from freeflow_lightning.flow import take
-from freeflow_lightning.students.export.graphs import VAE, Example, OneStep, agreement, export_onnx, export_torch
+from freeflow_lightning.students.export.graphs import (
+    VAE,
+    Example,
+    OneStep,
+    agreement,
+    export_onnx,
+    export_torch,
+)
 from students.export import students
 from teachers.diffusers.test_previews import KL, vae
 
@@ -25,7 +32,9 @@ def test_torch_export_gives_the_same_samples_for_any_batch(name, tmp_path):
     loaded = torch.export.load(tmp_path / "map.pt2").module()
     for n in (1, 2, 13):
         part = example(made, n)
-        torch.testing.assert_close(loaded(*part), made(part.z, part.condition, part.gamma), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            loaded(*part), made(part.z, part.condition, part.gamma), atol=1e-5, rtol=1e-5
+        )
 
 
 @pytest.mark.slow
@@ -44,11 +53,16 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
     assert {entry.shape[0] for entry in session.get_inputs()} == {"batch"}
     for n in (1, 7, 32):
         part = example(made, n)
-        x = torch.from_numpy(session.run(None, {k: v.numpy() for k, v in part.inputs().items() if k in inputs})[0])
+        x = torch.from_numpy(
+            session.run(None, {k: v.numpy() for k, v in part.inputs().items() if k in inputs})[0]
+        )
         expected = made(part.z, part.condition, part.gamma)
         torch.testing.assert_close(x, expected, atol=1e-4, rtol=1e-4)
         if x.ndim == 4:
-            assert torch.equal((127.5 * x + 128).clamp(0, 255).byte(), (127.5 * expected + 128).clamp(0, 255).byte())
+            assert torch.equal(
+                (127.5 * x + 128).clamp(0, 255).byte(),
+                (127.5 * expected + 128).clamp(0, 255).byte(),
+            )
 
 
 @pytest.mark.slow
@@ -57,7 +71,9 @@ def test_the_decoder_can_be_inside(tmp_path):
     made = students.sit()
     torch.manual_seed(0)
     decoder = VAE(
-        vae("AutoencoderKL", **(KL | {"latent_channels": 3})).eval(), torch.tensor([1.0, 2.0, 4.0]), torch.tensor(0.5)
+        vae("AutoencoderKL", **(KL | {"latent_channels": 3})).eval(),
+        torch.tensor([1.0, 2.0, 4.0]),
+        torch.tensor(0.5),
     )
     map_ = OneStep(made.network, decoder).eval()
     part = example(made)
@@ -87,7 +103,11 @@ def test_other_samples_are_refused(tmp_path):
     part = example(made)
     map_ = OneStep(made.network)
     right = lambda rows: made(rows.z, rows.condition, rows.gamma)
-    assert agreement(map_, part, right, tmp_path / "x.onnx").words().startswith("largest difference 0.0e+00; 0 of 240 pixels")
+    assert (
+        agreement(map_, part, right, tmp_path / "x.onnx")
+        .words()
+        .startswith("largest difference 0.0e+00; 0 of 240 pixels")
+    )
     for wrong in (
         lambda rows: right(rows) + 0.02,
         lambda rows: right(rows._replace(gamma=torch.ones_like(rows.gamma))),
@@ -102,7 +122,9 @@ def test_samples_that_are_no_pictures_are_compared_by_their_values(tmp_path):
     made = students.mlp()
     part = example(made)
     right = lambda rows: made(rows.z, rows.condition, rows.gamma)
-    found = agreement(OneStep(made.network), part, lambda rows: right(rows) + 1e-5, tmp_path / "x.onnx")
+    found = agreement(
+        OneStep(made.network), part, lambda rows: right(rows) + 1e-5, tmp_path / "x.onnx"
+    )
     assert found.words().startswith("largest difference 1.0e-05")
     with pytest.raises(ValueError, match=r"x.onnx gives other samples than the student"):
         agreement(OneStep(made.network), part, lambda rows: 1.02 * right(rows), tmp_path / "x.onnx")

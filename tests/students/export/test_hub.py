@@ -26,7 +26,9 @@ class PretendedHub(HfApi):
 
     def upload_folder(self, *, repo_id, folder_path, **others):
         files = {
-            path.relative_to(folder_path).as_posix(): path.read_bytes() for path in folder_path.rglob("*") if path.is_file()
+            path.relative_to(folder_path).as_posix(): path.read_bytes()
+            for path in folder_path.rglob("*")
+            if path.is_file()
         }
         self.files[repo_id] = files
         return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
@@ -34,7 +36,10 @@ class PretendedHub(HfApi):
 
 def test_a_student_is_uploaded_with_its_card_and_picture(tmp_path):
     hub, made = PretendedHub(), students.sit()
-    assert made.push_to_hub("me/student", licence="mit", private=True, api=hub) == "https://hub/me/student/commit/1"
+    assert (
+        made.push_to_hub("me/student", licence="mit", private=True, api=hub)
+        == "https://hub/me/student/commit/1"
+    )
     assert hub.repositories == {"me/student": True}
     files = hub.files["me/student"]
     assert files.keys() == {"README.md", "freeflow.json", "flow_map.safetensors", "samples.png"}
@@ -66,17 +71,25 @@ def test_the_licence_is_the_teachers(licence, front):
 
 
 def refused(status):
-    response = SimpleNamespace(status_code=status, headers={}, request=None, url="", reason="", text="", json=dict)
+    response = SimpleNamespace(
+        status_code=status, headers={}, request=None, url="", reason="", text="", json=dict
+    )
     return HfHubHTTPError(f"{status} from the hub", response=response)
 
 
 @pytest.mark.parametrize(
     ("error", "message"),
     [
-        (LocalTokenNotFoundError("Token is required"), r"refused me/x \(Token is required\): log in with `hf auth login`"),
+        (
+            LocalTokenNotFoundError("Token is required"),
+            r"refused me/x \(Token is required\): log in with `hf auth login`",
+        ),
         (refused(403), r"refused me/x \(.*403 from the hub.*\): log in with"),
         (refused(500), r"refused me/x \(.*500 from the hub.*\): try again"),
-        (ConnectionError("Name or service not known"), r"cannot be reached \(ConnectionError: Name or .* `hf upload me/x "),
+        (
+            ConnectionError("Name or service not known"),
+            r"cannot be reached \(ConnectionError: Name or .* `hf upload me/x ",
+        ),
     ],
 )
 def test_the_hubs_errors_say_what_to_do(error, message, tmp_path):
@@ -89,12 +102,16 @@ def test_a_damaged_folder_is_not_uploaded(tmp_path):
     students.sit().save_pretrained(tmp_path / "out")
     (tmp_path / "out" / "flow_map.safetensors").write_bytes(b"")
     hub = PretendedHub()
-    with pytest.raises(ValueError, match=r"flow_map.safetensors in .* is not the file that was exported"):
+    with pytest.raises(
+        ValueError, match=r"flow_map.safetensors in .* is not the file that was exported"
+    ):
         push_folder(tmp_path / "out", "me/x", api=hub)
     assert not hub.files
     students.sit().save_pretrained(tmp_path / "whole")
     with pytest.raises(ValueError, match=r"expected the repository as owner/name, got 'a/b/c'"):
-        push_folder(tmp_path / "whole", "a/b/c", api=HfApi(token="none", endpoint="http://127.0.0.1:1"))
+        push_folder(
+            tmp_path / "whole", "a/b/c", api=HfApi(token="none", endpoint="http://127.0.0.1:1")
+        )
 
 
 def test_a_student_comes_from_the_hub(tmp_path, monkeypatch):
@@ -108,4 +125,6 @@ def test_a_student_comes_from_the_hub(tmp_path, monkeypatch):
 
     monkeypatch.setattr("freeflow_lightning.students.export.folder.hub_file", hub_file)
     assert FlowMap.from_pretrained("me/student", revision="v1").sample(2).equal(made.sample(2))
-    assert fetched == [("me/student", name, "v1") for name in ("freeflow.json", "flow_map.safetensors")]
+    assert fetched == [
+        ("me/student", name, "v1") for name in ("freeflow.json", "flow_map.safetensors")
+    ]

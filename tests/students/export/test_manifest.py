@@ -59,7 +59,18 @@ def test_an_entry_that_is_missing_or_of_another_kind_is_named(copied, key):
 
 
 @pytest.mark.parametrize(
-    "shape", [[3, 100_000, 100_000], [4, 0, 4], [-1, 4, 4], [], [3.0, 4, 4], [True, 4, 4], "444", [2] * 30, [10**30]]
+    "shape",
+    [
+        [3, 100_000, 100_000],
+        [4, 0, 4],
+        [-1, 4, 4],
+        [],
+        [3.0, 4, 4],
+        [True, 4, 4],
+        "444",
+        [2] * 30,
+        [10**30],
+    ],
 )
 def test_a_shape_that_cannot_be_meant_is_refused_before_memory_is_taken(copied, shape):
     resealed(copied, sample_shape=shape)
@@ -83,7 +94,9 @@ NET = ("network", "arguments", "backbone", "arguments", "net", "arguments")
         ("mlp_ratio", float(2**40)),
     ],
 )
-def test_a_network_of_other_sizes_than_its_weights_is_refused_before_memory_is_taken(copied, name, value):
+def test_a_network_of_other_sizes_than_its_weights_is_refused_before_memory_is_taken(
+    copied, name, value
+):
     changed_part(copied, *NET, name, value=value)
     with pytest.raises(ValueError, match=r"do not fit its network|cannot build 'SiT'"):
         FlowMap.from_pretrained(copied)
@@ -101,7 +114,9 @@ def test_weights_outside_the_folder_are_refused(copied, tmp_path, how):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     weights = (copied / "flow_map.safetensors").rename(elsewhere / "flow_map.safetensors")
-    name = {"above": "../elsewhere/flow_map.safetensors", "absolute": str(weights)}.get(how, "flow_map.safetensors")
+    name = {"above": "../elsewhere/flow_map.safetensors", "absolute": str(weights)}.get(
+        how, "flow_map.safetensors"
+    )
     if how == "link":
         (copied / name).symlink_to(weights)
     if how == "link to a folder":
@@ -113,29 +128,50 @@ def test_weights_outside_the_folder_are_refused(copied, tmp_path, how):
     rest = {key: value for key, value in manifest.items() if key != "sha256"}
     manifest["sha256"] = hashlib.sha256(json.dumps(rest, sort_keys=True).encode()).hexdigest()
     (copied / "freeflow.json").write_text(json.dumps(manifest))
-    with pytest.raises(ValueError, match=r"is not inside it: do not use this folder|is a link that leads out of the folder"):
+    with pytest.raises(
+        ValueError,
+        match=r"is not inside it: do not use this folder|is a link that leads out of the folder",
+    ):
         FlowMap.from_pretrained(copied)
 
 
 def test_a_folder_of_the_hubs_cache_links_to_its_files(exported, tmp_path):
     """snapshots/COMMIT/file is a link to blobs/HASH there, which is no way out."""
-    blobs, snapshot = tmp_path / "models--me--it" / "blobs", tmp_path / "models--me--it" / "snapshots" / "abc"
+    blobs, snapshot = (
+        tmp_path / "models--me--it" / "blobs",
+        tmp_path / "models--me--it" / "snapshots" / "abc",
+    )
     blobs.mkdir(parents=True)
     snapshot.mkdir(parents=True)
     for path in exported.iterdir():
         shutil.copyfile(path, blobs / path.name)
         (snapshot / path.name).symlink_to(os.path.join("../../blobs", path.name))
-    assert torch.equal(FlowMap.from_pretrained(snapshot).sample(2), FlowMap.from_pretrained(exported).sample(2))
+    assert torch.equal(
+        FlowMap.from_pretrained(snapshot).sample(2), FlowMap.from_pretrained(exported).sample(2)
+    )
     assert FlowMap.from_pretrained(tmp_path / "models--me--it" / "snapshots" / "abc")
 
 
-VAE = {"kind": "vae", "vae": "some/vae", "scale": 1.0, "shift": 0.0, "chunk": 1, "subfolder": None, "revision": None}
+VAE = {
+    "kind": "vae",
+    "vae": "some/vae",
+    "scale": 1.0,
+    "shift": 0.0,
+    "chunk": 1,
+    "subfolder": None,
+    "revision": None,
+}
 
 
-@pytest.mark.parametrize("name", ["DiffusionPipeline", "StableDiffusionPipeline", "EulerDiscreteScheduler", "utils", "logging"])
+@pytest.mark.parametrize(
+    "name",
+    ["DiffusionPipeline", "StableDiffusionPipeline", "EulerDiscreteScheduler", "utils", "logging"],
+)
 def test_a_decoder_is_a_network_of_diffusers_and_nothing_else(copied, name):
     resealed(copied, decoder=VAE | {"class_name": name})
-    with pytest.raises(ValueError, match=f"names '{name}' as its network, which is no network of diffusers"):
+    with pytest.raises(
+        ValueError, match=f"names '{name}' as its network, which is no network of diffusers"
+    ):
         FlowMap.from_pretrained(copied)
 
 
@@ -163,17 +199,23 @@ def test_a_network_of_diffusers_is_named_within_bounds(copied, arguments, messag
         FlowMap.from_pretrained(copied)
 
 
-@pytest.mark.parametrize("name", ["vae/config.json", "unet/model.safetensors", "transformer/deep/a.json"])
+@pytest.mark.parametrize(
+    "name", ["vae/config.json", "unet/model.safetensors", "transformer/deep/a.json"]
+)
 def test_files_that_diffusers_would_read_are_all_in_the_manifest(copied, name):
     (copied / name).parent.mkdir(parents=True)
     (copied / name).write_text("{}")
-    with pytest.raises(ValueError, match=f"would be read with {name}, which freeflow.json does not name"):
+    with pytest.raises(
+        ValueError, match=f"would be read with {name}, which freeflow.json does not name"
+    ):
         FlowMap.from_pretrained(copied)
 
 
 def test_an_index_of_shards_stays_in_the_folder(copied):
     (copied / "unet").mkdir()
-    (copied / "unet/model.safetensors.index.json").write_text(json.dumps({"weight_map": {"a": "../../secret.safetensors"}}))
+    (copied / "unet/model.safetensors.index.json").write_text(
+        json.dumps({"weight_map": {"a": "../../secret.safetensors"}})
+    )
     resealed(copied)
     with pytest.raises(ValueError, match=r"would be read with unet/\.\./\.\./secret.safetensors"):
         FlowMap.from_pretrained(copied)

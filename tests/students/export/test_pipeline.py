@@ -42,7 +42,13 @@ for name in sys.argv[1:]:
         raise AssertionError
 torch.save(found, "found.pt")
 """
-KINDS = {"sit": students.sit, "official": students.official, "edm": students.edm, "ddpm": students.ddpm, "latent": students.sit}
+KINDS = {
+    "sit": students.sit,
+    "official": students.official,
+    "edm": students.edm,
+    "ddpm": students.ddpm,
+    "latent": students.sit,
+}
 
 
 def write(name, made, folder, decoder=None, **more):
@@ -91,7 +97,9 @@ def test_pictures_from_a_process_without_this_package(tmp_path):
         again = FlowMap.from_pretrained(tmp_path / name)  # and this package reads the same files
         assert torch.equal(again.sample(3), student.sample(3))
         pictures = again.teacher.decode(expected[name])
-        torch.testing.assert_close(found[name][1], (pictures / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=1e-5)
+        torch.testing.assert_close(
+            found[name][1], (pictures / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=1e-5
+        )
 
 
 def test_every_class_that_a_folder_describes_is_in_the_code_that_travels():
@@ -115,13 +123,20 @@ def test_the_code_that_travels_makes_the_same_samples(name, tmp_path):
     z, labels = torch.randn(3, *made.teacher.sample_shape), torch.tensor([0, 1, 0])
     one = torch.ones(3)
     again = FlowMap.from_pretrained(tmp_path / "out")
-    assert torch.equal(z + student(z, one, labels, delta=one, gamma=1.5 * one), again(z, labels, 1.5))
+    assert torch.equal(
+        z + student(z, one, labels, delta=one, gamma=1.5 * one), again(z, labels, 1.5)
+    )
 
 
 def test_what_is_no_student_of_pictures_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"cannot hold the code of students.export.students.Own: leave --pipeline out"):
+    with pytest.raises(
+        ValueError,
+        match=r"cannot hold the code of students.export.students.Own: leave --pipeline out",
+    ):
         write("own", students.STUDENTS["own network"](), tmp_path / "own", network_arguments={})
-    with pytest.raises(ValueError, match=r"draws pictures from classes or nothing, .* shape \[2\] from classes"):
+    with pytest.raises(
+        ValueError, match=r"draws pictures from classes or nothing, .* shape \[2\] from classes"
+    ):
         write("mlp", students.mlp(), tmp_path / "mlp")
     net = students.sit().network
 
@@ -130,7 +145,9 @@ def test_what_is_no_student_of_pictures_is_refused(tmp_path):
             return -x
 
     own = FlowMap(net, Mine(net.backbone, (3, 4, 4), 5))
-    with pytest.raises(ValueError, match=r"cannot decode this student's samples \(Mine.decode is code of your own"):
+    with pytest.raises(
+        ValueError, match=r"cannot decode this student's samples \(Mine.decode is code of your own"
+    ):
         write("decoder", own, tmp_path / "decoder")
 
 
@@ -138,13 +155,19 @@ def test_the_folder_is_whole(tmp_path):
     space = LatentSpace((3, 4, 4), 5, None)
     write("sit", FlowMap(students.sit().network, space, (1.0, 2.0)), tmp_path / "out")
     names = json.loads((tmp_path / "out" / "freeflow.json").read_text())["files"]
-    there = {path.relative_to(tmp_path / "out").as_posix() for path in Path(tmp_path / "out").rglob("*") if path.is_file()}
+    there = {
+        path.relative_to(tmp_path / "out").as_posix()
+        for path in Path(tmp_path / "out").rglob("*")
+        if path.is_file()
+    }
     assert there == names.keys() | {"freeflow.json"}
     assert {"flow_map_pipeline.py", "network/flow_map_network.py", "model_index.json"} <= there
     for name in names:
         content = (tmp_path / "out" / name).read_bytes()
         (tmp_path / "out" / name).write_bytes(content + b" ")
-        with pytest.raises(ValueError, match=f"{name.rpartition('/')[2]} in .* is not the file that was exported"):
+        with pytest.raises(
+            ValueError, match=f"{name.rpartition('/')[2]} in .* is not the file that was exported"
+        ):
             FlowMap.from_pretrained(tmp_path / "out")
         (tmp_path / "out" / name).write_bytes(content)
     FlowMap.from_pretrained(tmp_path / "out")

@@ -12,7 +12,14 @@ from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import ScalarConditioned, merge
 from freeflow_lightning.students.export import foreign
 from freeflow_lightning.students.export.folder import seal
-from freeflow_lightning.teachers import GaussianPath, LatentDecoder, LatentSpace, PathTeacher, SiTVelocity, VelocityTeacher
+from freeflow_lightning.teachers import (
+    GaussianPath,
+    LatentDecoder,
+    LatentSpace,
+    PathTeacher,
+    SiTVelocity,
+    VelocityTeacher,
+)
 from nets.random_weights import tiny_sit
 from students.export import students
 from students.export.students import STUDENTS
@@ -34,7 +41,9 @@ def test_the_same_samples_bit_for_bit(name, tmp_path):
     for guidance in (1.0, 1.7):
         x = again.sample(9, guidance=guidance)
         assert torch.equal(x, alone.sample(9, guidance=guidance))
-        torch.testing.assert_close(x, made.sample(9, guidance=guidance))  # an adapter is merged up to rounding
+        torch.testing.assert_close(
+            x, made.sample(9, guidance=guidance)
+        )  # an adapter is merged up to rounding
     assert torch.equal(again.teacher.decode(x), made.teacher.decode(x))
     assert not torch.equal(again.sample(9, guidance=1.0), x)
     z = torch.randn(2, *made.teacher.sample_shape)
@@ -45,7 +54,10 @@ def test_the_same_samples_bit_for_bit(name, tmp_path):
     twice = again.save_pretrained(
         tmp_path / "twice", network_arguments={"out": 2} if name == "DDPM" else own
     )  # an exported student can be exported
-    assert twice["weights_hash"] == json.loads((tmp_path / "out" / "freeflow.json").read_text())["weights_hash"]
+    assert (
+        twice["weights_hash"]
+        == json.loads((tmp_path / "out" / "freeflow.json").read_text())["weights_hash"]
+    )
 
 
 def test_types_of_weights_are_kept(tmp_path):
@@ -58,7 +70,9 @@ def test_types_of_weights_are_kept(tmp_path):
 
 def test_conditions_shapes_and_decoder_come_without_the_teacher(tmp_path):
     made = students.sit()
-    made.teacher.vae = LatentDecoder("some/vae", scale=[1.0, 2.0, 3.0], shift=0.5, class_name="AutoencoderTiny")
+    made.teacher.vae = LatentDecoder(
+        "some/vae", scale=[1.0, 2.0, 3.0], shift=0.5, class_name="AutoencoderTiny"
+    )
     made.save_pretrained(tmp_path / "out")
     space = FlowMap.from_pretrained(tmp_path / "out").teacher
     assert isinstance(space, LatentSpace)
@@ -76,7 +90,9 @@ def test_what_cannot_be_held_is_said_or_refused(tmp_path):
     net = STUDENTS["SiT"]().network
     shape = net.backbone.net.sample_shape
     said = FlowMap(net, OwnDecoder(net.backbone, shape, 5)).save_pretrained(tmp_path / "out")
-    assert said["left_out"] == ["OwnDecoder.decode is code of your own: samples are states, not pictures"]
+    assert said["left_out"] == [
+        "OwnDecoder.decode is code of your own: samples are states, not pictures"
+    ]
 
     class Mine(GaussianPath):
         def tau(self, t):
@@ -86,12 +102,18 @@ def test_what_cannot_be_held_is_said_or_refused(tmp_path):
             raise NotImplementedError
 
     path = students.student(PathTeacher(students.Plain(), Mine(), "data", (1, 4, 4)))
-    with pytest.raises(ValueError, match=r"Mine is not of this package, and a folder cannot hold its code"):
+    with pytest.raises(
+        ValueError, match=r"Mine is not of this package, and a folder cannot hold its code"
+    ):
         path.save_pretrained(tmp_path / "path")
-    function = students.student(PathTeacher(students.Plain(), students.LinearPath(), lambda raw, y, c: raw, (1, 4, 4)))
+    function = students.student(
+        PathTeacher(students.Plain(), students.LinearPath(), lambda raw, y, c: raw, (1, 4, 4))
+    )
     with pytest.raises(ValueError, match=r"prediction is a function of your own"):
         function.save_pretrained(tmp_path / "prediction")
-    with pytest.raises(ValueError, match=r"students.Plain is not of this package, and the config does not say"):
+    with pytest.raises(
+        ValueError, match=r"students.Plain is not of this package, and the config does not say"
+    ):
         STUDENTS["EDM"]().save_pretrained(tmp_path / "edm")
     with pytest.raises(ValueError, match=r"built by this package: leave network_arguments out"):
         students.sit().save_pretrained(tmp_path / "sit", network_arguments={})
@@ -102,7 +124,9 @@ def test_what_cannot_be_held_is_said_or_refused(tmp_path):
     local = students.student(VelocityTeacher(Local(), (1, 4, 4), 3))
     with pytest.raises(ValueError, match=r"Local is defined in a script or a function"):
         local.save_pretrained(tmp_path / "local", network_arguments={})
-    assert not [found for found in tmp_path.iterdir() if found.name != "out"]  # no half folders, hidden or not
+    assert not [
+        found for found in tmp_path.iterdir() if found.name != "out"
+    ]  # no half folders, hidden or not
 
 
 def test_a_network_of_ones_own_needs_its_arguments_to_be_right(tmp_path):
@@ -126,9 +150,13 @@ def test_a_network_of_ones_own_is_not_imported_without_leave(tmp_path, monkeypat
     (tmp_path / "imported").unlink()
     del sys.modules["mine"]
     for trust in (None, "mine.Other", "mine"):
-        with pytest.raises(ValueError, match=r"network is mine.Net, which is not of this package: read its code"):
+        with pytest.raises(
+            ValueError, match=r"network is mine.Net, which is not of this package: read its code"
+        ):
             FlowMap.from_pretrained(tmp_path / "out", trust=trust)
-    with pytest.raises(ValueError, match=r"is mine.Net, and the one given is torch.nn.modules.linear.Linear"):
+    with pytest.raises(
+        ValueError, match=r"is mine.Net, and the one given is torch.nn.modules.linear.Linear"
+    ):
         FlowMap.from_pretrained(tmp_path / "out", network=nn.Linear(1, 1))
     assert not (tmp_path / "imported").exists()
     assert torch.equal(FlowMap.from_pretrained(tmp_path / "out", network=net).sample(3), x)
@@ -149,7 +177,10 @@ def renamed(spec):
         return spec
     arguments = spec.get("arguments")
     if spec.get("class") == "SiTVelocity" and isinstance(arguments["convention"], dict):
-        return {"class": "FromPrior", "arguments": {"net": arguments["net"], **arguments["convention"]["arguments"]}}
+        return {
+            "class": "FromPrior",
+            "arguments": {"net": arguments["net"], **arguments["convention"]["arguments"]},
+        }
     return {name: renamed(value) for name, value in spec.items()}
 
 
@@ -161,12 +192,17 @@ def test_folders_of_0_1_0_still_open(tmp_path, kind):
     manifest = json.loads(path.read_text())
     old = renamed(manifest["network"])
     assert ("FromPrior" in json.dumps(old)) == (kind == "official")
-    names = {"official": '"sign": -1', "SiT": '"convention": "sit"', "SiT of REPA": '"convention": "repa"'}
+    names = {
+        "official": '"sign": -1',
+        "SiT": '"convention": "sit"',
+        "SiT of REPA": '"convention": "repa"',
+    }
     assert names[kind] in json.dumps(old)
     path.unlink()
     seal(
         tmp_path / "out",
-        {name: value for name, value in manifest.items() if name not in ("sha256", "files")} | {"network": old},
+        {name: value for name, value in manifest.items() if name not in ("sha256", "files")}
+        | {"network": old},
     )
     opened = FlowMap.from_pretrained(tmp_path / "out")
     condition = torch.tensor([0, 1, 0])
@@ -175,8 +211,14 @@ def test_folders_of_0_1_0_still_open(tmp_path, kind):
 
 def test_arguments_are_those_of_the_training_config(tmp_path):
     made = STUDENTS["own network"]()
-    network = {"class_path": "students.export.students.Own", "init_args": {"width": 8, "classes": 3}}
-    made.about["config"] = {"class_path": "freeflow_lightning.FreeFlowModule", "init_args": {"network": network}}
+    network = {
+        "class_path": "students.export.students.Own",
+        "init_args": {"width": 8, "classes": 3},
+    }
+    made.about["config"] = {
+        "class_path": "freeflow_lightning.FreeFlowModule",
+        "init_args": {"network": network},
+    }
     manifest = made.save_pretrained(tmp_path / "out")
     (mine,) = foreign(manifest["network"])
     assert mine == (network["class_path"], network["init_args"])
@@ -190,7 +232,10 @@ def test_the_documented_example_of_ones_own_network(tmp_path, monkeypatch):
 
     torch.save(my_unet.UNet().state_dict(), tmp_path / "unet.pt")
     made = students.student(my_unet.UNetTeacher(tmp_path / "unet.pt"), time_module="unet.clock")
-    with pytest.raises(ValueError, match=r"my_unet.Velocity is not of this package, and the config does not say .*class_path"):
+    with pytest.raises(
+        ValueError,
+        match=r"my_unet.Velocity is not of this package, and the config does not say .*class_path",
+    ):
         made.save_pretrained(tmp_path / "out")
     inner = {"unet": {"class_path": "my_unet.UNet", "init_args": {"width": 32}}}
     made.save_pretrained(tmp_path / "out", network_arguments=inner)
@@ -218,7 +263,10 @@ def test_a_missing_or_changed_file_is_refused_by_name(copied):
     content = path.read_bytes()
     for place in (8, len(content) // 2, len(content) - 1):
         path.write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
-        with pytest.raises(ValueError, match=r"flow_map.safetensors in .* is not the file that was exported \(SHA-256"):
+        with pytest.raises(
+            ValueError,
+            match=r"flow_map.safetensors in .* is not the file that was exported \(SHA-256",
+        ):
             FlowMap.from_pretrained(copied)
     path.unlink()
     with pytest.raises(FileNotFoundError, match=r"flow_map.safetensors is missing in"):
@@ -227,18 +275,25 @@ def test_a_missing_or_changed_file_is_refused_by_name(copied):
     FlowMap.from_pretrained(copied)
 
 
-@pytest.mark.parametrize("key", ["guidance_range", "network", "files", "decoder", "schema", "format", "sha256"])
+@pytest.mark.parametrize(
+    "key", ["guidance_range", "network", "files", "decoder", "schema", "format", "sha256"]
+)
 def test_a_changed_manifest_is_refused(copied, key):
     path = copied / "freeflow.json"
     manifest = json.loads(path.read_text())
     path.write_text(json.dumps(manifest | {key: {"kind": "divided", "scale": 2}}))
-    with pytest.raises(ValueError, match=r"freeflow.json (has been changed|has schema|was not written)"):
+    with pytest.raises(
+        ValueError, match=r"freeflow.json (has been changed|has schema|was not written)"
+    ):
         FlowMap.from_pretrained(copied)
     path.write_text("{")
     with pytest.raises(ValueError, match=r"freeflow.json is not JSON"):
         FlowMap.from_pretrained(copied)
     path.unlink()
-    with pytest.raises(FileNotFoundError, match=r"no freeflow.json in .*: expected a folder that freeflow export wrote"):
+    with pytest.raises(
+        FileNotFoundError,
+        match=r"no freeflow.json in .*: expected a folder that freeflow export wrote",
+    ):
         FlowMap.from_pretrained(copied)
 
 
@@ -270,10 +325,15 @@ def test_weights_of_another_network_are_refused(tmp_path):
     FlowMap(made, LatentSpace((3, 4, 4), 5, None)).save_pretrained(tmp_path / "out")
     manifest = read_manifest(tmp_path / "out" / "freeflow.json")
     state = made.state_dict()
-    for wrong in ({k: v for k, v in state.items() if "gamma" not in k}, state | {"more": torch.zeros(1)}):
+    for wrong in (
+        {k: v for k, v in state.items() if "gamma" not in k},
+        state | {"more": torch.zeros(1)},
+    ):
         write_weights(tmp_path / "out" / "flow_map.safetensors", wrong)
         seal(tmp_path / "out", manifest)
-        with pytest.raises(ValueError, match=r"(?s)do not fit its network: .*(embedders.gamma|more)"):
+        with pytest.raises(
+            ValueError, match=r"(?s)do not fit its network: .*(embedders.gamma|more)"
+        ):
             FlowMap.from_pretrained(tmp_path / "out")
 
 
@@ -283,11 +343,22 @@ def test_a_folder_can_name_files_of_its_own_and_networks_alone(tmp_path):
 
     manifest = students.sit().save_pretrained(tmp_path / "out")
     students.sit().save_pretrained(tmp_path / "other")
-    seal(tmp_path / "out", manifest | {"weights": [{"file": "../other/flow_map.safetensors", "prefix": ""}]})
-    with pytest.raises(ValueError, match=r"names the file '../other/flow_map.safetensors', which is not inside it"):
+    seal(
+        tmp_path / "out",
+        manifest | {"weights": [{"file": "../other/flow_map.safetensors", "prefix": ""}]},
+    )
+    with pytest.raises(
+        ValueError, match=r"names the file '../other/flow_map.safetensors', which is not inside it"
+    ):
         FlowMap.from_pretrained(tmp_path / "out")
-    for name, message in (("DiffusionPipeline", "no network of diffusers"), ("Unheard", "has no Unheard")):
-        description = {"class": "diffusers", "arguments": {"name": name, "dtype": "float32", "subfolder": "unet"}}
+    for name, message in (
+        ("DiffusionPipeline", "no network of diffusers"),
+        ("Unheard", "has no Unheard"),
+    ):
+        description = {
+            "class": "diffusers",
+            "arguments": {"name": name, "dtype": "float32", "subfolder": "unet"},
+        }
         seal(tmp_path / "out", manifest | {"network": description})
         with pytest.raises(ValueError, match=message):
             FlowMap.from_pretrained(tmp_path / "out")

@@ -48,7 +48,9 @@ def one_step(name, folder, z, condition, call):
 
     tiny = TINY[name]
     index = json.loads((folder / "model_index.json").read_text())
-    absent = {part: None for part, value in index.items() if isinstance(value, list) and value[0] is None}
+    absent = {
+        part: None for part, value in index.items() if isinstance(value, list) and value[0] is None
+    }
     with quiet():
         pipe = DiffusionPipeline.from_pretrained(folder, **absent)
     assert type(pipe).__name__ == tiny.pipeline
@@ -58,7 +60,9 @@ def one_step(name, folder, z, condition, call):
     if not tiny.call:  # DiT's pipeline returns pictures alone
         pipe.scheduler.set_timesteps(1)
         (k,) = pipe.scheduler.timesteps
-        return pipe.scheduler.step(pipe.transformer(z, k.expand(2), condition).sample[:, :4], k, z).prev_sample
+        return pipe.scheduler.step(
+            pipe.transformer(z, k.expand(2), condition).sample[:, :4], k, z
+        ).prev_sample
     size = {"height": tiny.size[-2] * tiny.scale, "width": tiny.size[-1] * tiny.scale}
     given = {k: v for k, v in tiny.arguments.items() if not k.startswith("negative_") or v is None}
     with quiet():
@@ -76,14 +80,19 @@ def test_the_stock_pipeline_is_the_student(name, tmp_path):
     drawn = one_step(name, tmp_path / "out", z.clone(), condition, manifest["call"]).view_as(x)
     scale = float(x.abs().max())
     torch.testing.assert_close(drawn, x, atol=2e-5 * scale, rtol=1e-4)
-    for other in (z + made.teacher(z, torch.ones(2), condition), made(z, condition, 1.3)):  # neither teacher nor another gamma
+    for other in (
+        z + made.teacher(z, torch.ones(2), condition),
+        made(z, condition, 1.3),
+    ):  # neither teacher nor another gamma
         assert (other - x).abs().max() > 1e-3 * scale
 
     again = FlowMap.from_pretrained(tmp_path / "out")  # with all gammas, in spite of the fold
     for gamma in (GAMMA, 1.3):
         assert torch.equal(again(z, condition, gamma), made(z, condition, gamma))
     assert torch.equal(again(z, condition, delta=0.3), made(z, condition, delta=0.3))
-    torch.testing.assert_close(made(z, condition, GAMMA), x, rtol=0, atol=0)  # and the student itself is as before
+    torch.testing.assert_close(
+        made(z, condition, GAMMA), x, rtol=0, atol=0
+    )  # and the student itself is as before
 
 
 @pytest.mark.parametrize("name", REFUSED)
@@ -93,24 +102,34 @@ def test_families_that_take_no_single_step_are_refused(name, tmp_path):
         stock(made, tmp_path / "out")
     made.save_pretrained(tmp_path / "plain")
     z = torch.randn(2, *made.teacher.sample_shape)
-    assert torch.equal(FlowMap.from_pretrained(tmp_path / "plain")(z, condition), made(z, condition))
+    assert torch.equal(
+        FlowMap.from_pretrained(tmp_path / "plain")(z, condition), made(z, condition)
+    )
 
 
 @torch.no_grad()
 def test_a_fold_that_is_not_the_student_is_refused(tmp_path, monkeypatch):
     made, _ = student("sd3", tmp_path / "teacher")
     wrong = fold(made.network, 1.0)
-    monkeypatch.setattr("freeflow_lightning.students.export.text_pipeline.fold", lambda network, gamma: wrong)
-    with pytest.raises(ValueError, match=r"cannot be folded into the time embedding of SD3Transformer2DModel"):
+    monkeypatch.setattr(
+        "freeflow_lightning.students.export.text_pipeline.fold", lambda network, gamma: wrong
+    )
+    with pytest.raises(
+        ValueError, match=r"cannot be folded into the time embedding of SD3Transformer2DModel"
+    ):
         stock(made, tmp_path / "out")
-    before = {name: tensor for name, tensor in made.network.named_parameters() if name in wrong.before}
+    before = {
+        name: tensor for name, tensor in made.network.named_parameters() if name in wrong.before
+    }
     assert all(torch.equal(before[name], wrong.before[name]) for name in before)
 
 
 def test_prompts_are_given_where_the_folder_cannot_hold_them(tmp_path):
     made, condition = student("sd3", tmp_path / "teacher")
     rows = {name: tensor.contiguous() for name, tensor in condition.items()}
-    write_prompts(tmp_path / "embeddings", [rows], {name: tensor[:1] * 0 for name, tensor in rows.items()})
+    write_prompts(
+        tmp_path / "embeddings", [rows], {name: tensor[:1] * 0 for name, tensor in rows.items()}
+    )
     made.teacher.conditions = Prompts(tmp_path / "embeddings")
     made.save_pretrained(tmp_path / "out")
     again = FlowMap.from_pretrained(tmp_path / "out")
@@ -135,7 +154,9 @@ def test_the_teacher_is_not_needed_and_types_are_kept(tmp_path):
         again.teacher.decode(z)
 
 
-@pytest.mark.parametrize(("name", "call"), [("zimage", {"guidance_scale": 0.0}), ("qwen", {"true_cfg_scale": 1.0})])
+@pytest.mark.parametrize(
+    ("name", "call"), [("zimage", {"guidance_scale": 0.0}), ("qwen", {"true_cfg_scale": 1.0})]
+)
 def test_the_call_turns_the_pipelines_own_guidance_off(name, call, tmp_path):
     made, _ = student(name, tmp_path / "teacher")
     assert one_step_call(made.teacher, GAMMA) == {"num_inference_steps": 1} | call
@@ -147,6 +168,8 @@ def test_a_model_that_embeds_guidance_keeps_it_as_an_input(tmp_path):
     assert manifest["call"]["guidance_scale"] == GAMMA
     assert manifest["folded_guidance"] is None
     z, condition = torch.randn(2, *made.teacher.sample_shape), TINY["flux"].condition(2)
-    drawn = one_step("flux", tmp_path / "out", z.clone(), condition, manifest["call"] | {"guidance_scale": 4.0})
+    drawn = one_step(
+        "flux", tmp_path / "out", z.clone(), condition, manifest["call"] | {"guidance_scale": 4.0}
+    )
     with torch.no_grad():
         torch.testing.assert_close(drawn, made(z, condition, 4.0), atol=1e-4, rtol=1e-4)

@@ -39,7 +39,11 @@ def test_from_a_prompt_to_a_picture_without_this_package(name, lora, freeflow, t
     condition = student.teacher.conditions.rows(torch.tensor([0]))  # "a cat"
     z = torch.randn(1, *student.teacher.sample_shape)
     torch.save(z, "z.pt")
-    size = {"height": 64, "width": 64} if name != "sana" else {"height": 256, "width": 256, "use_resolution_binning": False}
+    size = (
+        {"height": 64, "width": 64}
+        if name != "sana"
+        else {"height": 256, "width": 256, "use_resolution_binning": False}
+    )
     card = Path("out/README.md").read_text()
     call = {"num_inference_steps": 1, "guidance_scale": 1.0}
     assert "num_inference_steps=1, guidance_scale=1" in card
@@ -47,5 +51,16 @@ def test_from_a_prompt_to_a_picture_without_this_package(name, lora, freeflow, t
     expected = (student.teacher.decode(student(z, condition, 1.5)) / 2 + 0.5).clamp(0, 1)
     torch.testing.assert_close(torch.load("picture.pt"), expected, atol=2e-2, rtol=0)
     assert Path("picture.png").is_file()
-    run(freeflow, "sample", "--checkpoint", "out", "--prompts", "embeddings", "--num_samples", 2, "--device", "cpu")
+    run(
+        freeflow,
+        "sample",
+        "--checkpoint",
+        "out",
+        "--prompts",
+        "embeddings",
+        "--num_samples",
+        2,
+        "--device",
+        "cpu",
+    )
     assert len(list(Path("samples").glob("0*.png"))) == 2

@@ -17,11 +17,16 @@ class SearchContext:
 
     def __init__(self, together=7, level=False):
         self.samples, self.together, self.level = SAMPLES, together, level
-        self.target = torch.randn(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(1)) * DECAY
+        self.target = (
+            torch.randn(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(1)) * DECAY
+        )
         self.asked, self.seen = {"student": 0, "teacher": 0, "predicted": 0, "score": 0}, []
 
     def noise(self, numbers):
-        draws = [torch.randn(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(100 + k)) for k in numbers]
+        draws = [
+            torch.randn(SAMPLES, *SHAPE, generator=torch.Generator().manual_seed(100 + k))
+            for k in numbers
+        ]
         return torch.cat(draws)
 
     def student(self, z, delta=1.0):
@@ -54,7 +59,12 @@ def test_random_search_finds_the_nearest_of_n(together):
     assert found.time == 1
     torch.testing.assert_close(found.seen, DECAY * expected)
     torch.testing.assert_close(found.score, -(DECAY * expected - context.target).norm(dim=1))
-    assert context.asked == {"student": 20 * SAMPLES, "teacher": 0, "predicted": 0, "score": 20 * SAMPLES}
+    assert context.asked == {
+        "student": 20 * SAMPLES,
+        "teacher": 0,
+        "predicted": 0,
+        "score": 20 * SAMPLES,
+    }
 
 
 @pytest.mark.parametrize("kind", [RandomSearch, ZeroOrderSearch])
@@ -85,7 +95,10 @@ def test_zero_order_search_stays_where_nothing_is_better_and_keeps_the_law_of_th
 
 
 def test_radius_one_is_random_search():
-    torch.testing.assert_close(ZeroOrderSearch(16, radius=1.0)(SearchContext()).state, RandomSearch(16)(SearchContext()).state)
+    torch.testing.assert_close(
+        ZeroOrderSearch(16, radius=1.0)(SearchContext()).state,
+        RandomSearch(16)(SearchContext()).state,
+    )
 
 
 def test_paths_that_do_not_branch_are_the_teachers_own():
@@ -97,7 +110,12 @@ def test_paths_that_do_not_branch_are_the_teachers_own():
     assert found.time == pytest.approx(0.2)  # where the last round began
     torch.testing.assert_close(found.state, math.exp(-0.8) * z)
     torch.testing.assert_close(found.seen, DECAY * z)
-    assert context.asked == {"student": 13 * SAMPLES, "teacher": 3 * SAMPLES, "predicted": 2 * SAMPLES, "score": 15 * SAMPLES}
+    assert context.asked == {
+        "student": 13 * SAMPLES,
+        "teacher": 3 * SAMPLES,
+        "predicted": 2 * SAMPLES,
+        "score": 15 * SAMPLES,
+    }
 
 
 def test_the_best_branch_is_found():
@@ -109,7 +127,9 @@ def test_the_best_branch_is_found():
     state = math.exp(-0.5) * torch.gather(z, 0, first[..., None].expand(-1, -1, 2))
     noise = context.noise(range(6, 16)).view(5, 2, SAMPLES, 2)
     many = state.expand(5, -1, -1, -1).reshape(-1, 2)
-    noised, _ = to_noisier(many, noise.reshape(-1, 2), torch.full((50,), 0.5), torch.full((50,), 0.7))
+    noised, _ = to_noisier(
+        many, noise.reshape(-1, 2), torch.full((50,), 0.5), torch.full((50,), 0.7)
+    )
     noised = noised.view(10, SAMPLES, 2)
     best = (math.exp(-0.7) * noised - context.target).norm(dim=2).argmin(0)
     torch.testing.assert_close(found.state, noised[best, torch.arange(SAMPLES)])
@@ -117,7 +137,9 @@ def test_the_best_branch_is_found():
 
 
 def test_more_branches_come_nearer():
-    few, many = (float(PathSearch(4, paths=2, branches=b)(SearchContext()).score.mean()) for b in (1, 32))
+    few, many = (
+        float(PathSearch(4, paths=2, branches=b)(SearchContext()).score.mean()) for b in (1, 32)
+    )
     assert many > few + 0.05
 
 
@@ -125,7 +147,10 @@ def test_more_branches_come_nearer():
     ("make", "words"),
     [
         (lambda: RandomSearch(0), "candidates to be an integer of at least 1, got 0"),
-        (lambda: ZeroOrderSearch(4, radius=0.0), "radius to be a finite number above 0 and at most 1"),
+        (
+            lambda: ZeroOrderSearch(4, radius=0.0),
+            "radius to be a finite number above 0 and at most 1",
+        ),
         (lambda: ZeroOrderSearch(4, neighbours=0), "neighbours to be an integer of at least 1"),
         (lambda: PathSearch(2, paths=3), "at most as many paths as candidates, got 3 of 2"),
         (lambda: PathSearch(start=0.5, forward=0.5), r"start \+ forward below 1"),

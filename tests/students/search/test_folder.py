@@ -68,14 +68,20 @@ def test_a_record_that_is_missing_is_made_again(tmp_path):
     assert folder.missing() == [1]
 
 
-@pytest.mark.parametrize("name", ["search.json", "search.png", "scores/00000000-00000063.json", "searched/grid.png"])
+@pytest.mark.parametrize(
+    "name", ["search.json", "search.png", "scores/00000000-00000063.json", "searched/grid.png"]
+)
 def test_a_foreign_file_is_refused_before_anything_is_made(tmp_path, name):
     (tmp_path / name).parent.mkdir(exist_ok=True)
     (tmp_path / name).write_text("{}")
     for overwrite in (False, True):
-        with pytest.raises(ValueError, match=f"holds {name.removeprefix('searched/')}, which this version"):
+        with pytest.raises(
+            ValueError, match=f"holds {name.removeprefix('searched/')}, which this version"
+        ):
             SearchFolder(tmp_path, 70, {"seed": 0}, ROWS, npz=True).open(overwrite=overwrite)
-    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [name.rpartition("/")[2]]
+    assert [path.name for path in tmp_path.rglob("*") if path.is_file()] == [
+        name.rpartition("/")[2]
+    ]
 
 
 def test_overwriting_leaves_what_no_note_lists(tmp_path):
@@ -83,7 +89,12 @@ def test_overwriting_leaves_what_no_note_lists(tmp_path):
     for part in (0, 1):
         write(folder, part)
     folder.finish({})
-    others = ["scores/mine.json", "scores/00000000-00000004.json", "thesis.txt", "searched/notes.txt"]
+    others = [
+        "scores/mine.json",
+        "scores/00000000-00000004.json",
+        "thesis.txt",
+        "searched/notes.txt",
+    ]
     for name in others:
         (tmp_path / name).write_text("mine")
     fresh = SearchFolder(tmp_path, 70, {"seed": 1}, ROWS, npz=True)

@@ -30,7 +30,13 @@ GUIDED = ("heun", 3, 1.5)
 
 def search(algorithm, settings=GUIDED, verifier=towards, **changes):
     m = module()
-    return NoiseSearch(FlowMap(m.student, m.teacher), verifier, algorithm, TeacherSampler(m.teacher, *settings), **changes)
+    return NoiseSearch(
+        FlowMap(m.student, m.teacher),
+        verifier,
+        algorithm,
+        TeacherSampler(m.teacher, *settings),
+        **changes,
+    )
 
 
 class Counted:
@@ -54,7 +60,9 @@ class Counted:
 @pytest.mark.parametrize("guidance", [1.0, 1.5])
 @pytest.mark.parametrize(("n", "batch_size"), [(16, 256), (16, 24), (5, 7), (1, 256)])
 @pytest.mark.parametrize("algorithm", ALGORITHMS.values(), ids=ALGORITHMS)
-def test_never_fewer_evaluations_are_reported_than_used(algorithm, n, batch_size, guidance, monkeypatch):
+def test_never_fewer_evaluations_are_reported_than_used(
+    algorithm, n, batch_size, guidance, monkeypatch
+):
     setting = search(algorithm, ("heun", 3, guidance), batch_size=batch_size)
     counted = Counted(setting, monkeypatch)
     done = setting(Draw(0), torch.arange(n))
@@ -70,7 +78,9 @@ def test_never_fewer_evaluations_are_reported_than_used(algorithm, n, batch_size
 
 def test_the_evaluations_are_those_of_the_paper():
     """Student once a candidate; Heun twice a step, guided four times; paths by hand."""
-    one, two = (search(RandomSearch(11), ("heun", 3, g))(Draw(0), torch.arange(8)) for g in (1.0, 1.5))
+    one, two = (
+        search(RandomSearch(11), ("heun", 3, g))(Draw(0), torch.arange(8)) for g in (1.0, 1.5)
+    )
     assert (one.search, one.handed_over) == (Evaluations(11, 0), Evaluations(0, 6))
     assert (two.search, two.handed_over) == (Evaluations(11, 0), Evaluations(0, 12))
     paths = search(ALGORITHMS["paths"], ("euler", 10, 1.0), path_steps=10)(Draw(0), torch.arange(8))
@@ -96,8 +106,12 @@ def test_the_best_noise_is_one_of_the_candidates_and_goes_to_the_teacher():
     setting, index = search(RandomSearch(5)), torch.arange(12)
     done = setting(Draw(0), index)
     z, condition = Draw(0).noise(setting.student.teacher, index)
-    noise = [z] + [indexed_noise(index, (2,), seed=0, stream=f"samples/candidate {k}") for k in range(1, 5)]
-    scores = torch.stack([towards(setting.student(part, condition, 1.5), condition) for part in noise])
+    noise = [z] + [
+        indexed_noise(index, (2,), seed=0, stream=f"samples/candidate {k}") for k in range(1, 5)
+    ]
+    scores = torch.stack(
+        [towards(setting.student(part, condition, 1.5), condition) for part in noise]
+    )
     best = torch.stack(noise)[scores.argmax(0), index]
     assert torch.equal(done.found.state, best)
     torch.testing.assert_close(done.final, setting.sampler(best, condition))
@@ -138,10 +152,16 @@ def test_search_helps_the_teacher_too_and_more_candidates_help_more():
     for n in (1, 2, 4, 8, 16, 32):
         student = Distilled()
         student.weight = torch.nn.Parameter(torch.ones(1))
-        setting = NoiseSearch(FlowMap(student, teacher), towards, RandomSearch(n), TeacherSampler(teacher, "heun", 8))
+        setting = NoiseSearch(
+            FlowMap(student, teacher), towards, RandomSearch(n), TeacherSampler(teacher, "heun", 8)
+        )
         done = setting(Draw(0), torch.arange(200))
         scores.append((float(done.found.score.mean()), float(done.score.mean())))
-        unsearched = float(setting.unsearched(Draw(0), torch.arange(200)).teacher_score.mean()) if n == 1 else unsearched
+        unsearched = (
+            float(setting.unsearched(Draw(0), torch.arange(200)).teacher_score.mean())
+            if n == 1
+            else unsearched
+        )
     seen, final = zip(*scores, strict=True)
     assert all(b > a for a, b in pairwise(seen))
     assert final[0] == unsearched

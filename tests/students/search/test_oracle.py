@@ -9,7 +9,10 @@ from freeflow_lightning.students.search import FrechetOracle
 def reference(d):
     g = torch.Generator().manual_seed(3)
     a = torch.randn(d, d, generator=g, dtype=torch.float64)
-    return Moments(torch.randn(d, generator=g, dtype=torch.float64), a @ a.T / d + torch.eye(d, dtype=torch.float64))
+    return Moments(
+        torch.randn(d, generator=g, dtype=torch.float64),
+        a @ a.T / d + torch.eye(d, dtype=torch.float64),
+    )
 
 
 def moments(f):
@@ -31,7 +34,9 @@ def test_each_pick_is_the_candidate_with_the_smallest_fid():
         for x in f[:, i]:
             mean, n = (total + x) / (weight + i + 1), weight + i + 1
             covariance = (squares + torch.outer(x, x)) / n - torch.outer(mean, mean)
-            distances.append(float(frechet_distance(mean, covariance, target.mean, target.covariance)))
+            distances.append(
+                float(frechet_distance(mean, covariance, target.mean, target.covariance))
+            )
         order = torch.tensor(distances).argsort().tolist()
         agree += order[0] == int(picked[i])
         rank.append(order.index(int(picked[i])))
@@ -45,7 +50,12 @@ def test_fid_falls_with_candidates_and_below_what_independent_samples_have():
     d, n = 4, 400
     target = reference(d)
     root = torch.linalg.cholesky(target.covariance)
-    f = target.mean + torch.randn(16, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64) @ root.T * 1.2
+    f = (
+        target.mean
+        + torch.randn(16, n, d, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+        @ root.T
+        * 1.2
+    )
 
     def fid(candidates):
         picked = f[:candidates][FrechetOracle(target).pick(f[:candidates]), torch.arange(n)]
@@ -53,7 +63,11 @@ def test_fid_falls_with_candidates_and_below_what_independent_samples_have():
 
     alone, *found = [fid(k) for k in (1, 2, 4, 16)]
     assert max(found) < 0.1 * alone
-    exact = target.mean + torch.randn(n, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64) @ root.T
+    exact = (
+        target.mean
+        + torch.randn(n, d, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+        @ root.T
+    )
     assert max(found) < 0.5 * float(frechet_distance(*moments(exact), *target))
 
 

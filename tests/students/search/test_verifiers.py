@@ -17,7 +17,9 @@ class Classifier(nn.Module):
 def test_the_class_score_is_the_log_probability():
     x = torch.tensor([[0.0, 0.0, 0.0, 9.0], [5.0, 0.0, 0.0, 9.0]])
     score = ClassScore(Classifier())(x, torch.tensor([2, 0]))
-    torch.testing.assert_close(score.exp(), torch.tensor([1 / 3, 1 / (1 + 2 * torch.exp(torch.tensor(-5.0)))]))
+    torch.testing.assert_close(
+        score.exp(), torch.tensor([1 / 3, 1 / (1 + 2 * torch.exp(torch.tensor(-5.0)))])
+    )
 
 
 def test_the_digits_classifier_prefers_the_class_asked_for():
@@ -51,8 +53,12 @@ def test_inception_is_no_classifier_of_imagenets_order():
 
 def test_the_distance_to_a_target_is_of_numbers_or_pixels_or_features(tmp_path):
     x = torch.tensor([[3.0, 4.0], [0.0, 0.0]])
-    torch.testing.assert_close(TargetDistance([0.0, 0.0])(x, None), torch.tensor([-(12.5**0.5), 0.0]))
-    pixels = torch.randint(256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    torch.testing.assert_close(
+        TargetDistance([0.0, 0.0])(x, None), torch.tensor([-(12.5**0.5), 0.0])
+    )
+    pixels = torch.randint(
+        256, (3, 1, 8, 8), generator=torch.Generator().manual_seed(0), dtype=torch.uint8
+    )
     Image.fromarray(pixels[1, 0].numpy()).save(tmp_path / "target.png")
     for features in (None, DigitsFeatures()):
         score = TargetDistance(tmp_path / "target.png", features)(pixels, None)

@@ -34,7 +34,15 @@ def family(request, tmp_path):
     condition, null = tiny.condition(2), tiny.condition(2)
     teacher = DiffusersTeacher(tmp_path, Given(condition, null), latent_size=tiny.size)
     x = torch.randn(2, *teacher.sample_shape)
-    return request.param, teacher, x, torch.tensor([0.7, 0.4]), condition, torch.tensor([0.3, 0.8]), torch.tensor([1.5, 2.0])
+    return (
+        request.param,
+        teacher,
+        x,
+        torch.tensor([0.7, 0.4]),
+        condition,
+        torch.tensor([0.3, 0.8]),
+        torch.tensor([1.5, 2.0]),
+    )
 
 
 def student(teacher, scalars=("delta", "gamma")):
@@ -57,10 +65,16 @@ def asked(net, family, **changes):
 def test_a_student_starts_as_its_teacher_bit_for_bit_and_learns(family):
     name, teacher, x, t, condition, _, gamma = family
     net = student(teacher)
-    expected = teacher.guided_velocity(condition, gamma=gamma)(x, t) if teacher.embedded else teacher(x, t, condition)
+    expected = (
+        teacher.guided_velocity(condition, gamma=gamma)(x, t)
+        if teacher.embedded
+        else teacher(x, t, condition)
+    )
     own = {"gamma": gamma} if teacher.embedded else {}
     assert torch.equal(asked(net, family), net.backbone(x, t, condition, **own))
-    torch.testing.assert_close(asked(net, family), expected, atol=1e-6, rtol=1e-6)  # a copy's memory may be aligned otherwise
+    torch.testing.assert_close(
+        asked(net, family), expected, atol=1e-6, rtol=1e-6
+    )  # a copy's memory may be aligned otherwise
     assert set(net.embedders) == ({"delta"} if teacher.embedded else {"delta", "gamma"})
     assert set(net.backbone.state_dict()) == set(teacher.function.state_dict())
     prefix = next(iter(time_embeddings(net.backbone))).split("net.net.")[-1]
@@ -118,6 +132,8 @@ def test_a_student_compiles_to_one_graph(name, tmp_path):
     for seed in range(3):
         t, delta, gamma = torch.rand(3, 2, generator=torch.Generator().manual_seed(seed))
         out = compiled(x, t, condition, delta=delta, gamma=1 + gamma)
-        torch.testing.assert_close(out, net(x, t, condition, delta=delta, gamma=1 + gamma), atol=1e-4, rtol=1e-4)
+        torch.testing.assert_close(
+            out, net(x, t, condition, delta=delta, gamma=1 + gamma), atol=1e-4, rtol=1e-4
+        )
         out.square().mean().backward()
     assert graphs.frame_count == 1

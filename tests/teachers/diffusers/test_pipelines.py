@@ -31,10 +31,15 @@ def arguments(tiny, condition, prefix=""):
     for name, key in tiny.call.items():
         tensor = condition[key]
         if key == "cap_feats":
-            tensor = [text[:n] for text, n in zip(tensor, condition["cap_feats_mask"].sum(1).tolist(), strict=True)]
+            tensor = [
+                text[:n]
+                for text, n in zip(tensor, condition["cap_feats_mask"].sum(1).tolist(), strict=True)
+            ]
         if key == "encoder_hidden_states_llama3":
             tensor = tensor.transpose(0, 1)
-        found[{"pooled_prompt_embeds": f"{prefix}pooled_prompt_embeds"}.get(name, f"{prefix}{name}")] = tensor
+        found[
+            {"pooled_prompt_embeds": f"{prefix}pooled_prompt_embeds"}.get(name, f"{prefix}{name}")
+        ] = tensor
     return found
 
 
@@ -44,7 +49,12 @@ def run_pipeline(tiny, net, latents, condition, null, scale, output_type="latent
     size = {"height": tiny.size[-2] * tiny.scale, "width": tiny.size[-1] * tiny.scale}
     guidance = {} if tiny.guidance == "guider" else {tiny.guidance: scale}
     embedded = bool(net.config.get("guidance_embeds"))
-    call = arguments(tiny, condition) | ({} if embedded else arguments(tiny, null, "negative_")) | size | guidance
+    call = (
+        arguments(tiny, condition)
+        | ({} if embedded else arguments(tiny, null, "negative_"))
+        | size
+        | guidance
+    )
     if tiny.pipeline == "Flux2Pipeline":  # takes the latent before it is packed
         latents = latents.transpose(1, 2).unflatten(2, (tiny.size[0] // 2, tiny.size[1] // 2))
     how = {"num_inference_steps": STEPS, "output_type": output_type, "return_dict": False}
@@ -64,21 +74,31 @@ def test_solve_follows_the_pipeline(name, tmp_path):
     torch.manual_seed(1)
     condition, null = tiny.condition(2), tiny.condition(2)
     pipelines = "pipeline" if name in ("qwen", "lumina2") else "linear"
-    teacher = DiffusersTeacher(tmp_path, Given(condition, null), latent_size=tiny.size, guidance=pipelines)
+    teacher = DiffusersTeacher(
+        tmp_path, Given(condition, null), latent_size=tiny.size, guidance=pipelines
+    )
     z = torch.randn(2, *teacher.sample_shape)
     expected, scheduler = run_pipeline(tiny, net, z.clone(), condition, null, SCALE)
     inverted = scheduler.config.get("invert_sigmas", False)
     sigmas = scheduler.sigmas.double()
     grid = 1 - sigmas if inverted else sigmas
     gamma = torch.full((2,), teacher.gamma(SCALE))
-    x = solve(lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t), z, condition, grid=grid, method="euler")
+    x = solve(
+        lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t),
+        z,
+        condition,
+        grid=grid,
+        method="euler",
+    )
     torch.testing.assert_close(x.view_as(expected), expected, atol=2e-4, rtol=1e-4)
     assert (expected - z.view_as(expected)).abs().mean() > 0.1
     plain = solve(teacher, z, condition, grid=grid, method="euler")
     assert (plain.view_as(expected) - expected).abs().max() > 1e-3  # guidance has an effect
 
 
-@pytest.mark.parametrize("name", [name for name, tiny in TINY.items() if tiny.scheduler == "DDIMScheduler"])
+@pytest.mark.parametrize(
+    "name", [name for name, tiny in TINY.items() if tiny.scheduler == "DDIMScheduler"]
+)
 @torch.no_grad()
 def test_solve_follows_the_pipeline_with_ddim(name, tmp_path):
     """DDIM's steps are Euler's on the linear path, from the last step's noise to data."""
@@ -102,7 +122,13 @@ def test_solve_follows_the_pipeline_with_ddim(name, tmp_path):
     first = grid[0]
     start = z * (first**2 + (1 - first) ** 2).sqrt().float()
     gamma = torch.full((2,), SCALE)
-    x = solve(lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t), start, condition, grid=grid, method="euler")
+    x = solve(
+        lambda x, t, c: teacher.guided_velocity(c, gamma=gamma)(x, t),
+        start,
+        condition,
+        grid=grid,
+        method="euler",
+    )
     torch.testing.assert_close(x, expected, atol=2e-3 * float(expected.abs().max()), rtol=1e-3)
     plain = solve(teacher, start, condition, grid=grid, method="euler")
     assert (plain - expected).abs().max() > 0.01 * expected.abs().max()

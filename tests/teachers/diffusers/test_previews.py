@@ -27,7 +27,14 @@ KL = {
     "down_block_types": ("DownEncoderBlock2D",) * 4, "up_block_types": ("UpDecoderBlock2D",) * 4,
 }  # fmt: skip
 MEAN, STD = [0.1, -0.2, 0.3, 0.4], [1.0, 2.0, 0.5, 1.5]
-WAN = {"base_dim": 4, "z_dim": 4, "dim_mult": [1, 1, 1, 1], "num_res_blocks": 1, "latents_mean": MEAN, "latents_std": STD}
+WAN = {
+    "base_dim": 4,
+    "z_dim": 4,
+    "dim_mult": [1, 1, 1, 1],
+    "num_res_blocks": 1,
+    "latents_mean": MEAN,
+    "latents_std": STD,
+}
 DC = {
     "latent_channels": 4, "scaling_factor": 0.41, "encoder_block_types": "ResBlock", "decoder_block_types": "ResBlock",
     **{f"{part}_block_out_channels": (8,) * 6 for part in ("encoder", "decoder")},

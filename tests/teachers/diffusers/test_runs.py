@@ -22,14 +22,19 @@ def save_whole(name):
     """Pipeline with text encoders and VAE."""
     tiny, parts = TINY[name], TINY[name].extra
     with quiet():
-        dataclasses.replace(tiny, extra=lambda: parts() | encoders(name) | {"vae": DECODERS[name]()}).save("model")
+        dataclasses.replace(
+            tiny, extra=lambda: parts() | encoders(name) | {"vae": DECODERS[name]()}
+        ).save("model")
 
 
 def write_config(name, **changes):
     teacher = {
         "model": "model",
         "latent_size": list(TINY[name].size),
-        "conditions": {"class_path": "freeflow_lightning.teachers.Prompts", "init_args": {"folder": "embeddings"}},
+        "conditions": {
+            "class_path": "freeflow_lightning.teachers.Prompts",
+            "init_args": {"folder": "embeddings"},
+        },
     }
     model = {
         "teacher": {
@@ -43,16 +48,27 @@ def write_config(name, **changes):
     config = {
         "seed_everything": 0,
         "model": {"class_path": "freeflow_lightning.FreeFlowModule", "init_args": model | changes},
-        "data": {"init_args": {"batch_size": 4, "length": 10, "val_samples": 2, "val_batch_size": 2}},
+        "data": {
+            "init_args": {"batch_size": 4, "length": 10, "val_samples": 2, "val_batch_size": 2}
+        },
         "trainer": {
             "accelerator": "cpu",
             "max_steps": 4,
             "log_every_n_steps": 1,
             "enable_progress_bar": False,
             "callbacks": [
-                {"class_path": "lightning.pytorch.callbacks.ModelCheckpoint", "init_args": checkpoint},
-                {"class_path": "freeflow_lightning.callbacks.StudentEMA", "init_args": {"decays": [0.9]}},
-                {"class_path": "freeflow_lightning.callbacks.SampleGrid", "init_args": {"count": 2, "steps": 1}},
+                {
+                    "class_path": "lightning.pytorch.callbacks.ModelCheckpoint",
+                    "init_args": checkpoint,
+                },
+                {
+                    "class_path": "freeflow_lightning.callbacks.StudentEMA",
+                    "init_args": {"decays": [0.9]},
+                },
+                {
+                    "class_path": "freeflow_lightning.callbacks.SampleGrid",
+                    "init_args": {"count": 2, "steps": 1},
+                },
             ],
         },
     }
@@ -73,7 +89,18 @@ def run(freeflow, *arguments):
 
 def embed(freeflow):
     Path("prompts.txt").write_text("a cat\nthe red dog sits on the house\na photo of a big house\n")
-    run(freeflow, "embed", "--model", "model", "--prompts", "prompts.txt", "--dtype", "float32", "--device", "cpu")
+    run(
+        freeflow,
+        "embed",
+        "--model",
+        "model",
+        "--prompts",
+        "prompts.txt",
+        "--dtype",
+        "float32",
+        "--device",
+        "cpu",
+    )
 
 
 @pytest.mark.slow
@@ -107,7 +134,9 @@ def test_with_lora_and_recomputed_activations_the_gradients_are_those_without(na
         write_config(name, lora={"rank": 2}, activation_checkpointing=checkpointing)
         run(freeflow, "fit", "--config", "run.yaml")
         assert metrics(version).keys() == {"0", "1", "2", "3"}
-    first, second = ({step: float(value) for step, value in metrics(version).items()} for version in (0, 1))
+    first, second = (
+        {step: float(value) for step, value in metrics(version).items()} for version in (0, 1)
+    )
     assert second == pytest.approx(first, rel=1e-3)
     state = torch.load("runs/run/version_1/checkpoints/last.ckpt", weights_only=True)["state_dict"]
     assert all("lora_" in key or "embedders" in key for key in state)
@@ -126,7 +155,12 @@ def test_the_published_config_trains_a_tiny_pipeline(config, freeflow):
     callbacks = yaml.safe_load(path.read_text())["trainer"]["callbacks"]
     for callback in callbacks:
         arguments = callback.setdefault("init_args", {})
-        for key, small in {"every_n_train_steps": 1, "count": 2, "delay_steps": 1, "warmup_steps": 1}.items():
+        for key, small in {
+            "every_n_train_steps": 1,
+            "count": 2,
+            "delay_steps": 1,
+            "warmup_steps": 1,
+        }.items():
             if key in arguments:
                 arguments[key] = small
         if "TrajectoryError" in callback["class_path"] or "SampleGrid" in callback["class_path"]:

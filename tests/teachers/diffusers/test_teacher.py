@@ -11,10 +11,21 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from freeflow_lightning import FreeFlowModule
-from freeflow_lightning.teachers import Classes, DiffusersTeacher, Family, GaussianMixtureTeacher, NoCondition, Prompts
+from freeflow_lightning.teachers import (
+    Classes,
+    DiffusersTeacher,
+    Family,
+    GaussianMixtureTeacher,
+    NoCondition,
+    Prompts,
+)
 from freeflow_lightning.teachers.conditions import write_prompts
 from freeflow_lightning.teachers.diffusers.families import FAMILIES
-from freeflow_lightning.teachers.diffusers.teacher import DiffusersNetwork, DiffusersVelocity, ddpm_velocity
+from freeflow_lightning.teachers.diffusers.teacher import (
+    DiffusersNetwork,
+    DiffusersVelocity,
+    ddpm_velocity,
+)
 from teachers.diffusers.test_pipelines import Given
 from teachers.mixture import LABELS, MEANS, STD, WEIGHTS, batch, posterior
 from teachers.tiny_diffusers import DIT_BETAS, SD_BETAS, TINY, quiet
@@ -33,12 +44,20 @@ class Exact(nn.Module):
 
     def forward(self, return_dict, **arguments):
         assert return_dict is False
-        x, time, label = arguments[self.family.state], arguments[self.family.timestep], arguments["class_labels"]
+        x, time, label = (
+            arguments[self.family.state],
+            arguments[self.family.timestep],
+            arguments["class_labels"],
+        )
         if self.abars is None:
             a, b = self.family.time
             t = (time - a) / b
             data, noise = posterior(x.view(-1, 2), 1 - t, t, label)
-            return (-self.family.sign * (noise - data).view_as(x),) if self.family.sign > 0 else ((noise - data).view_as(x),)
+            return (
+                (-self.family.sign * (noise - data).view_as(x),)
+                if self.family.sign > 0
+                else ((noise - data).view_as(x),)
+            )
         k = time.round().long()
         assert (time - k).abs().max() < 1e-3  # asked at whole steps alone here
         a, b = self.abars[k].sqrt(), (1 - self.abars[k]).sqrt()
@@ -47,14 +66,22 @@ class Exact(nn.Module):
         return ((noise if self.prediction == "epsilon" else v).view_as(x),)
 
 
-PLAIN = [name for name, row in FAMILIES.items() if row.prediction == "flow" and row.layout == "image" and row.state != "x"]
+PLAIN = [
+    name
+    for name, row in FAMILIES.items()
+    if row.prediction == "flow" and row.layout == "image" and row.state != "x"
+]
 
 
-@pytest.mark.parametrize("name", [name for name in PLAIN if name not in ("CogView4Transformer2DModel",)])
+@pytest.mark.parametrize(
+    "name", [name for name in PLAIN if name not in ("CogView4Transformer2DModel",)]
+)
 def test_the_exact_mixture_in_a_familys_convention_is_the_exact_velocity(name):
     row = FAMILIES[name]
     net = DiffusersNetwork(
-        Exact(row, use_meanflow=False), Family(row.time, row.sign, state=row.state, timestep=row.timestep), (2, 1)
+        Exact(row, use_meanflow=False),
+        Family(row.time, row.sign, state=row.state, timestep=row.timestep),
+        (2, 1),
     )
     check_exact(DiffusersVelocity(net))
 
@@ -68,7 +95,9 @@ def test_the_exact_mixture_as_epsilon_or_v_is_the_exact_velocity(betas, predicti
                               beta_schedule=betas.get("beta_schedule", "linear"))  # fmt: skip
     abars = scheduler.alphas_cumprod.double()
     row = Family(prediction="from_scheduler", needs_scheduler=True)
-    net = DiffusersNetwork(Exact(row, abars, prediction.removesuffix("_prediction")), row, (2, 1), scheduler.config)
+    net = DiffusersNetwork(
+        Exact(row, abars, prediction.removesuffix("_prediction")), row, (2, 1), scheduler.config
+    )
     k = torch.randint(1000, (64,), generator=torch.Generator().manual_seed(0))
     sigma = ((1 - abars[k]) / abars[k]).sqrt()
     check_exact(ddpm_velocity(net), sigma / (1 + sigma))
@@ -97,7 +126,9 @@ def test_a_network_alone_and_a_whole_pipeline_are_the_same_teacher(tmp_path):
     alone = DiffusersTeacher(tmp_path / "pipe" / "transformer", NoCondition())
     given = DiffusersTeacher(tmp_path / "pipe", NoCondition(), subfolder="transformer")
     for other in (alone, given):
-        assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True))
+        assert all(
+            torch.equal(a, b) for a, b in zip(whole.parameters(), other.parameters(), strict=True)
+        )
     assert whole.sample_shape == (4, 8, 8)
 
 
@@ -123,7 +154,12 @@ def edited(folder, change):
 def test_weights_that_do_not_fit_are_refused(tmp_path):
     saved("sd3", tmp_path)
     edited(tmp_path, lambda weights: weights.pop("proj_out.bias"))
-    with quiet(), pytest.raises(ValueError, match=r"do not fit SD3Transformer2DModel: missing.*proj_out\.bias"):
+    with (
+        quiet(),
+        pytest.raises(
+            ValueError, match=r"do not fit SD3Transformer2DModel: missing.*proj_out\.bias"
+        ),
+    ):
         DiffusersTeacher(tmp_path, NoCondition())
 
 
@@ -148,7 +184,11 @@ def test_pickled_weights_are_refused(tmp_path):
     ("name", "settings", "message"),
     [
         ("sd3", {"conditions": None}, r"takes prompts: write embeddings with freeflow embed"),
-        ("flux", {}, r"does not say how large its latents are: give latent_size \(height and width\)"),
+        (
+            "flux",
+            {},
+            r"does not say how large its latents are: give latent_size \(height and width\)",
+        ),
         ("flux", {"latent_size": [7, 8]}, r"even latent_size"),
         ("wan", {"latent_size": [8, 8]}, r"latent_size as frames, height and width, got \[8, 8\]"),
         ("sd3", {"guidance": "pipeline"}, r"pipeline is linear"),
@@ -164,14 +204,21 @@ def test_settings_that_do_not_fit_are_refused(name, settings, message, tmp_path)
 def test_embeddings_of_another_network_are_refused(tmp_path):
     text = {"encoder_hidden_states": torch.zeros(1, 5, 32)}
     write_prompts(tmp_path / "e", [text], text, {"network": "WanTransformer3DModel"})
-    with pytest.raises(ValueError, match=r"are encoder_hidden_states for WanTransformer3DModel, and this network is SD3"):
+    with pytest.raises(
+        ValueError,
+        match=r"are encoder_hidden_states for WanTransformer3DModel, and this network is SD3",
+    ):
         DiffusersTeacher(saved("sd3", tmp_path / "m"), Prompts(tmp_path / "e"))
 
 
 def test_a_pipeline_with_two_networks_is_refused(tmp_path):
     saved("wan", tmp_path)
     path = tmp_path / "model_index.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | {"transformer_2": ["diffusers", "WanTransformer3DModel"]}))
+    path.write_text(
+        json.dumps(
+            json.loads(path.read_text()) | {"transformer_2": ["diffusers", "WanTransformer3DModel"]}
+        )
+    )
     with pytest.raises(ValueError, match=r"two networks"):
         DiffusersTeacher(tmp_path, NoCondition(), latent_size=(2, 8, 8))
 
@@ -190,9 +237,13 @@ def test_an_unknown_class_is_refused_and_taken_with_its_essentials(tmp_path, mon
     condition = TINY["sd3"].condition(2)
     known = DiffusersTeacher(tmp_path, Given(condition, condition))
     monkeypatch.delitem(FAMILIES, "SD3Transformer2DModel")
-    with pytest.raises(ValueError, match=r"SD3Transformer2DModel is not among .*pass its essentials as family"):
+    with pytest.raises(
+        ValueError, match=r"SD3Transformer2DModel is not among .*pass its essentials as family"
+    ):
         DiffusersTeacher(tmp_path, Given(condition, condition))
-    own = DiffusersTeacher(tmp_path, Given(condition, condition), family=Family(time=(0.0, 1000.0), sign=-1))
+    own = DiffusersTeacher(
+        tmp_path, Given(condition, condition), family=Family(time=(0.0, 1000.0), sign=-1)
+    )
     x, t = torch.randn(2, 4, 8, 8), torch.tensor([0.3, 0.8])
     assert torch.equal(own(x, t, condition), known(x, t, condition))
 
@@ -212,7 +263,9 @@ def test_an_embedded_scale_is_asked_once_and_obeys_the_interval(tmp_path):
     x, t = torch.randn(3, *teacher.sample_shape), torch.tensor([0.3, 0.8, 0.3])
     gamma = torch.tensor([3.5, 3.5, 1.0])
     calls = []
-    teacher.function.net.register_forward_hook(lambda module, inputs, output: calls.append(len(inputs[0])))
+    teacher.function.net.register_forward_hook(
+        lambda module, inputs, output: calls.append(len(inputs[0]))
+    )
     u = teacher.guided_velocity(condition, gamma=gamma, interval=(0.0, 0.5))(x, t)
     assert calls == [3]
     torch.testing.assert_close(u[1:], teacher(x, t, condition)[1:])
@@ -235,19 +288,25 @@ def test_labels_are_not_dropped_in_training(tmp_path):
     assert torch.equal(net(x, t, labels), net(x, t, labels))
 
 
-@pytest.mark.parametrize("name", ["qwen", "lumina2", "zimage", "hunyuanimage", "ltx", "sana", "pixart"])
+@pytest.mark.parametrize(
+    "name", ["qwen", "lumina2", "zimage", "hunyuanimage", "ltx", "sana", "pixart"]
+)
 @torch.no_grad()
 def test_padding_behind_the_mask_changes_nothing(name, tmp_path):
     """Texts are padded to one length when they are drawn; the mask makes that exact."""
     tiny = TINY[name]
     condition = tiny.condition(2)
-    teacher = DiffusersTeacher(saved(name, tmp_path), Given(condition, condition), latent_size=tiny.size)
+    teacher = DiffusersTeacher(
+        saved(name, tmp_path), Given(condition, condition), latent_size=tiny.size
+    )
     longer = {
         key: torch.cat([value, torch.zeros_like(value[:, :2])], dim=1) if value.ndim > 1 else value
         for key, value in condition.items()
     }
     x, t = torch.randn(2, *teacher.sample_shape), torch.tensor([0.3, 0.8])
-    torch.testing.assert_close(teacher(x, t, longer), teacher(x, t, condition), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        teacher(x, t, longer), teacher(x, t, condition), atol=1e-5, rtol=1e-4
+    )
 
 
 # In a run
@@ -263,17 +322,23 @@ def test_processes_train_on_blocks_of_the_prompts_and_evaluate_on_all(tmp_path):
         module = FreeFlowModule(teacher, correction_fraction=0.0)
         module._trainer = SimpleNamespace(global_rank=rank, world_size=2)
         module.setup("fit")
-        drawn = teacher.draw_condition(50, torch.Generator().manual_seed(0))["pooled_projections"][:, 0]
+        drawn = teacher.draw_condition(50, torch.Generator().manual_seed(0))["pooled_projections"][
+            :, 0
+        ]
         assert set(drawn.tolist()) == set(range(3 * rank, 3 * rank + 3))
     first, second = (
-        teacher.draw_indexed(torch.arange(20), seed=0, stream="a")[1]["pooled_projections"] for teacher in teachers
+        teacher.draw_indexed(torch.arange(20), seed=0, stream="a")[1]["pooled_projections"]
+        for teacher in teachers
     )
     assert torch.equal(first, second)
     assert first[:, 0].max() >= 3 > first[:, 0].min()
 
 
 def test_recomputed_blocks_need_the_time_embedding_outside(tmp_path):
-    with pytest.raises(ValueError, match=r"blocks of \w+ embed the time themselves: leave activation_checkpointing out"):
+    with pytest.raises(
+        ValueError,
+        match=r"blocks of \w+ embed the time themselves: leave activation_checkpointing out",
+    ):
         FreeFlowModule(DiffusersTeacher(saved("dit", tmp_path)), activation_checkpointing=True)
 
 

@@ -34,7 +34,9 @@ def test_state_dicts_are_found(tmp_path, state, wrap):
 
 def test_safetensors_and_notes(tmp_path, state):
     save_file(state, tmp_path / "a.safetensors", {"by": "me"})
-    assert torch.equal(read_weights(tmp_path / "a.safetensors", anchor="bias")["weight"], state["weight"])
+    assert torch.equal(
+        read_weights(tmp_path / "a.safetensors", anchor="bias")["weight"], state["weight"]
+    )
     assert read_metadata(tmp_path / "a.safetensors") == {"by": "me"}
     assert read_metadata(tmp_path / "a.pt") == {}
 
@@ -52,6 +54,8 @@ def test_refused(tmp_path, state):
     with pytest.raises(ValueError, match=r"(?s)do not fit Linear: .*size mismatch"):
         load_weights(nn.Linear(4, 2), tmp_path / "c.pt")
     torch.save({"a": state, "b": state}, tmp_path / "d.pt")
-    with pytest.raises(ValueError, match="several networks, 'a', 'b': say which one with weights_key"):
+    with pytest.raises(
+        ValueError, match="several networks, 'a', 'b': say which one with weights_key"
+    ):
         load_weights(nn.Linear(3, 2), tmp_path / "d.pt")
     load_weights(nn.Linear(3, 2), tmp_path / "d.pt", "b")

@@ -14,9 +14,14 @@ from freeflow_lightning.profiling.bench import (
 def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
     """The figures as tables."""
     subject, step, facts = report.subject, figures["step"], figures["machine"]
-    console.print(f"{subject.name}, batch {subject.batch_size}, precision {subject.precision}", style="bold", markup=False)
     console.print(
-        f"{facts['device']}, {facts['threads']} thread(s), torch {facts['torch']}; medians of {len(report.rounds)} rounds, "
+        f"{subject.name}, batch {subject.batch_size}, precision {subject.precision}",
+        style="bold",
+        markup=False,
+    )
+    console.print(
+        f"{facts['device']}, {facts['threads']} thread(s), torch {facts['torch']}; medians of "
+        f"{len(report.rounds)} rounds, "
         f"{report.clock}\n",
         markup=False,
     )
@@ -28,8 +33,10 @@ def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
     said = [f"{name} {_gib(size)}" for name, size in memory.items() if size]
     console.print(f"Peak memory: {', '.join(said) or 'not measured'}.")
     console.print(
-        f"A whole run of {subject.run_steps:,} steps of {subject.run_batch}: {subject.run_steps:,} x {subject.run_batch} / "
-        f"{report.samples_per_second:,.4g} samples/s / 86,400 s = {_count(report.device_days)} days of this device."
+        f"A whole run of {subject.run_steps:,} steps of {subject.run_batch}: "
+        f"{subject.run_steps:,} x {subject.run_batch} / "
+        f"{report.samples_per_second:,.4g} samples/s / 86,400 s = {_count(report.device_days)} "
+        f"days of this device."
     )
 
 
@@ -60,9 +67,13 @@ def _step_table(report: Report, step: dict[str, Any]) -> Table:
 
 
 def _evaluations_table(figures: dict[str, Any]) -> Table:
-    table = _table("evaluations per sample", "forward", "forward + backward", "forward-mode derivative")
+    table = _table(
+        "evaluations per sample", "forward", "forward + backward", "forward-mode derivative"
+    )
     for name, kinds in figures["evaluations_per_sample"].items():
-        table.add_row(name, *(f"{kinds.get(kind, 0):.4g}" for kind in ("forward", "backward", "derivative")))
+        table.add_row(
+            name, *(f"{kinds.get(kind, 0):.4g}" for kind in ("forward", "backward", "derivative"))
+        )
     return table
 
 

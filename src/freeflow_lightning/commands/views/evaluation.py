@@ -18,13 +18,25 @@ TITLES = {
     "kid": ("KID", "kernel distance; unbiased: around 0 where nothing differs"),
     "precision": ("precision", "share of samples inside the reference's support (fidelity)"),
     "recall": ("recall", "share of the reference inside the samples' support (diversity)"),
-    "density": ("density", "how densely the reference surrounds the samples; 1 where nothing differs"),
+    "density": (
+        "density",
+        "how densely the reference surrounds the samples; 1 where nothing differs",
+    ),
     "coverage": ("coverage", "share of the reference that has a sample next to it"),
     "inception_score": ("Inception Score", "higher is better; ADM's splits of 5000"),
-    "diversity": ("diversity", "mean distance within a class over the reference's; below 1, modes are lost"),
+    "diversity": (
+        "diversity",
+        "mean distance within a class over the reference's; below 1, modes are lost",
+    ),
     "recognised": ("recognised", "share that a classifier sees as the class asked for"),
-    "endpoint_error": ("endpoint error", "distance to the teacher's sample x of the same noise, over the norm of x"),
-    "displacement_error": ("displacement error", "that over the norm of x - z: 1 is as far off as noise from its sample"),
+    "endpoint_error": (
+        "endpoint error",
+        "distance to the teacher's sample x of the same noise, over the norm of x",
+    ),
+    "displacement_error": (
+        "displacement error",
+        "that over the norm of x - z: 1 is as far off as noise from its sample",
+    ),
 }
 
 
@@ -41,7 +53,13 @@ def write(result: Result, name: str, folder: Path) -> None:
     """The result on screen, as evaluation.json and as evaluation.md."""
     console = Console()
     explained = console.width >= WIDE  # elsewhere the meanings are in evaluation.md alone
-    header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), *[""] * explained]
+    header = [
+        "",
+        name,
+        "95 % interval",
+        *["teacher itself"] * bool(result.floor),
+        *[""] * explained,
+    ]
     scores = Table(*header, title="freeflow evaluate")
     for row in score_rows(result):
         scores.add_row(*row[: len(header)])
@@ -75,7 +93,9 @@ def score_rows(result: Result) -> list[list[str]]:
 
 
 def worst_classes(result: Result) -> list[ClassRow]:
-    """All classes, or the twenty with the largest kernel distance (endpoint error where there is none), worst first."""
+    """All classes, or the twenty with the largest kernel distance (endpoint error where there is
+    none), worst first.
+    """
     rows = result.classes
     if len(rows) <= SHOWN_CLASSES:
         return rows
@@ -89,7 +109,11 @@ def worst_classes(result: Result) -> list[ClassRow]:
 
 def _classes_title(result: Result) -> str:
     n = len(result.classes)
-    return "by class" if n <= SHOWN_CLASSES else f"the worst {SHOWN_CLASSES} of {n} classes (all in evaluation.json)"
+    return (
+        "by class"
+        if n <= SHOWN_CLASSES
+        else f"the worst {SHOWN_CLASSES} of {n} classes (all in evaluation.json)"
+    )
 
 
 _COLUMNS = {
@@ -104,7 +128,9 @@ _COLUMNS = {
 
 
 def _columns(result: Result) -> list[str]:
-    return [name for name in _COLUMNS if not all(isnan(getattr(row, name)) for row in result.classes)]
+    return [
+        name for name in _COLUMNS if not all(isnan(getattr(row, name)) for row in result.classes)
+    ]
 
 
 def class_header(result: Result) -> list[str]:
@@ -118,7 +144,9 @@ def class_rows(result: Result) -> list[list[str]]:
     def cell(value: float) -> str:
         return "" if isnan(value) else str(value) if isinstance(value, int) else f"{value:.3g}"
 
-    return [[cell(getattr(row, name)) for name in _columns(result)] for row in worst_classes(result)]
+    return [
+        [cell(getattr(row, name)) for name in _columns(result)] for row in worst_classes(result)
+    ]
 
 
 def markdown(result: Result, name: str) -> str:
@@ -128,7 +156,12 @@ def markdown(result: Result, name: str) -> str:
         return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
     header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), ""]
-    classes = ["", f"## {_classes_title(result).capitalize()}", "", *lines(class_header(result), class_rows(result))]
+    classes = [
+        "",
+        f"## {_classes_title(result).capitalize()}",
+        "",
+        *lines(class_header(result), class_rows(result)),
+    ]
     about = [f"- {plain(key)}: {plain(_flat(value))}" for key, value in result.about.items()]
     return "\n".join(
         [

@@ -1,4 +1,6 @@
-"""What freeflow fit --help shows: the settings of the method first, then the data's, then the Trainer's commonest."""
+"""What freeflow fit --help shows: the settings of the method first, then the data's, then the
+Trainer's commonest.
+"""
 
 import inspect
 import re
@@ -64,7 +66,9 @@ def short_help(verb: str) -> str:
     parser = _parser(USAGE.format(verb=verb), about[verb])
     run = parser.add_argument_group("the run")
     run.add_argument("--config", help="a YAML file of settings; several are laid over each other")
-    run.add_argument("--ckpt_path", help="a checkpoint to go on from; last for the newest of this config")
+    run.add_argument(
+        "--ckpt_path", help="a checkpoint to go on from; last for the newest of this config"
+    )
     run.add_argument("--seed_everything", type=int, default=0, help="the seed of all that is drawn")
     parser.add_class_arguments(FreeFlowModule, "model", fail_untyped=False)
     parser.add_class_arguments(PriorDataModule, "data", fail_untyped=False)

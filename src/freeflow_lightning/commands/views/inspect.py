@@ -1,4 +1,6 @@
-"""What freeflow inspect shows: what a teacher is, what is wrong with it, and what distilling it costs."""
+"""What freeflow inspect shows: what a teacher is, what is wrong with it, and what distilling it
+costs.
+"""
 
 from pathlib import Path
 
@@ -62,7 +64,9 @@ def _steps(subject: Subject, teacher: Teacher, precision: str | None) -> list[st
     return [step_size(subject.student_lr, scale), *([problem] if problem else [])]
 
 
-def show_checks(console: Console, subject: Subject, teacher: Teacher, device: torch.device, seed: int) -> None:
+def show_checks(
+    console: Console, subject: Subject, teacher: Teacher, device: torch.device, seed: int
+) -> None:
     """The findings as a table; the first problem as an error."""
     table = _table("check", " ", "seen")
     findings = list(
@@ -75,21 +79,29 @@ def show_checks(console: Console, subject: Subject, teacher: Teacher, device: to
         )
     )
     for finding in findings:
-        table.add_row(finding.check, "[red]BROKEN" if finding.problem else "[green]ok", finding.evidence)
+        table.add_row(
+            finding.check, "[red]BROKEN" if finding.problem else "[green]ok", finding.evidence
+        )
     if findings[-1].problem:
         console.print(table)
         findings[-1].raise_if_broken()
     if not subject.guided:
         table.add_row("null condition", "-", "not needed without guidance")
     convention = check_convention(teacher, device=device, seed=seed)
-    mark = {"right": "[green]ok", "unclear": "[yellow]unclear"}.get(convention.verdict, "[red]BROKEN")
+    mark = {"right": "[green]ok", "unclear": "[yellow]unclear"}.get(
+        convention.verdict, "[red]BROKEN"
+    )
     table.add_row("sign and time", mark, f"{convention.verdict}; correlation and spread at t = 1:")
     for turned, reading in convention.readings.items():
         label = turned if turned == "as it is" else f"{turned} turned"
         more = "" if reading.imbalance is None else f", imbalance {reading.imbalance:.2f}"
-        table.add_row("", "", f"  {label:<20} {reading.correlation:+.2f}, {reading.spread:.2f}{more}")
+        table.add_row(
+            "", "", f"  {label:<20} {reading.correlation:+.2f}, {reading.spread:.2f}{more}"
+        )
     seen = convention.size_problem or f"std(u) / std(z) = {convention.size:.2f} at t = 1"
-    table.add_row("spread at t = 1", "[yellow]look" if convention.size_problem else "[green]ok", seen)
+    table.add_row(
+        "spread at t = 1", "[yellow]look" if convention.size_problem else "[green]ok", seen
+    )
     console.print(table)
     convention.raise_if_wrong()
 
@@ -116,7 +128,10 @@ def show_costs(
         console.print(f"Costs: not known: {brief(str(error))}\n", markup=False)
         return
     console.print(_networks(costs))
-    console.print(f"{_si(costs.flops)}FLOP per sample, {_si(costs.flops * costs.batch_size)}FLOP per step, backward included\n")
+    console.print(
+        f"{_si(costs.flops)}FLOP per sample, {_si(costs.flops * costs.batch_size)}FLOP per step, "
+        f"backward included\n"
+    )
     console.print(_memory(costs))
     console.print(NOT_COUNTED + "\n")
 
@@ -128,7 +143,13 @@ def _networks(costs: Costs) -> Table:
         evaluations = costs.evaluations[name]
         table.add_row(name, f"{parameters:,}", f"{evaluations:g}", f"{evaluations * rows:,.0f}")
     total = sum(costs.evaluations.values())
-    table.add_row("together", f"{sum(costs.parameters.values()):,}", f"{total:g}", f"{total * rows:,.0f}", style="bold")
+    table.add_row(
+        "together",
+        f"{sum(costs.parameters.values()):,}",
+        f"{total:g}",
+        f"{total * rows:,.0f}",
+        style="bold",
+    )
     return table
 
 
@@ -136,10 +157,14 @@ def _memory(costs: Costs) -> Table:
     table = _table(f"memory per process, batch {costs.batch_size}, precision {costs.precision}", "")
     trained = " + ".join(name for name in costs.weights if name not in ("teacher", "average"))
     for name, size in costs.weights.items():
-        table.add_row({"average": "moving averages (EMA)"}.get(name, f"weights of the {name}"), _size(size))
+        table.add_row(
+            {"average": "moving averages (EMA)"}.get(name, f"weights of the {name}"), _size(size)
+        )
     table.add_row(f"optimizer (Adam: {trained})", _size(costs.optimizer))
     table.add_row(f"gradients ({trained})", _size(costs.gradients))
-    table.add_row("activations kept for the backward pass", _size(costs.activations), end_section=True)
+    table.add_row(
+        "activations kept for the backward pass", _size(costs.activations), end_section=True
+    )
     for phase, size in costs.peaks.items():
         table.add_row(
             f"most at once in the {phase}" + (" pass" if phase != "update" else ""),
@@ -173,15 +198,26 @@ def _si(count: float) -> str:
     return f"{count / 1e6:.3g} M"
 
 
-def draw_picture(console: Console, sampler: TeacherSampler, path: Path, count: int, seed: int, device: torch.device) -> None:
+def draw_picture(
+    console: Console,
+    sampler: TeacherSampler,
+    path: Path,
+    count: int,
+    seed: int,
+    device: torch.device,
+) -> None:
     """A row of samples, of the classes in turn."""
     if count < 1 or sampler.steps < 1:
-        raise ValueError(f"expected at least one sample and one step, got {count} and {sampler.steps}")
+        raise ValueError(
+            f"expected at least one sample and one step, got {count} and {sampler.steps}"
+        )
     teacher, index = sampler.teacher, torch.arange(count)
     with torch.no_grad():
         z, condition = teacher.draw_indexed(index, seed=seed, stream="inspect", device=device)
         if teacher.num_classes:
-            condition = teacher.conditions.of_classes((index * teacher.num_classes // count).to(device))
+            condition = teacher.conditions.of_classes(
+                (index * teacher.num_classes // count).to(device)
+            )
         x = sampler(z, condition)
         try:
             drawn = pictures(teacher, x).cpu()
@@ -196,6 +232,8 @@ def draw_picture(console: Console, sampler: TeacherSampler, path: Path, count: i
         write_bytes(path, plots.png(plots.points({name: drawn}), maker="freeflow inspect"))
     else:
         hint = "; if they are latents, give their VAE: --teacher SiTTeacher --teacher.vae stabilityai/sd-vae-ft-ema ..."
-        console.print(f"No picture: samples of shape {list(drawn.shape[1:])}, all finite{hint}", markup=False)
+        console.print(
+            f"No picture: samples of shape {list(drawn.shape[1:])}, all finite{hint}", markup=False
+        )
         return
     console.print(f"{count} samples ({name}) in {path}", markup=False)

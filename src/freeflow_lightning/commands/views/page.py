@@ -1,4 +1,6 @@
-"""A self-contained HTML page of findings, figures and explanations; its pictures are inside the file."""
+"""A self-contained HTML page of findings, figures and explanations; its pictures are inside the
+file.
+"""
 
 import base64
 import io
@@ -12,7 +14,9 @@ MARKS = {"good": "\u2713 fine", "look": "\u25b2 look", "plain": "\u00b7"}
 
 
 class Finding(NamedTuple):
-    """One line at the top: how it stands ("good", "look" or "plain"), and what was found in a sentence."""
+    """One line at the top: how it stands ("good", "look" or "plain"), and what was found in a
+    sentence.
+    """
 
     mark: str
     title: str

@@ -21,16 +21,26 @@ PICTURES = ("comparison.png", "error_along_delta.png", "training.png", PATHS)
 
 
 def draw_pictures(
-    folder: Path, student: FlowMap, shown: dict[str, Tensor], labels: Tensor | None, paths: dict[str, Tensor]
+    folder: Path,
+    student: FlowMap,
+    shown: dict[str, Tensor],
+    labels: Tensor | None,
+    paths: dict[str, Tensor],
 ) -> dict[str, bytes]:
     """Every picture that report.md shows, as the bytes of a PNG by its name."""
     drawn = {}
     first = {name: pictures(student.teacher, x).cpu() for name, x in shown.items()}
     if next(iter(first.values())).ndim == 4:
-        columns = slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
-        figure = plots.rows({name: x[columns] for name, x in first.items()}, "the same noise, column by column")
+        columns = (
+            slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
+        )
+        figure = plots.rows(
+            {name: x[columns] for name, x in first.items()}, "the same noise, column by column"
+        )
     else:
-        figure = plots.densities({name: plots.plane(first[name]) for name in ("teacher, 64 steps", "student, 1 step")})
+        figure = plots.densities(
+            {name: plots.plane(first[name]) for name in ("teacher, 64 steps", "student, 1 step")}
+        )
     if student.teacher.sample_shape == (2,):
         drawn[PATHS] = plots.png(plots.trajectories(paths["teacher"], paths["student"]))
     curve = plots.curves(
@@ -41,7 +51,9 @@ def draw_pictures(
     )
     drawn["comparison.png"] = plots.png(figure, 130)
     drawn["error_along_delta.png"] = plots.png(curve)
-    drawn["training.png"] = plots.png(plots.training(read_metrics(folder / "metrics.csv"), student.about.get("curves")))
+    drawn["training.png"] = plots.png(
+        plots.training(read_metrics(folder / "metrics.csv"), student.about.get("curves"))
+    )
     return drawn
 
 
@@ -53,7 +65,15 @@ def one_per_class(labels: Tensor, classes: int) -> Tensor:
 def table(lines: list[Line]) -> list[str]:
     """The figures as Markdown."""
     recognised = any(line.accuracy is not None for line in lines)
-    header = ["sampler", "guidance", "evaluations", "FID", "endpoint error", *["recognised"] * recognised, "ms / sample"]
+    header = [
+        "sampler",
+        "guidance",
+        "evaluations",
+        "FID",
+        "endpoint error",
+        *["recognised"] * recognised,
+        "ms / sample",
+    ]
     rows = [header, ["---"] + ["---:"] * (len(header) - 1)]
     for x in lines:
         accuracy = [f"{x.accuracy:.1%}"] * recognised if x.accuracy is not None else []
@@ -71,10 +91,20 @@ def table(lines: list[Line]) -> list[str]:
     return [f"| {' | '.join(row)} |" for row in rows]
 
 
-def text(folder: Path, lines: list[Line], shown: list[str], reference: str, floor: float | None, count: int) -> str:
+def text(
+    folder: Path,
+    lines: list[Line],
+    shown: list[str],
+    reference: str,
+    floor: float | None,
+    count: int,
+) -> str:
     """report.md."""
     student = next(x for x in lines if x.name.startswith("student"))
-    many, two = (next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance) for k in (64, 2))
+    many, two = (
+        next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance)
+        for k in (64, 2)
+    )
     return (
         templates(__package__)
         .get_template("report.md")

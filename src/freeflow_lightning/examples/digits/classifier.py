@@ -24,7 +24,9 @@ class Digits(NamedTuple):
 
 
 def load_digits() -> Digits:
-    """scikit-learn's 1797 digits (0 .. 16, scaled x / 8 - 1) in 8 bits, as samples of the digits teacher become."""
+    """scikit-learn's 1797 digits (0 .. 16, scaled x / 8 - 1) in 8 bits, as samples of the digits
+    teacher become.
+    """
     from sklearn import datasets  # noqa: PLC0415  # an optional dependency
 
     bunch = datasets.load_digits()
@@ -40,13 +42,18 @@ def split(digits: Digits, seed: int = 0) -> tuple[Digits, Digits]:
     """
     order = torch.randperm(len(digits.labels), generator=Generator().manual_seed(seed))
     held_out, train = order[:HELD_OUT_SAMPLES], order[HELD_OUT_SAMPLES:]
-    return Digits(digits.images[train], digits.labels[train]), Digits(digits.images[held_out], digits.labels[held_out])
+    return Digits(digits.images[train], digits.labels[train]), Digits(
+        digits.images[held_out], digits.labels[held_out]
+    )
 
 
-def train(digits: Digits, *, steps: int = 100, batch_samples: int = 256, seed: int = 0) -> nn.Sequential:
+def train(
+    digits: Digits, *, steps: int = 100, batch_samples: int = 256, seed: int = 0
+) -> nn.Sequential:
     """Train the classifier with Adam at 2e-3; the caller's random state stays as it is.
 
-    100 steps, not more: beyond them features of one class collapse, and the distance misjudges class means.
+    100 steps, not more: beyond them features of one class collapse, and the distance misjudges
+    class means.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -55,7 +62,9 @@ def train(digits: Digits, *, steps: int = 100, batch_samples: int = 256, seed: i
     generator = Generator().manual_seed(seed)
     for _ in range(steps):
         batch = torch.randperm(len(digits.labels), generator=generator)[:batch_samples]
-        loss = nn.functional.cross_entropy(network(from_uint8(digits.images[batch])), digits.labels[batch])
+        loss = nn.functional.cross_entropy(
+            network(from_uint8(digits.images[batch])), digits.labels[batch]
+        )
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -65,18 +74,29 @@ def train(digits: Digits, *, steps: int = 100, batch_samples: int = 256, seed: i
 @torch.no_grad()
 def accuracy(network: nn.Module, digits: Digits) -> float:
     """Fraction of digits that get their own class."""
-    return (network(from_uint8(digits.images)).argmax(dim=1) == digits.labels).double().mean().item()
+    return (
+        (network(from_uint8(digits.images)).argmax(dim=1) == digits.labels).double().mean().item()
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Train the classifier whose features measure generated digits.")
+    parser = argparse.ArgumentParser(
+        description="Train the classifier whose features measure generated digits."
+    )
     parser.add_argument("output", help="safetensors file to write")
     output = parser.parse_args().output
     torch.set_num_threads(1)  # the order of summation, and so the weights, depend on it
     training, held_out = split(load_digits())
     network = train(training)
-    save_file(network.state_dict(), output, {"recipe": "python -m freeflow_lightning.examples.digits.classifier"})
-    print(f"accuracy: {accuracy(network, training):.4f} trained on, {accuracy(network, held_out):.4f} held out")
+    save_file(
+        network.state_dict(),
+        output,
+        {"recipe": "python -m freeflow_lightning.examples.digits.classifier"},
+    )
+    print(
+        f"accuracy: {accuracy(network, training):.4f} trained on, "
+        f"{accuracy(network, held_out):.4f} held out"
+    )
 
 
 if __name__ == "__main__":

@@ -1,4 +1,6 @@
-"""The digits of scikit-learn: data for the embedded teacher, and the reference of the demo's report."""
+"""The digits of scikit-learn: data for the embedded teacher, and the reference of the demo's
+report.
+"""
 
 import torch
 from torch import Generator, Tensor
@@ -16,9 +18,13 @@ def load_digits() -> tuple[Tensor, Tensor]:
     try:
         from sklearn import datasets  # noqa: PLC0415 (only who needs the real digits pays for it)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError("the real digits come with scikit-learn: pip install 'freeflow-lightning[digits]'") from error
+        raise ModuleNotFoundError(
+            "the real digits come with scikit-learn: pip install 'freeflow-lightning[digits]'"
+        ) from error
     pictures, labels = datasets.load_digits(return_X_y=True)
-    return torch.tensor(pictures, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(labels)
+    return torch.tensor(pictures, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(
+        labels
+    )
 
 
 class DigitsDataModule(SettingsOnly):
@@ -36,5 +42,7 @@ class DigitsDataModule(SettingsOnly):
 
     def train_dataloader(self) -> DataLoader:
         data, generator = TensorDataset(*load_digits()), Generator().manual_seed(self.seed)
-        order = RandomSampler(data, replacement=True, num_samples=self.batch_size * self.length, generator=generator)
+        order = RandomSampler(
+            data, replacement=True, num_samples=self.batch_size * self.length, generator=generator
+        )
         return DataLoader(data, self.batch_size, sampler=order, generator=generator)

@@ -1,11 +1,18 @@
-"""Trained students as folders that stand alone: weights, config, model card, diffusers pipeline, ONNX."""
+"""Trained students as folders that stand alone: weights, config, model card, diffusers pipeline,
+ONNX.
+"""
 
 from freeflow_lightning.students.export.card import PICTURE, UNKNOWN, write_card
 from freeflow_lightning.students.export.folder import CARD, MANIFEST, located, read_manifest, seal
 from freeflow_lightning.students.export.hub import push_folder
 from freeflow_lightning.students.export.networks import build, describe, foreign
 from freeflow_lightning.students.export.space import GivenConditions, build_space
-from freeflow_lightning.students.export.student import allowed, load_student, same_everywhere, write_student
+from freeflow_lightning.students.export.student import (
+    allowed,
+    load_student,
+    same_everywhere,
+    write_student,
+)
 
 __all__ = [
     "CARD",

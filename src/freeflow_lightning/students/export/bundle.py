@@ -1,4 +1,6 @@
-"""Classes of this package as one file of Python that needs nothing of it: their source with what it uses, in order."""
+"""Classes of this package as one file of Python that needs nothing of it: their source with what it
+uses, in order.
+"""
 
 import ast
 import importlib
@@ -19,7 +21,9 @@ class _Module:
         self.imports: dict[str, ast.Import | ast.ImportFrom] = {}
         for node in ast.parse(self.source).body:
             if isinstance(node, ast.Import | ast.ImportFrom):
-                self.imports |= {alias.asname or alias.name.partition(".")[0]: node for alias in node.names}
+                self.imports |= {
+                    alias.asname or alias.name.partition(".")[0]: node for alias in node.names
+                }
             else:
                 self.definitions |= dict.fromkeys(_bound(node), node)
 
@@ -27,7 +31,13 @@ class _Module:
 def _bound(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
-    targets = node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AnnAssign) else []
+    targets = (
+        node.targets
+        if isinstance(node, ast.Assign)
+        else [node.target]
+        if isinstance(node, ast.AnnAssign)
+        else []
+    )
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
@@ -36,7 +46,8 @@ def _used(node: ast.stmt) -> list[str]:
 
 
 def bundle(roots: Iterable[type]) -> str:
-    """The source of the classes and of everything of this package that they use; other libraries are imported.
+    """The source of the classes and of everything of this package that they use; other libraries
+    are imported.
 
     >>> from freeflow_lightning.nets import ScalarEmbedder
     >>> text = bundle([ScalarEmbedder])
@@ -60,16 +71,25 @@ def bundle(roots: Iterable[type]) -> str:
             for other in _used(node):
                 take(where, other)
             clash = [
-                place for place in modules if place != where and (place, name) in seen and name in modules[place].definitions
+                place
+                for place in modules
+                if place != where and (place, name) in seen and name in modules[place].definitions
             ]
-            assert not clash, f"{name} is defined in {where} and in {clash}"  # they would shadow each other in one file
-            taken[where, node.lineno] = ast.get_source_segment(module.source, node, padded=True) or ""
+            assert not clash, (
+                f"{name} is defined in {where} and in {clash}"
+            )  # they would shadow each other in one file
+            taken[where, node.lineno] = (
+                ast.get_source_segment(module.source, node, padded=True) or ""
+            )
             if isinstance(node, ast.ClassDef | ast.FunctionDef):
                 decorators = [f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list]
                 taken[where, node.lineno] = "".join(decorators) + taken[where, node.lineno]
         elif name in module.imports:
             node = module.imports[name]
-            if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == PACKAGE:
+            if (
+                isinstance(node, ast.ImportFrom)
+                and (node.module or "").partition(".")[0] == PACKAGE
+            ):
                 take(_home(node.module or "", name), name)
             else:
                 imported[_import_line(node, name)] = None
@@ -86,6 +106,12 @@ def _home(module: str, name: str) -> str:
 
 
 def _import_line(node: ast.Import | ast.ImportFrom, name: str) -> str:
-    alias = next(alias for alias in node.names if name in (alias.asname, alias.name.partition(".")[0]))
+    alias = next(
+        alias for alias in node.names if name in (alias.asname, alias.name.partition(".")[0])
+    )
     text = alias.name + (f" as {alias.asname}" if alias.asname else "")
-    return f"from {node.module} import {text}" if isinstance(node, ast.ImportFrom) else f"import {text}"
+    return (
+        f"from {node.module} import {text}"
+        if isinstance(node, ast.ImportFrom)
+        else f"import {text}"
+    )

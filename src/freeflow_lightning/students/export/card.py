@@ -1,4 +1,6 @@
-"""The model card of an exported folder: what it is, figures, picture, how to use it, licence, config."""
+"""The model card of an exported folder: what it is, figures, picture, how to use it, licence,
+config.
+"""
 
 import json
 import re
@@ -17,7 +19,9 @@ PICTURE = "samples.png"
 PAPER = "[Flow Map Distillation Without Data](https://arxiv.org/abs/2511.19428)"
 
 
-def write_card(folder: Path, manifest: Mapping[str, Any], licence: str, place: str, figures: Sequence[str] = ()) -> None:
+def write_card(
+    folder: Path, manifest: Mapping[str, Any], licence: str, place: str, figures: Sequence[str] = ()
+) -> None:
     """Write README.md into an exported folder.
 
     Args:
@@ -52,7 +56,9 @@ def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> str:
     listed = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence)
     named = {"license": licence} if listed else {"license": "other", "license_name": licence}
     about: dict[str, Any] = {"license": "unknown"} if licence == UNKNOWN else named
-    about["library_name"] = "diffusers" if (folder / "model_index.json").is_file() else "freeflow-lightning"
+    about["library_name"] = (
+        "diffusers" if (folder / "model_index.json").is_file() else "freeflow-lightning"
+    )
     if len(manifest["sample_shape"]) == 3 or manifest["decoder"]:
         prompts = manifest["conditions"]["kind"] == "prompts"
         about["pipeline_tag"] = "text-to-image" if prompts else "unconditional-image-generation"
@@ -63,7 +69,12 @@ def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> str:
 def _teacher_words(config: Any) -> str:
     teacher = ((config or {}).get("init_args") or {}).get("teacher") or {}
     arguments = teacher.get("init_args") or {}
-    name = arguments.get("filename") or arguments.get("model") or arguments.get("checkpoint") or teacher.get("class_path")
+    name = (
+        arguments.get("filename")
+        or arguments.get("model")
+        or arguments.get("checkpoint")
+        or teacher.get("class_path")
+    )
     return name if isinstance(name, str) else ""
 
 
@@ -85,8 +96,15 @@ def _facts(manifest: Mapping[str, Any]) -> list[str]:
 def _shown(manifest: Mapping[str, Any]) -> str:
     decoder = manifest["decoder"]
     if decoder is None:
-        return ", pictures in [-1, 1]" if len(manifest["sample_shape"]) == 3 and not manifest["left_out"] else ""
-    return {"vae": f", decoded by {decoder.get('vae')}", "pipeline": ", decoded by the pipeline's VAE"}.get(decoder["kind"], "")
+        return (
+            ", pictures in [-1, 1]"
+            if len(manifest["sample_shape"]) == 3 and not manifest["left_out"]
+            else ""
+        )
+    return {
+        "vae": f", decoded by {decoder.get('vae')}",
+        "pipeline": ", decoded by the pipeline's VAE",
+    }.get(decoder["kind"], "")
 
 
 def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
@@ -98,7 +116,11 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
     lines = [
         "```python",
         "from freeflow_lightning import FlowMap",
-        *(["from freeflow_lightning.teachers import Prompts  # freeflow embed writes the folder"] if prompts else []),
+        *(
+            ["from freeflow_lightning.teachers import Prompts  # freeflow embed writes the folder"]
+            if prompts
+            else []
+        ),
         "",
         f"flow_map = FlowMap.from_pretrained({place!r}{prompts}{trust})",
         f"x = flow_map.sample(16, guidance={gamma:g}, seed=0)",
@@ -106,10 +128,13 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
         "```",
     ]
     if (folder / "flow_map_pipeline.py").is_file():
-        labels = "class_labels=[0, 1, 2, 3], " if conditions.get("num_classes") else "num_images=4, "
+        labels = (
+            "class_labels=[0, 1, 2, 3], " if conditions.get("num_classes") else "num_images=4, "
+        )
         lines += [
             "",
-            "With diffusers alone (the folder's two Python files are run: read them first; the network needs timm):",
+            "With diffusers alone (the folder's two Python files are run: read them first; the "
+            "network needs timm):",
             "",
             "```python",
             "from diffusers import DiffusionPipeline",
@@ -123,13 +148,18 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
         lines += ["", *_stock(folder, place, call, manifest.get("folded_guidance"))]
     for name, reader in (("flow_map.onnx", "onnxruntime"), ("flow_map.pt2", "torch.export.load")):
         if (folder / name).is_file():
-            lines += ["", f"`{name}` ({reader}): {', '.join(_inputs(conditions))} to sample, any batch size."]
+            lines += [
+                "",
+                f"`{name}` ({reader}): {', '.join(_inputs(conditions))} to sample, any batch size.",
+            ]
     return lines
 
 
 def _stock(folder: Path, place: str, call: str, gamma: float | None) -> list[str]:
     index = json.loads((folder / "model_index.json").read_text())
-    parts = {name: part for name, part in index.items() if isinstance(part, list) and name.isidentifier()}
+    parts = {
+        name: part for name, part in index.items() if isinstance(part, list) and name.isidentifier()
+    }
     absent = [name for name, part in parts.items() if part[0] is None]
     given = "".join(f", {name}=..." for name in absent)
     fixed = f" Guidance {gamma:g} is folded into its weights." if gamma is not None else ""
@@ -146,5 +176,7 @@ def _stock(folder: Path, place: str, call: str, gamma: float | None) -> list[str
 
 
 def _inputs(conditions: Mapping[str, Any]) -> list[str]:
-    named = {"classes": ["labels [B]"], "none": []}.get(conditions["kind"], ["the embeddings by name"])
+    named = {"classes": ["labels [B]"], "none": []}.get(
+        conditions["kind"], ["the embeddings by name"]
+    )
     return ["z [B, ...]", "gamma [B]", *named]

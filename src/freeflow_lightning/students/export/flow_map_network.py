@@ -1,4 +1,6 @@
-"""A student's network as a model of diffusers. Exported folders hold this file with all that it uses, in one (`bundle`)."""
+"""A student's network as a model of diffusers. Exported folders hold this file with all that it
+uses, in one (`bundle`).
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +13,12 @@ from torch import Tensor
 from freeflow_lightning.nets import MLP, ScalarConditioned, SiT
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.edm import EDMVelocity
-from freeflow_lightning.teachers.gaussian_path import LinearPath, PathVelocity, TrigonometricPath, VarianceExplodingPath
+from freeflow_lightning.teachers.gaussian_path import (
+    LinearPath,
+    PathVelocity,
+    TrigonometricPath,
+    VarianceExplodingPath,
+)
 from freeflow_lightning.teachers.sit import Convention, SiTVelocity
 
 MAKERS: dict[str, Callable[..., Any]] = {
@@ -39,7 +46,8 @@ def make(spec: Any) -> Any:
 
 
 class FlowMapNetwork(ModelMixin, ConfigMixin):
-    """A one-step flow map f(z, delta) = z + delta F(z, delta, c, gamma), in the convention of diffusers' flow-map scheduler.
+    """A one-step flow map f(z, delta) = z + delta F(z, delta, c, gamma), in the convention of
+    diffusers' flow-map scheduler.
 
     Args:
         description: the student's network, as plain values.
@@ -51,9 +59,14 @@ class FlowMapNetwork(ModelMixin, ConfigMixin):
         self.student = make(description)
 
     def forward(
-        self, sample: Tensor, r_timestep: Tensor, class_labels: Tensor | None = None, guidance: Tensor | None = None
+        self,
+        sample: Tensor,
+        r_timestep: Tensor,
+        class_labels: Tensor | None = None,
+        guidance: Tensor | None = None,
     ) -> Tensor:
-        """The mean velocity from data to noise between the prior (timestep 1000) and r_timestep: -F, [B, ...].
+        """The mean velocity from data to noise between the prior (timestep 1000) and r_timestep:
+        -F, [B, ...].
 
         Args:
             sample: prior noise, [B, ...].

@@ -1,4 +1,6 @@
-"""A diffusers pipeline for one-step flow maps of pictures, with or without classes. Needs nothing but diffusers and torch."""
+"""A diffusers pipeline for one-step flow maps of pictures, with or without classes. Needs nothing
+but diffusers and torch.
+"""
 
 from collections.abc import Sequence
 
@@ -68,14 +70,23 @@ class FlowMapPipeline(DiffusionPipeline):
             num_images: how many, where neither labels nor latents say so.
             generator: of the noise and of drawn labels.
             latents: the noise, [B, C, H, W].
-            output_type: "pil", "np" ([B, H, W, C] in [0, 1]), "pt" ([B, C, H, W] in [0, 1]) or "latent".
+            output_type: "pil", "np" ([B, H, W, C] in [0, 1]), "pt" ([B, C, H, W] in [0, 1]) or
+                "latent".
             return_dict: return an ImagePipelineOutput rather than a tuple.
         """
         labels = self._labels(class_labels, latents, num_images, generator)
         count = num_images if labels is None else len(labels)
         count = count if latents is None else len(latents)
-        shape, device, dtype = (count, *self.config.sample_shape), self._execution_device, self.network.dtype
-        z = randn_tensor(shape, generator, device, dtype) if latents is None else latents.to(device, dtype)
+        shape, device, dtype = (
+            (count, *self.config.sample_shape),
+            self._execution_device,
+            self.network.dtype,
+        )
+        z = (
+            randn_tensor(shape, generator, device, dtype)
+            if latents is None
+            else latents.to(device, dtype)
+        )
         gamma = self.config.guidance_scale if guidance_scale is None else guidance_scale
         self.scheduler.set_timesteps(1, device=device)
         (timestep,) = self.scheduler.timesteps
@@ -94,14 +105,19 @@ class FlowMapPipeline(DiffusionPipeline):
             return None
         if given is None:
             count = num_images if latents is None else len(latents)
-            return torch.randint(classes, (count,), generator=generator, device=generator.device if generator else "cpu").to(
-                device
-            )
+            return torch.randint(
+                classes,
+                (count,),
+                generator=generator,
+                device=generator.device if generator else "cpu",
+            ).to(device)
         labels = torch.as_tensor(given).reshape(-1).to(device)
         if int(labels.min()) < 0 or int(labels.max()) >= classes:
             raise ValueError(f"expected class_labels in 0 .. {classes - 1}, got {labels.tolist()}")
         if latents is not None and len(latents) != len(labels):
-            raise ValueError(f"expected one class label per latent, got {len(labels)} and {len(latents)}")
+            raise ValueError(
+                f"expected one class label per latent, got {len(labels)} and {len(latents)}"
+            )
         return labels
 
     def _pictures(self, x: Tensor, output_type: str):
@@ -110,8 +126,12 @@ class FlowMapPipeline(DiffusionPipeline):
                 torch.as_tensor(value, dtype=torch.float32, device=x.device)
                 for value in (self.config.latent_scale, self.config.latent_shift)
             )
-            scale, shift = (value.view(-1, 1, 1) if value.ndim else value for value in (scale, shift))
-            x = self.vae.decode((x.float() / scale + shift).to(self.vae.dtype), return_dict=False)[0]
+            scale, shift = (
+                value.view(-1, 1, 1) if value.ndim else value for value in (scale, shift)
+            )
+            x = self.vae.decode((x.float() / scale + shift).to(self.vae.dtype), return_dict=False)[
+                0
+            ]
         pictures = (x.float() / 2 + 0.5).clamp(0, 1).cpu()
         if output_type == "pt":
             return pictures

@@ -1,4 +1,6 @@
-"""An exported folder: freeflow.json says what is in it, with every file's SHA-256; what is missing or changed is refused."""
+"""An exported folder: freeflow.json says what is in it, with every file's SHA-256; what is missing
+or changed is refused.
+"""
 
 import hashlib
 import json
@@ -23,21 +25,31 @@ WEIGHTS = "flow_map.safetensors"
 PARTS = ("transformer", "unet", "vae")
 """Folders that diffusers reads."""
 UNSEALED = {MANIFEST, CARD, ".gitattributes"}
-"""Not in the list of hashes: the list itself (it has a hash of its own), and what people and the hub edit."""
+"""Not in the list of hashes: the list itself (it has a hash of its own), and what people and the
+hub edit.
+"""
 
 
 def write_weights(path: Path, tensors: dict[str, Tensor]) -> None:
     """A state dict as safetensors, each tensor with memory of its own."""
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file(
-        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}, str(path), {"format": "pt"}
+        {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
+        str(path),
+        {"format": "pt"},
     )
 
 
 def seal(folder: Path, manifest: dict[str, Any]) -> dict[str, Any]:
-    """Write freeflow.json with the hash of every file that the folder holds now, and its own; returns it."""
-    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
-    files = {name: sha256(folder / name) for name in names if name not in UNSEALED and not _hidden(name)}
+    """Write freeflow.json with the hash of every file that the folder holds now, and its own;
+    returns it.
+    """
+    names = sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
+    files = {
+        name: sha256(folder / name) for name in names if name not in UNSEALED and not _hidden(name)
+    }
     libraries = {"freeflow-lightning": version("freeflow-lightning"), "torch": torch.__version__}
     sealed = {"format": FORMAT, "schema": SCHEMA} | manifest
     sealed |= {"versions": libraries | {"python": platform.python_version()}, "files": files}
@@ -60,10 +72,14 @@ def read_manifest(path: Path) -> dict[str, Any]:
         raise ValueError(f"{path} was not written by freeflow export")
     if manifest.get("schema") != SCHEMA:
         raise ValueError(
-            f"{path} has schema {manifest.get('schema')}, this version reads {SCHEMA}: install the one that wrote it"
+            f"{path} has schema {manifest.get('schema')}, this version reads {SCHEMA}: install "
+            f"the one that wrote it"
         )
     if manifest.get("sha256") != _own_hash(manifest):
-        raise ValueError(f"{path} has been changed since it was exported: its hash is another; export the student again")
+        raise ValueError(
+            f"{path} has been changed since it was exported: its hash is another; export the "
+            f"student again"
+        )
     check_manifest(path, manifest)
     return manifest
 
@@ -79,12 +95,14 @@ def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str]) ->
         path = inside(folder, name)
         if not path.is_file():
             raise FileNotFoundError(
-                f"{name} is missing in {folder}, and {MANIFEST} names it: copy the folder again, or export again"
+                f"{name} is missing in {folder}, and {MANIFEST} names it: copy the folder again, "
+                f"or export again"
             )
         found = sha256(path)
         if found != manifest["files"].get(name):
             raise ValueError(
-                f"{name} in {folder} is not the file that was exported (SHA-256 {found[:12]}, expected "
+                f"{name} in {folder} is not the file that was exported (SHA-256 {found[:12]}, "
+                f"expected "
                 f"{str(manifest['files'].get(name))[:12]}): copy the folder again, or export again"
             )
 
@@ -93,7 +111,8 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
     """The local folder and manifest of an exported student, every file that loading reads checked.
 
     Args:
-        place: a folder, or a hub repository ("owner/name"), of which only the files that loading reads are fetched.
+        place: a folder, or a hub repository ("owner/name"), of which only the files that loading
+            reads are fetched.
         revision: commit, tag or branch of the repository.
 
     Raises:
@@ -103,7 +122,9 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
     if Path(place).is_dir():
         folder = Path(place)
         if not (folder / MANIFEST).is_file():
-            raise FileNotFoundError(f"no {MANIFEST} in {folder}: expected a folder that freeflow export wrote")
+            raise FileNotFoundError(
+                f"no {MANIFEST} in {folder}: expected a folder that freeflow export wrote"
+            )
         manifest = read_manifest(folder / MANIFEST)
         check_files(folder, manifest, dict.fromkeys([*manifest["files"], *needed(manifest)]))
         check_parts(folder, manifest)
@@ -112,10 +133,15 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
     try:
         path = hub_file(str(place), MANIFEST, revision=revision)
     except (FileNotFoundError, ValueError) as error:
-        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(error.__cause__, LocalEntryNotFoundError):
-            raise FileNotFoundError(f"the hub's {place} is not an exported student: it has no {MANIFEST}") from error
+        if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(
+            error.__cause__, LocalEntryNotFoundError
+        ):
+            raise FileNotFoundError(
+                f"the hub's {place} is not an exported student: it has no {MANIFEST}"
+            ) from error
         raise FileNotFoundError(
-            f"no exported student at {place}: it is no folder that freeflow export wrote, and no repository of the hub that "
+            f"no exported student at {place}: it is no folder that freeflow export wrote, and no "
+            f"repository of the hub that "
             f"can be opened ({error})"
         ) from error
     manifest = read_manifest(path)
@@ -133,7 +159,8 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
     """See that diffusers will read no file beside those that the manifest names.
 
     Raises:
-        ValueError: a file of a network or VAE that the manifest does not name, or that an index leads to.
+        ValueError: a file of a network or VAE that the manifest does not name, or that an index
+            leads to.
     """
     names = [
         path.relative_to(folder).as_posix()
@@ -147,7 +174,8 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
             others += [shard for shard in _shards(folder, name) if shard not in manifest["files"]]
     if others:
         raise ValueError(
-            f"{folder} would be read with {', '.join(sorted(others)[:4])}, which {MANIFEST} does not name: remove "
+            f"{folder} would be read with {', '.join(sorted(others)[:4])}, which {MANIFEST} does "
+            f"not name: remove "
             "what was added, or export again"
         )
 
@@ -158,14 +186,18 @@ def _shards(folder: Path, index: str) -> set[str]:
         weight_map = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         return {f"{index.rpartition('/')[0]}/{file}" for file in weight_map.values()}
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ValueError(f"{index} in {folder} is not an index of weights ({error}): export again") from error
+        raise ValueError(
+            f"{index} in {folder} is not an index of weights ({error}): export again"
+        ) from error
 
 
 def needed(manifest: dict[str, Any]) -> list[str]:
     """The files that loading reads: weights, a diffusers network's own, and a decoder's."""
     folders = tuple(f"{name}/" for name in PARTS)
     weights = [entry["file"] for entry in manifest["weights"]]
-    own = [name for name in manifest["files"] if name.startswith(folders) or name == "model_index.json"]
+    own = [
+        name for name in manifest["files"] if name.startswith(folders) or name == "model_index.json"
+    ]
     return list(dict.fromkeys(weights + own))
 
 

@@ -1,4 +1,6 @@
-"""The one-step map as a graph: torch.export (.pt2) and ONNX, each run again and compared with the student."""
+"""The one-step map as a graph: torch.export (.pt2) and ONNX, each run again and compared with the
+student.
+"""
 
 import contextlib
 import io
@@ -14,11 +16,15 @@ from torch import Tensor, nn
 from freeflow_lightning.flow import take
 
 TOLERANCE = 1e-3
-"""Largest difference from the student's samples, as a share of their largest value: other kernels add up in another order."""
+"""Largest difference from the student's samples, as a share of their largest value: other kernels
+add up in another order.
+"""
 
 
 LARGEST_BATCH = (None, 63)
-"""What is tried: any, or less than 64, where the upsampling in VAEs and UNets of diffusers takes another path."""
+"""What is tried: any, or less than 64, where the upsampling in VAEs and UNets of diffusers takes
+another path.
+"""
 
 
 class OneStep(nn.Module):
@@ -63,7 +69,9 @@ class VAE(nn.Module):
 
 
 class Example(NamedTuple):
-    """Inputs to trace and to check with: noise [B, ...], gamma [B], condition (labels [B], tensors by name, None)."""
+    """Inputs to trace and to check with: noise [B, ...], gamma [B], condition (labels [B], tensors
+    by name, None).
+    """
 
     z: Tensor
     gamma: Tensor
@@ -77,11 +85,14 @@ class Example(NamedTuple):
         """The tensors by the names that they have in ONNX."""
         if isinstance(self.condition, dict):
             return {"z": self.z, "gamma": self.gamma} | self.condition
-        return {"z": self.z, "gamma": self.gamma} | ({} if self.condition is None else {"labels": self.condition})
+        return {"z": self.z, "gamma": self.gamma} | (
+            {} if self.condition is None else {"labels": self.condition}
+        )
 
 
 class Agreement(NamedTuple):
-    """How a graph's samples agree with the student's: largest difference, and pixels that differ (by one level of 255).
+    """How a graph's samples agree with the student's: largest difference, and pixels that differ
+    (by one level of 255).
 
     `largest_batch` is what the graph takes, None for any.
     """
@@ -94,12 +105,17 @@ class Agreement(NamedTuple):
     def words(self) -> str:
         """As a line of the report."""
         limit = f"; batches of {self.largest_batch} at most" if self.largest_batch else ""
-        pixels = f"; {self.different} of {self.pixels} pixels differ by one level of 255" if self.pixels else ""
+        pixels = (
+            f"; {self.different} of {self.pixels} pixels differ by one level of 255"
+            if self.pixels
+            else ""
+        )
         return f"largest difference {self.difference:.1e}{pixels}{limit}"
 
 
 def export_torch(map_: OneStep, example: Example, path: Path) -> Agreement:
-    """Write the map as an exported program of torch, with any batch size, and see that it gives the same samples.
+    """Write the map as an exported program of torch, with any batch size, and see that it gives the
+    same samples.
 
     Raises:
         ValueError: a network that torch.export cannot follow, or other samples.
@@ -111,7 +127,8 @@ def export_torch(map_: OneStep, example: Example, path: Path) -> Agreement:
 
 
 def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
-    """Write the map as ONNX with the inputs z, gamma and the condition's, and see that onnxruntime gives the same samples.
+    """Write the map as ONNX with the inputs z, gamma and the condition's, and see that onnxruntime
+    gives the same samples.
 
     Raises:
         ModuleNotFoundError: onnx, onnxscript or onnxruntime is not installed.
@@ -121,7 +138,9 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
         import onnxruntime  # noqa: PLC0415 (optional)
         import onnxscript  # noqa: F401, PLC0415 (optional)
     except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(f"ONNX needs {error.name}: pip install 'freeflow-lightning[onnx]'") from error
+        raise ModuleNotFoundError(
+            f"ONNX needs {error.name}: pip install 'freeflow-lightning[onnx]'"
+        ) from error
     program, most = _exported(map_, example)
     names = list(example.inputs())
     try:
@@ -133,7 +152,9 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
                 input_names=names,
                 output_names=["sample"],
                 dynamo=True,
-                dynamic_shapes=tuple(shape for shape in _shapes(example, "batch") if shape is not None),
+                dynamic_shapes=tuple(
+                    shape for shape in _shapes(example, "batch") if shape is not None
+                ),
                 external_data=_large(map_),
             )
     except Exception as error:
@@ -149,7 +170,9 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
 
 
 @torch.no_grad()
-def agreement(map_: OneStep, example: Example, run: Callable[[Example], Tensor], path: Path) -> Agreement:
+def agreement(
+    map_: OneStep, example: Example, run: Callable[[Example], Tensor], path: Path
+) -> Agreement:
     """Compare a graph's samples with the student's, for the whole example and for one row.
 
     Raises:
@@ -163,7 +186,8 @@ def agreement(map_: OneStep, example: Example, run: Callable[[Example], Tensor],
         levels = int((a - b).abs().max()) if a is not None and b is not None else 0
         if not gap <= TOLERANCE * max(1.0, float(expected.abs().max())) or levels > 1:
             raise ValueError(
-                f"{path.name} gives other samples than the student (largest difference {gap:.2g}): it is not usable"
+                f"{path.name} gives other samples than the student (largest difference "
+                f"{gap:.2g}): it is not usable"
             )
         if rows == len(example.z):
             different = 0 if a is None or b is None else int((a != b).sum())
@@ -185,12 +209,15 @@ def _exported(map_: OneStep, example: Example) -> tuple[torch.export.ExportedPro
         batch = torch.export.Dim("batch", min=1, max=most)
         try:
             with torch.no_grad(), _quiet():
-                return torch.export.export(map_, tuple(example), dynamic_shapes=_shapes(example, batch)), most
+                return torch.export.export(
+                    map_, tuple(example), dynamic_shapes=_shapes(example, batch)
+                ), most
         except Exception as error:  # whatever tracing meets: its errors have no common class
             first = first or error
     assert first is not None
     raise ValueError(
-        f"torch.export cannot follow this student's network ({_reason(first)}): leave --onnx and --pt2 out"
+        f"torch.export cannot follow this student's network ({_reason(first)}): leave --onnx and "
+        f"--pt2 out"
     ) from first
 
 
@@ -202,7 +229,9 @@ def _shapes(example: Example, batch: Any) -> tuple[Any, ...]:
 
 
 def _large(map_: OneStep) -> bool:
-    """Whether the weights need a file of their own, path.onnx.data: ONNX holds less than 2 GiB itself."""
+    """Whether the weights need a file of their own, path.onnx.data: ONNX holds less than 2 GiB
+    itself.
+    """
     return sum(p.numel() * p.element_size() for p in map_.parameters()) > 1.5 * 2**30
 
 

@@ -9,7 +9,12 @@ from freeflow_lightning.students.export.folder import located
 
 
 def push_folder(
-    folder: Path, repo_id: str, *, private: bool = False, token: str | None = None, api: HfApi | None = None
+    folder: Path,
+    repo_id: str,
+    *,
+    private: bool = False,
+    token: str | None = None,
+    api: HfApi | None = None,
 ) -> str:
     """Upload an exported folder, checked file by file; makes the repository if there is none.
 
@@ -30,21 +35,35 @@ def push_folder(
     hub = HfApi(token=token) if api is None else api
     try:
         hub.create_repo(repo_id, private=private, exist_ok=True)
-        done = hub.upload_folder(repo_id=repo_id, folder_path=folder, commit_message="Upload of freeflow export")
+        done = hub.upload_folder(
+            repo_id=repo_id, folder_path=folder, commit_message="Upload of freeflow export"
+        )
     except HFValidationError as error:
         raise ValueError(f"expected the repository as owner/name, got {repo_id!r}") from error
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
         status = getattr(getattr(error, "response", None), "status_code", None)
         refused = status in (401, 403) or isinstance(error, LocalTokenNotFoundError)
-        advice = "log in with `hf auth login`, or set HF_TOKEN to a token with write access" if refused else "try again"
-        raise ValueError(f"the hub has refused {repo_id} ({_first_line(error)}): {advice}. The folder is {folder}") from error
-    except Exception as error:  # connections fail with the errors of whichever library the hub's client uses
+        advice = (
+            "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+            if refused
+            else "try again"
+        )
         raise ValueError(
-            f"the hub cannot be reached ({type(error).__name__}: {_first_line(error)}). The folder is {folder}: on a machine "
+            f"the hub has refused {repo_id} ({_first_line(error)}): {advice}. The folder is "
+            f"{folder}"
+        ) from error
+    except (
+        Exception
+    ) as error:  # connections fail with the errors of whichever library the hub's client uses
+        raise ValueError(
+            f"the hub cannot be reached ({type(error).__name__}: {_first_line(error)}). The "
+            f"folder is {folder}: on a machine "
             f"with a network run `hf upload {repo_id} {folder}`"
         ) from error
     return str(getattr(done, "commit_url", done))
 
 
 def _first_line(error: Exception) -> str:
-    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+    return next(
+        (line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__
+    )

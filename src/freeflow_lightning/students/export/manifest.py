@@ -1,4 +1,6 @@
-"""What freeflow.json must say before anything is read or built: its keys, names inside the folder, sizes that can be meant."""
+"""What freeflow.json must say before anything is read or built: its keys, names inside the folder,
+sizes that can be meant.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,16 +25,22 @@ def inside(folder: Path, name: str) -> Path:
     """
     path = folder / name
     if not is_inside(name):
-        raise ValueError(f"the folder {folder} names the file {name!r}, which is not inside it: do not use this folder")
+        raise ValueError(
+            f"the folder {folder} names the file {name!r}, which is not inside it: do not use "
+            f"this folder"
+        )
     if not path.resolve().is_relative_to(_root(folder)):
         raise ValueError(
-            f"{name} in {folder} is a link that leads out of the folder: put the file itself there, or export again"
+            f"{name} in {folder} is a link that leads out of the folder: put the file itself "
+            f"there, or export again"
         )
     return path
 
 
 def _root(folder: Path) -> Path:
-    """What links of a folder may point into: the folder, and for one in the hub's cache also the cached files beside it."""
+    """What links of a folder may point into: the folder, and for one in the hub's cache also the
+    cached files beside it.
+    """
     real = folder.resolve()
     cached = real.parent.name == "snapshots" and (real.parent.parent / "blobs").is_dir()
     return real.parent.parent if cached else real
@@ -48,11 +56,17 @@ def check_manifest(path: Path, manifest: Mapping[str, Any]) -> None:
         if key in LATER_ENTRIES and key not in manifest:
             continue
         if key not in manifest:
-            raise ValueError(f"{path} says nothing of {key!r}: it is damaged, or not freeflow export's; export again")
+            raise ValueError(
+                f"{path} says nothing of {key!r}: it is damaged, or not freeflow export's; export "
+                f"again"
+            )
         if not is_right(manifest[key]):
             shown = repr(manifest[key])
             shown = shown if len(shown) < 120 else f"{shown[:120]} ..."
-            raise ValueError(f"{path} cannot mean its {key!r}, {shown}: it is damaged, or not freeflow export's; export again")
+            raise ValueError(
+                f"{path} cannot mean its {key!r}, {shown}: it is damaged, or not freeflow "
+                f"export's; export again"
+            )
 
 
 def _is_sample_shape(value: Any) -> bool:
@@ -69,7 +83,12 @@ def _is_number(value: Any) -> bool:
 
 
 def _is_range(value: Any) -> bool:
-    return isinstance(value, list) and len(value) == 2 and all(map(_is_number, value)) and value[0] <= value[1]
+    return (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(map(_is_number, value))
+        and value[0] <= value[1]
+    )
 
 
 def _are_weights(value: Any) -> bool:
@@ -113,22 +132,30 @@ def _is_scale(value: Any) -> bool:
     """One number, one per channel, or what the VAE's config says."""
     if value is None:
         return True
-    return _is_number(value) or (isinstance(value, list) and bool(value) and all(map(_is_number, value)))
+    return _is_number(value) or (
+        isinstance(value, list) and bool(value) and all(map(_is_number, value))
+    )
 
 
 def _is_entry_of_index(value: Any) -> bool:
     """What model_index.json says of a VAE: library and class, or nothing."""
-    return value is None or (isinstance(value, list) and len(value) == 2 and all(map(_is_name_or_none, value)))
+    return value is None or (
+        isinstance(value, list) and len(value) == 2 and all(map(_is_name_or_none, value))
+    )
 
 
 def _is_network(value: Any) -> bool:
-    """Whether a description is made of names, arguments, and numbers of a size that a network can have."""
+    """Whether a description is made of names, arguments, and numbers of a size that a network can
+    have.
+    """
     if not isinstance(value, dict) or not isinstance(value.get("class"), str):
         return False
     arguments = value.get("arguments")
     if value.get("own"):
         return arguments is None or isinstance(arguments, dict)
-    return isinstance(arguments, dict) and all(_is_argument(name, part) for name, part in arguments.items())
+    return isinstance(arguments, dict) and all(
+        _is_argument(name, part) for name, part in arguments.items()
+    )
 
 
 def _is_argument(name: str, value: Any) -> bool:
@@ -169,9 +196,13 @@ ENTRIES: dict[str, Callable[[Any], bool]] = {
     "sample_shape": _is_sample_shape,
     "conditions": _are_conditions,
     "decoder": _is_decoder,
-    "left_out": lambda value: isinstance(value, list) and all(isinstance(part, str) for part in value),
+    "left_out": lambda value: (
+        isinstance(value, list) and all(isinstance(part, str) for part in value)
+    ),
     "guidance_range": _is_range,
-    "files": lambda value: isinstance(value, dict) and all(isinstance(part, str) for part in value.values()),
+    "files": lambda value: (
+        isinstance(value, dict) and all(isinstance(part, str) for part in value.values())
+    ),
     "average": lambda value: value is None or isinstance(value, str),
     "averages": lambda value: value is None or isinstance(value, list),
     "steps": lambda value: value is None or type(value) is int,

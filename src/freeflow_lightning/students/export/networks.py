@@ -1,4 +1,6 @@
-"""A student's network as plain values, and the network from them: what an exported folder holds in place of code."""
+"""A student's network as plain values, and the network from them: what an exported folder holds in
+place of code.
+"""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -27,7 +29,9 @@ SUBFOLDERS = ("transformer", "unet")
 
 
 class Unknown(NamedTuple):
-    """A network that this package does not have: its class path, and its arguments where they are known."""
+    """A network that this package does not have: its class path, and its arguments where they are
+    known.
+    """
 
     class_path: str
     arguments: dict[str, Any] | None
@@ -42,33 +46,51 @@ def describe(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | None = No
 
     Args:
         thing: a ScalarConditioned network or a part of it.
-        own_arguments: constructor arguments of networks that are not of this package, by class path.
+        own_arguments: constructor arguments of networks that are not of this package, by class
+            path.
 
     Raises:
-        ValueError: a part that could not be built again: an adapter (merge it), a path or a prediction of one's own.
+        ValueError: a part that could not be built again: an adapter (merge it), a path or a
+            prediction of one's own.
     """
     kind = type(thing)
     if kind in ARGUMENTS:
-        arguments = {name: describe(value, own_arguments) for name, value in ARGUMENTS[kind](thing).items()}
+        arguments = {
+            name: describe(value, own_arguments) for name, value in ARGUMENTS[kind](thing).items()
+        }
         return {"class": kind.__name__, "arguments": arguments}
     if isinstance(thing, Family):
         return {"class": "Family", "arguments": _family_arguments(thing)}
     if isinstance(thing, Tensor):
         return {"class": "Tensor", "arguments": {"values": thing.tolist()}}
     if isinstance(thing, Adapter):
-        raise ValueError("the student is an adapter on its teacher: merge it first (freeflow_lightning.nets.merge)")
+        raise ValueError(
+            "the student is an adapter on its teacher: merge it first "
+            "(freeflow_lightning.nets.merge)"
+        )
     if isinstance(thing, nn.Module):
         return _describe_foreign(thing, own_arguments or {})
-    if dataclasses.is_dataclass(thing) or not isinstance(thing, bool | int | float | str | list | tuple | dict | None):
-        raise ValueError(f"{kind.__module__}.{kind.__qualname__} is not of this package, and a folder cannot hold its code")
+    if dataclasses.is_dataclass(thing) or not isinstance(
+        thing, bool | int | float | str | list | tuple | dict | None
+    ):
+        raise ValueError(
+            f"{kind.__module__}.{kind.__qualname__} is not of this package, and a folder cannot "
+            f"hold its code"
+        )
     return thing
 
 
-def _describe_foreign(module: nn.Module, own_arguments: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+def _describe_foreign(
+    module: nn.Module, own_arguments: Mapping[str, dict[str, Any]]
+) -> dict[str, Any]:
     """A network of diffusers, or of the user's own."""
     if is_diffusers(module):
         dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
-        arguments = {"name": type(module).__name__, "dtype": dtype, "subfolder": subfolder_of(module)}
+        arguments = {
+            "name": type(module).__name__,
+            "dtype": dtype,
+            "subfolder": subfolder_of(module),
+        }
         return {"class": "diffusers", "arguments": arguments}
     path = class_path(module)
     return {"class": path, "own": True, "arguments": own_arguments.get(path)}
@@ -95,8 +117,13 @@ def _family_arguments(family: Family) -> dict[str, Any]:
         return {"name": known[0]}
     arguments = {name: getattr(family, name) for name in ESSENTIALS}
     if dataclasses.replace(Family(), **arguments) != family:
-        raise ValueError("the family of this network has functions of your own, which a folder cannot hold")
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in arguments.items()}
+        raise ValueError(
+            "the family of this network has functions of your own, which a folder cannot hold"
+        )
+    return {
+        name: list(value) if isinstance(value, tuple) else value
+        for name, value in arguments.items()
+    }
 
 
 def foreign(spec: Any) -> list[Unknown]:
@@ -108,7 +135,8 @@ def foreign(spec: Any) -> list[Unknown]:
 
 
 def build(spec: Any, folder: Path, own: Builder) -> Any:
-    """The network of a description. Only classes of this package and networks of diffusers are built here.
+    """The network of a description. Only classes of this package and networks of diffusers are
+    built here.
 
     Args:
         spec: what `describe` gave.
@@ -127,23 +155,35 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
         return _load_diffusers(folder, **_checked_diffusers(arguments))
     kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
     kinds["FromPrior"] = read_from_prior
-    maker = kinds | {"Family": _build_family, "Tensor": lambda values: torch.tensor(values, dtype=torch.float64)}
+    maker = kinds | {
+        "Family": _build_family,
+        "Tensor": lambda values: torch.tensor(values, dtype=torch.float64),
+    }
     if spec["class"] not in maker:
-        raise ValueError(f"this version of freeflow-lightning has no {spec['class']!r}: install the one that wrote the folder")
+        raise ValueError(
+            f"this version of freeflow-lightning has no {spec['class']!r}: install the one that "
+            f"wrote the folder"
+        )
     make = maker[spec["class"]]
     is_network = isinstance(make, type) and issubclass(make, nn.Module)
     try:
-        with nullcontext() if is_network else torch.device("cpu"):  # tables are numbers, on whatever device networks are made
+        with (
+            nullcontext() if is_network else torch.device("cpu")
+        ):  # tables are numbers, on whatever device networks are made
             return make(**arguments)
-    except Exception as error:  # arguments are whatever the folder says: each class refuses in its own way
+    except (
+        Exception
+    ) as error:  # arguments are whatever the folder says: each class refuses in its own way
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
-            f"this version of freeflow-lightning cannot build {spec['class']!r} of the folder ({reason})"
+            f"this version of freeflow-lightning cannot build {spec['class']!r} of the folder "
+            f"({reason})"
         ) from error
 
 
 def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) -> None:
-    """See that weights fit a description before memory is taken for either; of this package's own networks.
+    """See that weights fit a description before memory is taken for either; of this package's own
+    networks.
 
     Args:
         spec: what `describe` gave.
@@ -160,10 +200,15 @@ def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) ->
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network that {folder} describes is none: export the student again")
     expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    different = [name for name in sorted(expected.keys() | shapes.keys()) if expected.get(name) != shapes.get(name)]
+    different = [
+        name
+        for name in sorted(expected.keys() | shapes.keys())
+        if expected.get(name) != shapes.get(name)
+    ]
     if different:
         raise ValueError(
-            f"the weights in {folder} do not fit its network: missing, too many or of another shape: "
+            f"the weights in {folder} do not fit its network: missing, too many or of another "
+            f"shape: "
             f"{', '.join(different[:6])}; export the student again"
         )
 
@@ -177,17 +222,29 @@ def _holds_others(spec: Any) -> bool:
     """Whether a description holds a network that is not of this package."""
     if not isinstance(spec, dict):
         return False
-    return bool(spec.get("own")) or spec.get("class") == "diffusers" or any(map(_holds_others, spec.values()))
+    return (
+        bool(spec.get("own"))
+        or spec.get("class") == "diffusers"
+        or any(map(_holds_others, spec.values()))
+    )
 
 
 def _checked_diffusers(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """Name, type and folder of a diffusers network, each of a kind that can be meant (Raises: ValueError)."""
+    """Name, type and folder of a diffusers network, each of a kind that can be meant (Raises:
+    ValueError).
+    """
     found = {name: arguments.get(name) for name in ("name", "dtype", "subfolder")}
     dtype = getattr(torch, str(found["dtype"]), None)
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
-        raise ValueError(f"the folder names {found['dtype']!r} as the type of its network's weights, which is none")
+        raise ValueError(
+            f"the folder names {found['dtype']!r} as the type of its network's weights, which is "
+            f"none"
+        )
     if found["subfolder"] not in SUBFOLDERS:
-        raise ValueError(f"the folder has its network in {found['subfolder']!r}: expected one of {', '.join(SUBFOLDERS)}")
+        raise ValueError(
+            f"the folder has its network in {found['subfolder']!r}: expected one of "
+            f"{', '.join(SUBFOLDERS)}"
+        )
     name = str(found["name"])
     refuse_other_than_networks(name)
     return found | {"name": name, "dtype": dtype}
@@ -201,13 +258,19 @@ def refuse_other_than_networks(name: str) -> None:
     """Let a folder name a network of diffusers and nothing else of it (Raises: ValueError)."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
-    kind = getattr(diffusers, name, diffusers.ModelMixin)  # one that is missing is refused where it is loaded
+    kind = getattr(
+        diffusers, name, diffusers.ModelMixin
+    )  # one that is missing is refused where it is loaded
     if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
-        raise ValueError(f"the folder names {name!r} as its network, which is no network of diffusers")
+        raise ValueError(
+            f"the folder names {name!r} as its network, which is no network of diffusers"
+        )
 
 
 def _build_family(name: str | None = None, **essentials: Any) -> Family:
     if name is not None:
         return FAMILIES[name]
-    pairs: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in essentials.items()}
+    pairs: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value for key, value in essentials.items()
+    }
     return dataclasses.replace(Family(), **pairs)

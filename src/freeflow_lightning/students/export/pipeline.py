@@ -1,4 +1,6 @@
-"""An exported folder that diffusers opens too: DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)."""
+"""An exported folder that diffusers opens too: DiffusionPipeline.from_pretrained(folder,
+trust_remote_code=True).
+"""
 
 import json
 import shutil
@@ -23,7 +25,8 @@ HEAD = '"""The network of a one-step flow map (freeflow-lightning, MIT). Needs t
 def add_pipeline(
     folder: Path, manifest: dict[str, Any], decoder: LatentDecoder | None, guidance_scale: float
 ) -> dict[str, Any]:
-    """Make the folder of a student of pictures one that diffusers opens, with the code that this needs.
+    """Make the folder of a student of pictures one that diffusers opens, with the code that this
+    needs.
 
     The weights move to where diffusers looks for them; a VAE is loaded and stored.
 
@@ -37,21 +40,30 @@ def add_pipeline(
         The manifest with the new place of the weights, to be sealed.
 
     Raises:
-        ValueError: a student that is not for this pipeline: of prompts, of a network of one's own, not of pictures.
+        ValueError: a student that is not for this pipeline: of prompts, of a network of one's own,
+            not of pictures.
     """
     import diffusers  # noqa: PLC0415 (slow to import)
 
     refuse_unfit(manifest)
     if not hasattr(diffusers, "FlowMapEulerDiscreteScheduler"):
-        raise ValueError(f"diffusers {diffusers.__version__} has no FlowMapEulerDiscreteScheduler: install a newer version")
+        raise ValueError(
+            f"diffusers {diffusers.__version__} has no FlowMapEulerDiscreteScheduler: install a "
+            f"newer version"
+        )
     from freeflow_lightning.students.export.flow_map_network import FlowMapNetwork  # noqa: PLC0415 (imports diffusers)
 
     about = {"_diffusers_version": diffusers.__version__}
     weights = load_file(folder / WEIGHTS)
-    write_weights(folder / WEIGHTS_OF_MODEL, {f"student.{name}": tensor for name, tensor in weights.items()})
+    write_weights(
+        folder / WEIGHTS_OF_MODEL, {f"student.{name}": tensor for name, tensor in weights.items()}
+    )
     (folder / WEIGHTS).unlink()
     (folder / "network" / f"{NETWORK}.py").write_text(HEAD + bundle([FlowMapNetwork]))
-    _write(folder / "network" / "config.json", {"_class_name": "FlowMapNetwork", **about, "description": manifest["network"]})
+    _write(
+        folder / "network" / "config.json",
+        {"_class_name": "FlowMapNetwork", **about, "description": manifest["network"]},
+    )
     shutil.copyfile(str(files(__package__) / f"{PIPELINE}.py"), folder / f"{PIPELINE}.py")
     scheduler: Any = diffusers.FlowMapEulerDiscreteScheduler()
     scheduler.save_pretrained(folder / "scheduler")
@@ -78,16 +90,22 @@ def refuse_unfit(manifest: dict[str, Any]) -> None:
     """Say which students the pipeline cannot draw."""
     shape, own = manifest["sample_shape"], foreign(manifest["network"])
     if own:
-        raise ValueError(f"a diffusers pipeline cannot hold the code of {own[0].class_path}: leave --pipeline out")
+        raise ValueError(
+            f"a diffusers pipeline cannot hold the code of {own[0].class_path}: leave --pipeline "
+            f"out"
+        )
     if len(shape) != 3 or manifest["conditions"]["kind"] not in ("classes", "none"):
         raise ValueError(
-            f"a diffusers pipeline draws pictures from classes or nothing, and this student draws samples of shape {shape} "
-            f"from {manifest['conditions'].get('what', manifest['conditions']['kind'])}: leave --pipeline out"
+            f"a diffusers pipeline draws pictures from classes or nothing, and this student draws "
+            f"samples of shape {shape} "
+            f"from {manifest['conditions'].get('what', manifest['conditions']['kind'])}: leave "
+            f"--pipeline out"
         )
     decoder = manifest["decoder"]
     if manifest["left_out"] or (decoder is not None and decoder["kind"] != "vae"):
         raise ValueError(
-            f"the pipeline cannot decode this student's samples ({'; '.join(manifest['left_out']) or decoder['kind']}): "
+            f"the pipeline cannot decode this student's samples "
+            f"({'; '.join(manifest['left_out']) or decoder['kind']}): "
             "leave --pipeline out"
         )
 

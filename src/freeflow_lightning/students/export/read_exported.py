@@ -21,16 +21,20 @@ def read_exported(
     network: nn.Module | None = None,
     trust: str | Sequence[str] | None = None,
 ) -> Student:
-    """Read a student from a folder or a hub repository; the arguments are those of `FlowMap.from_pretrained`.
+    """Read a student from a folder or a hub repository; the arguments are those of
+    `FlowMap.from_pretrained`.
 
     Raises:
         FileNotFoundError: no such folder or repository, or one that lacks a file.
-        ValueError: a changed file, weights that do not fit, or a network of one's own without `network` or `trust`.
+        ValueError: a changed file, weights that do not fit, or a network of one's own without
+            `network` or `trust`.
     """
     folder, manifest = located(place, revision)
     mine = [unknown.class_path for unknown in foreign(manifest["network"])]
     if not mine and (network is not None or trust is not None):
-        raise ValueError(f"the network of {place} is built by this package: leave network and trust out")
+        raise ValueError(
+            f"the network of {place} is built by this package: leave network and trust out"
+        )
     student = build(manifest["network"], folder, lambda unknown: allowed(unknown, network, trust))
     load_student(student, folder, manifest)
     space = build_space(manifest, folder, conditions)

@@ -1,4 +1,6 @@
-"""What a student needs beside its network, as plain values: conditions, the decoder of its samples; and back."""
+"""What a student needs beside its network, as plain values: conditions, the decoder of its samples;
+and back.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -39,8 +41,10 @@ class GivenConditions(Conditions):
 
     def draw(self, n: int, generator: Generator) -> Any:
         raise ValueError(
-            f"this exported student is conditioned on {self.what}, which its folder does not hold: give "
-            "sample(n, condition), or from_pretrained(folder, conditions=Prompts(folder of embeddings)); on the command "
+            f"this exported student is conditioned on {self.what}, which its folder does not "
+            f"hold: give "
+            "sample(n, condition), or from_pretrained(folder, conditions=Prompts(folder of "
+            "embeddings)); on the command "
             "line --prompts FOLDER, which freeflow embed writes"
         )
 
@@ -65,34 +69,59 @@ class Divided:
 def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]]:
     """How samples become pictures (None: they are pictures), and what of it a folder cannot hold."""
     latent = isinstance(teacher, SiTTeacher | LatentSpace)
-    decoder: Any = teacher.vae if latent else teacher.decoder if isinstance(teacher, DiffusersTeacher) else None
+    decoder: Any = (
+        teacher.vae
+        if latent
+        else teacher.decoder
+        if isinstance(teacher, DiffusersTeacher)
+        else None
+    )
     if isinstance(teacher, EDMTeacher) and teacher.data_scale != 1:
         decoder = Divided(teacher.data_scale)
     if decoder is not None:
         return _describe(decoder)
     if latent or type(teacher).decode in (Teacher.decode, EDMTeacher.decode):
         return None, []
-    return None, [f"{type(teacher).__name__}.decode is code of your own: samples are states, not pictures"]
+    return None, [
+        f"{type(teacher).__name__}.decode is code of your own: samples are states, not pictures"
+    ]
 
 
 def _describe(decoder: Any) -> tuple[dict[str, Any] | None, list[str]]:
     if isinstance(decoder, LatentDecoder):
-        given = {"scale": decoder.given_scale, "shift": decoder.given_shift}  # None: the VAE's config says it
+        given = {
+            "scale": decoder.given_scale,
+            "shift": decoder.given_shift,
+        }  # None: the VAE's config says it
         others = {name: getattr(decoder, name) for name in DECODER if name not in given}
         return {"kind": "vae"} | {name: _plain((given | others)[name]) for name in DECODER}, []
     if isinstance(decoder, Divided):
         return {"kind": "divided", "scale": decoder.scale}, []
     if isinstance(decoder, PipelineDecoder):
-        own = {"model": decoder.files.model, "revision": decoder.files.revision, "vae": decoder.files.index.get("vae")}
-        return {"kind": "pipeline", **own, "layout": decoder.family.layout, "size": list(decoder.size)}, []
-    return None, [f"the decoder is a {type(decoder).__qualname__} of your own: samples are states, not pictures"]
+        own = {
+            "model": decoder.files.model,
+            "revision": decoder.files.revision,
+            "vae": decoder.files.index.get("vae"),
+        }
+        return {
+            "kind": "pipeline",
+            **own,
+            "layout": decoder.family.layout,
+            "size": list(decoder.size),
+        }, []
+    return None, [
+        f"the decoder is a {type(decoder).__qualname__} of your own: samples are states, not "
+        f"pictures"
+    ]
 
 
 def _plain(value: Any) -> Any:
     return list(value) if isinstance(value, tuple | list) else value
 
 
-def build_space(manifest: dict[str, Any], folder: Path, conditions: Conditions | None) -> LatentSpace:
+def build_space(
+    manifest: dict[str, Any], folder: Path, conditions: Conditions | None
+) -> LatentSpace:
     """Shape, conditions and decoder of an exported student.
 
     Args:
@@ -105,11 +134,15 @@ def build_space(manifest: dict[str, Any], folder: Path, conditions: Conditions |
     made: Conditions | None = conditions
     if made is None and about["kind"] == "prompts":
         made = GivenConditions(about["what"])
-    decoder = build_decoder(manifest["decoder"], folder, has_vae="vae/config.json" in manifest["files"])
+    decoder = build_decoder(
+        manifest["decoder"], folder, has_vae="vae/config.json" in manifest["files"]
+    )
     return LatentSpace(tuple(manifest["sample_shape"]), num_classes, decoder, made)
 
 
-def build_decoder(about: dict[str, Any] | None, folder: Path, *, has_vae: bool) -> Callable[[Tensor], Tensor] | None:
+def build_decoder(
+    about: dict[str, Any] | None, folder: Path, *, has_vae: bool
+) -> Callable[[Tensor], Tensor] | None:
     """The decoder of a description; a VAE is loaded for the first picture.
 
     Args:
@@ -131,6 +164,14 @@ def build_decoder(about: dict[str, Any] | None, folder: Path, *, has_vae: bool) 
             arguments |= {"vae": str(folder), "subfolder": "vae", "revision": None}
         return LatentDecoder(**arguments)
     if about["layout"] not in LAYOUTS:
-        raise ValueError(f"this version has no layout {about['layout']!r}: install the one that wrote {folder}")
-    files = PipelineFiles(str(folder) if has_vae else about["model"], "", None, about["revision"], {"vae": about["vae"]})
+        raise ValueError(
+            f"this version has no layout {about['layout']!r}: install the one that wrote {folder}"
+        )
+    files = PipelineFiles(
+        str(folder) if has_vae else about["model"],
+        "",
+        None,
+        about["revision"],
+        {"vae": about["vae"]},
+    )
     return PipelineDecoder(files, Family(layout=about["layout"]), tuple(about["size"]))

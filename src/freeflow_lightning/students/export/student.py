@@ -11,7 +11,14 @@ from torch import nn
 
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.students.export.folder import WEIGHTS, read_weights, seal, write_weights
-from freeflow_lightning.students.export.networks import Unknown, class_path, describe, foreign, is_diffusers, subfolder_of
+from freeflow_lightning.students.export.networks import (
+    Unknown,
+    class_path,
+    describe,
+    foreign,
+    is_diffusers,
+    subfolder_of,
+)
 from freeflow_lightning.students.export.space import describe_decoder
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.teachers.reading.trust import guarded, trusted
@@ -44,7 +51,11 @@ def write_student(
     if inner is not None:
         path, net = inner
         net.save_pretrained(folder / subfolder_of(net), safe_serialization=True)
-        own = {name: tensor for name, tensor in network.state_dict().items() if not name.startswith(f"{path}.")}
+        own = {
+            name: tensor
+            for name, tensor in network.state_dict().items()
+            if not name.startswith(f"{path}.")
+        }
     else:
         own = network.state_dict()
     write_weights(folder / WEIGHTS, own)
@@ -66,7 +77,11 @@ def load_student(network: ScalarConditioned, folder: Path, manifest: dict[str, A
         ValueError: weights that do not fit.
     """
     inner = diffusers_part(network)
-    loaded = {} if inner is None else {k: v for k, v in network.state_dict().items() if k.startswith(f"{inner[0]}.")}
+    loaded = (
+        {}
+        if inner is None
+        else {k: v for k, v in network.state_dict().items() if k.startswith(f"{inner[0]}.")}
+    )
     try:
         network.load_state_dict(loaded | read_weights(folder, manifest), assign=True)
     except RuntimeError as error:
@@ -75,17 +90,23 @@ def load_student(network: ScalarConditioned, folder: Path, manifest: dict[str, A
 
 def diffusers_part(network: nn.Module) -> tuple[str, Any] | None:
     """Path and module of the diffusers network inside a student; None where there is none."""
-    return next(((path, module) for path, module in network.named_modules() if is_diffusers(module)), None)
+    return next(
+        ((path, module) for path, module in network.named_modules() if is_diffusers(module)), None
+    )
 
 
 def own_arguments(
     network: nn.Module, config: Mapping[str, Any] | None, given: Mapping[str, Any] | None
 ) -> dict[str, dict[str, Any]]:
-    """Constructor arguments by class path: those that the training config names, and the given ones for the outermost."""
+    """Constructor arguments by class path: those that the training config names, and the given ones
+    for the outermost.
+    """
     found = dict(_named_in(config or {}))
     unknown = foreign(describe(network, found))
     if given is not None and not unknown:
-        raise ValueError("the student's network is built by this package: leave network_arguments out")
+        raise ValueError(
+            "the student's network is built by this package: leave network_arguments out"
+        )
     return found | ({unknown[0].class_path: dict(given)} if given is not None else {})
 
 
@@ -105,18 +126,23 @@ def refuse_unbuildable(unknown: Unknown) -> None:
     module, _, name = unknown.class_path.rpartition(".")
     if module == "__main__" or "<locals>" in unknown.class_path:
         raise ValueError(
-            f"{name or unknown.class_path} is defined in a script or a function, from where nobody can import it: "
+            f"{name or unknown.class_path} is defined in a script or a function, from where "
+            f"nobody can import it: "
             "move its class into a module file"
         )
     if unknown.arguments is None:
         raise ValueError(
-            f"the student's network {unknown.class_path} is not of this package, and the config does not say with which "
-            "arguments it was made: give them as network_arguments (--network_arguments '{\"width\": 32}'; a network inside "
+            f"the student's network {unknown.class_path} is not of this package, and the config "
+            f"does not say with which "
+            "arguments it was made: give them as network_arguments (--network_arguments "
+            "'{\"width\": 32}'; a network inside "
             'it as {"class_path": ..., "init_args": {...}})'
         )
 
 
-def allowed(unknown: Unknown, network: nn.Module | None, trust: str | Sequence[str] | None) -> nn.Module:
+def allowed(
+    unknown: Unknown, network: nn.Module | None, trust: str | Sequence[str] | None
+) -> nn.Module:
     """A network of the user's own: the one handed over, or its class imported by leave.
 
     Raises:
@@ -124,11 +150,15 @@ def allowed(unknown: Unknown, network: nn.Module | None, trust: str | Sequence[s
     """
     if network is not None:
         if class_path(network) != unknown.class_path:
-            raise ValueError(f"the student's network is {unknown.class_path}, and the one given is {class_path(network)}")
+            raise ValueError(
+                f"the student's network is {unknown.class_path}, and the one given is "
+                f"{class_path(network)}"
+            )
         return network
     if unknown.class_path not in trusted(trust):
         raise ValueError(
-            f"the student's network is {unknown.class_path}, which is not of this package: read its code, then give "
+            f"the student's network is {unknown.class_path}, which is not of this package: read "
+            f"its code, then give "
             f"trust={unknown.class_path!r} (--trust {unknown.class_path}) to import it"
             + (f"; {trust!r} was given" if trust is not None else "")
         )
@@ -138,7 +168,10 @@ def allowed(unknown: Unknown, network: nn.Module | None, trust: str | Sequence[s
     try:
         importlib.import_module(module)
     except ImportError as error:
-        raise ValueError(f"{unknown.class_path} cannot be imported ({error}): put its file on the path (PYTHONPATH)") from error
+        raise ValueError(
+            f"{unknown.class_path} cannot be imported ({error}): put its file on the path "
+            f"(PYTHONPATH)"
+        ) from error
     settings = {"network": {"class_path": unknown.class_path, "init_args": unknown.arguments}}
     with guarded(trusted(trust, settings)):  # arguments may name classes too
         return parser.instantiate_classes(parser.parse_object(settings)).network
@@ -150,5 +183,7 @@ def same_everywhere(a: nn.Module, b: nn.Module) -> list[str]:
     return [
         name
         for name in ours.keys() | theirs.keys()
-        if name not in ours or name not in theirs or not torch.equal(ours[name].cpu(), theirs[name].cpu())
+        if name not in ours
+        or name not in theirs
+        or not torch.equal(ours[name].cpu(), theirs[name].cpu())
     ]

@@ -1,4 +1,6 @@
-"""Pages, reports and cards from Jinja2 templates, in which every word from outside is shown as it is."""
+"""Pages, reports and cards from Jinja2 templates, in which every word from outside is shown as it
+is.
+"""
 
 from typing import Any
 

@@ -36,23 +36,37 @@ def write_exported(target: Path, overwrite: bool = False) -> Iterator[Path]:
 
 
 def check_replaceable(target: Path, overwrite: bool) -> None:
-    """See that a folder's place is free, or holds an exported student that may be replaced (Raises: ValueError)."""
+    """See that a folder's place is free, or holds an exported student that may be replaced (Raises:
+    ValueError).
+    """
     if os.path.lexists(target) and not target.is_dir():
-        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
+        raise ValueError(
+            f"{target} is there already and is no exported student: choose another folder"
+        )
     held = {path.relative_to(target).as_posix() for path in target.rglob("*")}
     if held and MANIFEST not in held:
-        raise ValueError(f"{target} is there already and is no exported student: choose another folder")
+        raise ValueError(
+            f"{target} is there already and is no exported student: choose another folder"
+        )
     if held and not overwrite:
-        raise ValueError(f"{target} holds an exported student already: choose another folder, or overwrite it (--overwrite)")
+        raise ValueError(
+            f"{target} holds an exported student already: choose another folder, or overwrite it "
+            f"(--overwrite)"
+        )
     if held:
         known = {MANIFEST, CARD, *read_manifest(target / MANIFEST)["files"]}
         known |= {parent.as_posix() for name in known for parent in Path(name).parents}
         links = {name for name in held if (target / name).is_symlink()}
         if others := sorted((held - known) | links):
-            raise ValueError(f"{target} holds files beside the exported student ({', '.join(others[:4])}): move them first")
+            raise ValueError(
+                f"{target} holds files beside the exported student ({', '.join(others[:4])}): "
+                f"move them first"
+            )
 
 
-def write_student_folder(student: Student, folder: Path, network_arguments: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def write_student_folder(
+    student: Student, folder: Path, network_arguments: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Write a student into an empty folder, and see that it comes back bit for bit.
 
     An adapter is merged into a network that stands alone, which agrees with it up to rounding.

@@ -1,8 +1,9 @@
-"""The three searches of "Inference-Time Scaling for Diffusion Models" (arXiv 2501.09732, Sec. 3.2), on a one-step student.
+"""The three searches of "Inference-Time Scaling for Diffusion Models" (arXiv 2501.09732, Sec. 3.2),
+on a one-step student.
 
 An algorithm sees G samples at once through a `SearchContext`. Candidates are rows: row c * G + i is
-candidate c of sample i, so that [C * G, ...] viewed as [C, G, ...] has the candidates of a sample below
-each other.
+candidate c of sample i, so that [C * G, ...] viewed as [C, G, ...] has the candidates of a sample
+below each other.
 """
 
 import math
@@ -17,7 +18,9 @@ from freeflow_lightning.flow import check_counts, check_numbers, to_noisier
 
 
 class SearchContext(Protocol):
-    """What an algorithm may ask for. Rows are [C * G, ...]; times and delta are one number for all rows."""
+    """What an algorithm may ask for. Rows are [C * G, ...]; times and delta are one number for all
+    rows.
+    """
 
     samples: int
     """G."""
@@ -25,7 +28,9 @@ class SearchContext(Protocol):
     """Candidates per sample that are worth asking for at once."""
 
     def noise(self, numbers: range) -> Tensor:
-        """N(0, I) noise with the given numbers for each sample; number 0 is the noise of the unsearched sample."""
+        """N(0, I) noise with the given numbers for each sample; number 0 is the noise of the
+        unsearched sample.
+        """
 
     def student(self, z: Tensor, delta: float = 1.0) -> Tensor:
         """f(z, delta): one evaluation of the student a row."""
@@ -34,14 +39,18 @@ class SearchContext(Protocol):
         """The teacher's ODE from t to t_next <= t."""
 
     def predict_end(self, x: Tensor, t: float) -> Tensor:
-        """The end of the teacher's path as it looks from x at t: x + t u(x, t), one evaluation of u a row."""
+        """The end of the teacher's path as it looks from x at t: x + t u(x, t), one evaluation of u
+        a row.
+        """
 
     def score(self, x: Tensor) -> Tensor:
         """The verifier's scores of samples, [C * G]; higher is better."""
 
 
 class Beam(NamedTuple):
-    """Candidates, K for each sample, best first: [K * G, ...] what leads to them, what was seen of them, and scores [K * G]."""
+    """Candidates, K for each sample, best first: [K * G, ...] what leads to them, what was seen of
+    them, and scores [K * G].
+    """
 
     state: Tensor
     seen: Tensor
@@ -49,7 +58,9 @@ class Beam(NamedTuple):
 
     def best(self, samples: int, width: int) -> "Beam":
         """The best `width` of each sample; of equals the earlier ones."""
-        order = self.score.view(-1, samples).sort(dim=0, descending=True, stable=True).indices[:width]
+        order = (
+            self.score.view(-1, samples).sort(dim=0, descending=True, stable=True).indices[:width]
+        )
         rows = (order * samples + torch.arange(samples, device=order.device)).flatten()
         return Beam(*(part[rows] for part in self))
 
@@ -59,7 +70,9 @@ class Beam(NamedTuple):
 
 
 class BestNoise(NamedTuple):
-    """The best of each sample: a state [G, ...] at a time (noise at time 1), what was scored [G, ...], its score [G]."""
+    """The best of each sample: a state [G, ...] at a time (noise at time 1), what was scored [G,
+    ...], its score [G].
+    """
 
     time: float
     state: Tensor
@@ -75,7 +88,8 @@ class RandomSearch:
     """Best of N: N independent noises, the student's sample of each, the one that scores best.
 
     Args:
-        candidates: N. The first noise is the unsearched sample's, and those of a smaller N are among those of a larger one.
+        candidates: N. The first noise is the unsearched sample's, and those of a smaller N are
+            among those of a larger one.
     """
 
     def __init__(self, candidates: int = 64) -> None:
@@ -88,13 +102,16 @@ class RandomSearch:
 
 @final
 class ZeroOrderSearch:
-    """Hill climbing from one noise: of a few noises around the pivot the best becomes the new pivot, if it is better.
+    """Hill climbing from one noise: of a few noises around the pivot the best becomes the new
+    pivot, if it is better.
 
-    A neighbour is sqrt(1 - radius^2) pivot + radius n with n ~ N(0, I): of the prior's law again, and for small radii about
-    radius sqrt(d) away from the pivot in d dimensions. Radius 1 forgets the pivot (random search).
+    A neighbour is sqrt(1 - radius^2) pivot + radius n with n ~ N(0, I): of the prior's law again,
+    and for small radii about radius sqrt(d) away from the pivot in d dimensions. Radius 1 forgets
+    the pivot (random search).
 
     Args:
-        candidates: student evaluations per sample in all; the first is the unsearched sample's noise.
+        candidates: student evaluations per sample in all; the first is the unsearched sample's
+            noise.
         neighbours: noises around the pivot in one round; the paper found 4 enough.
         radius: of the neighbourhood, in (0, 1].
     """
@@ -116,11 +133,13 @@ class ZeroOrderSearch:
 
 @final
 class PathSearch:
-    """Search over paths: the teacher's paths are noised up and branched on their way down, the best branches go on.
+    """Search over paths: the teacher's paths are noised up and branched on their way down, the best
+    branches go on.
 
-    The student screens the starts: of N noises the best few go to f(z, 1 - start), its own state at time `start`. Then, until
-    time 0: each path branches by noising from t to t + forward (I_{tc|t}), the teacher leads the branches back by `backward`,
-    and the best by their predicted ends are kept. The best branch of the last round is found; its noised state is handed on.
+    The student screens the starts: of N noises the best few go to f(z, 1 - start), its own state at
+    time `start`. Then, until time 0: each path branches by noising from t to t + forward
+    (I_{tc|t}), the teacher leads the branches back by `backward`, and the best by their predicted
+    ends are kept. The best branch of the last round is found; its noised state is handed on.
 
     Args:
         candidates: N, noises that the student tries.
@@ -143,10 +162,13 @@ class PathSearch:
         check_counts(1, candidates=candidates, paths=paths, branches=branches)
         check_numbers(0, 1, start=start, forward=forward, backward=backward)
         if paths > candidates:
-            raise ValueError(f"expected at most as many paths as candidates, got {paths} of {candidates}")
+            raise ValueError(
+                f"expected at most as many paths as candidates, got {paths} of {candidates}"
+            )
         if not 0 < start < 1 or not 0 <= forward < min(backward, 1 - start):
             raise ValueError(
-                f"expected 0 < start < 1 and 0 <= forward < backward with start + forward below 1 (where a path is forgotten), "
+                f"expected 0 < start < 1 and 0 <= forward < backward with start + forward below 1 "
+                f"(where a path is forgotten), "
                 f"got start {start}, forward {forward}, backward {backward}"
             )
         self.candidates, self.paths, self.branches = candidates, paths, branches
@@ -163,10 +185,15 @@ class PathSearch:
         return [self.start - k * net for k in range(rounds)] + [0.0]
 
     def __call__(self, context: SearchContext) -> BestNoise:
-        x = context.student(find_best_noises(context, self.candidates, self.paths).state, 1 - self.start)
+        x = context.student(
+            find_best_noises(context, self.candidates, self.paths).state, 1 - self.start
+        )
         number, levels = self.candidates, self.levels()
         for t, t_next in pairwise(levels):
-            top, numbers = t + self.forward, range(number, number := number + self.paths * self.branches)
+            top, numbers = (
+                t + self.forward,
+                range(number, number := number + self.paths * self.branches),
+            )
             low = repeat_rows(x, self.branches)
             before, after = (torch.full((len(low),), time, device=low.device) for time in (t, top))
             noised, _ = to_noisier(low, context.noise(numbers), before, after)
@@ -186,7 +213,9 @@ ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
 
 
 def find_best_noises(context: SearchContext, candidates: int, width: int) -> Beam:
-    """Find the best `width` of the first `candidates` noises, by the score of the student's samples."""
+    """Find the best `width` of the first `candidates` noises, by the score of the student's
+    samples.
+    """
     beam: Beam | None = None
     for numbers in split_range(range(candidates), context.together):
         z = context.noise(numbers)

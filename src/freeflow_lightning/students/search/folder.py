@@ -1,4 +1,6 @@
-"""What a search leaves behind: a folder of samples for each row of pictures, the scores by sample, and search.json."""
+"""What a search leaves behind: a folder of samples for each row of pictures, the scores by sample,
+and search.json.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -30,10 +32,12 @@ VERB, NOTE, PICTURE = "search", "search.json", "search.png"
 
 @final
 class SearchFolder:
-    """Folders of samples that are drawn, missing and continued together, part by part, with a record of each part.
+    """Folders of samples that are drawn, missing and continued together, part by part, with a
+    record of each part.
 
-    A record says itself which search it belongs to; search.json, which a finished search writes, lists them and the picture
-    with their SHA-256. What neither says is nobody's to overwrite or remove.
+    A record says itself which search it belongs to; search.json, which a finished search writes,
+    lists them and the picture with their SHA-256. What neither says is nobody's to overwrite or
+    remove.
 
     Args:
         path: the folder; made if it does not exist.
@@ -46,13 +50,19 @@ class SearchFolder:
         ValueError: no samples asked for, or the folder holds samples of another search.
     """
 
-    def __init__(self, path: Path, count: int, about: dict[str, Any], rows: Mapping[str, str], *, npz: bool) -> None:
+    def __init__(
+        self, path: Path, count: int, about: dict[str, Any], rows: Mapping[str, str], *, npz: bool
+    ) -> None:
         self.path, self.about, self.titles = path, about, dict(rows)
-        self.folders = {row: SampleFolder(path / row, count, {"row": row} | about, npz=npz) for row in rows}
+        self.folders = {
+            row: SampleFolder(path / row, count, {"row": row} | about, npz=npz) for row in rows
+        }
         self.parts = range(-(-count // len(self.indices(0))))
 
     def open(self, *, overwrite: bool = False) -> None:
-        """Make the folders with their notes, or see that the notes there say the same (one process does)."""
+        """Make the folders with their notes, or see that the notes there say the same (one process
+        does).
+        """
         names = [NOTE, PICTURE, *(self._record(part) for part in self.parts)]
         refuse_others(self.path, names, self._ours(), VERB)
         for folder in self.folders.values():
@@ -65,7 +75,9 @@ class SearchFolder:
             folder.open(overwrite=overwrite)
 
     def missing(self) -> list[int]:
-        """The parts that are not there yet in some folder, or not as they were written, ascending (one process looks)."""
+        """The parts that are not there yet in some folder, or not as they were written, ascending
+        (one process looks).
+        """
         gone = {part for folder in self.folders.values() for part in folder.missing()}
         listed = read_listed(self.path / NOTE, VERB) or {}
         return sorted(gone | {part for part in self.parts if not self._is_noted(part, listed)})
@@ -74,19 +86,30 @@ class SearchFolder:
         """The samples of a part."""
         return next(iter(self.folders.values())).indices(part)
 
-    def write(self, part: int, drawn: Mapping[str, Tensor], labels: Tensor | None, record: dict[str, Any]) -> None:
-        """Write a part: the samples of each row, their classes, and what is known about them as JSON."""
+    def write(
+        self, part: int, drawn: Mapping[str, Tensor], labels: Tensor | None, record: dict[str, Any]
+    ) -> None:
+        """Write a part: the samples of each row, their classes, and what is known about them as
+        JSON.
+        """
         for row, folder in self.folders.items():
             folder.write(part, drawn[row].cpu(), labels)
-        write_json(self.path / self._record(part), marked(record | {"of": key_of(self.about)}, VERB, {}))
+        write_json(
+            self.path / self._record(part), marked(record | {"of": key_of(self.about)}, VERB, {})
+        )
 
     def records(self) -> list[dict[str, Any]]:
         """What was written about each part."""
         found = [read_note(self.path / self._record(part)) or {} for part in self.parts]
-        return [{key: value for key, value in record.items() if key not in (MARK, "of")} for record in found]
+        return [
+            {key: value for key, value in record.items() if key not in (MARK, "of")}
+            for record in found
+        ]
 
     def finish(self, report: dict[str, Any]) -> None:
-        """Join the samples, write search.json, draw search.png, remove records of earlier parts (one process does)."""
+        """Join the samples, write search.json, draw search.png, remove records of earlier parts
+        (one process does).
+        """
         for folder in self.folders.values():
             folder.finish()
         names = [self._record(part) for part in self.parts]
@@ -102,9 +125,14 @@ class SearchFolder:
         remove_listed(self.path, earlier)
 
     def _picture(self) -> tuple[Figure, int] | None:
-        """All rows of pictures; of points in the plane the last two rows: without search and found, where both are there."""
+        """All rows of pictures; of points in the plane the last two rows: without search and found,
+        where both are there.
+        """
         rank = next(iter(self.folders.values())).first(1).ndim
-        shown = {self.titles[row]: folder.first(SHOWN if rank == 4 else POINTS) for row, folder in self.folders.items()}
+        shown = {
+            self.titles[row]: folder.first(SHOWN if rank == 4 else POINTS)
+            for row, folder in self.folders.items()
+        }
         if rank == 4:
             return plots.rows(shown, "the same samples, column by column"), 130
         if all(x.shape[1:] == (2,) for x in shown.values()):
@@ -129,10 +157,16 @@ class SearchFolder:
         return {*self._own_records(), *(() if listed is None else (NOTE, *listed))}
 
     def _is_noted(self, part: int, listed: Mapping[str, str]) -> bool:
-        """Whether the record of a part is of this search, and as it was when search.json was written."""
+        """Whether the record of a part is of this search, and as it was when search.json was
+        written.
+        """
         name = self._record(part)
         note = read_note(self.path / name)
-        if note is None or read_listed(self.path / name, VERB) is None or note.get("of") != key_of(self.about):
+        if (
+            note is None
+            or read_listed(self.path / name, VERB) is None
+            or note.get("of") != key_of(self.about)
+        ):
             return False
         return name not in listed or file_digest(self.path / name) == listed[name]
 

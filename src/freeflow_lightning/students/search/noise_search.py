@@ -1,4 +1,6 @@
-"""Noise search with a student and its teacher: what each sample's search sees, and what it costs, evaluation by evaluation."""
+"""Noise search with a student and its teacher: what each sample's search sees, and what it costs,
+evaluation by evaluation.
+"""
 
 import math
 from collections.abc import Callable
@@ -18,7 +20,9 @@ from freeflow_lightning.students.search.verifiers import Verifier
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Network evaluations: one sample through one network once; a guided velocity counts two, a student always one."""
+    """Network evaluations: one sample through one network once; a guided velocity counts two, a
+    student always one.
+    """
 
     student: int = 0
     teacher: int = 0
@@ -45,12 +49,14 @@ class SearchResult(NamedTuple):
 
     Args:
         found: what the search ended with.
-        final: [G, ...], the teacher's samples from there; what the search saw best where the teacher takes no steps.
+        final: [G, ...], the teacher's samples from there; what the search saw best where the
+            teacher takes no steps.
         score: the verifier's of `final`, [G].
         condition: of the samples.
         search: evaluations that the search of one sample took.
         handed_over: evaluations that the teacher's final sample took beside, for one sample.
-        used: evaluations that the networks made in all, rows included that fill a batch up to a multiple of 8.
+        used: evaluations that the networks made in all, rows included that fill a batch up to a
+            multiple of 8.
         verified: samples that the verifier saw in the search, for one sample.
     """
 
@@ -65,7 +71,9 @@ class SearchResult(NamedTuple):
 
 
 class Unsearched(NamedTuple):
-    """The samples of the noise that nobody searched for, [G, ...], their scores [G], evaluations of one and of all."""
+    """The samples of the noise that nobody searched for, [G, ...], their scores [G], evaluations of
+    one and of all.
+    """
 
     student: Tensor
     teacher: Tensor
@@ -79,11 +87,15 @@ class NoiseSearch(NamedTuple):
     """How samples are searched for.
 
     Args:
-        student: proposes, in one evaluation a candidate; holds the teacher, who draws the final sample.
+        student: proposes, in one evaluation a candidate; holds the teacher, who draws the final
+            sample.
         verifier: scores (see `search.Verifier`).
-        algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a `search.SearchContext`.
-        sampler: draws the final sample with the student's teacher; its guidance is the student's too. With 0 steps it does not.
-        path_steps: the teacher's steps from time 1 to 0 inside a path search; a shorter way takes its share.
+        algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a
+            `search.SearchContext`.
+        sampler: draws the final sample with the student's teacher; its guidance is the student's
+            too. With 0 steps it does not.
+        path_steps: the teacher's steps from time 1 to 0 inside a path search; a shorter way takes
+            its share.
         batch_size: rows per network evaluation; has no influence on the result.
         decode_batch_size: samples that a latent teacher's decoder takes at once.
     """
@@ -97,11 +109,16 @@ class NoiseSearch(NamedTuple):
     decode_batch_size: int = 64
 
     def __call__(self, which: Draw, index: Tensor) -> SearchResult:
-        """Search for the samples with the given indices, [G]: each is a function of (seed, its index) alone."""
+        """Search for the samples with the given indices, [G]: each is a function of (seed, its
+        index) alone.
+        """
         context = BatchSearchContext(self, which, index)
         found, g = self.algorithm(context), len(index)
         search, verified = context.asked, context.verified
-        final, score = (context.finish(found.state, found.time) if self.sampler.steps else found.seen), found.score
+        final, score = (
+            (context.finish(found.state, found.time) if self.sampler.steps else found.seen),
+            found.score,
+        )
         if self.sampler.steps:
             score = context.score(final)
         spent = (search.share(g), (context.asked - search).share(g), context.used, verified // g)
@@ -113,11 +130,14 @@ class NoiseSearch(NamedTuple):
         z = context.noise(range(1))
         x = context.student(z)
         y = context.finish(z, 1.0) if self.sampler.steps else x
-        return Unsearched(x, y, context.score(x), context.score(y), context.asked.share(len(index)), context.used)
+        return Unsearched(
+            x, y, context.score(x), context.score(y), context.asked.share(len(index)), context.used
+        )
 
 
 class BatchSearchContext:
-    """The `search.SearchContext` of G samples of a draw. Noise k of sample i is a function of (seed, i, k).
+    """The `search.SearchContext` of G samples of a draw. Noise k of sample i is a function of
+    (seed, i, k).
 
     Attributes:
         asked: evaluations of rows that were asked for, over all samples.
@@ -128,22 +148,31 @@ class BatchSearchContext:
     def __init__(self, setting: NoiseSearch, which: Draw, index: Tensor) -> None:
         self.setting, self.which, self.index = setting, which, index
         self.device = setting.student.device
-        self.samples, self.rows = len(index), -(-setting.batch_size // ROWS) * ROWS  # what evaluate_rows would fill it up to
+        self.samples, self.rows = (
+            len(index),
+            -(-setting.batch_size // ROWS) * ROWS,
+        )  # what evaluate_rows would fill it up to
         together = self.rows // self.samples
-        self.together = max(1, together - together % ROWS if together > ROWS else together)  # whole batches as far as possible
+        self.together = max(
+            1, together - together % ROWS if together > ROWS else together
+        )  # whole batches as far as possible
         self.asked = self.used = Evaluations()
         self.verified = 0
         self.first, self.condition = which.noise(setting.student.teacher, index, self.device)
 
     def noise(self, numbers: range) -> Tensor:
-        """Noise [len(numbers) * G, ...]; number 0 is the sample's own, as `freeflow sample` draws it."""
+        """Noise [len(numbers) * G, ...]; number 0 is the sample's own, as `freeflow sample` draws
+        it.
+        """
         return torch.cat([self._noise(k) for k in numbers])
 
     def _noise(self, number: int) -> Tensor:
         if number == 0:
             return self.first
         stream = f"{self.which.stream}/candidate {number}"
-        return indexed_noise(self.index, self.first.shape[1:], seed=self.which.seed, stream=stream).to(self.device)
+        return indexed_noise(
+            self.index, self.first.shape[1:], seed=self.which.seed, stream=stream
+        ).to(self.device)
 
     def student(self, z: Tensor, delta: float = 1.0) -> Tensor:
         """f(z, delta)."""
@@ -159,7 +188,9 @@ class BatchSearchContext:
         return self._integrate(x, t, t_next, self.setting.path_steps)
 
     def finish(self, x: Tensor, t: float) -> Tensor:
-        """The teacher's ODE from t to 0 with as many of the final sampler's steps as are on the way."""
+        """The teacher's ODE from t to 0 with as many of the final sampler's steps as are on the
+        way.
+        """
         return self._integrate(x, t, 0.0, self.setting.sampler.steps)
 
     def _integrate(self, x: Tensor, t: float, t_next: float, whole_way: int) -> Tensor:
@@ -167,7 +198,9 @@ class BatchSearchContext:
         grid = torch.linspace(t, t_next, steps + 1, dtype=torch.float64)
 
         def draw(x: Tensor, condition: Any) -> Tensor:
-            return solve(self._velocity, x, condition, method=self.setting.sampler.method, grid=grid)
+            return solve(
+                self._velocity, x, condition, method=self.setting.sampler.method, grid=grid
+            )
 
         return self._evaluate(draw, x)
 
@@ -188,13 +221,19 @@ class BatchSearchContext:
         """
 
         def draw(x: Tensor, condition: Any) -> Tensor:
-            seen = pictures(self.setting.student.teacher, x, batch_size=self.setting.decode_batch_size)
+            seen = pictures(
+                self.setting.student.teacher, x, batch_size=self.setting.decode_batch_size
+            )
             scores = self.setting.verifier(seen, condition)
             if not isinstance(scores, Tensor) or scores.shape != (len(x),):
                 got = tuple(scores.shape) if isinstance(scores, Tensor) else type(scores).__name__
-                raise ValueError(f"a verifier gives one score a sample, shape [{len(x)}]; this one gave {got}")
+                raise ValueError(
+                    f"a verifier gives one score a sample, shape [{len(x)}]; this one gave {got}"
+                )
             if bool(scores.isnan().any()):
-                raise ValueError("the verifier gave NaN for a score: no sample is better than that one")
+                raise ValueError(
+                    "the verifier gave NaN for a score: no sample is better than that one"
+                )
             return scores.float()
 
         self.verified += len(x)
@@ -217,5 +256,11 @@ class BatchSearchContext:
 
 
 def freeze(verifier: Callable[..., Tensor], device: torch.device | str) -> Callable[..., Tensor]:
-    """A verifier ready for use: one that is a module is moved to the device, put in eval mode and frozen."""
-    return verifier.to(device).eval().requires_grad_(False) if isinstance(verifier, nn.Module) else verifier
+    """A verifier ready for use: one that is a module is moved to the device, put in eval mode and
+    frozen.
+    """
+    return (
+        verifier.to(device).eval().requires_grad_(False)
+        if isinstance(verifier, nn.Module)
+        else verifier
+    )

@@ -12,7 +12,9 @@ TEXT, MASK, POOLED = "encoder_hidden_states", "encoder_attention_mask", "pooled_
 
 
 class Call(NamedTuple):
-    """One evaluation, for a row's `inputs`: state [B, ...], time argument [B], condition, latent size, both configs."""
+    """One evaluation, for a row's `inputs`: state [B, ...], time argument [B], condition, latent
+    size, both configs.
+    """
 
     x: Tensor
     time: Tensor
@@ -23,7 +25,9 @@ class Call(NamedTuple):
 
 
 class Layout(NamedTuple):
-    """How a latent of a given size stands in a state: the sizes it needs, the state's shape, and back to a picture or film."""
+    """How a latent of a given size stands in a state: the sizes it needs, the state's shape, and
+    back to a picture or film.
+    """
 
     axes: str
     shape: Callable[[int, tuple[int, ...]], tuple[int, ...]]
@@ -34,8 +38,10 @@ class Embedding(NamedTuple):
     """Where a condition stands among what the pipeline's encode_prompt returns.
 
     Attributes:
-        prompt: position of the prompt's tensor; None for the mask of texts that come as a list, each of its own length.
-        empty: position of the tensor of "no prompt"; None to encode the empty prompt like any other.
+        prompt: position of the prompt's tensor; None for the mask of texts that come as a list,
+            each of its own length.
+        empty: position of the tensor of "no prompt"; None to encode the empty prompt like any
+            other.
         batch_axis: axis of the batch in what the encoder returns; it is stored first.
     """
 
@@ -53,7 +59,10 @@ def patches_shape(channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
     """Tokens of 2 x 2 latent elements, [H W / 4, C]."""
     height, width = size
     if height % 2 or width % 2:
-        raise ValueError(f"expected an even latent_size, as this family works on patches of 2 x 2, got {list(size)}")
+        raise ValueError(
+            f"expected an even latent_size, as this family works on patches of 2 x 2, got "
+            f"{list(size)}"
+        )
     return (height * width // 4, channels)
 
 
@@ -65,7 +74,9 @@ def unpack_patches(x: Tensor, size: tuple[int, ...]) -> Tensor:
               [2., 3.]]]])
     """
     h, w = size[0] // 2, size[1] // 2
-    return x.view(len(x), h, w, -1, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(len(x), -1, 2 * h, 2 * w)
+    return (
+        x.view(len(x), h, w, -1, 2, 2).permute(0, 3, 1, 4, 2, 5).reshape(len(x), -1, 2 * h, 2 * w)
+    )
 
 
 def voxels_shape(channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
@@ -98,7 +109,9 @@ def rows(call: Call, values: list[int]) -> Tensor:
 
 
 def grid_ids(call: Call, axes: int) -> Tensor:
-    """Row and column of each 2 x 2 patch in the second and third of `axes` columns, [H W / 4, axes]."""
+    """Row and column of each 2 x 2 patch in the second and third of `axes` columns, [H W / 4,
+    axes].
+    """
     h, w = call.size[0] // 2, call.size[1] // 2
     ids = torch.zeros(h, w, axes, device=call.x.device)
     ids[..., 1] += torch.arange(h, device=ids.device)[:, None]
@@ -113,7 +126,10 @@ def tokens(call: Call) -> int:
 
 def flux(call: Call) -> dict[str, Any]:
     """Positions [tokens, 3]; the text stands at 0."""
-    return passed(call) | {"img_ids": grid_ids(call, 3), "txt_ids": torch.zeros(tokens(call), 3, device=call.x.device)}
+    return passed(call) | {
+        "img_ids": grid_ids(call, 3),
+        "txt_ids": torch.zeros(tokens(call), 3, device=call.x.device),
+    }
 
 
 def flux2(call: Call) -> dict[str, Any]:
@@ -127,12 +143,16 @@ def flux2(call: Call) -> dict[str, Any]:
 def chroma(call: Call) -> dict[str, Any]:
     """Flux's positions; the text's mask is continued by ones for the image."""
     ones = call.x.new_ones(call.x.shape[:2])
-    return flux(call) | {"attention_mask": torch.cat([call.condition["attention_mask"].to(ones.dtype), ones], dim=1)}
+    return flux(call) | {
+        "attention_mask": torch.cat([call.condition["attention_mask"].to(ones.dtype), ones], dim=1)
+    }
 
 
 def qwen(call: Call) -> dict[str, Any]:
     """The patch grid of every sample: frames, rows, columns."""
-    return passed(call) | {"img_shapes": [[(1, call.size[0] // 2, call.size[1] // 2)]] * len(call.x)}
+    return passed(call) | {
+        "img_shapes": [[(1, call.size[0] // 2, call.size[1] // 2)]] * len(call.x)
+    }
 
 
 def sana(call: Call) -> dict[str, Any]:
@@ -141,12 +161,18 @@ def sana(call: Call) -> dict[str, Any]:
 
 
 def cogview4(call: Call) -> dict[str, Any]:
-    """Sizes in pixels, the picture uncropped; the network's time is the one before the scheduler's shift to noisier levels."""
+    """Sizes in pixels, the picture uncropped; the network's time is the one before the scheduler's
+    shift to noisier levels.
+    """
     pixels = rows(call, [8 * n for n in call.size])
     length = math.prod(call.size) / call.config["patch_size"] ** 2
     sigma, shift = call.time / 1000, cogview4_shift(call.scheduler, length)
     time = 1000 * sigma / (sigma + shift * (1 - sigma))
-    sizes = {"original_size": pixels, "target_size": pixels, "crop_coords": torch.zeros_like(pixels)}
+    sizes = {
+        "original_size": pixels,
+        "target_size": pixels,
+        "crop_coords": torch.zeros_like(pixels),
+    }
     return passed(call) | sizes | {"timestep": time}
 
 
@@ -160,20 +186,35 @@ def cogview4_shift(scheduler: Mapping[str, Any], length: float) -> float:
 
 
 def ltx(call: Call) -> dict[str, Any]:
-    """The latent's size, and the length of a latent element in seconds (8 frames, 25 a second) and pixels (32)."""
+    """The latent's size, and the length of a latent element in seconds (8 frames, 25 a second) and
+    pixels (32).
+    """
     frames, height, width = call.size
-    return passed(call) | {"num_frames": frames, "height": height, "width": width, "rope_interpolation_scale": (8 / 25, 32, 32)}
+    return passed(call) | {
+        "num_frames": frames,
+        "height": height,
+        "width": width,
+        "rope_interpolation_scale": (8 / 25, 32, 32),
+    }
 
 
 def zimage(call: Call) -> dict[str, Any]:
     """Captions as a list without padding."""
     lengths = call.condition["cap_feats_mask"].sum(1).tolist()
-    return {"cap_feats": [caption[:n] for caption, n in zip(call.condition["cap_feats"], lengths, strict=True)]}
+    return {
+        "cap_feats": [
+            caption[:n] for caption, n in zip(call.condition["cap_feats"], lengths, strict=True)
+        ]
+    }
 
 
 def hidream(call: Call) -> dict[str, Any]:
     """Llama's layers stand before the batch."""
-    return passed(call) | {"encoder_hidden_states_llama3": call.condition["encoder_hidden_states_llama3"].transpose(0, 1)}
+    return passed(call) | {
+        "encoder_hidden_states_llama3": call.condition["encoder_hidden_states_llama3"].transpose(
+            0, 1
+        )
+    }
 
 
 def hunyuan_image(call: Call) -> dict[str, Any]:
@@ -186,7 +227,9 @@ def pixart(call: Call) -> dict[str, Any]:
     if not call.config["use_additional_conditions"]:
         return passed(call) | {"added_cond_kwargs": {"resolution": None, "aspect_ratio": None}}
     sizes = rows(call, [8 * n for n in call.size])
-    return passed(call) | {"added_cond_kwargs": {"resolution": sizes, "aspect_ratio": sizes[:, :1] / sizes[:, 1:]}}
+    return passed(call) | {
+        "added_cond_kwargs": {"resolution": sizes, "aspect_ratio": sizes[:, :1] / sizes[:, 1:]}
+    }
 
 
 def unet(call: Call) -> dict[str, Any]:
@@ -196,7 +239,9 @@ def unet(call: Call) -> dict[str, Any]:
         return text
     height, width = (8 * n for n in call.size)
     sizes = rows(call, [height, width, 0, 0, height, width])
-    return text | {"added_cond_kwargs": {"text_embeds": call.condition["text_embeds"], "time_ids": sizes}}
+    return text | {
+        "added_cond_kwargs": {"text_embeds": call.condition["text_embeds"], "time_ids": sizes}
+    }
 
 
 def as_list(x: Tensor) -> list[Tensor]:
@@ -221,22 +266,28 @@ def keep_norm(guided: Tensor, conditional: Tensor) -> Tensor:
 
 @dataclass(frozen=True)
 class Family:
-    """A family of networks: its convention and its arguments. The first four say the essentials for a class of one's own.
+    """A family of networks: its convention and its arguments. The first four say the essentials for
+    a class of one's own.
 
     Args:
         time: (a, b): the network is given a + b t, t = 1 being the prior.
         sign: u = sign * output: -1 where the output is noise - data, +1 where it is data - noise.
-        prediction: flow, or from_scheduler: epsilon, v or x0 in DDPM's convention, as the pipeline's scheduler says.
-        layout: of a state: image, video, patches (of 2 x 2, packed in tokens) or voxels (packed in tokens).
-        prompts: condition by argument name, and where encode_prompt returns it; for `freeflow embed`.
+        prediction: flow, or from_scheduler: epsilon, v or x0 in DDPM's convention, as the
+            pipeline's scheduler says.
+        layout: of a state: image, video, patches (of 2 x 2, packed in tokens) or voxels (packed in
+            tokens).
+        prompts: condition by argument name, and where encode_prompt returns it; for `freeflow
+            embed`.
         pads_in_batch: texts are padded to the longest of a batch and no mask says where they end.
         classes: argument that takes class labels, for class-conditional networks.
         inputs: condition and size to the network's further arguments.
         state: argument of the state.
         timestep: argument of the time.
-        guidance_input: argument and factor of an embedded guidance scale, used where the config has guidance_embeds.
+        guidance_input: argument and factor of an embedded guidance scale, used where the config has
+            guidance_embeds.
         guidance_offset: gamma = offset + the pipeline's guidance scale.
-        rescale: what the pipeline does to a guided velocity, given the conditional one; None where guidance is linear.
+        rescale: what the pipeline does to a guided velocity, given the conditional one; None where
+            guidance is linear.
         pack: state to what the network takes.
         unpack: what it returns to a tensor.
         time_module: where the time embedding is not found by name.
@@ -262,9 +313,15 @@ class Family:
     needs_scheduler: bool = False
 
     def __post_init__(self) -> None:
-        if self.sign not in (-1, 1) or len(self.time) != 2 or self.time[1] == 0 or self.layout not in LAYOUTS:
+        if (
+            self.sign not in (-1, 1)
+            or len(self.time) != 2
+            or self.time[1] == 0
+            or self.layout not in LAYOUTS
+        ):
             raise ValueError(
-                f"expected time (a, b) with b not 0, sign 1 or -1 and a layout of {sorted(LAYOUTS)}, "
+                f"expected time (a, b) with b not 0, sign 1 or -1 and a layout of "
+                f"{sorted(LAYOUTS)}, "
                 f"got {self.time}, {self.sign} and {self.layout!r}"
             )
 
@@ -275,8 +332,12 @@ MASKED = {TEXT: Embedding(0, 2), MASK: Embedding(1, 3)}
 FAMILIES: dict[str, Family] = {
     # flow matching, noise - data
     "SD3Transformer2DModel": Family(prompts={TEXT: Embedding(0, 1), POOLED: Embedding(2, 3)}),
-    "FluxTransformer2DModel": Family(UNIT, layout="patches", prompts={TEXT: Embedding(0), POOLED: Embedding(1)}, inputs=flux),
-    "Flux2Transformer2DModel": Family(UNIT, layout="patches", prompts={TEXT: Embedding(0)}, inputs=flux2),
+    "FluxTransformer2DModel": Family(
+        UNIT, layout="patches", prompts={TEXT: Embedding(0), POOLED: Embedding(1)}, inputs=flux
+    ),
+    "Flux2Transformer2DModel": Family(
+        UNIT, layout="patches", prompts={TEXT: Embedding(0)}, inputs=flux2
+    ),
     "QwenImageTransformer2DModel": Family(
         UNIT,
         layout="patches",
@@ -292,7 +353,12 @@ FAMILIES: dict[str, Family] = {
         prompts={TEXT: Embedding(0)}, pads_in_batch=True, inputs=cogview4, needs_scheduler=True
     ),
     "HunyuanImageTransformer2DModel": Family(
-        prompts={TEXT: Embedding(0), MASK: Embedding(1), f"{TEXT}_2": Embedding(2), f"{MASK}_2": Embedding(3)},
+        prompts={
+            TEXT: Embedding(0),
+            MASK: Embedding(1),
+            f"{TEXT}_2": Embedding(2),
+            f"{MASK}_2": Embedding(3),
+        },
         inputs=hunyuan_image,
         guidance_input=("guidance", 1000.0),
     ),
@@ -328,8 +394,12 @@ FAMILIES: dict[str, Family] = {
         timestep="timesteps",
     ),
     # DDPM: epsilon or v, the time being the scheduler's index
-    "DiTTransformer2DModel": Family(prediction="from_scheduler", needs_scheduler=True, classes="class_labels"),
-    "PixArtTransformer2DModel": Family(prediction="from_scheduler", needs_scheduler=True, prompts=MASKED, inputs=pixart),
+    "DiTTransformer2DModel": Family(
+        prediction="from_scheduler", needs_scheduler=True, classes="class_labels"
+    ),
+    "PixArtTransformer2DModel": Family(
+        prediction="from_scheduler", needs_scheduler=True, prompts=MASKED, inputs=pixart
+    ),
     "UNet2DConditionModel": Family(
         prediction="from_scheduler",
         needs_scheduler=True,

@@ -1,4 +1,6 @@
-"""Reading a diffusers pipeline's files: which network, its weights (safetensors, strictly), its scheduler's settings."""
+"""Reading a diffusers pipeline's files: which network, its weights (safetensors, strictly), its
+scheduler's settings.
+"""
 
 import json
 import logging
@@ -46,7 +48,9 @@ def read_config(model: str, file: str, revision: str | None) -> dict[str, Any]:
         raise ValueError(f"{path} is not JSON ({error})") from error
 
 
-def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str | None = None) -> PipelineFiles:
+def read_pipeline(
+    model: str | Path, subfolder: str | None = None, revision: str | None = None
+) -> PipelineFiles:
     """Find the network of a pipeline, or a network by itself.
 
     Raises:
@@ -59,14 +63,20 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
     except FileNotFoundError as error:
         if isinstance(error.__cause__, LocalEntryNotFoundError):
             raise FileNotFoundError(
-                f"{model} is no folder, and the hub cannot be reached. On a machine with a network run hf download {model} "
+                f"{model} is no folder, and the hub cannot be reached. On a machine with a "
+                f"network run hf download {model} "
                 "--local-dir FOLDER, and give the folder as the model"
             ) from error
         index = {}
-    parts = {name: part[1] for name, part in index.items() if isinstance(part, list) and part[0] is not None}
+    parts = {
+        name: part[1]
+        for name, part in index.items()
+        if isinstance(part, list) and part[0] is not None
+    }
     if "transformer_2" in parts and subfolder is None:
         raise ValueError(
-            f"{model} has two networks, transformer for high noise and transformer_2 for low: one teacher holds one. Choose "
+            f"{model} has two networks, transformer for high noise and transformer_2 for low: one "
+            f"teacher holds one. Choose "
             "it with subfolder=..., and know that it is right on its own side of the boundary only"
         )
     where = subfolder or next((name for name in NETWORKS if name in parts), None)
@@ -75,19 +85,26 @@ def read_pipeline(model: str | Path, subfolder: str | None = None, revision: str
         class_name = config["_class_name"]
     except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(
-            f"no network in {model}{f'/{where}' if where else ''}: expected a folder or repository that save_pretrained of a "
-            f"diffusers pipeline or network wrote, model_index.json with transformer/ or unet/, or config.json ({error})"
+            f"no network in {model}{f'/{where}' if where else ''}: expected a folder or "
+            f"repository that save_pretrained of a "
+            f"diffusers pipeline or network wrote, model_index.json with transformer/ or unet/, "
+            f"or config.json ({error})"
         ) from error
     return PipelineFiles(model, class_name, where, revision, index)
 
 
 def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """The network with its weights, in eval mode (Raises: ValueError where they do not fit; what is left over is said)."""
+    """The network with its weights, in eval mode (Raises: ValueError where they do not fit; what is
+    left over is said).
+    """
     import diffusers  # noqa: PLC0415 (slow to import)
 
     kind = getattr(diffusers, files.class_name, None)
     if kind is None:
-        raise ValueError(f"diffusers {diffusers.__version__} has no {files.class_name}: install a version that has it")
+        raise ValueError(
+            f"diffusers {diffusers.__version__} has no {files.class_name}: install a version that "
+            f"has it"
+        )
     try:
         net, report = kind.from_pretrained(
             files.model,
@@ -99,12 +116,22 @@ def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None =
             output_loading_info=True,
         )
     except (OSError, RuntimeError, ValueError) as error:
-        raise ValueError(f"the weights of {files.class_name} in {files.model} cannot be loaded: {error}") from error
+        raise ValueError(
+            f"the weights of {files.class_name} in {files.model} cannot be loaded: {error}"
+        ) from error
     if report["missing_keys"] or report["mismatched_keys"]:
         wrong = [*report["missing_keys"], *report["mismatched_keys"]]
-        raise ValueError(f"the weights in {files.model} do not fit {files.class_name}: missing or of other shape: {wrong[:6]}")
+        raise ValueError(
+            f"the weights in {files.model} do not fit {files.class_name}: missing or of other "
+            f"shape: {wrong[:6]}"
+        )
     if report["unexpected_keys"]:
-        log.warning("weights in %s that %s has no place for: %s", files.model, files.class_name, report["unexpected_keys"][:6])
+        log.warning(
+            "weights in %s that %s has no place for: %s",
+            files.model,
+            files.class_name,
+            report["unexpected_keys"][:6],
+        )
     return net.eval()
 
 
@@ -114,6 +141,7 @@ def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
         return read_config(files.model, "scheduler/scheduler_config.json", files.revision)
     except FileNotFoundError as error:
         raise ValueError(
-            f"what {files.class_name} means depends on its scheduler, and {files.model} has no scheduler/scheduler_config.json:"
+            f"what {files.class_name} means depends on its scheduler, and {files.model} has no "
+            f"scheduler/scheduler_config.json:"
             f" give the folder of the whole pipeline ({error})"
         ) from error

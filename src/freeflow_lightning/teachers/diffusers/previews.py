@@ -1,4 +1,6 @@
-"""Pictures of a diffusers teacher's samples: its pipeline's own VAE, loaded when the first picture is asked for."""
+"""Pictures of a diffusers teacher's samples: its pipeline's own VAE, loaded when the first picture
+is asked for.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -41,7 +43,8 @@ def ltx(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
     """The same, with mean and std among the VAE's weights."""
     if vae.config.get("timestep_conditioning"):
         raise ValueError(
-            "this VAE of LTX denoises while it decodes, which previews do not do: leave callbacks with pictures out"
+            "this VAE of LTX denoises while it decodes, which previews do not do: leave callbacks "
+            "with pictures out"
         )
     x = unpack(state) / vae.config["scaling_factor"]
     return x * channels(vae.latents_std, x) + channels(vae.latents_mean, x)
@@ -76,11 +79,17 @@ class PipelineDecoder:
     """
 
     def __init__(self, files: PipelineFiles, family: Family, size: tuple[int, ...]) -> None:
-        self.files, self.family, self.size, self.layout = files, family, size, LAYOUTS[family.layout]
+        self.files, self.family, self.size, self.layout = (
+            files,
+            family,
+            size,
+            LAYOUTS[family.layout],
+        )
         self._decoder: LatentDecoder | None = None
 
     def __call__(self, state: Tensor) -> Tensor:
-        """[B, *sample_shape] to pictures in [-1, 1], [B, 3, H, W]; the frames of a film stand side by side.
+        """[B, *sample_shape] to pictures in [-1, 1], [B, 3, H, W]; the frames of a film stand side
+        by side.
 
         Raises:
             ValueError: the model has no VAE, or one that this package does not know.
@@ -88,15 +97,25 @@ class PipelineDecoder:
         entry = self.files.index.get("vae") or [None, None]
         if entry[1] not in VAES:
             raise ValueError(
-                f"{self.files.model} has {f'the VAE {entry[1]}' if entry[1] else 'no VAE'}, and pictures can be made with "
-                f"{', '.join(VAES)}: leave out callbacks that draw pictures (SampleGrid, PeriodicFID)"
+                f"{self.files.model} has {f'the VAE {entry[1]}' if entry[1] else 'no VAE'}, and "
+                f"pictures can be made with "
+                f"{', '.join(VAES)}: leave out callbacks that draw pictures (SampleGrid, "
+                f"PeriodicFID)"
             )
         if self._decoder is None:
             self._decoder = LatentDecoder(
-                self.files.model, 1.0, 0.0, 1, class_name=entry[1], subfolder="vae", revision=self.files.revision
+                self.files.model,
+                1.0,
+                0.0,
+                1,
+                class_name=entry[1],
+                subfolder="vae",
+                revision=self.files.revision,
             )
         vae = self._decoder.network().to(state.device)
-        pictures = self._decoder(VAES[entry[1]](vae, state.float(), lambda x: self.layout.unpack(x, self.size)))
+        pictures = self._decoder(
+            VAES[entry[1]](vae, state.float(), lambda x: self.layout.unpack(x, self.size))
+        )
         return side_by_side(pictures).clamp(-1, 1)
 
 

@@ -1,4 +1,6 @@
-"""Teachers from diffusers: a pipeline's transformer or UNet, with classes, cached text embeddings or no condition."""
+"""Teachers from diffusers: a pipeline's transformer or UNet, with classes, cached text embeddings
+or no condition.
+"""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +15,11 @@ from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
 from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
 from freeflow_lightning.teachers.diffusers.families import FAMILIES, LAYOUTS, Call, Family
-from freeflow_lightning.teachers.diffusers.files import load_network, load_scheduler_config, read_pipeline
+from freeflow_lightning.teachers.diffusers.files import (
+    load_network,
+    load_scheduler_config,
+    read_pipeline,
+)
 from freeflow_lightning.teachers.diffusers.previews import PipelineDecoder
 from freeflow_lightning.teachers.gaussian_path import PathVelocity, balanced_scale
 
@@ -28,15 +34,29 @@ class DiffusersNetwork(nn.Module):
         scheduler: the settings of the pipeline's scheduler, where the family needs them.
     """
 
-    def __init__(self, net: Any, family: Family, size: tuple[int, ...], scheduler: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self,
+        net: Any,
+        family: Family,
+        size: tuple[int, ...],
+        scheduler: Mapping[str, Any] | None = None,
+    ) -> None:
         super().__init__()
-        self.net, self.family, self.size, self.scheduler = keep_labels(net), family, size, scheduler or {}
+        self.net, self.family, self.size, self.scheduler = (
+            keep_labels(net),
+            family,
+            size,
+            scheduler or {},
+        )
         self.config: Mapping[str, Any] = net.config
         self.embedded = bool(self.config.get("guidance_embeds"))
         self.learned_variance = self.config.get("out_channels") == 2 * self.config["in_channels"]
 
-    def forward(self, x: Tensor, time: Tensor, condition: Any = None, gamma: Tensor | None = None) -> Tensor:
-        """The raw output, [B, *sample_shape]; computed in the network's dtype, returned in that of x.
+    def forward(
+        self, x: Tensor, time: Tensor, condition: Any = None, gamma: Tensor | None = None
+    ) -> Tensor:
+        """The raw output, [B, *sample_shape]; computed in the network's dtype, returned in that of
+        x.
 
         Args:
             x: states, [B, *sample_shape].
@@ -45,11 +65,15 @@ class DiffusersNetwork(nn.Module):
             gamma: guidance scale [B] for a network that embeds it; 1 if not given.
         """
         row, dtype = self.family, next(self.net.parameters()).dtype
-        call = Call(x.to(dtype), time, self._named(condition, dtype), self.size, self.config, self.scheduler)
+        call = Call(
+            x.to(dtype), time, self._named(condition, dtype), self.size, self.config, self.scheduler
+        )
         arguments = {row.state: row.pack(call.x), row.timestep: time} | row.inputs(call)
         if self.embedded:
             name, factor = row.guidance_input
-            arguments[name] = factor * (torch.ones_like(time) if gamma is None else gamma.to(time.dtype))
+            arguments[name] = factor * (
+                torch.ones_like(time) if gamma is None else gamma.to(time.dtype)
+            )
         output = row.unpack(self.net(**arguments, return_dict=False)[0]).to(x.dtype)
         return output.chunk(2, dim=1)[0] if self.learned_variance else output
 
@@ -76,36 +100,46 @@ class DiffusersVelocity(Backbone):
         self.time_module = f"net.net.{net.family.time_module}" if net.family.time_module else None
         self.own_scalars = ("gamma",) if net.embedded else ()
 
-    def forward(self, x: Tensor, t: Tensor, condition: Any = None, gamma: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, t: Tensor, condition: Any = None, gamma: Tensor | None = None
+    ) -> Tensor:
         """u(x, t | condition), [B, *sample_shape]."""
         a, b = self.net.family.time
         return self.net.family.sign * self.net(x, a + b * t, condition, gamma)
 
 
 class DiffusersTeacher(Teacher):
-    """The denoising network of a diffusers pipeline, from a folder or a hub repository. Only safetensors are read.
+    """The denoising network of a diffusers pipeline, from a folder or a hub repository. Only
+    safetensors are read.
 
-    Conditions are classes, prompts or nothing. For prompts run `freeflow embed` once: no text encoder is loaded here, and the
-    VAE only when samples are decoded for a picture. A model that embeds its guidance scale (Flux.1-dev) takes gamma as an
-    input and is asked once where others are asked twice; its plain velocity is that at gamma = 1.
+    Conditions are classes, prompts or nothing. For prompts run `freeflow embed` once: no text
+    encoder is loaded here, and the VAE only when samples are decoded for a picture. A model that
+    embeds its guidance scale (Flux.1-dev) takes gamma as an input and is asked once where others
+    are asked twice; its plain velocity is that at gamma = 1.
 
     Args:
-        model: folder that save_pretrained of a pipeline or of its network wrote, or a repository's name.
-        conditions: Prompts, Classes or NoCondition; a class-conditional network's own classes if not given.
-        latent_size: size of the latent before packing: picture size / 8 (/ 32 for Sana and HunyuanImage) as a number or
-            [height, width]; [frames, height, width] for films; the config's sample_size if not given.
+        model: folder that save_pretrained of a pipeline or of its network wrote, or a repository's
+            name.
+        conditions: Prompts, Classes or NoCondition; a class-conditional network's own classes if
+            not given.
+        latent_size: size of the latent before packing: picture size / 8 (/ 32 for Sana and
+            HunyuanImage) as a number or [height, width]; [frames, height, width] for films; the
+            config's sample_size if not given.
         dtype: of the weights: float32, bfloat16, float16. Student and auxiliary start in it too.
         subfolder: of the network; transformer or unet, as model_index.json says, if not given.
-        family: convention of a class that this package does not know, or instead of the one that it knows.
-        guidance: linear for u_gamma of the paper; pipeline to follow it by what the family's pipeline does to a guided
-            velocity (Qwen-Image, Lumina2: the conditional velocity's norm).
+        family: convention of a class that this package does not know, or instead of the one that it
+            knows.
+        guidance: linear for u_gamma of the paper; pipeline to follow it by what the family's
+            pipeline does to a guided velocity (Qwen-Image, Lumina2: the conditional velocity's
+            norm).
         revision: of the repository.
         variant: of the weight files, for example fp16.
         t_max: highest t at which an epsilon, v or x0 network is asked, see DDPMTeacher.
 
     Raises:
         FileNotFoundError: no such model.
-        ValueError: an unknown class, weights that do not fit, conditions or a latent size that are missing.
+        ValueError: an unknown class, weights that do not fit, conditions or a latent size that are
+            missing.
     """
 
     def __init__(
@@ -132,15 +166,26 @@ class DiffusersTeacher(Teacher):
         raw = DiffusersNetwork(net, row, self.latent_size, scheduler)
         self.function: DiffusersVelocity | PathVelocity
         if row.prediction == "flow" and t_max != 1:
-            raise ValueError(f"{pipeline.class_name} predicts a velocity, which needs no t_max: leave it out")
-        self.function = DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw, t_max)
-        self.conditions = fitting(conditions, row, pipeline.class_name) if conditions else own_conditions(row, net)
+            raise ValueError(
+                f"{pipeline.class_name} predicts a velocity, which needs no t_max: leave it out"
+            )
+        self.function = (
+            DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw, t_max)
+        )
+        self.conditions = (
+            fitting(conditions, row, pipeline.class_name)
+            if conditions
+            else own_conditions(row, net)
+        )
         self.num_classes = self.conditions.num_classes
         self.embedded = raw.embedded
         if guidance not in ("linear", "pipeline"):
             raise ValueError(f"expected guidance 'linear' or 'pipeline', got {guidance!r}")
         if guidance == "pipeline" and row.rescale is None:
-            raise ValueError(f"the guidance of {pipeline.class_name}'s pipeline is linear: leave guidance: pipeline out")
+            raise ValueError(
+                f"the guidance of {pipeline.class_name}'s pipeline is linear: leave guidance: "
+                f"pipeline out"
+            )
         self.rescale = row.rescale if guidance == "pipeline" else None
         self.decoder = PipelineDecoder(pipeline, row, self.latent_size)
 
@@ -151,36 +196,50 @@ class DiffusersTeacher(Teacher):
         """u_gamma by the null condition, or by the network's own input of gamma where it has one."""
         if not self.embedded:
             return super().guided_by(guidance, x, t, condition)
-        return self.function(x, t, condition, interval_guidance(guidance.gamma, t, guidance.interval))
+        return self.function(
+            x, t, condition, interval_guidance(guidance.gamma, t, guidance.interval)
+        )
 
     def gamma(self, guidance_scale: float) -> float:
         """The gamma that a pipeline's guidance_scale means; Z-Image counts from 0."""
         return self.family.guidance_offset + guidance_scale
 
     def null_condition(self, condition: Any) -> Any:
-        """The empty prompt or the null class; the condition itself for a model that embeds guidance and is never asked."""
+        """The empty prompt or the null class; the condition itself for a model that embeds guidance
+        and is never asked.
+        """
         return condition if self.embedded else super().null_condition(condition)
 
     def decode(self, x: Tensor) -> Tensor:
-        """Pictures in [-1, 1], [B, 3, H, W], by the pipeline's VAE; the frames of a film stand side by side."""
+        """Pictures in [-1, 1], [B, 3, H, W], by the pipeline's VAE; the frames of a film stand side
+        by side.
+        """
         return self.decoder(x)
 
     def backbone(self) -> nn.Module:
         return self.function
 
     def difference_scale(self, t: Tensor) -> Tensor:
-        return super().difference_scale(t) if self.family.prediction == "flow" else balanced_scale(t)
+        return (
+            super().difference_scale(t) if self.family.prediction == "flow" else balanced_scale(t)
+        )
 
     def output_scale(self, t: Tensor) -> Tensor:
-        return self.function.output_scale(t) if isinstance(self.function, PathVelocity) else super().output_scale(t)
+        return (
+            self.function.output_scale(t)
+            if isinstance(self.function, PathVelocity)
+            else super().output_scale(t)
+        )
 
 
 def known_family(class_name: str) -> Family:
     """The row of a class (Raises: ValueError for one that has none, with what to pass)."""
     if class_name not in FAMILIES:
         raise ValueError(
-            f"{class_name} is not among the networks whose convention is known ({', '.join(sorted(FAMILIES))}): pass its "
-            "essentials as family={time: [a, b], sign: -1 or 1, layout: image} where it is given the time a + b t (t = 1 is "
+            f"{class_name} is not among the networks whose convention is known "
+            f"({', '.join(sorted(FAMILIES))}): pass its "
+            "essentials as family={time: [a, b], sign: -1 or 1, layout: image} where it is given "
+            "the time a + b t (t = 1 is "
             "the prior) and sign * output points to data"
         )
     return FAMILIES[class_name]
@@ -193,8 +252,17 @@ def size_of(family: Family, net: Any, given: int | Sequence[int] | None) -> tupl
     own = net.config.get("sample_size") if family.layout == "image" else None
     size = own if given is None else given
     if size is None:
-        raise ValueError(f"{type(net).__name__} does not say how large its latents are: give latent_size ({axes})")
-    whole = (size,) * count if isinstance(size, int) and count == 2 else (size,) if isinstance(size, int) else tuple(size)
+        raise ValueError(
+            f"{type(net).__name__} does not say how large its latents are: give latent_size "
+            f"({axes})"
+        )
+    whole = (
+        (size,) * count
+        if isinstance(size, int) and count == 2
+        else (size,)
+        if isinstance(size, int)
+        else tuple(size)
+    )
     if len(whole) != count or min(whole) < 1:
         raise ValueError(f"expected latent_size as {axes}, got {size}")
     return whole
@@ -204,7 +272,8 @@ def own_conditions(family: Family, net: Any) -> Conditions:
     """The conditions that a network needs no files for."""
     if family.prompts:
         raise ValueError(
-            f"{type(net).__name__} takes prompts: write embeddings with freeflow embed --model MODEL --prompts prompts.txt "
+            f"{type(net).__name__} takes prompts: write embeddings with freeflow embed --model "
+            f"MODEL --prompts prompts.txt "
             "--output embeddings, and pass conditions: Prompts with folder: embeddings"
         )
     return Classes(net.config["num_embeds_ada_norm"]) if family.classes else NoCondition()
@@ -214,9 +283,12 @@ def fitting(conditions: Conditions, family: Family, class_name: str) -> Conditio
     """The conditions, if prompts are those of this kind of network (Raises: ValueError)."""
     if isinstance(conditions, Prompts):
         made_for = conditions.index.get("network", class_name)
-        if made_for != class_name or not set(conditions.names) <= set(family.prompts or conditions.names):
+        if made_for != class_name or not set(conditions.names) <= set(
+            family.prompts or conditions.names
+        ):
             raise ValueError(
-                f"the embeddings in {conditions.folder} are {', '.join(conditions.names)} for {made_for}, and this network is "
+                f"the embeddings in {conditions.folder} are {', '.join(conditions.names)} for "
+                f"{made_for}, and this network is "
                 f"{class_name}: run freeflow embed with its own model"
             )
     return conditions
@@ -232,7 +304,9 @@ def ddpm_velocity(net: DiffusersNetwork, t_max: float = 1.0) -> PathVelocity:
 
 
 def keep_labels(net: Any) -> Any:
-    """The network without the random dropping of labels that it does in training: a recipe draws its conditions itself."""
+    """The network without the random dropping of labels that it does in training: a recipe draws
+    its conditions itself.
+    """
     for module in net.modules():
         if type(module).__name__ == "LabelEmbedding":
             module.dropout_prob = 0.0

@@ -1,9 +1,16 @@
-"""Files of the Hugging Face hub: pinned revisions, the local cache, and what to do where the hub cannot be reached."""
+"""Files of the Hugging Face hub: pinned revisions, the local cache, and what to do where the hub
+cannot be reached.
+"""
 
 from pathlib import Path
 
 from huggingface_hub import hf_hub_download
-from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+from huggingface_hub.errors import (
+    EntryNotFoundError,
+    HfHubHTTPError,
+    HFValidationError,
+    LocalEntryNotFoundError,
+)
 
 
 def hub_file(
@@ -24,23 +31,37 @@ def hub_file(
         offline: look into the cache alone (as HF_HUB_OFFLINE=1 does).
 
     Raises:
-        FileNotFoundError: not to be had; the message says how to get it here from a machine with a network.
+        FileNotFoundError: not to be had; the message says how to get it here from a machine with a
+            network.
         ValueError: not the name of a repository.
     """
     try:
-        return Path(hf_hub_download(repo_id, filename, revision=revision, cache_dir=cache_dir, local_files_only=offline))
+        return Path(
+            hf_hub_download(
+                repo_id, filename, revision=revision, cache_dir=cache_dir, local_files_only=offline
+            )
+        )
     except HFValidationError as error:
         raise ValueError(f"expected repo_id as 'owner/name', got {repo_id!r}") from error
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
-            f"{filename} of the hub repository {repo_id}{_at(revision)} is not in the cache, and the hub "
-            f"{'was not asked (offline)' if offline else 'cannot be reached'}: on a machine with a network run "
-            f"`hf download {repo_id} {filename}{_option('--revision', revision)} --local-dir weights`, copy the file here and "
+            f"{filename} of the hub repository {repo_id}{_at(revision)} is not in the cache, and "
+            f"the hub "
+            f"{'was not asked (offline)' if offline else 'cannot be reached'}: on a machine with "
+            f"a network run "
+            f"`hf download {repo_id} {filename}{_option('--revision', revision)} --local-dir "
+            f"weights`, copy the file here and "
             "give its path as the checkpoint"
         ) from error
-    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:  # no such file, repository or revision; no permission
+    except (
+        EntryNotFoundError,
+        HfHubHTTPError,
+        OSError,
+    ) as error:  # no such file, repository or revision; no permission
         reason = str(error).strip().splitlines()[0]
-        raise FileNotFoundError(f"the hub has no {filename} in {repo_id}{_at(revision)} for you: {reason}") from error
+        raise FileNotFoundError(
+            f"the hub has no {filename} in {repo_id}{_at(revision)} for you: {reason}"
+        ) from error
 
 
 def _at(revision: str | None) -> str:

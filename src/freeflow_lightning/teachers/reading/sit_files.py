@@ -1,4 +1,6 @@
-"""Foreign SiT weights, read strictly and safely: nothing is executed, guessed in silence, or half loaded."""
+"""Foreign SiT weights, read strictly and safely: nothing is executed, guessed in silence, or half
+loaded.
+"""
 
 import argparse
 import json
@@ -17,7 +19,8 @@ from freeflow_lightning.teachers.reading.weights import pick_state, read_file
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 """What DDP, torch.compile and common wrappers put before every key."""
 TRAINING_ONLY = re.compile(r"(projectors|decoder_projectors)\..*|logvar_.*|n_averaged")
-"""Keys that no velocity needs: REPA's projectors, learned loss weights, the counter of an average."""
+"""Keys that no velocity needs: REPA's projectors, learned loss weights, the counter of an average.
+"""
 HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}
 SHAPED_BY = ("x_embedder.proj.weight", "final_layer.linear.weight", "blocks.0.mlp.fc1.weight")
 """Tensors whose shapes tell the architecture."""
@@ -34,7 +37,9 @@ DROPOUTS = (
 )
 """Names under which they say how often, or whether, a label was replaced by the null class."""
 ROUND_NUMBERS = (10, 100, 1000)
-"""Rows of a table that more likely hold a class each than a null class at their end (CIFAR, ImageNet)."""
+"""Rows of a table that more likely hold a class each than a null class at their end (CIFAR,
+ImageNet).
+"""
 
 
 class SiTWeights(NamedTuple):
@@ -63,18 +68,22 @@ def read_sit(
     num_classes: int | None = None,
     weights_key: str | None = None,
 ) -> SiTWeights:
-    """Read SiT, SiT+REPA and DMF's SiT files: raw or wrapped, with prefixes, legacy names, projectors, learned variance.
+    """Read SiT, SiT+REPA and DMF's SiT files: raw or wrapped, with prefixes, legacy names,
+    projectors, learned variance.
 
     Args:
         path: .pt, .pth, .ckpt or .safetensors.
         num_heads: attention heads, where the width is none of the published ones.
         input_size: side of the latent, only for a file without pos_embed.
-        num_classes: classes without the null class, for a file that does not tell whether it has one.
-        weights_key: which of a file's weights to take, for a file that holds several; an average if not given.
+        num_classes: classes without the null class, for a file that does not tell whether it has
+            one.
+        weights_key: which of a file's weights to take, for a file that holds several; an average if
+            not given.
 
     Raises:
         FileNotFoundError: no such file.
-        ValueError: damaged, more than tensors and plain values, or not a SiT's weights; the message lists what does not fit.
+        ValueError: damaged, more than tensors and plain values, or not a SiT's weights; the message
+            lists what does not fit.
     """
     content = read_file(path)
     state, notes = pick_state(content, path, anchor=SHAPED_BY[0], weights_key=weights_key)
@@ -83,7 +92,9 @@ def read_sit(
     dropped = [key for key in state if TRAINING_ONLY.fullmatch(key)]
     if dropped:
         families = dict.fromkeys(key.partition(".")[0] for key in dropped)
-        notes.append(f"left out {len(dropped)} tensors used in training alone ({', '.join(families)})")
+        notes.append(
+            f"left out {len(dropped)} tensors used in training alone ({', '.join(families)})"
+        )
         state = {key: value for key, value in state.items() if key not in dropped}
     architecture = inferred(state, path, num_heads, input_size)
     architecture |= class_table(state, path, num_classes, training_arguments(content), notes)
@@ -91,7 +102,13 @@ def read_sit(
     if learns_sigma:
         notes.append("trimmed the learned variance off the last layer")
     weights, extra = fitted(state, architecture, path, notes)
-    hint = "sit" if learns_sigma else "repa" if any(key.startswith("projectors.") for key in dropped) else None
+    hint = (
+        "sit"
+        if learns_sigma
+        else "repa"
+        if any(key.startswith("projectors.") for key in dropped)
+        else None
+    )
     return SiTWeights(architecture, weights, extra, tuple(notes), hint)
 
 
@@ -104,56 +121,87 @@ def build_sit(read: SiTWeights) -> SiT:
 
 
 def unprefixed(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:
-    """Without the prefixes that every key shares (counters of averages apart), and without torch.compile's anywhere."""
+    """Without the prefixes that every key shares (counters of averages apart), and without
+    torch.compile's anywhere.
+    """
     renamed = {key: key.replace("_orig_mod.", "") for key in state}
     taken = {"_orig_mod."} if any(key != new for key, new in renamed.items()) else set()
     while True:
         keys = [new for new in renamed.values() if not TRAINING_ONLY.fullmatch(new)]
-        shared = [prefix for prefix in PREFIXES if keys and all(key.startswith(prefix) for key in keys)]
+        shared = [
+            prefix for prefix in PREFIXES if keys and all(key.startswith(prefix) for key in keys)
+        ]
         if not shared:
             break
         taken.add(shared[0])
         renamed = {key: new.removeprefix(shared[0]) for key, new in renamed.items()}
     if len(set(renamed.values())) < len(renamed):
-        raise ValueError(f"{path} holds the same tensor twice, with and without {sorted(taken)}: keep one of them")
+        raise ValueError(
+            f"{path} holds the same tensor twice, with and without {sorted(taken)}: keep one of "
+            f"them"
+        )
     if taken:
         notes.append(f"took {', '.join(sorted(taken))} off the keys")
     return {renamed[key]: value for key, value in state.items()}
 
 
 def modern_names(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:
-    """REPA's first files: decoder_blocks.j follows the last of blocks; DMF's norms call their weight scale."""
+    """REPA's first files: decoder_blocks.j follows the last of blocks; DMF's norms call their
+    weight scale.
+    """
     numbers = {int(match[1]) for key in state if (match := re.match(r"blocks\.(\d+)\.", key))}
     first = max(numbers, default=-1) + 1
-    renamed = {key: re.sub(r"^decoder_blocks\.(\d+)\.", lambda match: f"blocks.{first + int(match[1])}.", key) for key in state}
+    renamed = {
+        key: re.sub(
+            r"^decoder_blocks\.(\d+)\.", lambda match: f"blocks.{first + int(match[1])}.", key
+        )
+        for key in state
+    }
     if any(key != new for key, new in renamed.items()):
         notes.append(f"renamed decoder_blocks.0 ... to blocks.{first} ...")
     named = {renamed[key]: value for key, value in state.items()}
-    return {re.sub(r"\.([qk])_norm\.scale$", r".\1_norm.weight", key): value for key, value in named.items()}
+    return {
+        re.sub(r"\.([qk])_norm\.scale$", r".\1_norm.weight", key): value
+        for key, value in named.items()
+    }
 
 
 def inferred(
-    state: Mapping[str, Tensor], path: str | Path, num_heads: int | None = None, input_size: int | None = None
+    state: Mapping[str, Tensor],
+    path: str | Path,
+    num_heads: int | None = None,
+    input_size: int | None = None,
 ) -> dict[str, Any]:
     """SiT's arguments from the shapes of a state dict."""
     shapes = {key: tuple(state[key].shape) if key in state else () for key in SHAPED_BY}
     patches, last, mlp = shapes.values()
     if len(patches) != 4 or len(last) != 2 or len(mlp) != 2 or patches[2] != patches[3]:
         raise ValueError(
-            f"{path} is not a SiT's state dict: expected {', '.join(SHAPED_BY)} of 4, 2 and 2 dimensions, "
-            f"got {[list(shape) or 'none' for shape in shapes.values()]} among keys such as {sorted(state)[:5]}"
+            f"{path} is not a SiT's state dict: expected {', '.join(SHAPED_BY)} of 4, 2 and 2 "
+            f"dimensions, "
+            f"got {[list(shape) or 'none' for shape in shapes.values()]} among keys such as "
+            f"{sorted(state)[:5]}"
         )
     width, channels, patch, _ = patches
     position = state.get("pos_embed")
     num_heads = heads_of(state, path, width, num_heads)
     if position is None and input_size is None:
         raise ValueError(
-            f"{path} has no pos_embed, which would tell the size of its latents: give input_size, 32 at 256, 64 at 512"
+            f"{path} has no pos_embed, which would tell the size of its latents: give input_size, "
+            f"32 at 256, 64 at 512"
         )
-    side = input_size if position is None else patch * math.isqrt(position.shape[1]) if position.ndim == 3 else 0
+    side = (
+        input_size
+        if position is None
+        else patch * math.isqrt(position.shape[1])
+        if position.ndim == 3
+        else 0
+    )
     if input_size not in (None, side) or not side:
         shape = None if position is None else list(position.shape)
-        raise ValueError(f"{path} has pos_embed of shape {shape}, for latents of side {side}, not {input_size}")
+        raise ValueError(
+            f"{path} has pos_embed of shape {shape}, for latents of side {side}, not {input_size}"
+        )
     return {
         "input_size": side,
         "patch_size": patch,
@@ -168,15 +216,23 @@ def inferred(
 
 
 def heads_of(state: Mapping[str, Tensor], path: str | Path, width: int, given: int | None) -> int:
-    """The number of attention heads: by the norm of a head's queries, the given number, or the published one."""
+    """The number of attention heads: by the norm of a head's queries, the given number, or the
+    published one.
+    """
     norm = state.get("blocks.0.attn.q_norm.weight")
     if norm is None:
         if given is None and width not in HEADS:
-            raise ValueError(f"{path} is {width} wide, none of the published widths {sorted(HEADS)}: give num_heads")
+            raise ValueError(
+                f"{path} is {width} wide, none of the published widths {sorted(HEADS)}: give "
+                f"num_heads"
+            )
         return HEADS[width] if given is None else given
     heads = width // max(1, norm.numel())
     if given not in (None, heads):
-        raise ValueError(f"{path} normalises queries of {norm.numel()} numbers, which makes {heads} heads, not {given}")
+        raise ValueError(
+            f"{path} normalises queries of {norm.numel()} numbers, which makes {heads} heads, not "
+            f"{given}"
+        )
     return heads
 
 
@@ -188,7 +244,9 @@ def qk_norm_of(state: Mapping[str, Tensor]) -> str:
 
 
 def training_arguments(content: Any, depth: int = 4) -> dict[str, Any]:
-    """The plain values that a training script saved beside the weights, by name; of equal names the outermost one."""
+    """The plain values that a training script saved beside the weights, by name; of equal names the
+    outermost one.
+    """
     if isinstance(content, argparse.Namespace):
         content = vars(content)
     if not isinstance(content, Mapping) or not depth:
@@ -196,7 +254,9 @@ def training_arguments(content: Any, depth: int = 4) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for value in content.values():
         found |= training_arguments(value, depth - 1)
-    return found | {name: value for name, value in content.items() if isinstance(value, bool | int | float)}
+    return found | {
+        name: value for name, value in content.items() if isinstance(value, bool | int | float)
+    }
 
 
 def class_table(
@@ -206,7 +266,8 @@ def class_table(
     arguments: Mapping[str, Any],
     notes: list[str],
 ) -> dict[str, Any]:
-    """SiT's arguments num_classes and null_class: whether the table's last row is a class or the null class.
+    """SiT's arguments num_classes and null_class: whether the table's last row is a class or the
+    null class.
 
     Args:
         state: a SiT's tensors.
@@ -216,7 +277,8 @@ def class_table(
         notes: takes what was decided, and by what.
 
     Raises:
-        ValueError: a number of classes that does not fit the table, or a table that may be meant either way.
+        ValueError: a number of classes that does not fit the table, or a table that may be meant
+            either way.
     """
     table = state.get("y_embedder.embedding_table.weight")
     if table is None:
@@ -230,29 +292,42 @@ def class_table(
     if classes is None and said is not None:
         classes, why = said, "as its arguments say"
     if classes is None and dropout is not None:
-        classes, why = (rows - 1 if dropout > 0 else rows), f"as its label dropout of {dropout:g} says"
+        classes, why = (
+            (rows - 1 if dropout > 0 else rows),
+            f"as its label dropout of {dropout:g} says",
+        )
     if classes is None and rows in ROUND_NUMBERS:
         raise ValueError(
-            f"{path} has a table of {rows} classes and does not say whether the last is the null class: give num_classes, "
-            f"{rows} if it was trained without dropped labels (then it cannot be guided), {rows - 1} if with"
+            f"{path} has a table of {rows} classes and does not say whether the last is the null "
+            f"class: give num_classes, "
+            f"{rows} if it was trained without dropped labels (then it cannot be guided), "
+            f"{rows - 1} if with"
         )
     if classes is None:
         classes, why = rows - 1, "as usual"
     if rows not in (classes, classes + 1):
         raise ValueError(
-            f"{path} has a table of {rows} rows, which {classes} classes ({why}) do not fit: give num_classes, "
+            f"{path} has a table of {rows} rows, which {classes} classes ({why}) do not fit: give "
+            f"num_classes, "
             f"{rows - 1} with a null class, {rows} without"
         )
     has_null = rows == classes + 1
-    end = f"row {classes} is the null class" if has_null else "no null class, so that it cannot be guided"
+    end = (
+        f"row {classes} is the null class"
+        if has_null
+        else "no null class, so that it cannot be guided"
+    )
     notes.append(f"{classes} classes {why}, {end}")
     return {"num_classes": classes, "null_class": has_null}
 
 
-def trim_learned_variance(state: dict[str, Tensor], architecture: Mapping[str, Any], path: str | Path) -> bool:
+def trim_learned_variance(
+    state: dict[str, Tensor], architecture: Mapping[str, Any], path: str | Path
+) -> bool:
     """Keep the velocity of a last layer that also predicts a variance; whether there was one.
 
-    The rows are [patch, patch, 2 C], the channel fastest: the velocity is the first C of every pixel, not the first half.
+    The rows are [patch, patch, 2 C], the channel fastest: the velocity is the first C of every
+    pixel, not the first half.
     """
     p, c = architecture["patch_size"], architecture["in_channels"]
     rows = len(state["final_layer.linear.weight"])
@@ -264,7 +339,9 @@ def trim_learned_variance(state: dict[str, Tensor], architecture: Mapping[str, A
     for key in ("final_layer.linear.weight", "final_layer.linear.bias"):
         if key in state:
             value = state[key]
-            state[key] = value.reshape(p * p, 2 * c, *value.shape[1:])[:, :c].reshape(p * p * c, *value.shape[1:])
+            state[key] = value.reshape(p * p, 2 * c, *value.shape[1:])[:, :c].reshape(
+                p * p * c, *value.shape[1:]
+            )
     return True
 
 
@@ -274,13 +351,16 @@ def fitted(
     """The tensors of that SiT, in float32, and all others. Only a missing pos_embed is made.
 
     Raises:
-        ValueError: tensors missing, of another shape, not floating point, or with NaN or infinite values.
+        ValueError: tensors missing, of another shape, not floating point, or with NaN or infinite
+            values.
     """
     try:
         with torch.device("meta"):
             expected = SiT(**architecture).state_dict()
     except ValueError as error:
-        raise ValueError(f"{path} has shapes that make no SiT, {json.dumps(architecture)}: {error}") from error
+        raise ValueError(
+            f"{path} has shapes that make no SiT, {json.dumps(architecture)}: {error}"
+        ) from error
     taken = {key: value for key, value in state.items() if key in expected}
     if "pos_embed" not in taken:
         notes.append("computed the position embedding, which the file does not hold")
@@ -289,15 +369,23 @@ def fitted(
     faults = [f"missing: {key}" for key in expected.keys() - taken.keys()]
     for key, value in taken.items():
         if value.shape != expected[key].shape:
-            faults.append(f"{key}: expected shape {list(expected[key].shape)}, got {list(value.shape)}")
+            faults.append(
+                f"{key}: expected shape {list(expected[key].shape)}, got {list(value.shape)}"
+            )
         elif not value.is_floating_point():
             faults.append(f"{key}: expected floating point, got {value.dtype}")
         elif not bool(torch.isfinite(value).all()):
             faults.append(f"{key}: NaN or infinite values")
     if faults:
         raise ValueError(
-            f"{path} does not hold a SiT of the architecture that its shapes tell, {json.dumps(architecture)}: "
-            + "; ".join([*sorted(faults)[:10], *([f"and {len(faults) - 10} more"] if len(faults) > 10 else [])])
+            f"{path} does not hold a SiT of the architecture that its shapes tell, "
+            f"{json.dumps(architecture)}: "
+            + "; ".join(
+                [
+                    *sorted(faults)[:10],
+                    *([f"and {len(faults) - 10} more"] if len(faults) > 10 else []),
+                ]
+            )
         )
     kinds = {str(value.dtype).removeprefix("torch.") for value in taken.values()} - {"float32"}
     if kinds:

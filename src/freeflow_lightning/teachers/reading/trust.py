@@ -1,4 +1,6 @@
-"""Which classes the config of a checkpoint may name: this package's, torch's layers, diffusers' networks, others by leave."""
+"""Which classes the config of a checkpoint may name: this package's, torch's layers, diffusers'
+networks, others by leave.
+"""
 
 import importlib
 import importlib.util
@@ -40,7 +42,8 @@ def _class_paths(config: Any) -> Iterator[str]:
 
 
 def trusted(trust: str | Sequence[str] | None, config: Any = None) -> list[str]:
-    """The paths that the user lets a file import: those named, and the config's other classes in their modules.
+    """The paths that the user lets a file import: those named, and the config's other classes in
+    their modules.
 
     >>> trusted("my_net.UNet", {"class_path": "my_net.UNet", "init_args": {"net": {"class_path": "my_net.Block"}}})
     ['my_net.UNet', 'my_net.Block']
@@ -52,9 +55,11 @@ def trusted(trust: str | Sequence[str] | None, config: Any = None) -> list[str]:
 
 
 def is_known(path: str) -> bool:
-    """Whether a class path leads to a class of this package, a layer of torch or a network of diffusers.
+    """Whether a class path leads to a class of this package, a layer of torch or a network of
+    diffusers.
 
-    What such a module has imported itself (freeflow_lightning.commands.main.os.system) is none of these.
+    What such a module has imported itself (freeflow_lightning.commands.main.os.system) is none of
+    these.
 
     >>> is_known("freeflow_lightning.nets.MLP"), is_known("torch.nn.Linear"), is_known("os.system"), is_known("torch.load")
     (True, True, False, False)
@@ -76,7 +81,9 @@ def is_under(path: str, roots: Collection[str]) -> bool:
 
 
 def find_object(path: str) -> Any:
-    """What an import path leads to, None where nothing is. Its modules are imported: ask only of what may be."""
+    """What an import path leads to, None where nothing is. Its modules are imported: ask only of
+    what may be.
+    """
     parts = path.split(".")
     for count in range(len(parts) - 1, 0, -1):
         try:
@@ -97,20 +104,27 @@ def has_module(path: str) -> bool:
 
 @contextmanager
 def guarded(others: Collection[str] | None = ()) -> Iterator[None]:
-    """Inside, no value of a config makes jsonargparse import anything but `KNOWN` and the given paths.
+    """Inside, no value of a config makes jsonargparse import anything but `KNOWN` and the given
+    paths.
 
-    A value may be an import path wherever a class or a function is expected, not under class_path alone. With None the config
-    is the user's own, and imports what it names.
+    A value may be an import path wherever a class or a function is expected, not under class_path
+    alone. With None the config is the user's own, and imports what it names.
     """
     if others is None:
         yield
         return
     homes = [
-        f"{found.__module__}.{found.__qualname__}" for path in others if hasattr(found := find_object(path), "__qualname__")
+        f"{found.__module__}.{found.__qualname__}"
+        for path in others
+        if hasattr(found := find_object(path), "__qualname__")
     ]
-    kept = {name: parsing_settings[name] for name in ("import_path_verdicts", "import_paths_enforced")}
+    kept = {
+        name: parsing_settings[name] for name in ("import_path_verdicts", "import_paths_enforced")
+    }
     parsing_settings["import_path_verdicts"] = {}
-    set_parsing_settings(import_path_denylist=["*", *NOT_KNOWN], import_path_allowlist=[*KNOWN, *others, *homes])
+    set_parsing_settings(
+        import_path_denylist=["*", *NOT_KNOWN], import_path_allowlist=[*KNOWN, *others, *homes]
+    )
     try:
         yield
     finally:

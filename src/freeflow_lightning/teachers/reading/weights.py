@@ -12,7 +12,8 @@ from safetensors import safe_open
 from torch import Tensor, nn
 
 AVERAGE = re.compile(r"^ema|[^a-z]ema|ema\d*$|shadow|average|avg|swa|polyak", re.IGNORECASE)
-"""Names under which training scripts keep averages: ema, model_ema, state_dict_ema, ema_0.9999 ..."""
+"""Names under which training scripts keep averages: ema, model_ema, state_dict_ema, ema_0.9999 ...
+"""
 NO_NETWORK = re.compile(r"^opt|optim|sched|scaler|grad|rng|loop|callback", re.IGNORECASE)
 """Names of what may have a network's keys and is none: the state of an optimizer, for example."""
 
@@ -20,27 +21,35 @@ NO_NETWORK = re.compile(r"^opt|optim|sched|scaler|grad|rng|loop|callback", re.IG
 def read_file(path: str | Path) -> Any:
     """What a .safetensors or torch.save file holds: tensors and plain values alone.
 
-    A file of torch.save may hold an argparse.Namespace, as those of public training scripts do. Anything else that would need
-    code is refused before it runs.
+    A file of torch.save may hold an argparse.Namespace, as those of public training scripts do.
+    Anything else that would need code is refused before it runs.
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"no weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors file")
+        raise FileNotFoundError(
+            f"no weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors file"
+        )
     if path.suffix == ".safetensors":
         try:
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
         except Exception as error:
-            raise ValueError(f"{path} is not a readable safetensors file ({error}): download it again") from error
+            raise ValueError(
+                f"{path} is not a readable safetensors file ({error}): download it again"
+            ) from error
     try:
         with torch.serialization.safe_globals([argparse.Namespace]):
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+            return torch.load(
+                path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
+            )
     except Exception as error:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
-                f"{path} is not readable as plain tensors: it holds more than tensors and plain values "
+                f"{path} is not readable as plain tensors: it holds more than tensors and plain "
+                f"values "
                 f"({found[1]}), and reading it would run code, which is refused. "
-                "Save its state dict alone, with torch.save or as safetensors, on a machine that trusts it"
+                "Save its state dict alone, with torch.save or as safetensors, on a machine that "
+                "trusts it"
             ) from error
         raise ValueError(
             f"{path} is not a readable file of weights ({type(error).__name__}): "
@@ -51,15 +60,18 @@ def read_file(path: str | Path) -> Any:
 def pick_state(
     content: Any, path: str | Path, *, anchor: str, weights_key: str | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict of one network inside what a training script saved, and notes on what was taken.
+    """The state dict of one network inside what a training script saved, and notes on what was
+    taken.
 
-    A network that is alone is taken whatever its name. Of several, the one that is called an average is taken.
+    A network that is alone is taken whatever its name. Of several, the one that is called an
+    average is taken.
 
     Args:
         content: what the file holds.
         path: the file, for messages.
         anchor: a key of the network; a part without a key that ends with it is not the network.
-        weights_key: the part to take, such as "ema" or "state_dict.ema"; chosen as above if not given.
+        weights_key: the part to take, such as "ema" or "state_dict.ema"; chosen as above if not
+            given.
 
     Raises:
         ValueError: no weights, no such part, or several parts that could be meant.
@@ -84,8 +96,12 @@ def pick_state(
 
 
 def _parts(content: Mapping[Any, Any], anchor: str) -> dict[str, dict[str, Any]]:
-    """What could be the network: dicts by name, tensors that share a prefix by that prefix ("" for all tensors)."""
-    parts = {name: dict(value) for name, value in content.items() if _is_network(name, value, anchor)}
+    """What could be the network: dicts by name, tensors that share a prefix by that prefix ("" for
+    all tensors).
+    """
+    parts = {
+        name: dict(value) for name, value in content.items() if _is_network(name, value, anchor)
+    }
     tensors = {key: value for key, value in content.items() if isinstance(value, Tensor)}
     prefixes = {_prefix(key, anchor) for key in tensors if _ends(key, anchor)}
     if len(prefixes) == 1:
@@ -109,7 +125,9 @@ def _dicts_of_tensors(content: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
     }
 
 
-def _below(tensors: Mapping[str, Tensor], prefix: str, prefixes: Iterable[str]) -> dict[str, Tensor]:
+def _below(
+    tensors: Mapping[str, Tensor], prefix: str, prefixes: Iterable[str]
+) -> dict[str, Tensor]:
     """The tensors with this prefix and with no longer one of the prefixes, without it."""
     longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
     return {
@@ -120,7 +138,9 @@ def _below(tensors: Mapping[str, Tensor], prefix: str, prefixes: Iterable[str]) 
 
 
 def _is_network(name: Any, value: Any, anchor: str) -> bool:
-    """Whether an entry is a dict with the anchor somewhere inside, and is not named as something else."""
+    """Whether an entry is a dict with the anchor somewhere inside, and is not named as something
+    else.
+    """
     if not isinstance(name, str) or not isinstance(value, Mapping) or NO_NETWORK.search(name):
         return False
     if any(_ends(key, anchor) and isinstance(inner, Tensor) for key, inner in value.items()):
@@ -140,7 +160,9 @@ def _prefix(key: str, anchor: str) -> str:
 
 
 def _choose(content: Mapping[Any, Any], parts: Mapping[str, Any], path: str | Path) -> str:
-    """The name of the only part, or of the only average among them (Raises: ValueError where that does not decide)."""
+    """The name of the only part, or of the only average among them (Raises: ValueError where that
+    does not decide).
+    """
     nameless = [
         name
         for name, value in content.items()
@@ -158,7 +180,8 @@ def _choose(content: Mapping[Any, Any], parts: Mapping[str, Any], path: str | Pa
     listed = ", ".join(repr(name) for name in parts if name)
     if nameless and not averages:
         raise ValueError(
-            f"{path} holds an average, {nameless[0]!r}, whose tensors do not have the network's names: "
+            f"{path} holds an average, {nameless[0]!r}, whose tensors do not have the network's "
+            f"names: "
             f"take other weights with weights_key, one of {listed}"
         )
     raise ValueError(
@@ -179,7 +202,8 @@ def _has_weights(value: Any) -> bool:
 def _only_tensors(content: Mapping[Any, Any], path: str | Path) -> dict[str, Tensor]:
     if not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(
-            f"{path} holds no state dict: expected tensors by name, by themselves or under a name such as 'ema' or "
+            f"{path} holds no state dict: expected tensors by name, by themselves or under a name "
+            f"such as 'ema' or "
             f"'state_dict', got {sorted(map(str, content))}"
         )
     return dict(content)
@@ -189,19 +213,29 @@ def _named_part(content: Any, key: str, path: str | Path, anchor: str) -> Any:
     """The part of the given name, a path with dots, or the tensors with that prefix."""
     if isinstance(content, Mapping) and key in content:
         return content[key]
-    names = [name for name in content if isinstance(name, str)] if isinstance(content, Mapping) else []
+    names = (
+        [name for name in content if isinstance(name, str)] if isinstance(content, Mapping) else []
+    )
     for name in names:
         if key.startswith(f"{name}.") and isinstance(content[name], Mapping):
             return _named_part(content[name], key.removeprefix(f"{name}."), path, anchor)
-    below = {name.removeprefix(f"{key}."): content[name] for name in names if name.startswith(f"{key}.")}
+    below = {
+        name.removeprefix(f"{key}."): content[name] for name in names if name.startswith(f"{key}.")
+    }
     if below:
         return below
     parts = [name for name in _parts(content, anchor) if name] if names else []
-    raise ValueError(f"{path} has no {key!r}: expected weights_key to be one of {parts or names[:8]}, or leave it out")
+    raise ValueError(
+        f"{path} has no {key!r}: expected weights_key to be one of {parts or names[:8]}, or leave "
+        f"it out"
+    )
 
 
-def read_weights(path: str | Path, *, anchor: str, weights_key: str | None = None) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file, or in one that torch.save wrote, by itself or beside other things.
+def read_weights(
+    path: str | Path, *, anchor: str, weights_key: str | None = None
+) -> dict[str, Tensor]:
+    """The state dict in a .safetensors file, or in one that torch.save wrote, by itself or beside
+    other things.
 
     Args:
         path: the file.
@@ -231,7 +265,9 @@ def load_weights(network: nn.Module, path: str | Path, weights_key: str | None =
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise ValueError(f"the weights of {path} do not fit {type(network).__name__}: {error}") from error
+        raise ValueError(
+            f"the weights of {path} do not fit {type(network).__name__}: {error}"
+        ) from error
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
