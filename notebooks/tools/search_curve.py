@@ -28,7 +28,7 @@ from freeflow_lightning.metrics import (
 )
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, pictures
-from freeflow_lightning.sampling.teacher_sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.search import ClassScore, FrechetOracle, RandomSearch
 from freeflow_lightning.students.search.noise_search import BatchSearchContext, NoiseSearch
 
@@ -84,8 +84,9 @@ class Tried(NamedTuple):
 @torch.no_grad()
 def tried(student: FlowMap, judge: Judge, candidates: int, samples: int) -> Tried:
     """One evaluation of the student for each candidate."""
+    sampler = TeacherSampler(student.teacher)
     setting = NoiseSearch(
-        student, ClassScore(judge.network), RandomSearch(1), Sampler(guidance=1.0), batch_size=BATCH
+        student, ClassScore(judge.network), RandomSearch(1), sampler, batch_size=BATCH
     )
     grounds = [
         BatchSearchContext(setting, Draw(0), index) for index in torch.arange(samples).split(BATCH)
@@ -144,8 +145,8 @@ def main() -> None:
     batches, picked = torch.arange(samples).split(BATCH), torch.arange(samples)
 
     def drawn(z: Tensor, count: int, guidance: float = 1.0) -> Tensor:
-        sampler = Sampler("heun", count, guidance)
-        return torch.cat([sampler(teacher, z[rows], labels[rows]) for rows in batches])
+        sampler = TeacherSampler(teacher, "heun", count, guidance)
+        return torch.cat([sampler(z[rows], labels[rows]) for rows in batches])
 
     curves: dict[str, list[Point]] = {"teacher": [judge(2 * k, drawn(z, k), labels) for k in STEPS]}
     curves["teacher, guidance 1.5"] = [judge(4 * k, drawn(z, k, 1.5), labels) for k in GUIDED_STEPS]

@@ -68,7 +68,12 @@ def is_running(pid):
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_processes_end_with_the_one_that_started_them(tmp_path, number):
     parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT], env=environment(), stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", PARENT],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # a shell's background jobs, and what they start, ignore Ctrl-C
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )
     while len(children := [int(path.stem) for path in tmp_path.glob("*.child")]) < 2:
         assert parent.poll() is None

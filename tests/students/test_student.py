@@ -13,7 +13,8 @@ def test_a_folder_holds_the_student_of_the_checkpoint(checkpoint, tmp_path):
     flow_map.save_pretrained(tmp_path / "exported")
     again = read_exported(tmp_path / "exported")
     assert again.guidance_range == student.guidance_range
-    assert again.about == student.about
+    of_the_run = {"curves"}  # what a report of the run plots
+    assert again.about == {k: v for k, v in student.about.items() if k not in of_the_run}
     ours, theirs = student.network.state_dict(), again.network.state_dict()
     assert ours.keys() == theirs.keys()
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)

@@ -147,8 +147,9 @@ class FreeFlowCLI(LightningCLI):
 
     def after_fit(self) -> None:
         """Say in one line what the run has left."""
-        if self.trainer.is_global_zero and self.trainer.log_dir:
-            print(closing_line(self.trainer, Path(self.trainer.log_dir)))
+        run = self.trainer.log_dir  # every process asks: Lightning tells them the first one's
+        if self.trainer.is_global_zero and run:
+            print(closing_line(self.trainer, Path(run)))
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
