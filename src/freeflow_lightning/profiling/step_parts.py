@@ -158,9 +158,8 @@ def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None
     ) -> Any:
         return wrap(name, call)(*arguments, **keywords)
 
-    averaging = [
-        callback for callback in trainer.callbacks if type(callback).__name__ == "StudentEMA"
-    ]  # type: ignore[attr-defined]
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
+    averaging = [callback for callback in callbacks if type(callback).__name__ == "StudentEMA"]
     parts = [
         (module, "training_step", LOSS),
         (module, "draw", "noise"),

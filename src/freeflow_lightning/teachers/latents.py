@@ -182,9 +182,11 @@ class LatentDecoder:
             self.shift, latents
         )
         with torch.autocast(latents.device.type, enabled=False):
+            decode = network.decode
             parts = [
-                network.decode(part, return_dict=False)[0] for part in latents.split(self.chunk)
-            ]  # type: ignore[operator]
+                decode(part, return_dict=False)[0]  # type: ignore[operator]  # a VAE's method
+                for part in latents.split(self.chunk)
+            ]
         return torch.cat(parts)
 
 
