@@ -41,9 +41,9 @@ class AlphaSchedule(Callback):
             pl_module, FreeFlowModule | FlowMapModule
         ) or pl_module.correction_fraction in (0, 1):
             raise ValueError(
-                "AlphaSchedule has no effect here: it balances prediction against correction, and "
-                "only one of them is on; "
-                "remove it, or set correction_fraction (FlowMapModule: correction) between 0 and 1"
+                "AlphaSchedule has no effect here: it balances prediction against correction, "
+                "and only one of them is on; remove it, or set correction_fraction "
+                "(FlowMapModule: correction) between 0 and 1"
             )
         refuse_second(trainer, self)
 

@@ -73,8 +73,7 @@ class StudentEMA(Callback):
         if shared:
             raise ValueError(
                 f"expected StudentEMA callbacks of different decays, got {sorted(shared)} in two "
-                f"of "
-                "them, which would update one average twice a step: leave it out of one"
+                "of them, which would update one average twice a step: leave it out of one"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:

@@ -82,8 +82,7 @@ def diagnose(
     if num_samples < 16 or batch_size < 1 or fine_steps < 2 or auxiliary_steps < 0:
         raise ValueError(
             f"expected at least 16 samples, batches of 1 and 2 fine steps, got {num_samples}, "
-            f"{batch_size} and {fine_steps} "
-            f"(auxiliary steps {auxiliary_steps})"
+            f"{batch_size} and {fine_steps} (auxiliary steps {auxiliary_steps})"
         )
     claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
     student = opening.open(beside.overrides).to(pick_device(where.device))

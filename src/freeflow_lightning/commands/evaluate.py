@@ -46,8 +46,7 @@ from freeflow_lightning.training.output_folder import claim_names
 
 INTERVALS = (
     "95 %: FID and KID by the jackknife over 10 groups of samples, others binomial or standard "
-    "errors of a mean; "
-    "the reference is held fixed"
+    "errors of a mean; the reference is held fixed"
 )
 
 

@@ -102,8 +102,7 @@ def inspect(
     if len(given) != 1:
         raise ValueError(
             f"expected one thing to inspect, got {' and '.join(given) or 'nothing'}: give a "
-            f"weight file (or embedded:digits), "
-            "--teacher CLASS, --config FILE or --size XL/2"
+            "weight file (or embedded:digits), --teacher CLASS, --config FILE or --size XL/2"
         )
     if overrides and not config:
         raise ValueError(

@@ -199,9 +199,8 @@ def pick_verifier(verifier: Verifier | None, student: FlowMap) -> Verifier:
     if student.teacher.sample_shape != (1, 8, 8) or student.teacher.num_classes != 10:
         raise ValueError(
             "say what a good sample is: --verifier my_file.MyVerifier (a function or class, "
-            "called as verifier(samples, "
-            "condition) -> scores), --verifier TargetDistance --verifier.target FILE, or "
-            "ClassScore with a classifier of yours"
+            "called as verifier(samples, condition) -> scores), --verifier TargetDistance "
+            "--verifier.target FILE, or ClassScore with a classifier of yours"
         )
     return ClassScore()
 

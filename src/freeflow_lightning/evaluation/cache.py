@@ -53,8 +53,7 @@ def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -
     except OSError as error:
         log.warning(
             "what was drawn of the teacher could not be kept in %s (%s), and is drawn again the "
-            "next time: "
-            "make room there, or name another folder in FREEFLOW_CACHE",
+            "next time: make room there, or name another folder in FREEFLOW_CACHE",
             path.parent,
             error,
         )

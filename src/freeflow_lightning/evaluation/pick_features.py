@@ -59,8 +59,7 @@ def pick_features(
         if (size := math.prod(shape)) > MOST_FLAT:
             raise ValueError(
                 f"--features flat compares covariances of all {size} numbers of a sample, "
-                f"{MOST_FLAT} at most: "
-                "take inception, dinov2 or a class_path of your own"
+                f"{MOST_FLAT} at most: take inception, dinov2 or a class_path of your own"
             )
         return FlatFeatures(size).to(device)
     return features.to(device).eval().requires_grad_(False)

@@ -101,8 +101,8 @@ def _without_round_off(values: Tensor, size: Tensor) -> Tensor:
     if bool((values < -_ROUND_OFF * size).any()):
         raise ValueError(
             f"expected a positive semi-definite covariance, got an eigenvalue {values.min():.3g} "
-            f"at size {size:.3g}: "
-            "if the features' mean dwarfs their spread, subtract it in the feature network"
+            f"at size {size:.3g}: if the features' mean dwarfs their spread, subtract it in the "
+            "feature network"
         )
     return values.clamp(min=0)
 

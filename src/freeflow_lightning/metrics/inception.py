@@ -120,9 +120,8 @@ def _read_weights(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise FileNotFoundError(
             f"no Inception weights at {path}: download {WEIGHTS} (torch-fidelity's release v0.2.0 "
-            f"on GitHub, {_ORIGIN}) "
-            f"and put it there, or say where it is (weights_path=, or --weights on the command "
-            f"line)"
+            f"on GitHub, {_ORIGIN}) and put it there, or say where it is (weights_path=, or "
+            "--weights on the command line)"
         )
     try:
         weights = torch.load(path, map_location="cpu", weights_only=True)

@@ -72,8 +72,8 @@ def read_statistics(
     if "features" in moments and moments["features"].mean.shape != (d,):
         raise ValueError(
             f"{path} holds the statistics of {len(moments['features'].mean)} features, and this "
-            f"feature network has {d}: "
-            "choose the network that made the file (2048 is Inception's: --features inception)"
+            f"feature network has {d}: choose the network that made the file (2048 is "
+            "Inception's: --features inception)"
         )
     return table._replace(moments=table.moments | moments)
 
@@ -89,8 +89,7 @@ def _moments(content: dict[str, Any], keys: tuple[str, str], path: str | Path) -
         broken = int((~torch.isfinite(mean)).sum())
         raise ValueError(
             f"{keys[0]} of {path} is no mean: {broken} of its {len(mean)} numbers are NaN or "
-            f"infinite; "
-            "compute the statistics again"
+            "infinite; compute the statistics again"
         )
     if not bool(torch.isfinite(covariance).all()) or not torch.allclose(
         covariance, covariance.mT, rtol=1e-3, atol=1e-6

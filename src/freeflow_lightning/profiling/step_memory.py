@@ -41,8 +41,8 @@ PRECISIONS: dict[str, Callable[[], Precision]] = {
 
 NOT_COUNTED = (
     "Not counted: the CUDA context, workspaces of libraries and what the allocator loses to "
-    "fragmentation; under DDP one more "
-    "copy of the gradients (its buckets); validation and the decoder of pictures."
+    "fragmentation; under DDP one more copy of the gradients (its buckets); validation and the "
+    "decoder of pictures."
 )
 
 
@@ -148,8 +148,7 @@ def estimate(
         except Exception as error:
             raise ValueError(
                 f"the step cannot be traced without data ({type(error).__name__}: {error}): the "
-                f"teacher's velocity must be "
-                "made of torch operations that do not look at values"
+                "teacher's velocity must be made of torch operations that do not look at values"
             ) from error
     state = (3 if masters else 2) * sum(groups)
     standing = sum(weights.values()) + state

@@ -290,10 +290,9 @@ class Recipe(Recorded, LightningModule, ABC):
             return
         raise NonFiniteError(
             f"{' and '.join(broken.names)} not finite at step {broken.step} (rank "
-            f"{self.global_rank}). The weights of this "
-            f"step were not updated; last checkpoint: {self._last_checkpoint()}. Resume from it "
-            f"with a lower learning rate, "
-            "gradient clipping (--trainer.gradient_clip_val) or a higher precision.",
+            f"{self.global_rank}). The weights of this step were not updated; last checkpoint: "
+            f"{self._last_checkpoint()}. Resume from it with a lower learning rate, gradient "
+            "clipping (--trainer.gradient_clip_val) or a higher precision.",
             broken.step,
         )
 

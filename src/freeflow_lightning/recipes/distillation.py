@@ -246,9 +246,8 @@ class Distillation(Recipe):
         if self.lora is not None and not adapted:
             raise ValueError(
                 "lora.networks names the auxiliary network alone, which these settings do not "
-                "train: "
-                "remove lora, or train an auxiliary network (FreeFlowModule: correction_fraction "
-                "above 0)"
+                "train: remove lora, or train an auxiliary network (FreeFlowModule: "
+                "correction_fraction above 0)"
             )
         if self.meta_init and (network is not None or self.lora is not None):
             raise ValueError(
@@ -269,10 +268,9 @@ class Distillation(Recipe):
         if path := _dropout(self.student):
             raise ValueError(
                 f"{type(form).__name__} subtracts two outputs of the student, and the dropout in "
-                f"{path} would make "
-                "their difference noise: set the dropout (lora.dropout, or the network's own) to "
-                "0, or use "
-                "the exact derivative (ContinuousPrediction, Lagrangian: derivative=ExactJVP())"
+                f"{path} would make their difference noise: set the dropout (lora.dropout, or the "
+                "network's own) to 0, or use the exact derivative (ContinuousPrediction, "
+                "Lagrangian: derivative=ExactJVP())"
             )
 
     @property
@@ -494,16 +492,14 @@ class Distillation(Recipe):
         except Exception as error:
             raise ValueError(
                 f"the student network fails on two states of shape {list(x.shape)} and "
-                f"{described(condition)} "
-                f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and "
-                f"conditions"
+                f"{described(condition)} ({type(error).__name__}: {error}): make it fit the "
+                "teacher's sample_shape and conditions"
             ) from error
         if shape != x.shape:
             raise ValueError(
                 f"the student network returned shape {list(shape)} for states of shape "
-                f"{list(x.shape)}: a velocity has the "
-                f"shape of its state, [batch, *sample_shape], sample_shape = "
-                f"{self.teacher.sample_shape}"
+                f"{list(x.shape)}: a velocity has the shape of its state, [batch, *sample_shape], "
+                f"sample_shape = {self.teacher.sample_shape}"
             )
 
     @torch.compiler.set_stance("force_eager")

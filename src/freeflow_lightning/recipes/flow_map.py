@@ -420,9 +420,9 @@ class FlowMapModule(Distillation):
         if sharded and self.objective.uses_dual_numbers:
             raise ValueError(
                 f"{type(self.objective).__name__} differentiates the student in forward mode, "
-                f"which "
-                "networks sharded by FSDP2 do not pass: use derivative=CentralDifference(), a "
-                "discrete form (DiscreteLagrangian, DiscreteEulerian), or another strategy"
+                "which networks sharded by FSDP2 do not pass: use "
+                "derivative=CentralDifference(), a discrete form (DiscreteLagrangian, "
+                "DiscreteEulerian), or another strategy"
             )
         super().configure_model()
 
@@ -444,8 +444,7 @@ def check_settings(
     if states.only_prior and not times.from_prior:
         raise ValueError(
             f"{source} has states at t = 1 alone, and {type(times).__name__} starts maps "
-            f"elsewhere: "
-            "use times FromPrior(delta), or states StudentPath() or TeacherPath()"
+            "elsewhere: use times FromPrior(delta), or states StudentPath() or TeacherPath()"
         )
     if times.from_prior and not objective.closed_at_prior:
         raise ValueError(
@@ -478,8 +477,7 @@ def check_time_step(student: ScalarConditioned, teacher: Teacher, step: float) -
     if error > 0.1:
         raise ValueError(
             f"a difference over h = {step:g} misses the derivative of this network's time "
-            f"embedding "
-            f"by {error:.0%} (it embeds a large multiple of t, such as 1000 t): use "
+            f"embedding by {error:.0%} (it embeds a large multiple of t, such as 1000 t): use "
             "derivative=ExactJVP(), or a form that holds t (Lagrangian, DiscreteLagrangian, "
             "DiscreteEulerian)"
         )

@@ -23,6 +23,5 @@ def bfloat16_error(scale: float, precision: str) -> str | None:
         return None
     return (
         f"bfloat16 rounds the raw output by 0.2 %, which is {error:.0%} of u at the prior: train "
-        f"with precision 32-true, or "
-        "give the teacher a lower t_max"
+        "with precision 32-true, or give the teacher a lower t_max"
     )

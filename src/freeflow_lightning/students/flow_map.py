@@ -355,8 +355,8 @@ class FlowMap(nn.Module):
         if steps > 1 and "chain" not in self.pairs.samplers:
             raise ValueError(
                 f"this student was trained from {self.pairs.value}, so that its maps cannot be "
-                f"chained: expected steps 1, got "
-                f"{steps} (FlowMapModule with times that start anywhere trains for more)"
+                f"chained: expected steps 1, got {steps} (FlowMapModule with times that start "
+                "anywhere trains for more)"
             )
 
     def check_noise(self, z: Tensor) -> None:

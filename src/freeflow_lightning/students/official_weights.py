@@ -194,10 +194,9 @@ def embedders(
     if len(delta) != 1 or len(gamma) != 1 or left:
         raise ValueError(
             f"{path} is not recognised as a FreeFlow student, a SiT with one embedder each of "
-            f"delta and gamma: "
-            f"found {delta} for delta, {gamma} for gamma and other tensors {sorted(left)[:8]}. "
-            f"Name embedders with rename, for example {{{(fitting or ['foo_embedder'])[0]!r}: "
-            f"'delta'}}"
+            f"delta and gamma: found {delta} for delta, {gamma} for gamma and other tensors "
+            f"{sorted(left)[:8]}. Name embedders with rename, for example "
+            f"{{{(fitting or ['foo_embedder'])[0]!r}: 'delta'}}"
         )
     return {"delta": delta[0], "gamma": gamma[0]}
 

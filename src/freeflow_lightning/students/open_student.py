@@ -64,8 +64,7 @@ def open_student(
         if average or image_size or vae or official != OfficialConvention():
             raise ValueError(
                 f"{checkpoint} is an exported student, which says all of itself: leave --average, "
-                f"--image_size, --vae and "
-                "--official out"
+                "--image_size, --vae and --official out"
             )
         if overrides.teacher is not None:
             raise ValueError(

@@ -113,8 +113,7 @@ class Teacher(Recorded, nn.Module, ABC):
         """
         raise ValueError(
             f"{type(self).__name__} has no network to start the student from: give the module one "
-            f"with `network`, "
-            "for example freeflow_lightning.nets.MLP, or override backbone()"
+            "with `network`, for example freeflow_lightning.nets.MLP, or override backbone()"
         )
 
     def network(self) -> nn.Module:

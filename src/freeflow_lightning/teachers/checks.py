@@ -96,8 +96,8 @@ class ConventionCheck(NamedTuple):
         if self.output_scale > AMPLIFIES:
             return (
                 f"{seen}: at the prior the error of its network is multiplied by "
-                f"{self.output_scale:.4g}. Ask it at lower "
-                "times: t_max 0.97 of the teacher brings that to 32"
+                f"{self.output_scale:.4g}. Ask it at lower times: t_max 0.97 of the teacher "
+                "brings that to 32"
             )
         return f"{seen}: look at the weights, the scale of the latents, and whether it was trained up to pure noise (t_max)"
 
@@ -139,8 +139,7 @@ class ConventionCheck(NamedTuple):
         if self.verdict in cures:
             raise ValueError(
                 f"the teacher's velocity has the {self.verdict}: {cures[self.verdict]}; if you "
-                f"know better, "
-                f"FreeFlowModule(check_teacher=False) trains all the same. Evidence: "
+                "know better, FreeFlowModule(check_teacher=False) trains all the same. Evidence: "
                 f"{self.evidence()}"
             )
 

@@ -80,8 +80,7 @@ class NoCondition(Conditions):
     def null(self, condition: Any) -> Any:
         raise ValueError(
             f"{self.owner} has no null condition, so it cannot be guided: set guidance_range to "
-            f"[1, 1], "
-            "or override null_condition"
+            "[1, 1], or override null_condition"
         )
 
 
@@ -296,8 +295,7 @@ def write_prompts(
     if uneven and not masks:
         raise ValueError(
             f"the texts have lengths {sorted(set.union(*(lengths[name] for name in uneven)))} in "
-            f"{uneven}, and no mask says "
-            "where they end: encode them padded to one length"
+            f"{uneven}, and no mask says where they end: encode them padded to one length"
         )
     index = {
         "schema": SCHEMA,

@@ -119,17 +119,15 @@ class LatentDecoder:
             channels = config.get("latent_channels", config.get("z_dim"))
             raise ValueError(
                 f"the VAE {self.vae!r} ({self.class_name}) does not decode samples of shape "
-                f"{list(sample_shape)}: expected "
-                f"latents of {channels} channels; give the VAE, scale and shift that the "
-                f"teacher's latents were made with "
+                f"{list(sample_shape)}: expected latents of {channels} channels; give the VAE, "
+                "scale and shift that the teacher's latents were made with "
                 f"({type(error).__name__}: {str(error).splitlines()[0]})"
             ) from error
         if len(shape) != 3 or shape[0] not in (1, 3):
             raise ValueError(
                 f"the VAE {self.vae!r} ({self.class_name}) decodes samples of shape "
-                f"{list(sample_shape)} to {shape}: expected "
-                "pictures [3, height, width]; give the VAE that the teacher's latents were made "
-                "with"
+                f"{list(sample_shape)} to {shape}: expected pictures [3, height, width]; give the "
+                "VAE that the teacher's latents were made with"
             )
         return f"{self.class_name}, pictures of {' x '.join(map(str, shape))}, scale {_said(scale)}, shift {_said(shift)}"
 
@@ -167,11 +165,9 @@ class LatentDecoder:
     def _missing(self, error: OSError) -> FileNotFoundError:
         return FileNotFoundError(
             f"no VAE at {self.vae!r}, not as a folder with config.json and "
-            f"diffusion_pytorch_model.safetensors "
-            "and not in the hub or its cache: on a machine with a network run "
-            f"`hf download {self.vae} --local-dir vae`, copy the folder here and give its path as "
-            f"the vae "
-            f"({str(error).strip().splitlines()[0]})"
+            "diffusion_pytorch_model.safetensors and not in the hub or its cache: on a machine "
+            f"with a network run `hf download {self.vae} --local-dir vae`, copy the folder here "
+            f"and give its path as the vae ({str(error).strip().splitlines()[0]})"
         )
 
     @torch.no_grad()

@@ -209,8 +209,7 @@ class SiTTeacher(Teacher):
         if self.num_classes and not self.function.net.null_class:
             raise ValueError(
                 "these weights have no null class, so they cannot be guided: set guidance_range "
-                "to [1, 1] and "
-                "evaluation_guidance to 1"
+                "to [1, 1] and evaluation_guidance to 1"
             )
         return super().null_condition(condition)
 
@@ -246,8 +245,7 @@ def located(
     if (checkpoint is None) == (repo_id is None) or (repo_id is None) != (filename is None):
         raise ValueError(
             "expected either checkpoint, the path of a file, or repo_id and filename, a file of "
-            "the hub; "
-            f"got checkpoint={checkpoint!r}, repo_id={repo_id!r}, filename={filename!r}"
+            f"the hub; got checkpoint={checkpoint!r}, repo_id={repo_id!r}, filename={filename!r}"
         )
     if repo_id is not None and filename is not None:
         return hub_file(repo_id, filename, revision=revision, cache_dir=cache_dir, offline=offline)

@@ -108,8 +108,8 @@ def _shape(teacher: Teacher, probe: Probe, name: str) -> Finding:
     if list(u.shape) != shape:
         problem = (
             f"{name}.velocity returned shape {list(u.shape)} for states of shape {shape}: a "
-            f"velocity has the shape of "
-            f"its state, [batch, *sample_shape], sample_shape = {teacher.sample_shape}"
+            "velocity has the shape of its state, [batch, *sample_shape], sample_shape = "
+            f"{teacher.sample_shape}"
         )
         return Finding("shape", str(list(u.shape)), problem)
     return Finding("shape", f"{list(u.shape)} for states of {shape}")
@@ -135,9 +135,8 @@ def _finite(teacher: Teacher, probe: Probe, name: str) -> Finding:
         times = ", ".join(f"{t:.2g}" for t in probe.t[bad].tolist())
         problem = (
             f"{name}.velocity is not finite (NaN or infinite) at t = {times}: training asks it "
-            f"everywhere in [0, 1], both "
-            "ends included; look for a division by t or 1 - t, damaged weights, or an overflow in "
-            "half precision"
+            "everywhere in [0, 1], both ends included; look for a division by t or 1 - t, "
+            "damaged weights, or an overflow in half precision"
         )
         return Finding("finite", f"not at t = {times}", problem)
     return Finding("finite", "at t = 1, 2/3, 1/3 and 0")
@@ -149,9 +148,8 @@ def _deterministic(teacher: Teacher, probe: Probe, name: str) -> Finding:
     if gap > 1e-3:
         problem = (
             f"{name}.velocity is not deterministic: two equal calls differ by {gap:.0%}: switch "
-            f"off dropout, label dropout and "
-            "noise, also where eval() does not reach, and make it a function of x, t and "
-            "condition alone"
+            "off dropout, label dropout and noise, also where eval() does not reach, and make it "
+            "a function of x, t and condition alone"
         )
         return Finding("deterministic", f"two calls differ by {gap:.0%}", problem)
     return Finding("deterministic", "two equal calls agree")
@@ -173,17 +171,16 @@ def _rows(teacher: Teacher, probe: Probe, name: str) -> Finding:
     except Exception as error:
         problem = (
             f"{name}.velocity fails on a single sample ({type(error).__name__}: {error}): it must "
-            f"take any number of rows, and "
-            "use no statistics of the batch (BatchNorm in evaluation mode)"
+            "take any number of rows, and use no statistics of the batch (BatchNorm in "
+            "evaluation mode)"
         )
         return Finding("rows", "it fails on a single sample", problem, error)
     gap = _gap(together, alone)
     if gap > 0.02:
         problem = (
             f"{name}.velocity of a sample depends on the other rows of the batch: asked alone it "
-            f"differs by {gap:.0%}: use "
-            "each row's own t and condition, and no statistics of the batch (BatchNorm in "
-            "evaluation mode)"
+            f"differs by {gap:.0%}: use each row's own t and condition, and no statistics of the "
+            "batch (BatchNorm in evaluation mode)"
         )
         return Finding("rows", f"alone and in a batch differ by {gap:.0%}", problem)
     return Finding("rows", "a sample's velocity is its own")
@@ -230,16 +227,14 @@ def _backbone(teacher: Teacher, probe: Probe, name: str) -> Finding:
     except Exception as error:
         problem = (
             f"{name}.backbone() fails where velocity does not ({type(error).__name__}: {error}): "
-            f"it must be the network "
-            "(x, t, condition) -> u that velocity calls"
+            "it must be the network (x, t, condition) -> u that velocity calls"
         )
         return Finding("backbone", "it fails", problem, error)
     if not isinstance(found, Tensor) or found.shape != u.shape:
         kind = f"shape {list(found.shape)}" if isinstance(found, Tensor) else type(found).__name__
         problem = (
             f"{name}.backbone() returns {kind}, and velocity shape {list(u.shape)}: wrap the "
-            f"network so that it returns u "
-            "itself, since the student starts from it"
+            "network so that it returns u itself, since the student starts from it"
         )
         return Finding("backbone", kind, problem)
     gap = _gap(u, found)
@@ -247,10 +242,8 @@ def _backbone(teacher: Teacher, probe: Probe, name: str) -> Finding:
         return Finding("backbone", "it is the velocity")
     problem = (
         f"{name}.backbone() is not the velocity that velocity() returns, which the student should "
-        f"start from: they differ "
-        f"by {gap:.0%} on four states; {_cause(asked, u, x, t)}. Put the conversion into a "
-        f"module, and let velocity and "
-        "backbone() both use it"
+        f"start from: they differ by {gap:.0%} on four states; {_cause(asked, u, x, t)}. Put the "
+        "conversion into a module, and let velocity and backbone() both use it"
     )
     return Finding("backbone", f"it differs from the velocity by {gap:.0%}", problem)
 

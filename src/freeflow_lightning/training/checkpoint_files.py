@@ -209,8 +209,7 @@ def unreadable(path: str | Path, error: Exception) -> ValueError:
     if isinstance(error, pickle.UnpicklingError):
         return ValueError(
             f"{path} is not a readable checkpoint: it holds more than tensors and plain values, "
-            f"and loading it would run code, "
-            "which is refused"
+            "and loading it would run code, which is refused"
         )
     older = older_checkpoint(Path(path))
     way_out = (
@@ -327,9 +326,8 @@ def check_keys(module: nn.Module, keys: Collection[str], path: str | Path) -> No
     if missing or unexpected:
         raise RuntimeError(
             f"{path} does not fit {type(module).__name__}: missing {missing[:5]} ({len(missing)} "
-            f"in all), "
-            f"unexpected {unexpected[:5]} ({len(unexpected)} in all); resume with the callbacks "
-            f"and the model it was written by"
+            f"in all), unexpected {unexpected[:5]} ({len(unexpected)} in all); resume with the "
+            "callbacks and the model it was written by"
         )
 
 

@@ -168,9 +168,8 @@ class PriorDataModule(SettingsOnly):
         if length % several:
             raise ValueError(
                 f"expected trainer.accumulate_grad_batches to divide the {length} batches of an "
-                f"epoch, "
-                f"got {several}: set data.length (or trainer.limit_train_batches) to a multiple "
-                f"of it"
+                f"epoch, got {several}: set data.length (or trainer.limit_train_batches) to a "
+                "multiple of it"
             )
 
     def val_dataloader(self) -> IndexRange | list:

@@ -110,8 +110,7 @@ def refuse_others(folder: Path, names: Iterable[str], ours: Collection[str], ver
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
         raise ValueError(
             f"{folder} holds {', '.join(others[:3])}{more}, which this version of freeflow {verb} "
-            f"has "
-            "not written: move that away, or choose another folder"
+            "has not written: move that away, or choose another folder"
         )
 
 

@@ -57,10 +57,9 @@ def build_recipe(
     if config is None:
         raise ValueError(
             f"{checkpoint.path} does not say its settings (scalar_scale, guidance_range, "
-            f"time_module ...), as those that were "
-            f"trained in Python with version 0.1.0: open it with "
-            f"{kind.__name__}.load_from_checkpoint(path, teacher=..., and "
-            "every other argument that it was trained with)"
+            "time_module ...), as those that were trained in Python with version 0.1.0: open it "
+            f"with {kind.__name__}.load_from_checkpoint(path, teacher=..., and every other "
+            "argument that it was trained with)"
         )
     check_trust(checkpoint, config, trust, given)
     arguments = dict(config.get("init_args") or {})
@@ -138,8 +137,7 @@ def build_teacher(
     if expected is not None and weights_sample(teacher) != expected:
         raise ValueError(
             f"{checkpoint.path} was trained with other weights in its {type(teacher).__name__} "
-            f"than its description leads to: "
-            "pass the teacher itself (teacher=...)"
+            "than its description leads to: pass the teacher itself (teacher=...)"
         )
     return teacher
 

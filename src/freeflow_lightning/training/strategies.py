@@ -179,8 +179,7 @@ def optimizer_states(checkpoint: dict[str, Any], path: str | Path) -> list[dict[
     if not checkpoint.get("optimizer_states"):
         raise ValueError(
             f"{path} holds weights without the optimizer's state, so that training cannot go on "
-            f"from it: give a checkpoint "
-            "that was saved with save_weights_only: false"
+            "from it: give a checkpoint that was saved with save_weights_only: false"
         )
     states: list[dict[str, Any]] = checkpoint["optimizer_states"]
     return states
@@ -197,16 +196,14 @@ def check_strategy(strategy: Strategy, precision: str) -> None:
         if tensor_parallel > 1:
             raise ValueError(
                 f"ModelParallelStrategy with tensor_parallel_size {tensor_parallel}: no network "
-                f"here is split within a layer, "
-                "and gradients would not be averaged over these processes; use --trainer.strategy "
-                "fsdp2"
+                "here is split within a layer, and gradients would not be averaged over these "
+                "processes; use --trainer.strategy fsdp2"
             )
         if precision == "bf16-true":
             raise ValueError(
                 "bf16-true under fsdp2 would keep no float32 weights: use --trainer.precision "
-                "bf16-mixed, whose weights, "
-                "gradients and optimizer state are float32 shards, and whose matrix products are "
-                "bfloat16"
+                "bf16-mixed, whose weights, gradients and optimizer state are float32 shards, "
+                "and whose matrix products are bfloat16"
             )
     if precision not in PRECISIONS:
         half = "float16 has too small a range for residuals and their gradients without loss scaling, which here would clip "
@@ -232,8 +229,8 @@ def check_reader(strategy: Strategy, checkpoint: str | Path | None) -> None:
     ):
         raise ValueError(
             f"{checkpoint}: Lightning's {type(strategy).__name__} unpickles the folders that it "
-            f"reads, which can run code; use "
-            "--trainer.strategy fsdp2, which reads them as tensors and plain values"
+            "reads, which can run code; use --trainer.strategy fsdp2, which reads them as "
+            "tensors and plain values"
         )
 
 
@@ -260,8 +257,8 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh, missing: dict[Tensor,
         if any(p.requires_grad and p.element_size() < 4 for p in network.parameters()):
             raise ValueError(
                 f"fsdp2 trains float32 weights, and the {type(network).__name__} in training has "
-                f"narrower ones: give the "
-                "teacher dtype float32 and use --trainer.precision bf16-mixed"
+                "narrower ones: give the teacher dtype float32 and use --trainer.precision "
+                "bf16-mixed"
             )
         backbone = (
             network.get_submodule("backbone")
@@ -271,9 +268,8 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh, missing: dict[Tensor,
         if isinstance(backbone, Adapter):
             raise ValueError(
                 "lora under fsdp2: adapters live in the layers of the teacher's backbone, which "
-                "cannot be sharded for several "
-                "owners; use --trainer.strategy ddp (the backbone is in memory once, in the "
-                "teacher's dtype)"
+                "cannot be sharded for several owners; use --trainer.strategy ddp (the backbone "
+                "is in memory once, in the teacher's dtype)"
             )
         for module in [*blocks(backbone), network]:
             if not isinstance(module, FSDPModule):

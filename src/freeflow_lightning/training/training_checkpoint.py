@@ -140,8 +140,8 @@ def find_checkpoint(place: str | Path) -> Path:
             return written[-1]
     raise FileNotFoundError(
         f"no checkpoint in {place}: expected a run that has written one (runs/NAME or "
-        f"runs/NAME/version_N), the folder of a "
-        "sharded checkpoint, or an exported student (with freeflow.json)"
+        "runs/NAME/version_N), the folder of a sharded checkpoint, or an exported student (with "
+        "freeflow.json)"
     )
 
 

@@ -63,8 +63,8 @@ def refusal(checkpoint: TrainingCheckpoint, path: str) -> ValueError:
     )
     return ValueError(
         f"{checkpoint.path} names {path}, which is not of this package, and importing it would "
-        f"run its code. {away}"
-        f"If you trust the checkpoint, give --trust {path} (in Python trust={path!r})"
+        f"run its code. {away}If you trust the checkpoint, give --trust {path} (in Python "
+        f"trust={path!r})"
     )
 
 
@@ -75,8 +75,8 @@ def import_class(checkpoint: TrainingCheckpoint, path: str) -> None:
     except Exception as error:
         raise ValueError(
             f"{checkpoint.path} names {path}, which cannot be imported ({type(error).__name__}: "
-            f"{error}): run in its folder or "
-            "set PYTHONPATH, or give the object itself (--teacher, --network)"
+            f"{error}): run in its folder or set PYTHONPATH, or give the object itself "
+            "(--teacher, --network)"
         ) from error
     if find_object(path) is None:
         raise ValueError(

@@ -21,8 +21,7 @@ def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
     )
     console.print(
         f"{facts['device']}, {facts['threads']} thread(s), torch {facts['torch']}; medians of "
-        f"{len(report.rounds)} rounds, "
-        f"{report.clock}\n",
+        f"{len(report.rounds)} rounds, {report.clock}\n",
         markup=False,
     )
     console.print(_step_table(report, step))

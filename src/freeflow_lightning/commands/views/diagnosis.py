@@ -106,8 +106,7 @@ def sample_findings(pairs: Pairs) -> list[Finding]:
             "look" if theirs > 1.3 * ours else "good",
             "coverage",
             f"a student's sample is {ours:.3g} from the nearest of the teacher's (median), a "
-            f"teacher's {theirs:.3g} from the "
-            "nearest of the student's"
+            f"teacher's {theirs:.3g} from the nearest of the student's"
             + (": the student leaves parts out." if theirs > 1.3 * ours else "."),
         ),
     ]
@@ -153,10 +152,9 @@ def trajectory_section(path: Path, solvers: dict[str, dict[int, float]]) -> Sect
     figure = plots.curves(lines, xlabel="delta", ylabel="|f - x| / |x|", levels=levels)
     text = (
         "Relative distance between the student's f(z, delta) and the teacher's fine solution at "
-        "the same time, for "
-        "the same noise (Fig. 4 of the paper). Dashed: how far the teacher's own coarse solutions "
-        "end from its fine "
-        "one. A curve that bends upwards is error that accumulates."
+        "the same time, for the same noise (Fig. 4 of the paper). Dashed: how far the teacher's "
+        "own coarse solutions end from its fine one. A curve that bends upwards is error that "
+        "accumulates."
     )
     return Section("Error along the trajectory", text, [figure], [])
 
@@ -177,10 +175,9 @@ def solver_section(
         table.append([name, *(f"{error:.4f}" for error in errors.values()), *known])
     text = (
         f"Relative distance of N steps to {fine} Heun steps of this teacher at this guidance. The "
-        f"discrete objective "
-        f"learns the solution of its own grid (prediction.steps, prediction.method): no student "
-        f"of it gets below that "
-        f"point of the curve. Recommended: the smallest N within {tolerance:.0%}."
+        "discrete objective learns the solution of its own grid (prediction.steps, "
+        "prediction.method): no student of it gets below that point of the curve. Recommended: "
+        f"the smallest N within {tolerance:.0%}."
     )
     return Section("Which solver, how many steps", text, [figure], table)
 
@@ -224,8 +221,7 @@ def cases_sections(
         figures.append(plots.trajectories(path.teacher, path.student))
     text = (
         "The same noise through the teacher (64 Heun steps) and the student (one step): the "
-        "samples with the largest "
-        "relative error, and typical ones."
+        "samples with the largest relative error, and typical ones."
     )
     return [*made, Section("Worst cases", text, figures, [])]
 
@@ -255,9 +251,8 @@ def neighbour_sections(pairs: Pairs) -> list[Section]:
     ]
     text = (
         "Samples of different noise, and the nearest one on the other side in feature space. The "
-        "second row of pairs "
-        "shows modes that the student may have lost, the third samples that the teacher would not "
-        "draw."
+        "second row of pairs shows modes that the student may have lost, the third samples that "
+        "the teacher would not draw."
     )
     return [Section("Nearest neighbours", text, figures, [])]
 
@@ -272,8 +267,8 @@ def gap_section(name: str, gap: Gaps) -> Section:
     lines = {"gap": (gap.place, gap.gap), "teacher's velocity u": (gap.place, gap.size)}
     text = (
         f"Root mean square per element of {what} (the {name} objective's residual), beside that "
-        f"of u itself. Where the"
-        f" gap is a large part of u, the student is wrong; it is 0 at the optimum."
+        "of u itself. Where the gap is a large part of u, the student is wrong; it is 0 at the "
+        "optimum."
     )
     return Section(
         f"Velocity gap of the {name} objective",
@@ -292,12 +287,9 @@ def lag_section(lag: Lag, steps: int) -> Section:
     }
     text = (
         "Loss of Eq. 12 on held-out noise. A gap between the first two curves is lag: the "
-        "correction then follows an "
-        "outdated picture of the student's samples. The teacher's (unguided) velocity is the "
-        "optimum for a student "
-        "whose samples are the teacher's: an auxiliary network below it has learned what is "
-        "different about the "
-        "student's."
+        "correction then follows an outdated picture of the student's samples. The teacher's "
+        "(unguided) velocity is the optimum for a student whose samples are the teacher's: an "
+        "auxiliary network below it has learned what is different about the student's."
     )
     return Section(
         "The auxiliary network's lag",

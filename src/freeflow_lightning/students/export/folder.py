@@ -102,8 +102,8 @@ def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str]) ->
         if found != manifest["files"].get(name):
             raise ValueError(
                 f"{name} in {folder} is not the file that was exported (SHA-256 {found[:12]}, "
-                f"expected "
-                f"{str(manifest['files'].get(name))[:12]}): copy the folder again, or export again"
+                f"expected {str(manifest['files'].get(name))[:12]}): copy the folder again, or "
+                "export again"
             )
 
 
@@ -141,8 +141,7 @@ def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[
             ) from error
         raise FileNotFoundError(
             f"no exported student at {place}: it is no folder that freeflow export wrote, and no "
-            f"repository of the hub that "
-            f"can be opened ({error})"
+            f"repository of the hub that can be opened ({error})"
         ) from error
     manifest = read_manifest(path)
     names = list(needed(manifest))
@@ -175,8 +174,7 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
     if others:
         raise ValueError(
             f"{folder} would be read with {', '.join(sorted(others)[:4])}, which {MANIFEST} does "
-            f"not name: remove "
-            "what was added, or export again"
+            "not name: remove what was added, or export again"
         )
 
 

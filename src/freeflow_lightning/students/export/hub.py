@@ -57,8 +57,7 @@ def push_folder(
     ) as error:  # connections fail with the errors of whichever library the hub's client uses
         raise ValueError(
             f"the hub cannot be reached ({type(error).__name__}: {_first_line(error)}). The "
-            f"folder is {folder}: on a machine "
-            f"with a network run `hf upload {repo_id} {folder}`"
+            f"folder is {folder}: on a machine with a network run `hf upload {repo_id} {folder}`"
         ) from error
     return str(getattr(done, "commit_url", done))
 

@@ -208,8 +208,7 @@ def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) ->
     if different:
         raise ValueError(
             f"the weights in {folder} do not fit its network: missing, too many or of another "
-            f"shape: "
-            f"{', '.join(different[:6])}; export the student again"
+            f"shape: {', '.join(different[:6])}; export the student again"
         )
 
 

@@ -96,10 +96,10 @@ def refuse_unfit(manifest: dict[str, Any]) -> None:
         )
     if len(shape) != 3 or manifest["conditions"]["kind"] not in ("classes", "none"):
         raise ValueError(
-            f"a diffusers pipeline draws pictures from classes or nothing, and this student draws "
-            f"samples of shape {shape} "
-            f"from {manifest['conditions'].get('what', manifest['conditions']['kind'])}: leave "
-            f"--pipeline out"
+            "a diffusers pipeline draws pictures from classes or nothing, and this student draws "
+            f"samples of shape {shape} from "
+            f"{manifest['conditions'].get('what', manifest['conditions']['kind'])}: leave "
+            "--pipeline out"
         )
     decoder = manifest["decoder"]
     if manifest["left_out"] or (decoder is not None and decoder["kind"] != "vae"):

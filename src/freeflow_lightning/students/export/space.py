@@ -42,10 +42,9 @@ class GivenConditions(Conditions):
     def draw(self, n: int, generator: Generator) -> Any:
         raise ValueError(
             f"this exported student is conditioned on {self.what}, which its folder does not "
-            f"hold: give "
-            "sample(n, condition), or from_pretrained(folder, conditions=Prompts(folder of "
-            "embeddings)); on the command "
-            "line --prompts FOLDER, which freeflow embed writes"
+            "hold: give sample(n, condition), or from_pretrained(folder, "
+            "conditions=Prompts(folder of embeddings)); on the command line --prompts FOLDER, "
+            "which freeflow embed writes"
         )
 
     def null(self, condition: Any) -> Any:

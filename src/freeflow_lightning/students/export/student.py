@@ -127,8 +127,7 @@ def refuse_unbuildable(unknown: Unknown) -> None:
     if module == "__main__" or "<locals>" in unknown.class_path:
         raise ValueError(
             f"{name or unknown.class_path} is defined in a script or a function, from where "
-            f"nobody can import it: "
-            "move its class into a module file"
+            "nobody can import it: move its class into a module file"
         )
     if unknown.arguments is None:
         raise ValueError(
@@ -158,9 +157,8 @@ def allowed(
     if unknown.class_path not in trusted(trust):
         raise ValueError(
             f"the student's network is {unknown.class_path}, which is not of this package: read "
-            f"its code, then give "
-            f"trust={unknown.class_path!r} (--trust {unknown.class_path}) to import it"
-            + (f"; {trust!r} was given" if trust is not None else "")
+            f"its code, then give trust={unknown.class_path!r} (--trust {unknown.class_path}) to "
+            "import it" + (f"; {trust!r} was given" if trust is not None else "")
         )
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(nn.Module, "network")

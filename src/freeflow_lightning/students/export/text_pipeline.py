@@ -235,8 +235,8 @@ def copy_parts(files: PipelineFiles, names: list[str], folder: Path) -> None:
         except Exception as error:
             raise FileNotFoundError(
                 f"the pipeline's other parts ({', '.join(names)}) of {files.model} cannot be "
-                f"fetched ({error}): leave them out "
-                "with --parts false, and pass them to the pipeline"
+                f"fetched ({error}): leave them out with --parts false, and pass them to the "
+                "pipeline"
             ) from error
     for name in names:
         shutil.copytree(source / name, folder / name, dirs_exist_ok=True)

@@ -167,9 +167,9 @@ class PathSearch:
             )
         if not 0 < start < 1 or not 0 <= forward < min(backward, 1 - start):
             raise ValueError(
-                f"expected 0 < start < 1 and 0 <= forward < backward with start + forward below 1 "
-                f"(where a path is forgotten), "
-                f"got start {start}, forward {forward}, backward {backward}"
+                "expected 0 < start < 1 and 0 <= forward < backward with start + forward below 1 "
+                f"(where a path is forgotten), got start {start}, forward {forward}, backward "
+                f"{backward}"
             )
         self.candidates, self.paths, self.branches = candidates, paths, branches
         self.start, self.forward, self.backward = start, forward, backward

@@ -320,9 +320,8 @@ class Family:
             or self.layout not in LAYOUTS
         ):
             raise ValueError(
-                f"expected time (a, b) with b not 0, sign 1 or -1 and a layout of "
-                f"{sorted(LAYOUTS)}, "
-                f"got {self.time}, {self.sign} and {self.layout!r}"
+                "expected time (a, b) with b not 0, sign 1 or -1 and a layout of "
+                f"{sorted(LAYOUTS)}, got {self.time}, {self.sign} and {self.layout!r}"
             )
 
 

@@ -64,8 +64,8 @@ def read_pipeline(
         if isinstance(error.__cause__, LocalEntryNotFoundError):
             raise FileNotFoundError(
                 f"{model} is no folder, and the hub cannot be reached. On a machine with a "
-                f"network run hf download {model} "
-                "--local-dir FOLDER, and give the folder as the model"
+                f"network run hf download {model} --local-dir FOLDER, and give the folder as the "
+                "model"
             ) from error
         index = {}
     parts = {
@@ -76,8 +76,8 @@ def read_pipeline(
     if "transformer_2" in parts and subfolder is None:
         raise ValueError(
             f"{model} has two networks, transformer for high noise and transformer_2 for low: one "
-            f"teacher holds one. Choose "
-            "it with subfolder=..., and know that it is right on its own side of the boundary only"
+            "teacher holds one. Choose it with subfolder=..., and know that it is right on its "
+            "own side of the boundary only"
         )
     where = subfolder or next((name for name in NETWORKS if name in parts), None)
     try:
@@ -86,9 +86,8 @@ def read_pipeline(
     except (FileNotFoundError, KeyError) as error:
         raise FileNotFoundError(
             f"no network in {model}{f'/{where}' if where else ''}: expected a folder or "
-            f"repository that save_pretrained of a "
-            f"diffusers pipeline or network wrote, model_index.json with transformer/ or unet/, "
-            f"or config.json ({error})"
+            "repository that save_pretrained of a diffusers pipeline or network wrote, "
+            f"model_index.json with transformer/ or unet/, or config.json ({error})"
         ) from error
     return PipelineFiles(model, class_name, where, revision, index)
 
@@ -142,6 +141,5 @@ def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
     except FileNotFoundError as error:
         raise ValueError(
             f"what {files.class_name} means depends on its scheduler, and {files.model} has no "
-            f"scheduler/scheduler_config.json:"
-            f" give the folder of the whole pipeline ({error})"
+            f"scheduler/scheduler_config.json: give the folder of the whole pipeline ({error})"
         ) from error

@@ -98,9 +98,8 @@ class PipelineDecoder:
         if entry[1] not in VAES:
             raise ValueError(
                 f"{self.files.model} has {f'the VAE {entry[1]}' if entry[1] else 'no VAE'}, and "
-                f"pictures can be made with "
-                f"{', '.join(VAES)}: leave out callbacks that draw pictures (SampleGrid, "
-                f"PeriodicFID)"
+                f"pictures can be made with {', '.join(VAES)}: leave out callbacks that draw "
+                "pictures (SampleGrid, PeriodicFID)"
             )
         if self._decoder is None:
             self._decoder = LatentDecoder(

@@ -237,10 +237,9 @@ def known_family(class_name: str) -> Family:
     if class_name not in FAMILIES:
         raise ValueError(
             f"{class_name} is not among the networks whose convention is known "
-            f"({', '.join(sorted(FAMILIES))}): pass its "
-            "essentials as family={time: [a, b], sign: -1 or 1, layout: image} where it is given "
-            "the time a + b t (t = 1 is "
-            "the prior) and sign * output points to data"
+            f"({', '.join(sorted(FAMILIES))}): pass its essentials as family={{time: [a, b], "
+            "sign: -1 or 1, layout: image} where it is given the time a + b t (t = 1 is the "
+            "prior) and sign * output points to data"
         )
     return FAMILIES[class_name]
 
@@ -273,8 +272,8 @@ def own_conditions(family: Family, net: Any) -> Conditions:
     if family.prompts:
         raise ValueError(
             f"{type(net).__name__} takes prompts: write embeddings with freeflow embed --model "
-            f"MODEL --prompts prompts.txt "
-            "--output embeddings, and pass conditions: Prompts with folder: embeddings"
+            "MODEL --prompts prompts.txt --output embeddings, and pass conditions: Prompts with "
+            "folder: embeddings"
         )
     return Classes(net.config["num_embeds_ada_norm"]) if family.classes else NoCondition()
 
@@ -288,8 +287,8 @@ def fitting(conditions: Conditions, family: Family, class_name: str) -> Conditio
         ):
             raise ValueError(
                 f"the embeddings in {conditions.folder} are {', '.join(conditions.names)} for "
-                f"{made_for}, and this network is "
-                f"{class_name}: run freeflow embed with its own model"
+                f"{made_for}, and this network is {class_name}: run freeflow embed with its own "
+                "model"
             )
     return conditions
 

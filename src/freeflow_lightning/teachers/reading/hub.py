@@ -46,12 +46,10 @@ def hub_file(
     except LocalEntryNotFoundError as error:
         raise FileNotFoundError(
             f"{filename} of the hub repository {repo_id}{_at(revision)} is not in the cache, and "
-            f"the hub "
-            f"{'was not asked (offline)' if offline else 'cannot be reached'}: on a machine with "
-            f"a network run "
-            f"`hf download {repo_id} {filename}{_option('--revision', revision)} --local-dir "
-            f"weights`, copy the file here and "
-            "give its path as the checkpoint"
+            f"the hub {'was not asked (offline)' if offline else 'cannot be reached'}: on a "
+            f"machine with a network run `hf download {repo_id} "
+            f"{filename}{_option('--revision', revision)} --local-dir weights`, copy the file "
+            "here and give its path as the checkpoint"
         ) from error
     except (
         EntryNotFoundError,

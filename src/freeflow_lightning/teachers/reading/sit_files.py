@@ -178,9 +178,8 @@ def inferred(
     if len(patches) != 4 or len(last) != 2 or len(mlp) != 2 or patches[2] != patches[3]:
         raise ValueError(
             f"{path} is not a SiT's state dict: expected {', '.join(SHAPED_BY)} of 4, 2 and 2 "
-            f"dimensions, "
-            f"got {[list(shape) or 'none' for shape in shapes.values()]} among keys such as "
-            f"{sorted(state)[:5]}"
+            f"dimensions, got {[list(shape) or 'none' for shape in shapes.values()]} among keys "
+            f"such as {sorted(state)[:5]}"
         )
     width, channels, patch, _ = patches
     position = state.get("pos_embed")
@@ -299,17 +298,15 @@ def class_table(
     if classes is None and rows in ROUND_NUMBERS:
         raise ValueError(
             f"{path} has a table of {rows} classes and does not say whether the last is the null "
-            f"class: give num_classes, "
-            f"{rows} if it was trained without dropped labels (then it cannot be guided), "
-            f"{rows - 1} if with"
+            f"class: give num_classes, {rows} if it was trained without dropped labels (then it "
+            f"cannot be guided), {rows - 1} if with"
         )
     if classes is None:
         classes, why = rows - 1, "as usual"
     if rows not in (classes, classes + 1):
         raise ValueError(
             f"{path} has a table of {rows} rows, which {classes} classes ({why}) do not fit: give "
-            f"num_classes, "
-            f"{rows - 1} with a null class, {rows} without"
+            f"num_classes, {rows - 1} with a null class, {rows} without"
         )
     has_null = rows == classes + 1
     end = (

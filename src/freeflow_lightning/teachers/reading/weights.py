@@ -46,10 +46,9 @@ def read_file(path: str | Path) -> Any:
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} is not readable as plain tensors: it holds more than tensors and plain "
-                f"values "
-                f"({found[1]}), and reading it would run code, which is refused. "
-                "Save its state dict alone, with torch.save or as safetensors, on a machine that "
-                "trusts it"
+                f"values ({found[1]}), and reading it would run code, which is refused. Save its "
+                "state dict alone, with torch.save or as safetensors, on a machine that trusts "
+                "it"
             ) from error
         raise ValueError(
             f"{path} is not a readable file of weights ({type(error).__name__}): "
@@ -181,8 +180,7 @@ def _choose(content: Mapping[Any, Any], parts: Mapping[str, Any], path: str | Pa
     if nameless and not averages:
         raise ValueError(
             f"{path} holds an average, {nameless[0]!r}, whose tensors do not have the network's "
-            f"names: "
-            f"take other weights with weights_key, one of {listed}"
+            f"names: take other weights with weights_key, one of {listed}"
         )
     raise ValueError(
         f"{path} holds several networks, {listed}: say which one with weights_key "
@@ -203,8 +201,7 @@ def _only_tensors(content: Mapping[Any, Any], path: str | Path) -> dict[str, Ten
     if not all(isinstance(value, Tensor) for value in content.values()):
         raise ValueError(
             f"{path} holds no state dict: expected tensors by name, by themselves or under a name "
-            f"such as 'ema' or "
-            f"'state_dict', got {sorted(map(str, content))}"
+            f"such as 'ema' or 'state_dict', got {sorted(map(str, content))}"
         )
     return dict(content)
 
