@@ -109,7 +109,7 @@ def run(
     made.fit(m, prior, ckpt_path=resume)
     weights = {key: gather_full(value.detach()) for key, value in m.state_dict().items()}
     held = {
-        label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.inventory()
+        label: sum(local(p).numel() for p in net.parameters()) for label, net, _ in m.summary_rows()
     }
     torch.save(
         {"weights": weights, "seen": seen.figures, "figures": figures, "held": held},

@@ -19,7 +19,7 @@ def adapter(backbone, name="student", **changes):
 
 
 def conditioned(backbone, name="student", scalars=("delta",), **changes):
-    return ScalarConditioned(adapter(backbone, name, **changes), scalars, hooked=backbone)
+    return ScalarConditioned(adapter(backbone, name, **changes), scalars, time_owner=backbone)
 
 
 def test_a_new_adapter_is_the_backbone_and_off_it_stays_the_backbone():

@@ -8,8 +8,10 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
 from freeflow_lightning.callbacks import StudentEMA
-from freeflow_lightning.recipes.base import Evaluation, Frozen, NonFiniteError
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
+from freeflow_lightning.recipes.holders import Frozen
+from freeflow_lightning.recipes.outputs import ValidationBatch
+from freeflow_lightning.training.finite import NonFiniteError
 from tiny import data, fit, mlp, module, same, trainer, weights
 
 
@@ -78,7 +80,7 @@ def test_validation_draws_from_the_first_average():
     assert m.evaluated is m.averages["ema_0_5"]
     batch = next(iter(data(val_samples=4, seed=3).val_dataloader()))
     evaluation = m.validation_step(batch, 0)
-    assert isinstance(evaluation, Evaluation)
+    assert isinstance(evaluation, ValidationBatch)
     z, y = m.teacher.draw_indexed(torch.arange(4), seed=3, stream="validation")
     gamma = torch.full((4,), 1.5)
     one = torch.ones(4)
@@ -95,7 +97,7 @@ def test_validation_draws_from_the_first_average():
 def test_the_inventory_names_all_networks():
     m = module()
     fit(m, StudentEMA([0.5]), max_steps=1)
-    assert [(name, state) for name, _, state in m.inventory()] == [
+    assert [(name, state) for name, _, state in m.summary_rows()] == [
         ("teacher", "frozen, not saved"),
         ("student", "trained"),
         ("auxiliary", "trained"),

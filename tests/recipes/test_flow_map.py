@@ -43,7 +43,7 @@ from freeflow_lightning.objectives import (
     Unweighted,
 )
 from freeflow_lightning.recipes import Correction
-from freeflow_lightning.recipes.flow_map import FlowMapDraw, MapDraw
+from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw
 from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from freeflow_lightning.training.strategies import FSDP2

@@ -15,7 +15,6 @@ from freeflow_lightning.flow import (
 )
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.recipes.base import NonFiniteError
 from freeflow_lightning.teachers import (
     GaussianMixtureTeacher,
     SiTTeacher,
@@ -23,6 +22,7 @@ from freeflow_lightning.teachers import (
     Teacher,
     save_sit,
 )
+from freeflow_lightning.training.finite import NonFiniteError
 from nets.random_weights import tiny_sit
 from tiny import data, fit, learned_teacher, mixture, mlp, module, same, trainer, weights
 
@@ -601,7 +601,7 @@ def test_figures_are_made_for_logged_steps_alone():
 def test_the_teacher_is_in_no_checkpoint_and_moves_with_the_module():
     m = module(learned_teacher())
     assert not [key for key in m.state_dict() if "frozen" in key or "teacher" in key]
-    assert m.inventory()[0][0] == "teacher"
+    assert m.summary_rows()[0][0] == "teacher"
     m.train()
     assert not m.teacher.training
     m.double()

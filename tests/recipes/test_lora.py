@@ -142,7 +142,10 @@ def test_the_teachers_cached_reference_stays_valid():
 def test_every_tensor_has_one_owner(capsys):
     m = shared()
     fit(m, StudentEMA([0.5]), NetworkSummary())
-    owned = {name: sum(tensor.numel() for tensor in tensors) for name, tensors in m.owned().items()}
+    owned = {
+        name: sum(tensor.numel() for tensor in tensors)
+        for name, tensors in m.tensors_by_network().items()
+    }
     teacher = sum(p.numel() for p in learned_teacher().parameters())
     adapters = sum(p.numel() for name, p in m.student.named_parameters() if "lora" in name)
     embedder = sum(p.numel() for p in m.student.embedders["delta"].parameters())
@@ -194,10 +197,10 @@ def test_shared_backbones_are_in_memory_once():
     }.items():
         with no_data():
             m = FreeFlowModule(sit_teacher("S/2", 256), lora=lora)
-            m.averages["ema"] = m.twin("ema")
+            m.averages["ema"] = m.make_average("ema")
             sizes[name] = {
                 owner: sum(tensor.numel() for tensor in tensors)
-                for owner, tensors in m.owned().items()
+                for owner, tensors in m.tensors_by_network().items()
             }
     full, auxiliary, both = sizes.values()
     assert full["teacher"] == auxiliary["teacher"] == both["teacher"]

@@ -10,8 +10,7 @@ from torch import nn
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.flow import CentralDifference, Pairs, SortedPair, TeacherPath
 from freeflow_lightning.objectives import Lagrangian
-from freeflow_lightning.recipes import Distillation
-from freeflow_lightning.recipes.distillation import Step
+from freeflow_lightning.recipes import Distillation, Step
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.teachers import Teacher
 

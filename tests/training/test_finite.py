@@ -19,10 +19,9 @@ from freeflow_lightning.callbacks import (
 from freeflow_lightning.flow import host_generator, training_generator
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.profiling.step_memory import no_data
-from freeflow_lightning.recipes.base import NonFiniteError
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.training import finite
-from freeflow_lightning.training.finite import Broken, FiniteWatch, max_magnitudes
+from freeflow_lightning.training.finite import Broken, FiniteWatch, NonFiniteError, max_magnitudes
 from recipes.test_freeflow import Poison, nan_auxiliary, nan_gradient, nan_teacher
 from tiny import data, fit, learned_teacher, module, same, weights
 

@@ -83,7 +83,7 @@ def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:
 def reference(ranks: int, steps: int, **settings) -> tuple[dict, list[dict]]:
     """Weights and figures of plain PyTorch in one process with the rows of all ranks, average and clipping included."""
     m = module(**settings)
-    m.averages[average_name(0.9)] = average = m.twin("average")
+    m.averages[average_name(0.9)] = average = m.make_average("average")
     optimizer, figures = m.configure_optimizers(), []
     for step in range(steps):
         optimizer.zero_grad()
@@ -308,14 +308,14 @@ def test_adapters_are_not_sharded():
     pytest.importorskip("peft")
     m = FreeFlowModule(teacher(), lora=LoRA(rank=2), check_teacher=False)
     with pytest.raises(ValueError, match=r"lora under fsdp2: .* use --trainer.strategy ddp"):
-        shard(m.sharded(), None, {})
+        shard(m.networks_to_shard(), None, {})
 
 
 def test_narrow_weights_are_not_sharded():
     m = module()
     m.student.bfloat16()
     with pytest.raises(ValueError, match=r"fsdp2 trains float32 weights, .* bf16-mixed"):
-        shard(m.sharded(), None, {})
+        shard(m.networks_to_shard(), None, {})
 
 
 def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
@@ -344,7 +344,7 @@ def test_networks_without_weights_get_the_teachers(freeflow, tmp_path):
 
 
 def filled(m: FreeFlowModule) -> FreeFlowModule:
-    materialize(m, m.missing())
+    materialize(m, m.meta_weights())
     return m
 
 

@@ -64,7 +64,9 @@ class StudentEMA(Callback):
         self._refuse_shared_decays(trainer)
         for decay in self.decays:
             if (name := average_name(decay)) not in pl_module.averages:
-                pl_module.averages[name] = pl_module.twin(name).float().requires_grad_(False).eval()
+                pl_module.averages[name] = (
+                    pl_module.make_average(name).float().requires_grad_(False).eval()
+                )
 
     def _refuse_shared_decays(self, trainer: Trainer) -> None:
         callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector

@@ -14,7 +14,8 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.evaluation.reference import teacher_table
 from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.metrics import FeatureTable, FrechetDistance, frechet_distance
-from freeflow_lightning.recipes.base import Evaluation, Recipe
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.recipes.outputs import ValidationBatch
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -132,7 +133,7 @@ class PeriodicFID(Callback):
     ) -> None:
         if trainer.sanity_checking:
             return
-        evaluation: Evaluation = outputs
+        evaluation: ValidationBatch = outputs
         keep = batch.indices < batch.total
         self.metric.update(
             pictures(pl_module.teacher, evaluation.samples[keep.to(evaluation.samples.device)]),

@@ -8,10 +8,11 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
-from freeflow_lightning.recipes.base import Evaluation, is_logged
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.outputs import ValidationBatch
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.data import validation_range
+from freeflow_lightning.training.trainer_facts import is_logged
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +102,7 @@ class HealthMonitor(Callback):
         batch_idx: int,
         dataloader_idx: int = 0,
     ) -> None:
-        evaluation: Evaluation = outputs
+        evaluation: ValidationBatch = outputs
         if sum(map(len, self._samples)) < self.count:
             keep = (batch.indices < batch.total).to(
                 evaluation.samples.device

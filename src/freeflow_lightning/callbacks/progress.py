@@ -9,7 +9,8 @@ from rich.table import Table
 from torch.nn import Parameter
 
 from freeflow_lightning.flow import check_counts
-from freeflow_lightning.recipes.base import Recipe, is_logged
+from freeflow_lightning.recipes.base import Recipe
+from freeflow_lightning.training.trainer_facts import is_logged
 
 SHOWN = {
     "speed/samples_per_s": "samples/s",
@@ -79,8 +80,8 @@ class NetworkSummary(Callback):
         table = Table(title=type(pl_module).__name__, title_justify="left")
         for column in ("network", "class", "parameters", "state"):
             table.add_column(column, justify="right" if column == "parameters" else "left")
-        owned = pl_module.owned()
-        for name, network, state in pl_module.inventory():
+        owned = pl_module.tensors_by_network()
+        for name, network, state in pl_module.summary_rows():
             count = sum(tensor.numel() for tensor in owned[name] if isinstance(tensor, Parameter))
             table.add_row(name, type(network).__name__.removeprefix("FSDP"), f"{count:,}", state)
         Console().print(table)

@@ -39,11 +39,11 @@ class Backbone(Recorded, nn.Module):
 
     Attributes:
         time_module: path of the module whose output is the time embedding; None to find it by name.
-        own_scalars: scalars that `forward` takes itself, by name; they get no embedder.
+        native_scalars: scalars that `forward` takes itself, by name; they get no embedder.
     """
 
     time_module: str | None = None
-    own_scalars: tuple[str, ...] = ()
+    native_scalars: tuple[str, ...] = ()
 
 
 def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, nn.Module]:
@@ -128,7 +128,7 @@ class ScalarConditioned(nn.Module):
         time_module: path of the module whose output is the time embedding; the backbone's, or found
             by name, if not given.
         scale: factor on the scalars before their sinusoids, one or one for each by name.
-        hooked: the module with the time embedding, where it is not registered in `backbone` (a
+        time_owner: the module with the time embedding, where it is not registered in `backbone` (a
             shared one's).
     """
 
@@ -138,11 +138,11 @@ class ScalarConditioned(nn.Module):
         scalars: tuple[str, ...],
         time_module: str | None = None,
         scale: float | Mapping[str, float] = 1.0,
-        hooked: nn.Module | None = None,
+        time_owner: nn.Module | None = None,
     ) -> None:
         super().__init__()
-        self.hooked: nn.Module
-        seen = backbone if hooked is None else hooked
+        self.time_owner: nn.Module
+        seen = backbone if time_owner is None else time_owner
         leaves = time_embeddings(seen, time_module)
         name, leaf = next(iter(leaves.items()))
         layers = [
@@ -160,25 +160,25 @@ class ScalarConditioned(nn.Module):
             time_module,
             scale,
         )
-        object.__setattr__(self, "hooked", seen)  # not registered
-        self.own = seen.own_scalars if isinstance(seen, Backbone) else ()
+        object.__setattr__(self, "time_owner", seen)  # not registered
+        self.native = seen.native_scalars if isinstance(seen, Backbone) else ()
         factors = scale if isinstance(scale, Mapping) else dict.fromkeys(scalars, scale)
         self.embedders = nn.ModuleDict(
             {
                 name: ScalarEmbedder(width, scale=factors[name]).zero_output()
                 for name in scalars
-                if name not in self.own
+                if name not in self.native
             }
         )
-        self._extra: Tensor | None = None
+        self._scalar_embedding: Tensor | None = None
         for leaf in leaves.values():
             leaf.register_forward_hook(self._add)
 
     def _add(self, leaf: nn.Module, inputs: tuple, embedding: Tensor) -> Tensor:
         return (
             embedding
-            if self._extra is None
-            else embedding + _spread(self._extra, embedding).to(embedding.dtype)
+            if self._scalar_embedding is None
+            else embedding + _spread(self._scalar_embedding, embedding).to(embedding.dtype)
         )
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None, **scalars: Tensor) -> Tensor:
@@ -186,13 +186,13 @@ class ScalarConditioned(nn.Module):
         if scalars.keys() != set(self.scalars):
             raise ValueError(f"expected the scalars {sorted(self.scalars)}, got {sorted(scalars)}")
         parts = [embedder(scalars[name]) for name, embedder in self.embedders.items()]
-        self._extra = sum(parts[1:], parts[0]) if parts else None
+        self._scalar_embedding = sum(parts[1:], parts[0]) if parts else None
         try:
             return self.backbone(
-                x, t, condition, **{name: scalars[name] for name in self.own if name in scalars}
+                x, t, condition, **{name: scalars[name] for name in self.native if name in scalars}
             )
         finally:
-            self._extra = None
+            self._scalar_embedding = None
 
 
 class _EmbeddingError(Exception):
@@ -212,7 +212,7 @@ def difference_error(network: ScalarConditioned, x: Tensor, condition: Any, step
         condition: of four rows.
         step: half width of the difference, in (0, 0.5].
     """
-    leaf = next(iter(time_embeddings(network.hooked, network.time_module).values()))
+    leaf = next(iter(time_embeddings(network.time_owner, network.time_module).values()))
     seen: list[Tensor] = []
 
     def stop(module: nn.Module, inputs: tuple, embedding: Tensor) -> None:

@@ -121,7 +121,7 @@ def estimate(
         networks = {"teacher": module.teacher, **module.networks()}
         _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
         owned = (
-            module.owned()
+            module.tensors_by_network()
         )  # an adapter sits in the teacher's layers and counts as its network's
         weights = {name: _bytes(tensors) for name, tensors in owned.items()}
         wide = {

@@ -94,7 +94,7 @@ class Profile:
 
 def standing_memory(trainer: Trainer, module: Distillation) -> int:
     """Bytes alive between two steps."""
-    weights = [tensor for owned in module.owned().values() for tensor in owned]
+    weights = [tensor for owned in module.tensors_by_network().values() for tensor in owned]
     gradients = [p.grad for p in weights if p.grad is not None]
     states = [
         x

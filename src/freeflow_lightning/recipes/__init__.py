@@ -6,6 +6,7 @@ from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.recipes.outputs import Step
 
 __all__ = [
     "Correction",
@@ -14,4 +15,5 @@ __all__ = [
     "FlowMatchingModule",
     "FreeFlowModule",
     "Recipe",
+    "Step",
 ]

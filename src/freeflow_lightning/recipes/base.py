@@ -6,22 +6,28 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import ModelCheckpoint
+from lightning.pytorch import Callback, LightningModule
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
-from torch.distributed.tensor import DTensor
 
-from freeflow_lightning.flow import check_counts
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
+from freeflow_lightning.recipes.holders import Averages
+from freeflow_lightning.recipes.outputs import ValidationBatch
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.checkpoint_files import read_plain_values
 from freeflow_lightning.training.data import IndexBatch
 from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, max_magnitudes
+from freeflow_lightning.training.gradients import (
+    collect_gradients,
+    label_gradients,
+    measure_tensors,
+    norm_by_network,
+    skips_by_itself,
+)
 from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.training.own_runs import remember_config
@@ -31,50 +37,17 @@ from freeflow_lightning.training.resumed_averages import match_averages
 from freeflow_lightning.training.strategies import (
     check_reader,
     check_strategy,
-    gather_full,
     materialize,
     shard,
 )
+from freeflow_lightning.training.trainer_facts import (
+    check_trainer,
+    find_newest_checkpoint,
+    is_logged,
+    log_at_step,
+)
 from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
-
-
-class Evaluation(NamedTuple):
-    """What a validation step hands to the callbacks: indices [B], noise z, condition, and the
-    samples drawn from them.
-    """
-
-    indices: Tensor
-    z: Tensor
-    condition: Any
-    samples: Tensor
-
-
-class Frozen(nn.Module):
-    """Holds a teacher that is never trained, saved, wrapped or switched to train mode, but moves
-    with its owner.
-    """
-
-    net: Teacher
-
-    def __init__(self, net: Teacher) -> None:
-        super().__init__()
-        object.__setattr__(self, "net", net.eval().requires_grad_(False))
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Frozen":
-        self.net._apply(fn)
-        return super()._apply(fn, recurse)
-
-
-class Averages(nn.ModuleDict):
-    """Moving averages: they move with their owner, and stay in float32 where it becomes bfloat16."""
-
-    def _apply(self, fn: Any, recurse: bool = True) -> "Averages":
-        def keep(tensor: Tensor) -> Tensor:
-            moved = fn(tensor)
-            return moved if moved.dtype == tensor.dtype else tensor.to(moved.device)
-
-        return super()._apply(keep, recurse)
 
 
 class Recipe(Recorded, LightningModule, ABC):
@@ -136,26 +109,26 @@ class Recipe(Recorded, LightningModule, ABC):
     def teacher(self) -> Teacher:
         """What decodes and conditions the samples."""
 
-    def inventory(self) -> list[tuple[str, nn.Module, str]]:
+    def summary_rows(self) -> list[tuple[str, nn.Module, str]]:
         """Name, network and state of all that is in memory, for the summary."""
         averages = [(name, average, "average, saved") for name, average in self.averages.items()]
         return [(name, network, "trained") for name, network in self.networks().items()] + averages
 
-    def owned(self) -> dict[str, list[Tensor]]:
-        """Weights and buffers in memory by network of the inventory, each once.
+    def tensors_by_network(self) -> dict[str, list[Tensor]]:
+        """Weights and buffers in memory by row of the summary, each once.
 
         A network that is trained owns what it shares with the teacher: an adapter sits in the
         teacher's layers.
         """
         found: dict[str, list[Tensor]] = {}
         taken: set[int] = set()
-        for name, network, _ in reversed(self.inventory()):
+        for name, network, _ in reversed(self.summary_rows()):
             tensors = {id(tensor): tensor for tensor in [*network.parameters(), *network.buffers()]}
             found[name] = [tensor for key, tensor in tensors.items() if key not in taken]
             taken |= tensors.keys()
         return dict(reversed(found.items()))
 
-    def twin(self, name: str) -> nn.Module:
+    def make_average(self, name: str) -> nn.Module:
         """A copy of `trained` that becomes the average `name`."""
         return deepcopy(self.trained)
 
@@ -174,11 +147,11 @@ class Recipe(Recorded, LightningModule, ABC):
         masters = optimizer.masters if isinstance(optimizer, MasterAdam) else {}
         return [masters.get(p, p.data) for p in self.trained.parameters()]
 
-    def sharded(self) -> list[nn.Module]:
+    def networks_to_shard(self) -> list[nn.Module]:
         """The networks that FSDP2 shards."""
         return [*self.networks().values(), *self.averages.values()]
 
-    def missing(self) -> dict[Tensor, Tensor]:
+    def meta_weights(self) -> dict[Tensor, Tensor]:
         """Weights that have a shape and no data yet, and what they are copies of."""
         return {}
 
@@ -204,22 +177,25 @@ class Recipe(Recorded, LightningModule, ABC):
         check_strategy(strategy, self.trainer.precision)
         check_reader(strategy, self.trainer.ckpt_path)
         if isinstance(strategy, ModelParallelStrategy):
-            shard(self.sharded(), strategy.device_mesh["data_parallel"], self.missing())
+            shard(
+                self.networks_to_shard(), strategy.device_mesh["data_parallel"], self.meta_weights()
+            )
         else:
-            materialize(self, self.missing())
+            materialize(self, self.meta_weights())
 
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         """Let figures be logged at their own step: after resuming from a validation's checkpoint
         Lightning is one ahead.
         """
-        self.trainer.fit_loop.epoch_loop._batches_that_stepped = self.global_step
+        log_at_step(self.trainer, self.global_step)
 
     @torch.no_grad()
-    def validation_step(self, batch: IndexBatch, batch_idx: int) -> Evaluation:  # type: ignore[override]  # only callbacks see it
+    def validation_step(self, batch: IndexBatch, batch_idx: int) -> ValidationBatch:  # type: ignore[override]  # only callbacks see it
         z, condition = self.teacher.draw_indexed(
             batch.indices, seed=batch.seed, stream="validation", device=self.device
         )
-        return Evaluation(batch.indices, z, condition, self.generate(z, condition))
+        samples = self.generate(z, condition)
+        return ValidationBatch(batch.indices, z, condition, samples)
 
     def configure_gradient_clipping(
         self,
@@ -237,32 +213,24 @@ class Recipe(Recorded, LightningModule, ABC):
             raise ValueError(
                 f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}"
             )
-        groups = dict(zip(self.networks(), trained_by(optimizer), strict=True))
-        gradients = {
-            name: [p.grad for p in weights if p.grad is not None]
-            for name, weights in groups.items()
-        }
-        every = [gradient for each in gradients.values() for gradient in each]
-        lengths = gather_full(torch.stack(torch._foreach_norm(every)))
-        names = [f"gradient/{name}" for name, each in gradients.items() for _ in each]
-        skips = optimizer.defaults.get("fused") and not any(
-            isinstance(gradient, DTensor) for gradient in every
-        )
-        self._finite.add(self.global_step, names, lengths)
+        weights = dict(zip(self.networks(), trained_by(optimizer), strict=True))
+        gradients = collect_gradients(weights)
+        lengths = measure_tensors(gradients)
+        skips = skips_by_itself(optimizer, gradients)
+        self._finite.add(self.global_step, label_gradients(gradients), lengths)
         self._raise_if_broken(wait=not skips)
         if skips:
             optimizer.found_inf = self._finite.broken
         self.weights_step = None  # the optimizer's update is next
         if not (gradient_clip_val or self.logs_now):
             return
-        norms = [part.norm() for part in lengths.split([len(each) for each in gradients.values()])]
+
+        norms = norm_by_network(gradients, lengths)
         if gradient_clip_val:
-            for norm, weights in zip(norms, groups.values(), strict=True):
-                torch.nn.utils.clip_grads_with_norm_(weights, gradient_clip_val, norm)
+            for name, norm in norms.items():
+                torch.nn.utils.clip_grads_with_norm_(weights[name], gradient_clip_val, norm)
         if self.logs_now:
-            self.log_dict(
-                {f"gradient/{name}": norm for name, norm in zip(groups, norms, strict=True)}
-            )
+            self.log_dict({f"gradient/{name}": norm for name, norm in norms.items()})
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)
@@ -288,11 +256,12 @@ class Recipe(Recorded, LightningModule, ABC):
     def _raise_if_broken(self, *, wait: bool) -> None:
         if (broken := self._finite.look(wait=wait)) is None:
             return
+        checkpoint = find_newest_checkpoint(self.trainer) or "none written yet"
         raise NonFiniteError(
             f"{' and '.join(broken.names)} not finite at step {broken.step} (rank "
             f"{self.global_rank}). The weights of this step were not updated; last checkpoint: "
-            f"{self._last_checkpoint()}. Resume from it with a lower learning rate, gradient "
-            "clipping (--trainer.gradient_clip_val) or a higher precision.",
+            f"{checkpoint}. Resume from it with a lower learning rate, gradient clipping "
+            "(--trainer.gradient_clip_val) or a higher precision.",
             broken.step,
         )
 
@@ -368,38 +337,3 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def on_train_end(self) -> None:
         self._raise_if_broken(wait=True)
-
-    def _last_checkpoint(self) -> str:
-        callbacks = [c for c in self.trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
-        named = {
-            Path(path) for c in callbacks for path in (c.last_model_path, c.best_model_path) if path
-        }
-        beside = {
-            path for c in callbacks if c.dirpath for path in Path(c.dirpath).glob("*.ckpt")
-        }  # named before it is written
-        paths = [path for path in named | beside if path.exists()]
-        return (
-            str(max(paths, key=lambda path: path.stat().st_mtime_ns))
-            if paths
-            else "none written yet"
-        )
-
-
-def check_trainer(trainer: Any) -> None:
-    """Refuse counts of the Trainer that Lightning divides by without a look.
-
-    Raises:
-        ValueError: such a count below 1 (below 0 for log_every_n_steps).
-    """
-    check_counts(0, **{"trainer.log_every_n_steps": trainer.log_every_n_steps})
-    check_counts(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
-    if trainer.check_val_every_n_epoch is not None:
-        check_counts(1, **{"trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch})
-
-
-def is_logged(trainer: Trainer, step: int) -> bool:
-    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a
-    barebones Trainer, is never.
-    """
-    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector, undeclared
-    return every > 0 and step % every == 0

@@ -3,10 +3,8 @@
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
-from copy import deepcopy
 from functools import cached_property
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
@@ -14,59 +12,24 @@ from torch import Generator, Tensor, nn
 
 from freeflow_lightning.flow import (
     Pairs,
-    TimeDistribution,
     Velocity,
     check_numbers,
     check_pairs,
     training_generator,
 )
-from freeflow_lightning.nets import (
-    Adapter,
-    LoRA,
-    ScalarConditioned,
-    compile_blocks,
-    map_state,
-    recompute,
-    time_embeddings,
-)
-from freeflow_lightning.objectives import Residual
-from freeflow_lightning.recipes.base import Frozen, Recipe
+from freeflow_lightning.nets import LoRA, ScalarConditioned, map_state
+from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.draws import Draws
+from freeflow_lightning.recipes.holders import Frozen
+from freeflow_lightning.recipes.networks import NetworkBuilder
+from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
+from freeflow_lightning.recipes.student_checks import check_student
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
-from freeflow_lightning.teachers import Teacher, check_convention, described, examine
+from freeflow_lightning.teachers import Teacher, check_convention, examine
 from freeflow_lightning.training.data import PriorBatch
 from freeflow_lightning.training.optimizer import adam
 from freeflow_lightning.training.step_metrics import Speed, root_mean_square
-from freeflow_lightning.training.strategies import copies_without_data, meta_sources
 from freeflow_lightning.training.training_checkpoint import ABOUT
-
-
-class Step(NamedTuple):
-    """What one step has computed.
-
-    Args:
-        loss: the scalar whose gradient is the step's.
-        residuals: what the step minimises, by name; they are checked to be finite, and logged.
-        scalars: further numbers to log, by the figure's name.
-    """
-
-    loss: Tensor
-    residuals: Mapping[str, Residual]
-    scalars: Mapping[str, Tensor] = {}
-
-
-class AuxiliaryTraining(NamedTuple):
-    """How an auxiliary network G(x, r, condition, gamma) was trained, for those who examine it.
-
-    Args:
-        r: law of its time.
-        guidance_interval: times inside which the teacher that it corrects towards is guided.
-        lr: its learning rate.
-    """
-
-    r: TimeDistribution
-    guidance_interval: tuple[float, float]
-    lr: float
 
 
 class Distillation(Recipe):
@@ -163,9 +126,13 @@ class Distillation(Recipe):
         self.meta_init = meta_init
         self._is_compiled = False
         self._speed = Speed()
-        self._build(has_auxiliary, network)
+        self._builder = NetworkBuilder(teacher, lora, time_module, scalar_scale, meta_init)
+        names = ("student", "auxiliary") if has_auxiliary else ("student",)
+        networks = self._builder.build(names, network)
+        self.student = networks["student"]
+        self.auxiliary: ScalarConditioned | None = networks.get("auxiliary")
         if activation_checkpointing:
-            self._checkpoint_activations()
+            self._builder.checkpoint_activations(networks.values())
 
     # What a recipe says
 
@@ -214,65 +181,6 @@ class Distillation(Recipe):
 
     # What it is made of
 
-    def _build(self, has_auxiliary: bool, network: nn.Module | None) -> None:
-        names = ("student", "auxiliary") if has_auxiliary else ("student",)
-        backbones = self._backbones(names, network)
-        self.student = self._conditioned(backbones["student"], ("delta", "gamma"))
-        self.auxiliary: ScalarConditioned | None = None
-        if has_auxiliary:
-            self.auxiliary = self._conditioned(backbones["auxiliary"], ("gamma",))
-
-    def _checkpoint_activations(self) -> None:
-        for conditioned in self.networks().values():
-            base = conditioned.hooked
-            recompute(base, list(time_embeddings(base, self.time_module).values()))
-
-    def _backbones(self, names: Sequence[str], network: nn.Module | None) -> dict[str, nn.Module]:
-        """What each network starts from: a copy of the backbone, or an adapter on the teacher's."""
-        adapted = [name for name in names if self.lora is not None and name in self.lora.networks]
-        self._check_start(network, adapted)
-        full = [name for name in names if name not in adapted]
-        backbones: dict[str, nn.Module] = {}
-        with copies_without_data() if self.meta_init else nullcontext():
-            if full:
-                start = self.teacher.network() if network is None else network
-                # before hooks and adapters are on it
-                backbones = {name: start if name == full[0] else deepcopy(start) for name in full}
-        return backbones | {name: self._adapter(name) for name in adapted}
-
-    def _check_start(self, network: nn.Module | None, adapted: Sequence[str]) -> None:
-        if self.lora is not None and network is not None:
-            raise ValueError("lora adapts the teacher's own backbone: leave network out")
-        if self.lora is not None and not adapted:
-            raise ValueError(
-                "lora.networks names the auxiliary network alone, which these settings do not "
-                "train: remove lora, or train an auxiliary network (FreeFlowModule: "
-                "correction_fraction above 0)"
-            )
-        if self.meta_init and (network is not None or self.lora is not None):
-            raise ValueError(
-                "meta_init copies the teacher's own network: leave network and lora out"
-            )
-
-    def _adapter(self, name: str) -> Adapter:
-        assert self.lora is not None
-        base = self.teacher.backbone()
-        return Adapter(base, name, self.lora, list(time_embeddings(base, self.time_module)))
-
-    def _conditioned(self, backbone: nn.Module, scalars: tuple[str, ...]) -> ScalarConditioned:
-        hooked = backbone.base if isinstance(backbone, Adapter) else None
-        return ScalarConditioned(backbone, scalars, self.time_module, self.scalar_scale, hooked)
-
-    def refuse_dropout(self, form: object) -> None:
-        """Refuse a student with dropout for a form that subtracts two of its outputs (ValueError)."""
-        if path := _dropout(self.student):
-            raise ValueError(
-                f"{type(form).__name__} subtracts two outputs of the student, and the dropout in "
-                f"{path} would make their difference noise: set the dropout (lora.dropout, or the "
-                "network's own) to 0, or use the exact derivative (ContinuousPrediction, "
-                "Lagrangian: derivative=ExactJVP())"
-            )
-
     @property
     def teacher(self) -> Teacher:
         return self.frozen.net
@@ -291,37 +199,19 @@ class Distillation(Recipe):
             return {"student": self.student}
         return {"student": self.student, "auxiliary": self.auxiliary}
 
-    def inventory(self) -> list[tuple[str, nn.Module, str]]:
-        return [("teacher", self.teacher, "frozen, not saved"), *super().inventory()]
+    def summary_rows(self) -> list[tuple[str, nn.Module, str]]:
+        return [("teacher", self.teacher, "frozen, not saved"), *super().summary_rows()]
 
-    def twin(self, name: str) -> nn.Module:
+    def make_average(self, name: str) -> nn.Module:
         """Return a copy of the student, or a new adapter if the student is a LoRA adapter."""
-        if not isinstance(self.student.backbone, Adapter):
-            return super().twin(name)
-        twin = self._conditioned(self._adapter(name), ("delta", "gamma")).to(self.device)
-        twin.load_state_dict(self.student.state_dict())
-        return twin
+        return self._builder.average(self.student, name)
 
-    def sharded(self) -> list[nn.Module]:
+    def networks_to_shard(self) -> list[nn.Module]:
         """With the teacher's backbone, where it has one; another teacher is whole in every process."""
-        return super().sharded() + self._teacher_backbones()
+        return super().networks_to_shard() + self._builder.teacher_backbones()
 
-    def _teacher_backbones(self) -> list[nn.Module]:
-        try:
-            return [self.teacher.backbone()]
-        except ValueError:  # an analytic one
-            return []
-
-    def missing(self) -> dict[Tensor, Tensor]:
-        if not self.meta_init:
-            return {}
-        networks = [*self.networks().values(), *self.averages.values()]
-        copies = [network.get_submodule("backbone") for network in networks]
-        return {
-            key: value
-            for copy in copies
-            for key, value in meta_sources(copy, self.teacher.backbone()).items()
-        }
+    def meta_weights(self) -> dict[Tensor, Tensor]:
+        return self._builder.meta_weights([*self.networks().values(), *self.averages.values()])
 
     # The map
 
@@ -450,9 +340,7 @@ class Distillation(Recipe):
     def configure_model(self) -> None:
         if self.compile_backend is not None and not self._is_compiled:
             self._is_compiled = True
-            hooked = {network.hooked for network in self.networks().values()}
-            for network in {*hooked, *self._teacher_backbones()}:
-                compile_blocks(network, self.compile_backend)
+            self._builder.compile(self.networks().values(), self.compile_backend)
         super().configure_model()
 
     @torch.compiler.set_stance("force_eager")  # for a few samples nothing is compiled
@@ -463,44 +351,21 @@ class Distillation(Recipe):
         self.teacher.conditions.shard(
             self.global_rank, self.trainer.world_size if self._trainer is not None else 1
         )
-        starts = (
-            self.starts_from_teacher and not self.meta_init
-        )  # without data there is nothing to compare
-        for finding in examine(
-            self.teacher, guided=self.is_guided, device=self.device, starts_student=starts
-        ):
-            finding.raise_if_broken()
-        self._check_student()
-
-    def _check_student(self) -> None:
-        """Refuse a student that does not fit the teacher's states and conditions (ValueError)."""
-        probe = Generator().manual_seed(0)
-        condition = self.transfer_batch_to_device(
-            self.teacher.draw_condition(2, probe), self.device, 0
+        has_data = not self.meta_init  # without data there is nothing to ask
+        findings = examine(
+            self.teacher,
+            guided=self.is_guided,
+            device=self.device,
+            starts_student=self.starts_from_teacher and has_data,
         )
-        x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
-        half = torch.full((2,), 0.5, device=self.device)
-        try:
-            with (
-                torch.no_grad()
-            ):  # a student without weights is the teacher's network, which has been asked already
-                shape = (
-                    x.shape
-                    if self.meta_init
-                    else self.student(x, half, condition, delta=half, gamma=half).shape
-                )
-        except Exception as error:
-            raise ValueError(
-                f"the student network fails on two states of shape {list(x.shape)} and "
-                f"{described(condition)} ({type(error).__name__}: {error}): make it fit the "
-                "teacher's sample_shape and conditions"
-            ) from error
-        if shape != x.shape:
-            raise ValueError(
-                f"the student network returned shape {list(shape)} for states of shape "
-                f"{list(x.shape)}: a velocity has the shape of its state, [batch, *sample_shape], "
-                f"sample_shape = {self.teacher.sample_shape}"
-            )
+        for finding in findings:
+            finding.raise_if_broken()
+        if has_data:
+            probe = Generator().manual_seed(0)
+            condition = self.teacher.draw_condition(2, probe)
+            x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
+            condition = self.transfer_batch_to_device(condition, self.device, 0)
+            check_student(self.student, self.teacher, x, condition)
 
     @torch.compiler.set_stance("force_eager")
     def on_fit_start(self) -> None:
@@ -522,11 +387,3 @@ class Distillation(Recipe):
             rank_zero_warn(evidence.summary())
         if evidence.size_problem:
             rank_zero_warn(evidence.size_problem)
-
-
-def _dropout(network: nn.Module) -> str:
-    """The path of the first layer that drops anything out in training; empty if none does."""
-    for path, layer in network.named_modules():
-        if isinstance(layer, nn.modules.dropout._DropoutNd) and layer.p > 0:
-            return path
-    return ""

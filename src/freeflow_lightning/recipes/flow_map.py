@@ -1,7 +1,7 @@
 """FlowMapModule: every method that trains a map F(x, t, s), each a choice of settings."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, final
 
 import torch
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -23,7 +23,7 @@ from freeflow_lightning.flow import (
     on_rows,
     take,
 )
-from freeflow_lightning.nets import LoRA, ScalarConditioned, difference_error
+from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import (
     Decay,
     DiscreteLagrangian,
@@ -39,54 +39,13 @@ from freeflow_lightning.recipes.correction import (
     equalise_over_r,
     select_rows,
 )
-from freeflow_lightning.recipes.distillation import AuxiliaryTraining, Distillation, Step
+from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows
+from freeflow_lightning.recipes.map_settings import check_settings
+from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
+from freeflow_lightning.recipes.student_checks import check_time_step, refuse_dropout
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
-
-
-class MapDraw(NamedTuple):
-    """What the rows of the map and of its anchor draw.
-
-    Args:
-        z: noise, a row for each path; condition and gamma likewise.
-        condition: as the teacher draws it.
-        gamma: guidance scales.
-        paths: the path that each state is on, int64 [B]; None where each has its own.
-        n: further noise, a row for each state.
-        t: start times, [B]; the first rows are the map's, the others its anchor's.
-        delta: durations of the map's rows, [maps].
-        objective: with what it draws itself.
-        off_prior: the rows whose state is not z, None for all.
-        active: the map's rows that need further evaluations of the student, None for all.
-    """
-
-    z: Tensor
-    condition: Any
-    gamma: Tensor
-    paths: Tensor | None
-    n: Tensor
-    t: Tensor
-    delta: Tensor
-    objective: MapObjective
-    off_prior: Tensor | None = None
-    active: Tensor | None = None
-
-
-class FlowMapDraw(NamedTuple):
-    """Everything random in one step; `correction` is None where nothing is corrected."""
-
-    map: MapDraw
-    correction: CorrectionDraw | None
-
-
-class MapRows(NamedTuple):
-    """Rows on which the map is trained, or its anchor: states with their conditions and times."""
-
-    x: Tensor
-    condition: Any
-    gamma: Tensor
-    t: Tensor
-
 
 _OBJECTIVE = DiscreteLagrangian(steps=8, method="implicit_midpoint")
 _STATES = StudentPath()
@@ -208,7 +167,7 @@ class FlowMapModule(Distillation):
             meta_init=meta_init,
         )
         if objective.subtracts_outputs:
-            self.refuse_dropout(objective)
+            refuse_dropout(self.student, objective)
         if objective.time_step and not meta_init:
             check_time_step(self.student, teacher, objective.time_step)
         self.objective = objective
@@ -425,59 +384,3 @@ class FlowMapModule(Distillation):
                 "DiscreteEulerian), or another strategy"
             )
         super().configure_model()
-
-
-def check_settings(
-    objective: MapObjective, states: States, times: TimePair, anchor_fraction: float
-) -> None:
-    """Refuse settings that do not determine the map, or one of which has no effect.
-
-    Raises:
-        ValueError: an objective on states or times that it cannot be trained on.
-    """
-    form, source = type(objective).__name__, type(states).__name__
-    if states.needs_data:
-        raise ValueError(
-            f"{source} needs data, and this recipe has none: use StudentPath(), TeacherPath() or "
-            "Renoised(), which draw their states from the networks"
-        )
-    if states.only_prior and not times.from_prior:
-        raise ValueError(
-            f"{source} has states at t = 1 alone, and {type(times).__name__} starts maps "
-            "elsewhere: use times FromPrior(delta), or states StudentPath() or TeacherPath()"
-        )
-    if times.from_prior and not objective.closed_at_prior:
-        raise ValueError(
-            f"{form} on maps from the prior alone asks the student where it is never trained, and "
-            "the error grows: use times that start anywhere (SortedPair(), PartOfPath(...)) with "
-            "StudentPath() or TeacherPath(), or a form that is closed at the prior (Lagrangian, "
-            "DiscreteLagrangian, Endpoint)"
-        )
-    if times.from_prior and not states.only_prior:
-        raise ValueError(
-            f"{source} has no effect where every map starts at the prior: use states Prior(), or "
-            f"times that start anywhere"
-        )
-    if objective.needs_anchor and not anchor_fraction:
-        raise ValueError(
-            f"{form} does not ask the teacher, which every split map solves: set anchor_fraction, "
-            f"to 0.5 for example"
-        )
-
-
-def check_time_step(student: ScalarConditioned, teacher: Teacher, step: float) -> None:
-    """Refuse a difference in t that is wider than the student's time embedding is smooth.
-
-    Raises:
-        ValueError: an embedding of 1000 t, for example.
-    """
-    generator = Generator().manual_seed(0)
-    x, condition = torch.zeros(4, *teacher.sample_shape), teacher.draw_condition(4, generator)
-    error = difference_error(student, x, condition, step)
-    if error > 0.1:
-        raise ValueError(
-            f"a difference over h = {step:g} misses the derivative of this network's time "
-            f"embedding by {error:.0%} (it embeds a large multiple of t, such as 1000 t): use "
-            "derivative=ExactJVP(), or a form that holds t (Lagrangian, DiscreteLagrangian, "
-            "DiscreteEulerian)"
-        )

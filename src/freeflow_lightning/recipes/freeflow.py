@@ -28,7 +28,9 @@ from freeflow_lightning.recipes.correction import (
     equalise_over_r,
     select_rows,
 )
-from freeflow_lightning.recipes.distillation import AuxiliaryTraining, Distillation, Step
+from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
+from freeflow_lightning.recipes.student_checks import refuse_dropout
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.record import unknown_parts
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
@@ -177,7 +179,7 @@ class FreeFlowModule(Distillation):
             meta_init=meta_init,
         )
         if correction_fraction < 1 and prediction.subtracts_outputs:
-            self.refuse_dropout(prediction)
+            refuse_dropout(self.student, prediction)
         self.prediction = prediction
         self.delta = delta
         self.r = r

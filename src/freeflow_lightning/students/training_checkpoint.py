@@ -81,7 +81,7 @@ def build_module(
             f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow "
             f"map: expected a Distillation"
         )
-    materialize(module, module.missing())
+    materialize(module, module.meta_weights())
     return module
 
 

@@ -92,9 +92,9 @@ def load_recipe(
     recipe = (
         kind(**given) if checkpoint.config is None else build_recipe(checkpoint, kind, given, trust)
     )
-    materialize(recipe, recipe.missing())
+    materialize(recipe, recipe.meta_weights())
     for name in checkpoint.averages:
-        recipe.averages[name] = recipe.twin(name).float().requires_grad_(False).eval()
+        recipe.averages[name] = recipe.make_average(name).float().requires_grad_(False).eval()
     load_weights(recipe, checkpoint.weights(""), f"the weights of {checkpoint.path}")
     return recipe
 

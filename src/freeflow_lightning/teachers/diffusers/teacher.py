@@ -98,7 +98,7 @@ class DiffusersVelocity(Backbone):
         super().__init__()
         self.net = net
         self.time_module = f"net.net.{net.family.time_module}" if net.family.time_module else None
-        self.own_scalars = ("gamma",) if net.embedded else ()
+        self.native_scalars = ("gamma",) if net.embedded else ()
 
     def forward(
         self, x: Tensor, t: Tensor, condition: Any = None, gamma: Tensor | None = None

@@ -1,0 +1,52 @@
+"""What a step of a map draws at random, and the rows of it that are asked for."""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from freeflow_lightning.objectives import MapObjective
+from freeflow_lightning.recipes.correction import CorrectionDraw
+
+
+class MapDraw(NamedTuple):
+    """What the rows of the map and of its anchor draw.
+
+    Args:
+        z: noise, a row for each path; condition and gamma likewise.
+        condition: as the teacher draws it.
+        gamma: guidance scales.
+        paths: the path that each state is on, int64 [B]; None where each has its own.
+        n: further noise, a row for each state.
+        t: start times, [B]; the first rows are the map's, the others its anchor's.
+        delta: durations of the map's rows, [maps].
+        objective: with what it draws itself.
+        off_prior: the rows whose state is not z, None for all.
+        active: the map's rows that need further evaluations of the student, None for all.
+    """
+
+    z: Tensor
+    condition: Any
+    gamma: Tensor
+    paths: Tensor | None
+    n: Tensor
+    t: Tensor
+    delta: Tensor
+    objective: MapObjective
+    off_prior: Tensor | None = None
+    active: Tensor | None = None
+
+
+class FlowMapDraw(NamedTuple):
+    """Everything random in one step; `correction` is None where nothing is corrected."""
+
+    map: MapDraw
+    correction: CorrectionDraw | None
+
+
+class MapRows(NamedTuple):
+    """Rows on which the map is trained, or its anchor: states with their conditions and times."""
+
+    x: Tensor
+    condition: Any
+    gamma: Tensor
+    t: Tensor

@@ -1,0 +1,129 @@
+"""The networks of a distillation: student, auxiliary and averages, whole or as adapters."""
+
+from collections.abc import Iterable, Sequence
+from contextlib import nullcontext
+from copy import deepcopy
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from freeflow_lightning.nets import (
+    Adapter,
+    LoRA,
+    ScalarConditioned,
+    compile_blocks,
+    recompute,
+    time_embeddings,
+)
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.strategies import copies_without_data, meta_sources
+
+SCALARS = {"student": ("delta", "gamma"), "auxiliary": ("gamma",)}
+"""What each network takes beside (x, t, condition)."""
+
+
+@dataclass(frozen=True)
+class NetworkBuilder:
+    """Builds networks that start as the teacher does, or as a network of the user's own.
+
+    Args:
+        teacher: whose backbone adapters sit on, and whose network the others are copies of.
+        lora: which networks are adapters; none if not given.
+        time_module: path of the networks' time embedding, where it is not found by name.
+        scalar_scale: factor on delta and gamma before their frequency embeddings.
+        meta_init: build the networks without data.
+    """
+
+    teacher: Teacher
+    lora: LoRA | None
+    time_module: str | None
+    scalar_scale: float
+    meta_init: bool
+
+    def build(
+        self, names: Sequence[str], network: nn.Module | None
+    ) -> dict[str, ScalarConditioned]:
+        """The networks of these names, "student" and "auxiliary".
+
+        Args:
+            names: which.
+            network: what those that are no adapters start from; the teacher's if not given.
+
+        Raises:
+            ValueError: settings of which one has no effect.
+        """
+        adapted = [name for name in names if self.lora is not None and name in self.lora.networks]
+        self._check_start(network, adapted)
+        copied = [name for name in names if name not in adapted]
+        backbones = self._copy(copied, network)
+        for name in adapted:
+            backbones[name] = self._adapt(name)
+        return {name: self._condition(backbones[name], SCALARS[name]) for name in names}
+
+    def average(self, student: ScalarConditioned, name: str) -> nn.Module:
+        """Return a copy of the student, or a new adapter if the student is a LoRA adapter."""
+        if not isinstance(student.backbone, Adapter):
+            return deepcopy(student)
+        device = next(student.parameters()).device
+        average = self._condition(self._adapt(name), SCALARS["student"]).to(device)
+        average.load_state_dict(student.state_dict())
+        return average
+
+    def checkpoint_activations(self, networks: Iterable[ScalarConditioned]) -> None:
+        """Let the backward pass compute the activations of each block again."""
+        for network in networks:
+            owner = network.time_owner
+            recompute(owner, list(time_embeddings(owner, self.time_module).values()))
+
+    def compile(self, networks: Iterable[ScalarConditioned], backend: str) -> None:
+        """Compile the blocks of the networks and of the teacher's backbone, each once."""
+        owners = {network.time_owner for network in networks}
+        for network in {*owners, *self.teacher_backbones()}:
+            compile_blocks(network, backend)
+
+    def teacher_backbones(self) -> list[nn.Module]:
+        """The teacher's backbone; none of an analytic teacher."""
+        try:
+            return [self.teacher.backbone()]
+        except ValueError:
+            return []
+
+    def meta_weights(self, networks: Iterable[nn.Module]) -> dict[Tensor, Tensor]:
+        """The networks' weights that have no data yet, and the teacher's that they are copies of."""
+        if not self.meta_init:
+            return {}
+        sources: dict[Tensor, Tensor] = {}
+        for network in networks:
+            sources |= meta_sources(network.get_submodule("backbone"), self.teacher.backbone())
+        return sources
+
+    def _check_start(self, network: nn.Module | None, adapted: Sequence[str]) -> None:
+        if self.lora is not None and network is not None:
+            raise ValueError("lora adapts the teacher's own backbone: leave network out")
+        if self.lora is not None and not adapted:
+            raise ValueError(
+                "lora.networks names the auxiliary network alone, which these settings do not "
+                "train: remove lora, or train an auxiliary network (FreeFlowModule: "
+                "correction_fraction above 0)"
+            )
+        if self.meta_init and (network is not None or self.lora is not None):
+            raise ValueError(
+                "meta_init copies the teacher's own network: leave network and lora out"
+            )
+
+    def _copy(self, names: Sequence[str], network: nn.Module | None) -> dict[str, nn.Module]:
+        """The network itself under the first name, and copies of it, before hooks are on it."""
+        if not names:
+            return {}
+        with copies_without_data() if self.meta_init else nullcontext():
+            start = self.teacher.network() if network is None else network
+            return {name: start if name == names[0] else deepcopy(start) for name in names}
+
+    def _adapt(self, name: str) -> Adapter:
+        assert self.lora is not None
+        base = self.teacher.backbone()
+        return Adapter(base, name, self.lora, list(time_embeddings(base, self.time_module)))
+
+    def _condition(self, backbone: nn.Module, scalars: tuple[str, ...]) -> ScalarConditioned:
+        owner = backbone.base if isinstance(backbone, Adapter) else None
+        return ScalarConditioned(backbone, scalars, self.time_module, self.scalar_scale, owner)

@@ -1,0 +1,57 @@
+"""What this package asks a Trainer: the one place that looks at its counts and loops."""
+
+from pathlib import Path
+from typing import Any
+
+from lightning.pytorch import Trainer
+from lightning.pytorch.callbacks import ModelCheckpoint
+
+from freeflow_lightning.flow import check_counts
+
+
+def check_trainer(trainer: Any) -> None:
+    """Refuse counts of the Trainer that Lightning divides by without a look.
+
+    Raises:
+        ValueError: such a count below 1 (below 0 for log_every_n_steps).
+    """
+    check_counts(0, **{"trainer.log_every_n_steps": trainer.log_every_n_steps})
+    check_counts(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
+    if trainer.check_val_every_n_epoch is not None:
+        check_counts(1, **{"trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch})
+
+
+def is_logged(trainer: Trainer, step: int) -> bool:
+    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a
+    barebones Trainer, is never.
+    """
+    every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector, undeclared
+    return every > 0 and step % every == 0
+
+
+def log_at_step(trainer: Trainer, step: int) -> None:
+    """Let the next figures be logged at `step`: after resuming from a validation's checkpoint
+    Lightning is one ahead.
+    """
+    trainer.fit_loop.epoch_loop._batches_that_stepped = step
+
+
+def count_fetched(trainer: Trainer) -> int:
+    """Training batches that this process has taken from its loader so far, over all epochs and
+    resumed runs; while a batch is being fetched, its own number.
+    """
+    return trainer.fit_loop.total_batch_idx + 1
+
+
+def find_newest_checkpoint(trainer: Trainer) -> Path | None:
+    """The checkpoint that was written last, named by a callback or beside one that is; None before
+    the first.
+    """
+    callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
+    names = [path for c in callbacks for path in (c.last_model_path, c.best_model_path) if path]
+    folders = [Path(c.dirpath) for c in callbacks if c.dirpath]
+    paths = {Path(name) for name in names}  # a path is named before it is written
+    for folder in folders:
+        paths.update(folder.glob("*.ckpt"))
+    written = [path for path in paths if path.exists()]
+    return max(written, key=lambda path: path.stat().st_mtime_ns, default=None)
