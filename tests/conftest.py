@@ -57,7 +57,7 @@ def freeflow(monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
-    """A student of pictures [3, 4, 4] in five classes, trained for two steps."""
+    """A student of pictures [3, 4, 4] in five classes, trained for two steps; guidance 1.25."""
     from freeflow_lightning.commands import main as cli
     from freeflow_lightning.teachers import SiTVelocity, save_sit
     from nets.random_weights import tiny_sit
@@ -66,6 +66,7 @@ def checkpoint(tmp_path_factory):
     save_sit(folder / "sit.safetensors", SiTVelocity(tiny_sit()))
     options = {
         "--model.class_path": "FreeFlowModule",
+        "--model.init_args.evaluation_guidance": 1.25,
         "--model.init_args.teacher": "SiTTeacher",
         "--model.init_args.teacher.checkpoint": folder / "sit.safetensors",
         "--data": "PriorDataModule",

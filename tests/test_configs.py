@@ -101,7 +101,7 @@ def run_of(name: str) -> Path:
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 @pytest.mark.slow
 def test_it_trains_two_steps_and_its_saved_config_starts_it_again(config, freeflow):
-    code, _, err = freeflow("fit", "--config", config, *shrink(config))
+    code, _, err = freeflow("fit", "--config", config.stem, *shrink(config))  # a built-in, by name
     assert code == 0, err
     run = run_of(config.stem)
     names = {path.name for path in run.iterdir()}
@@ -128,7 +128,7 @@ def test_it_trains_two_steps_and_its_saved_config_starts_it_again(config, freefl
 
 @pytest.mark.parametrize("config", CONFIGS[-1:], ids=lambda path: path.stem)
 def test_a_printed_config_starts_the_same_run(config, freeflow):
-    code, out, err = freeflow("fit", "--config", config, *shrink(config), "--print_config")
+    code, out, err = freeflow("fit", "--config", config.stem, *shrink(config), "--print_config")
     assert code == 0, err
     Path("printed.yaml").write_text(out)
     assert freeflow("fit", "--config", "printed.yaml")[0] == 0

@@ -159,7 +159,7 @@ def test_two_processes_and_a_kill_give_the_same_files(freeflow, checkpoint, tmp_
         env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout == "1500 samples in two\n"
+    assert done.stdout == "1500 samples at guidance 1.25 in two\n"
     killed = subprocess.Popen(
         command("sample", *sizes, "--output", "killed", "--batch_size", 2), env=environment()
     )
@@ -220,8 +220,8 @@ def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path):
 
     def drawn(stream, n, seed):
         z, condition = Draw(seed, stream=stream).noise(flow_map.teacher, torch.arange(n))
-        return TeacherSampler(flow_map.teacher, "heun", 2, 1.5)(z, condition), flow_map(
-            z, condition, 1.5
+        return TeacherSampler(flow_map.teacher, "heun", 2, 1.25)(z, condition), flow_map(
+            z, condition, 1.25
         )
 
     metric.update(pictures(flow_map.teacher, drawn("reference", 50, 1)[0]), real=True)
@@ -366,6 +366,7 @@ def test_the_page_holds_its_pictures(freeflow, checkpoint, tmp_path, steps):
     assert "http" not in text  # nothing is fetched
     numbers = json.loads((tmp_path / "diagnosis/diagnosis.json").read_text())
     assert (numbers["auxiliary"] is None) == (steps == 0)
+    assert "guidance 1.25, 20 samples" in numbers["about"]  # the run's
     errors = numbers["solver_errors"]["heun"]
     assert errors["8"] < errors["4"] < errors["2"]
     assert "endpoint: relative error" in out

@@ -73,7 +73,7 @@ def test_the_best_candidate_goes_to_the_teacher_and_all_is_written(freeflow, che
     assert report["mean score"]["student"] > report["mean score"]["student_unsearched"]
     flow_map = FlowMap.from_checkpoint(checkpoint)
     z, condition = Draw(0).noise(flow_map.teacher, torch.arange(10))
-    plain = pictures(flow_map.teacher, flow_map(z, condition, 1.5))
+    plain = pictures(flow_map.teacher, flow_map(z, condition, 1.25))
     written = np.stack(
         [np.asarray(Image.open(folder / f"student_unsearched/{i:06d}.png")) for i in range(10)]
     )

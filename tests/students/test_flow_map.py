@@ -92,6 +92,14 @@ def test_delta_and_guidance_reach_the_network(trained):
     assert torch.equal(flow_map(z, y, guidance=torch.full((3,), 2.0)), flow_map(z, y, guidance=2.0))
 
 
+def test_the_guidance_that_nobody_gives_is_the_runs_or_the_middle_of_the_range():
+    m = module()
+    network, teacher = m.student, m.teacher
+    assert FlowMap(network, teacher, (1.0, 4.0)).evaluation_guidance == 2.5
+    about = {"evaluation_guidance": 1.0}
+    assert FlowMap(network, teacher, (1.0, 4.0), about).evaluation_guidance == 1.0
+
+
 def test_guidance_outside_the_trained_range_is_said(trained):
     flow_map = FlowMap.from_checkpoint(trained[1])
     with warnings.catch_warnings():

@@ -2,12 +2,12 @@
 
 import warnings
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from jsonargparse import ArgumentParser, Namespace
 from lightning.pytorch import LightningDataModule
 
+from freeflow_lightning.commands.built_in_configs import find_config
 from freeflow_lightning.commands.fit import SETTINGS, FreeFlowCLI
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.distillation import Distillation
@@ -34,16 +34,13 @@ def parsed_fit(path: str, overrides: list[str]) -> Namespace:
     """The settings of `freeflow fit --config PATH OVERRIDES`, nothing of them built.
 
     Raises:
-        FileNotFoundError: no such file.
+        FileNotFoundError: no such file, and no config of that name in the package.
     """
-    if not Path(path).is_file():
-        raise FileNotFoundError(
-            f"no config at {path}: give a YAML file of `freeflow fit`, such as configs/digits.yaml"
-        )
+    found = str(find_config(path))
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "LightningCLI's args parameter")
         parsed = ConfigOnly(
-            Recipe, LightningDataModule, args=["fit", "--config", path, *overrides], **SETTINGS
+            Recipe, LightningDataModule, args=["fit", "--config", found, *overrides], **SETTINGS
         )
     return parsed.config["fit"]
 

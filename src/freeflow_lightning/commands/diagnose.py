@@ -45,7 +45,7 @@ SOLVER_SAMPLES = 128
 
 def diagnose(
     opening: CheckpointOptions,
-    guidance: float = 1.5,
+    guidance: float | None = None,
     num_samples: int = 512,
     output: str = "diagnosis",
     features: Name | FeatureNetwork = "auto",
@@ -64,7 +64,7 @@ def diagnose(
 
     Args:
         opening: the student.
-        guidance: guidance scale of student and teacher.
+        guidance: guidance scale of student and teacher; the run's evaluation_guidance if not given.
         num_samples: samples that are compared with the teacher's.
         output: folder to write to; made if it does not exist.
         features: network that says which samples are alike: auto, inception, dinov2, digits, flat
@@ -86,6 +86,7 @@ def diagnose(
         )
     claim_names(FilePath(output), NOTE, "diagnose", [PAGE])
     student = opening.open(beside.overrides).to(pick_device(where.device))
+    guidance = student.evaluation_guidance if guidance is None else guidance
     sampler = StudentSampler(student, guidance)
     judge = pick_features(features, weights, student.teacher, student.device)
     auxiliary = open_auxiliary(opening.checkpoint, student, beside.overrides)

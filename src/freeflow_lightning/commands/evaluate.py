@@ -52,7 +52,7 @@ INTERVALS = (
 
 def evaluate(
     opening: StudentOptions,
-    guidance: float = 1.5,
+    guidance: float | None = None,
     num_samples: int = 10_000,
     reference: str = "teacher",
     features: Name | FeatureNetwork = "auto",
@@ -79,7 +79,8 @@ def evaluate(
 
     Args:
         opening: the student; one that holds no teacher wants --reference FILE.
-        guidance: guidance scale of the samples, and of the teacher's that they are compared with.
+        guidance: guidance scale of the samples, and of the teacher's that they are compared with;
+            the run's evaluation_guidance if not given.
         num_samples: samples to measure; FID depends on how many, so compare equal numbers.
         reference: "teacher" for its own samples, or a file: ADM's .npz (mu, sigma, arr_0),
             torch-fidelity's .pt, or an .npz of pictures (arr_0, as `freeflow sample --npz` writes).
@@ -113,6 +114,7 @@ def evaluate(
         if processes.first:
             claim_names(Path(output), NOTE, "evaluate", [PAGE])
         student = opening.open(beside.overrides).to(pick_device(work.device, processes))
+        guidance = student.evaluation_guidance if guidance is None else guidance
         sampler, where = beside.sampler(student, guidance), student.device
         ours = reference == "teacher"
         alone = isinstance(student.teacher, LatentSpace)

@@ -107,7 +107,8 @@ def export(
         raise ValueError("--output is missing: the folder to write to (or give --compare alone)")
     path, run_folder = find_student(opening.checkpoint)
     student = replace(opening, checkpoint=path).open(beside.overrides)
-    gamma = scale_for(student, guidance)
+    gamma = student.evaluation_guidance if guidance is None else guidance
+    student.check_guidance(gamma)
     if compare:
         if isinstance(student.teacher, LatentSpace):
             raise ValueError(
@@ -150,17 +151,6 @@ def find_student(checkpoint: str) -> tuple[str, Path | None]:
     return str(path) if Path(checkpoint).is_dir() else checkpoint, home if (
         home / "checkpoints"
     ).is_dir() else None
-
-
-def scale_for(student: FlowMap, guidance: float | None) -> float:
-    """The given gamma, or the run's, or the middle of the range; a warning names the range if it is
-    left.
-    """
-    low, high = student.guidance_range
-    known = student.about.get("evaluation_guidance")
-    gamma = guidance if guidance is not None else known if known is not None else (low + high) / 2
-    student.check_guidance(gamma)
-    return float(gamma)
 
 
 def stands_alone(student: FlowMap) -> ScalarConditioned:

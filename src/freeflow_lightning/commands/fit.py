@@ -18,6 +18,7 @@ from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
 
 from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 (short names)
+from freeflow_lightning.commands.built_in_configs import name_config_files
 from freeflow_lightning.commands.changed_settings import changes, settings_at
 from freeflow_lightning.commands.closing import closing_line
 from freeflow_lightning.commands.parser import BriefErrors, quiet
@@ -300,5 +301,5 @@ def main() -> None:
     if page is not None:
         print(page)
         return
-    sys.argv[2:] = name_classes(words)
+    sys.argv[2:] = name_config_files(name_classes(words))
     FreeFlowCLI(Recipe, LightningDataModule, **SETTINGS)

@@ -51,6 +51,10 @@ VERBS = {
         "freeflow_lightning.commands.report",
         "compare a run's student with its teacher: figures and pictures",
     ),
+    "configs": (
+        "freeflow_lightning.commands.configs",
+        "list the configs that come with the package, or print one",
+    ),
 }
 """Verb: (module with a `main`, what it does). Modules are imported only when their verb is called.
 """
@@ -72,7 +76,7 @@ def usage() -> str:
             *lines,
             "",
             "freeflow VERB --help lists the options of a verb. Start with: freeflow fit --config "
-            "configs/digits.yaml",
+            "digits",
         ]
     )
 

@@ -33,7 +33,7 @@ SWEEP = "sweep.json"
 def sample(
     opening: StudentOptions,
     num_samples: int = 64,
-    guidance: Sequence[float] = (1.5,),
+    guidance: Sequence[float] | None = None,
     output: str = "samples",
     *,
     noise: NoiseOptions,
@@ -52,8 +52,9 @@ def sample(
     Args:
         opening: the student.
         num_samples: how many samples.
-        guidance: guidance scale gamma, inside the range the student was trained for. Several make a
-            sweep with the same noise: a folder for each, and sweep.png.
+        guidance: guidance scale gamma, inside the range the student was trained for; the run's
+            evaluation_guidance if not given. Several make a sweep with the same noise: a folder for
+            each, and sweep.png.
         output: folder to write to; made if it does not exist.
         noise: the noise and the classes.
         beside: what takes the place of the checkpoint's own, and who draws.
@@ -66,7 +67,7 @@ def sample(
         return
     with joined() as processes:
         student = opening.open(beside.overrides).to(pick_device(work.device, processes))
-        scales = sorted(set(guidance))
+        scales = sorted({student.evaluation_guidance} if guidance is None else set(guidance))
         if not scales:
             raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
         samplers = [beside.sampler(student, gamma) for gamma in scales]
@@ -101,8 +102,10 @@ def sample(
             return
         if is_sweep:
             publish_sweep(Path(output), samplers, folders)
-        several = f" at each of {len(scales)} guidance scales" if len(scales) > 1 else ""
-        print(f"{num_samples} samples{several} in {output}")
+        at = f"guidance {scales[0]:g}"
+        if len(scales) > 1:
+            at = f"each of {len(scales)} guidance scales"
+        print(f"{num_samples} samples at {at} in {output}")
 
 
 def publish_sweep(

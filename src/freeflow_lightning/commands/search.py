@@ -48,7 +48,7 @@ def search(
     algorithm: Literal["random", "zero_order", "paths"] = "random",
     teacher_steps: int = 16,
     teacher_method: Rule = "heun",
-    guidance: float = 1.5,
+    guidance: float | None = None,
     num_samples: int = 64,
     output: str = "search",
     compare: bool = True,
@@ -87,7 +87,7 @@ def search(
             of the teacher during the search).
         teacher_steps: the teacher's steps for the final sample; 0 keeps the student's.
         teacher_method: the teacher's one-step rule.
-        guidance: guidance scale of student and teacher.
+        guidance: guidance scale of student and teacher; the run's evaluation_guidance if not given.
         num_samples: samples to search for.
         output: folder to write to; made if it does not exist.
         compare: draw the unsearched samples too; their evaluations are reported apart.
@@ -126,6 +126,7 @@ def search(
                 f"{opening.checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to "
                 f"keep the student's samples"
             )
+        guidance = student.evaluation_guidance if guidance is None else guidance
         student.check_guidance(guidance)
         which = noise.draw(student.teacher)
         judge = freeze(pick_verifier(verifier, student), student.device)

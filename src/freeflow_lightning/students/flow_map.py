@@ -235,10 +235,10 @@ class FlowMap(nn.Module):
             return push_folder(folder, repo_id, private=private, token=token, api=api)
 
     def draw_picture(self, path: Path, guidance: float | None = None, n: int = 16) -> str:
-        """A sheet of samples at the given gamma or the middle one; says why there is none where
-        they cannot be drawn.
+        """A sheet of samples at the given gamma or the run's; says why there is none where they
+        cannot be drawn.
         """
-        gamma = sum(self.guidance_range) / 2 if guidance is None else guidance
+        gamma = self.evaluation_guidance if guidance is None else guidance
         try:
             drawn = pictures(self.teacher, self.sample(n, guidance=gamma), batch_size=4)
         except (ValueError, FileNotFoundError) as error:
@@ -254,6 +254,12 @@ class FlowMap(nn.Module):
         says it, as 0.1.0 trained.
         """
         return flow.Pairs(self.about.get("pairs") or flow.Pairs.PRIOR_TO_ANY)
+
+    @property
+    def evaluation_guidance(self) -> float:
+        """Gamma where none is given: the run's own, or the middle of the range if nothing says it."""
+        known = self.about.get("evaluation_guidance")
+        return float(sum(self.guidance_range) / 2 if known is None else known)
 
     @property
     def device(self) -> torch.device:

@@ -15,7 +15,7 @@ from freeflow_lightning.training.data import PriorDataModule
 USAGE = """freeflow {verb} --config CONFIG [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE] ...
 
 for example
-       freeflow {verb} --config configs/digits.yaml --model.student_lr 1e-4 --trainer.max_steps 2000"""
+       freeflow {verb} --config digits --model.student_lr 1e-4 --trainer.max_steps 2000"""
 MORE = """
 more help
   freeflow {verb} --model.help [CLASS]   all of a recipe's settings, of FreeFlowModule if none is named
@@ -65,7 +65,11 @@ def short_help(verb: str) -> str:
     }
     parser = _parser(USAGE.format(verb=verb), about[verb])
     run = parser.add_argument_group("the run")
-    run.add_argument("--config", help="a YAML file of settings; several are laid over each other")
+    run.add_argument(
+        "--config",
+        help="a YAML file of settings, or a name of `freeflow configs`; several are laid over each "
+        "other",
+    )
     run.add_argument(
         "--ckpt_path", help="a checkpoint to go on from; last for the newest of this config"
     )
