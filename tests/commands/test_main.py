@@ -127,7 +127,7 @@ def pull(tmp_path, monkeypatch):
             ["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays=[2.0]"],
             "expected decay to be a finite number of at least 0 and below 1, got 2.0",
         ),
-        (["--config", "gone.yaml"], "config: File does not exist"),
+        (["--config", "gone.yaml"], "no config at gone.yaml, and none of that name in the package"),
         (
             ["--ckpt_path", "last"],
             "no run in runs/pull has written a checkpoint; leave it out to start anew",
