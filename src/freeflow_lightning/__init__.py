@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freeflow_lightning import callbacks, flow, nets, objectives, teachers
+    from freeflow_lightning.recipes.dmd import DMDModule
     from freeflow_lightning.recipes.flow_map import FlowMapModule
     from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
     from freeflow_lightning.recipes.freeflow import FreeFlowModule
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from freeflow_lightning.training.data import PriorDataModule
 
 __all__ = [
+    "DMDModule",
     "FlowMap",
     "FlowMapModule",
     "FlowMatchingModule",
@@ -26,6 +28,7 @@ __all__ = [
     "teachers",
 ]
 _MODULES = {
+    "DMDModule": "recipes.dmd",
     "FlowMap": "students.flow_map",
     "FlowMapModule": "recipes.flow_map",
     "FlowMatchingModule": "recipes.flow_matching",

@@ -8,6 +8,7 @@ from freeflow_lightning.callbacks.progress import DistillationProgress, NetworkS
 from freeflow_lightning.callbacks.requeue import Requeue
 from freeflow_lightning.callbacks.samples import SampleGrid
 from freeflow_lightning.callbacks.save_teacher import SaveTeacher
+from freeflow_lightning.callbacks.tangent import TangentWarmup
 from freeflow_lightning.callbacks.trajectory import TrajectoryError
 from freeflow_lightning.callbacks.warmup import ConfidentRegionWarmup
 
@@ -22,5 +23,6 @@ __all__ = [
     "SampleGrid",
     "SaveTeacher",
     "StudentEMA",
+    "TangentWarmup",
     "TrajectoryError",
 ]

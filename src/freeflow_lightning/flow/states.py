@@ -9,13 +9,24 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand
 from freeflow_lightning.flow.posterior import renoise
 from freeflow_lightning.flow.solver import Rule, Velocity, count_evaluations, one_step_rule
+
+
+class Samples(ABC):
+    """A data set that states are drawn from."""
+
+    @abstractmethod
+    def draw(self, n: int, generator: Generator) -> tuple[Tensor, Tensor | None]:
+        """n samples [n, ...] drawn with replacement, and their class labels, int64 [n].
+
+        Both are on the CPU, as the generator is; the labels are None for data without classes.
+        """
 
 
 class States(ABC):
@@ -25,6 +36,11 @@ class States(ABC):
     def needs_data(self) -> bool:
         """Whether samples of a data set take the place of the prior noise z."""
         return False
+
+    @property
+    def data(self) -> Samples | None:
+        """The data set that x0 is drawn from; None where none is used."""
+        return None
 
     @property
     def only_prior(self) -> bool:
@@ -193,10 +209,15 @@ class Renoised(Noised):
 class DataStates(Noised):
     """x0 of a data set, noised. Needs data, in the place of z; no evaluation.
 
+    Args:
+        data: where x0 and its class come from, such as `examples.digits.DigitsSamples`.
+
     >>> half, x0 = torch.tensor([0.5]), torch.ones(1, 1)
     >>> DataStates().draw(half, lambda x, t, delta: x, lambda x, t: x, x0, 3 * x0)
     tensor([[2.]])
     """
+
+    data: Samples | None = None
 
     @property
     def needs_data(self) -> bool:

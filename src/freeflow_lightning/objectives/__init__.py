@@ -27,23 +27,33 @@ from freeflow_lightning.objectives.prediction import (
     prediction,
 )
 from freeflow_lightning.objectives.residual import Residual, residual
+from freeflow_lightning.objectives.score_weight import (
+    ConstantWeight,
+    DMDWeight,
+    KLWeight,
+    ScoreWeight,
+)
 from freeflow_lightning.objectives.semigroup import Semigroup
 
 __all__ = [
     "ByDuration",
     "Consistency",
+    "ConstantWeight",
     "ContinuousPrediction",
+    "DMDWeight",
     "Decay",
     "DiscreteEulerian",
     "DiscreteLagrangian",
     "DiscretePrediction",
     "Endpoint",
     "Eulerian",
+    "KLWeight",
     "Lagrangian",
     "MapObjective",
     "Normalise",
     "Prediction",
     "Residual",
+    "ScoreWeight",
     "Semigroup",
     "Unweighted",
     "Weight",

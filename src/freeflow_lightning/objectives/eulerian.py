@@ -1,6 +1,6 @@
 """Eulerian forms: the start of the map moves along the teacher's path, and its end is held."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -53,6 +53,9 @@ class Eulerian(MapObjective):
         v = u(x, t)
         along_path = self.derivative.along(F, (x, t, delta), (-v, 1.0, 1.0), output)
         return output + expand(self.tangent * delta, x) * along_path - v
+
+    def warm_up(self, share: float) -> "Eulerian":
+        return replace(self, tangent=share * self.tangent)
 
     def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > 0

@@ -60,6 +60,10 @@ class MapObjective(ABC):
         """The form with what it draws at random for n rows; itself if that is nothing."""
         return self
 
+    def warm_up(self, share: float) -> "MapObjective":
+        """The form with this share of its tangent in [0, 1]; itself where it has none."""
+        return self
+
     def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         """Where the evaluations of F in `error` have an effect, bool [B]; elsewhere F may be 0."""
         return torch.ones_like(delta, dtype=torch.bool)

@@ -3,6 +3,7 @@
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.correction import Correction
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.dmd import DMDModule
 from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
@@ -10,6 +11,7 @@ from freeflow_lightning.recipes.outputs import Step
 
 __all__ = [
     "Correction",
+    "DMDModule",
     "Distillation",
     "FlowMapModule",
     "FlowMatchingModule",

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from freeflow_lightning.flow import host_generator
+from freeflow_lightning.flow import Samples, host_generator
 from freeflow_lightning.teachers import Teacher
 
 
@@ -43,6 +43,28 @@ class Draws:
     def condition(self, n: int) -> Any:
         """Conditions of n samples, as the teacher draws them."""
         return self.teacher.draw_condition(n, self.generator)
+
+    def data(self, samples: Samples, n: int) -> tuple[Tensor, Any]:
+        """n samples of a data set, [n, *sample_shape], and the conditions of their classes.
+
+        Raises:
+            ValueError: samples of another shape than the teacher's, or without the classes it has.
+        """
+        x, labels = samples.draw(n, self.host)
+        if x.shape[1:] != tuple(self.teacher.sample_shape):
+            raise ValueError(
+                f"expected data of the teacher's shape {list(self.teacher.sample_shape)}, got "
+                f"{list(x.shape[1:])}: use samples that are prepared as the teacher's were"
+            )
+        if self.teacher.num_classes and labels is None:
+            raise ValueError(
+                f"expected data with labels for a teacher of {self.teacher.num_classes} classes, "
+                f"got none: return them from {type(samples).__name__}.draw"
+            )
+        condition = None
+        if labels is not None and self.teacher.num_classes:
+            condition = self.teacher.conditions.of_classes(self.to_device(labels))
+        return self.to_device(x).to(torch.get_default_dtype()), condition
 
     def guidance(self, n: int) -> Tensor:
         """Guidance scales gamma, float32 [n] on the host."""

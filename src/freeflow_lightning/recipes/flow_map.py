@@ -40,6 +40,7 @@ from freeflow_lightning.recipes.correction import (
     select_rows,
 )
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows
 from freeflow_lightning.recipes.map_settings import check_settings
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
@@ -178,6 +179,7 @@ class FlowMapModule(Distillation):
         self.correction = correction
         self.alpha = self.alpha_ref
         self.t_c = 0.0
+        self.tangent_share = 1.0
 
     @property
     def pairs(self) -> Pairs:
@@ -207,10 +209,11 @@ class FlowMapModule(Distillation):
         states, corrected = objectives.split(size, self.correction_fraction)
         draws = self.draws(generator)
         paths, per_path = self._count_paths(states), self.states.per_path
-        z, condition, gamma = draws.noise(paths), draws.condition(paths), draws.guidance(paths)
+        z, condition = self._draw_starts(draws, paths)
+        gamma = draws.guidance(paths)
         n = draws.noise(states)
         maps, _ = objectives.split(states, self.anchor_fraction)
-        objective = self.objective.prepare(maps, draws.host)
+        objective = self.objective.prepare(maps, draws.host).warm_up(self.tangent_share)
         t, delta = self.times.sample(states, draws.host).move_to_prior(self.t_c)
         off_prior, active = None, None
         if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
@@ -223,6 +226,12 @@ class FlowMapModule(Distillation):
         drawn = MapDraw(z, condition, gamma, path_of, n, t, delta, objective, off_prior, active)
         return FlowMapDraw(drawn, self._draw_correction(draws, corrected))
 
+    def _draw_starts(self, draws: Draws, n: int) -> tuple[Tensor, Any]:
+        """What the states are made of, prior noise or data, with its conditions."""
+        if self.states.data is None:
+            return draws.noise(n), draws.condition(n)
+        return draws.data(self.states.data, n)
+
     def _count_paths(self, states: int) -> int:
         paths, rest = divmod(states, self.states.per_path)
         if rest:
@@ -232,7 +241,7 @@ class FlowMapModule(Distillation):
             )
         return paths
 
-    def _draw_correction(self, draws: Any, size: int) -> CorrectionDraw | None:
+    def _draw_correction(self, draws: Draws, size: int) -> CorrectionDraw | None:
         if self.correction is None:
             return None
         skips_branches = self.skip_idle_rows and self.is_guided

@@ -13,10 +13,10 @@ def check_settings(
         ValueError: an objective on states or times that it cannot be trained on.
     """
     form, source = type(objective).__name__, type(states).__name__
-    if states.needs_data:
+    if states.needs_data and states.data is None:
         raise ValueError(
-            f"{source} needs data, and this recipe has none: use StudentPath(), TeacherPath() or "
-            "Renoised(), which draw their states from the networks"
+            f"{source} needs data, got none: name its samples (data=DigitsSamples()), or use "
+            "StudentPath(), TeacherPath() or Renoised(), which draw their states from the networks"
         )
     if states.only_prior and not times.from_prior:
         raise ValueError(

@@ -2,10 +2,14 @@
 report.
 """
 
+from dataclasses import dataclass
+from functools import cached_property
+
 import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from freeflow_lightning.flow import Samples
 from freeflow_lightning.training.data import SettingsOnly
 
 
@@ -25,6 +29,21 @@ def load_digits() -> tuple[Tensor, Tensor]:
     return torch.tensor(pictures, dtype=torch.float32).view(-1, 1, 8, 8) / 8 - 1, torch.tensor(
         labels
     )
+
+
+@dataclass(frozen=True)
+class DigitsSamples(Samples):
+    """The digits for `DataStates`, opened when the first one is drawn."""
+
+    @cached_property
+    def digits(self) -> tuple[Tensor, Tensor]:
+        """All pictures and their labels, as `load_digits` returns them."""
+        return load_digits()
+
+    def draw(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        pictures, labels = self.digits
+        rows = torch.randint(len(labels), (n,), generator=generator)
+        return pictures[rows], labels[rows]
 
 
 class DigitsDataModule(SettingsOnly):

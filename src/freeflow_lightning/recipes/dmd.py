@@ -1,0 +1,299 @@
+"""DMDModule: the correction alone, with several auxiliary updates for each of the student's."""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple, final
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Generator, Tensor, nn
+
+from freeflow_lightning import objectives
+from freeflow_lightning.flow import (
+    Pairs,
+    TimeDistribution,
+    Uniform,
+    check_counts,
+    check_numbers,
+    check_pairs,
+    expand,
+    flow_map,
+    interpolate,
+    on_rows,
+    renoise,
+)
+from freeflow_lightning.nets import LoRA
+from freeflow_lightning.objectives import DMDWeight, Residual, ScoreWeight
+from freeflow_lightning.recipes.correction import (
+    CorrectionDraw,
+    draw_correction,
+    select_rows,
+)
+from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.data import PriorBatch
+from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
+
+
+class DMDDraw(NamedTuple):
+    """Everything random in one step.
+
+    Args:
+        rows: prior noise and what noises the samples.
+        place: the index of each row's start time in `times`, int64 [B].
+        renoise: what noises the student's samples on the way there, [len(times) - 1, B, ...].
+        further: for each of these ways the rows that go it, None for all.
+    """
+
+    rows: CorrectionDraw
+    place: Tensor
+    renoise: Tensor
+    further: tuple[Tensor | None, ...]
+
+
+_R = Uniform(0.02, 0.98)
+_WEIGHT = DMDWeight()
+
+
+@final
+class DMDModule(Distillation):
+    """Distils by the correction alone: DMD (arXiv 2311.18828), DMD2 (2405.14867) without its GAN.
+
+    The student's samples x0 = x + t F(x, t, 0) are noised to x_r, and move along
+    w (v_N(x_r, r) - u(x_r, r)), times t in units of F. The auxiliary network learns v_N at every
+    step, and the student moves at every `auxiliary_updates`-th: with equal rates and one update
+    each it diverges.
+
+    A student of several steps starts at `times`, from states of its own: each row's start time is
+    drawn, and the student is run with re-noising from the prior to there. No state is noised data.
+
+    Args:
+        teacher: the frozen velocity field.
+        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
+            teacher's if not given.
+        times: start times of the student's steps, falling from 1; [1.0] is one step,
+            [1.0, 0.75, 0.5, 0.25] four.
+        r: law of r.
+        weight: w, how much each error counts.
+        auxiliary_updates: updates of the auxiliary network for one of the student.
+        guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
+        guidance_interval: times r inside which the teacher is guided; the auxiliary never is.
+        evaluation_guidance: gamma of validation samples, inside guidance_range.
+        student_lr: learning rate of the student, in units of u.
+        auxiliary_lr: learning rate of the auxiliary network.
+        betas: Adam's.
+        eps: Adam's.
+        scalar_scale: factor on delta and gamma before their frequency embeddings.
+        time_module: path of the network's time embedding, where it is not found by name.
+        check_teacher: measure the sign and the direction of time of the teacher before training.
+        lora: make the networks that it names low-rank adapters on the teacher's own backbone.
+        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile`
+            is.
+        activation_checkpointing: compute each block's activations again in the backward pass.
+        compile: backend of torch.compile for the blocks of all networks.
+        meta_init: build the networks without weights, and copy the teacher's into each process's
+            share.
+
+    Raises:
+        ValueError: times that do not fall from 1.
+    """
+
+    advice: ClassVar[Mapping[str, str]] = {
+        **Distillation.advice,
+        "correction/residual": "the correction residual grows: lower student_lr or raise "
+        "auxiliary_updates",
+        "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
+        "auxiliary_updates, or lower student_lr",
+    }
+    diversity_advice = "stop here, narrow guidance_interval, or train with a FlowMapModule beside"
+    progress_names: ClassVar[Mapping[str, str]] = {
+        "correction/residual": "corr",
+        "auxiliary/loss": "aux",
+    }
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {
+        "residuals": ("correction/residual", "auxiliary/loss"),
+        "gradient norms": ("gradient/student", "gradient/auxiliary"),
+    }
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        network: nn.Module | None = None,
+        times: Sequence[float] = (1.0,),
+        r: TimeDistribution = _R,
+        weight: ScoreWeight = _WEIGHT,
+        auxiliary_updates: int = 5,
+        guidance_range: Sequence[float] = (1.0, 2.0),
+        guidance_interval: Sequence[float] = (0.0, 1.0),
+        evaluation_guidance: float = 1.5,
+        student_lr: float = 2e-6,
+        auxiliary_lr: float = 2e-6,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        scalar_scale: float = 1.0,
+        time_module: str | None = None,
+        check_teacher: bool = True,
+        lora: LoRA | None = None,
+        skip_idle_rows: bool | None = None,
+        activation_checkpointing: bool = False,
+        compile: str | None = None,
+        meta_init: bool = False,
+    ) -> None:
+        check_times(times)
+        check_pairs(0, 1, guidance_interval=guidance_interval)
+        check_counts(1, auxiliary_updates=auxiliary_updates)
+        super().__init__(
+            teacher,
+            network,
+            has_auxiliary=True,
+            guidance_range=guidance_range,
+            evaluation_guidance=evaluation_guidance,
+            student_lr=student_lr,
+            auxiliary_lr=auxiliary_lr,
+            betas=betas,
+            eps=eps,
+            scalar_scale=scalar_scale,
+            time_module=time_module,
+            check_teacher=check_teacher,
+            lora=lora,
+            skip_idle_rows=skip_idle_rows,
+            activation_checkpointing=activation_checkpointing,
+            compile=compile,
+            meta_init=meta_init,
+        )
+        self.times = tuple(times)
+        self.r = r
+        self.weight = weight
+        self.auxiliary_updates = auxiliary_updates
+        self.guidance_interval = (guidance_interval[0], guidance_interval[1])
+        self.moves_student = True
+        """Whether this step updates the student too; the trainer's step says it in a run."""
+
+    @property
+    def pairs(self) -> Pairs:
+        return Pairs.PRIOR_TO_DATA if len(self.times) == 1 else Pairs.ANY_TO_DATA
+
+    # One step
+
+    def draw(self, size: int, generator: Generator) -> DMDDraw:
+        draws = self.draws(generator)
+        skips_branches = self.skip_idle_rows and self.is_guided
+        interval = self.guidance_interval if skips_branches else None
+        rows = draw_correction(draws, size, self.r, interval)
+        ways = len(self.times) - 1
+        place = torch.randint(ways + 1, (size,), generator=draws.host)
+        noise = draws.noise(ways * size).unflatten(0, (ways, size))
+        further: list[Tensor | None] = [None] * ways
+        if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
+            for k in range(ways):
+                further[k] = select_rows(place > k, generator.device, least=1)
+        return DMDDraw(rows, draws.to_device(place), noise, tuple(further))
+
+    def loss(self, draw: DMDDraw) -> Step:
+        """< F, sg(t w (v_N - u)) > where the student moves, and Eq. 12 in every step."""
+        z, condition, gamma, n, r, guided = draw.rows
+        t = torch.tensor(self.times, device=z.device)[draw.place]
+        x = self._place(draw)
+        with torch.set_grad_enabled(self.moves_student):
+            output = self.average(x, t, torch.zeros_like(t), condition, gamma)
+
+        x0 = flow_map(x, output.detach(), t)
+        x_r = interpolate(x0, n, r)
+        network = self.auxiliary
+        assert network is not None
+        v_n = network(x_r.to(z.dtype), r, condition, gamma=gamma)
+        auxiliary = objectives.auxiliary(network, x0, n, r, output=v_n)
+        residuals = {"auxiliary": auxiliary}
+        loss = self._equalise(auxiliary, r).surrogate().mean()
+        if not self.moves_student:
+            return Step(loss + self._zero_of_student(), residuals)
+
+        u = self.velocity(z, condition, gamma, self.guidance_interval, guided)(x_r, r)
+        error = v_n.detach().to(x_r.dtype) - u
+        residuals["correction"] = objectives.residual(output, error)
+        factor = t * self.weight(x0, x_r, u, r)
+        weighted = objectives.residual(output, expand(factor, error) * error)
+        loss = loss + weighted.surrogate().mean() / self.student_scale
+        return Step(loss, residuals)
+
+    @torch.no_grad()
+    def _place(self, draw: DMDDraw) -> Tensor:
+        """The state that each row starts at: the student's own chain from the prior, re-noised."""
+        z, condition, gamma = draw.rows.z, draw.rows.condition, draw.rows.gamma
+        x = z
+        for k, (t, following) in enumerate(pairwise(self.times)):
+            student = on_rows(self._sample_from, draw.further[k])
+            start = torch.full_like(gamma, t)
+            end = torch.full_like(gamma, following)
+            there = renoise(student(x, start, condition, gamma), draw.renoise[k], end)
+            x = torch.where(expand(draw.place > k, x), there.to(z.dtype), x)
+        return x
+
+    def _sample_from(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor) -> Tensor:
+        """x0 = f(x, t, 0)."""
+        return flow_map(x, self.average(x, t, torch.zeros_like(t), condition, gamma), t)
+
+    def _equalise(self, auxiliary: Residual, r: Tensor) -> Residual:
+        """The auxiliary's residual in units of its network's raw output (App. A.2)."""
+        if not self.starts_from_teacher:
+            return auxiliary
+        return objectives.equalise(auxiliary, self.teacher.output_scale(r) ** 2)
+
+    # Whose turn it is
+
+    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.moves_student = (self.global_step + 1) % self.auxiliary_updates == 0
+
+    def _zero_of_student(self) -> Tensor | float:
+        """0; its gradient is 0 for every weight of the student where DDP waits for gradients."""
+        if self._trainer is None or not isinstance(self.trainer.strategy, DDPStrategy):
+            return 0.0
+        weights = [p for p in self.student.parameters() if p.requires_grad]
+        return 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take those zeros away: Adam's memory would move the weights."""
+        if not self.moves_student:
+            self.student.zero_grad()
+
+    # What others ask
+
+    def evaluations_per_sample(self) -> dict[str, float]:
+        """Network evaluations that one training sample costs, by network, in the mean over a turn.
+
+        With skip_idle_rows the rows without effect cost less than this.
+        """
+        branches = 2 if self.is_guided else 1
+        return {
+            "student": len(self.times),
+            "teacher": branches / self.auxiliary_updates,
+            "auxiliary": 1,
+        }
+
+    def figures(self, draw: DMDDraw, step: Step) -> dict[str, Tensor | float]:
+        figures: dict[str, Tensor | float] = {
+            "auxiliary/loss": step.residuals["auxiliary"].mean_square().mean()
+        }
+        if "correction" in step.residuals:
+            rms = root_mean_square(step.residuals["correction"])
+            figures["correction/residual"] = rms.mean()
+            figures |= mean_by_bin("correction/residual_by_r", rms, draw.rows.r)
+        return figures
+
+    @property
+    def auxiliary_training(self) -> AuxiliaryTraining | None:
+        if len(self.times) > 1:  # learns the samples of all steps, not of the first alone
+            return None
+        return AuxiliaryTraining(self.r, self.guidance_interval, self.auxiliary_lr)
+
+
+def check_times(times: Sequence[float]) -> None:
+    """Refuse start times that do not fall from 1 to above 0 (ValueError)."""
+    check_numbers(0, 1, without_low=True, **{f"times[{k}]": t for k, t in enumerate(times)})
+    falls = all(t > s for t, s in pairwise(times))
+    if not times or times[0] != 1 or not falls:
+        raise ValueError(
+            f"expected times that fall from 1, such as [1.0, 0.75, 0.5, 0.25], got {list(times)}"
+        )
