@@ -3,6 +3,7 @@
 from freeflow_lightning.objectives.auxiliary import auxiliary
 from freeflow_lightning.objectives.balance import (
     ByDuration,
+    ByGuidance,
     Decay,
     Normalise,
     Unweighted,
@@ -37,6 +38,7 @@ from freeflow_lightning.objectives.semigroup import Semigroup
 
 __all__ = [
     "ByDuration",
+    "ByGuidance",
     "Consistency",
     "ConstantWeight",
     "ContinuousPrediction",

@@ -77,8 +77,16 @@ class Weight(ABC):
     """How much the residual of a map counts in each sample, as a setting of a recipe."""
 
     @abstractmethod
-    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
-        """The residual with its weighted error; delta are durations t - s, [B]."""
+    def __call__(
+        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
+    ) -> Residual:
+        """The residual with its weighted error.
+
+        Args:
+            residual: of the map.
+            delta: durations t - s, [B].
+            gamma: guidance scales, [B]; None where nothing is guided.
+        """
 
 
 @dataclass(frozen=True)
@@ -89,7 +97,9 @@ class Unweighted(Weight):
     tensor([[1.]])
     """
 
-    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+    def __call__(
+        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
+    ) -> Residual:
         return residual
 
 
@@ -107,7 +117,9 @@ class Decay(Weight):
     def __post_init__(self) -> None:
         check_numbers(0, k=self.k, epsilon=self.epsilon)
 
-    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+    def __call__(
+        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
+    ) -> Residual:
         return decay(residual, self.k, epsilon=self.epsilon)
 
 
@@ -124,7 +136,9 @@ class Normalise(Weight):
     def __post_init__(self) -> None:
         check_numbers(0, without_low=True, c=self.c)
 
-    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
+    def __call__(
+        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
+    ) -> Residual:
         return normalise(residual, self.c)
 
 
@@ -139,8 +153,33 @@ class ByDuration(Weight):
 
     weight: Weight = Unweighted()
 
-    def __call__(self, residual: Residual, delta: Tensor) -> Residual:
-        return weigh_by_duration(self.weight(residual, delta), delta)
+    def __call__(
+        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
+    ) -> Residual:
+        return weigh_by_duration(self.weight(residual, delta, gamma), delta)
+
+
+@dataclass(frozen=True)
+class ByGuidance(Weight):
+    """Delta <- Delta / gamma^2 per sample after another weight (TVM, arXiv 2511.19797).
+
+    The square of Delta / gamma is what counts then: guided velocities are about gamma times as
+    large.
+
+    >>> two, one = torch.tensor([2.0]), torch.ones(1, 1)
+    >>> ByGuidance()(Residual(one, one), one[0], two).error
+    tensor([[0.2500]])
+    """
+
+    weight: Weight = Unweighted()
+
+    def __call__(
+        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
+    ) -> Residual:
+        weighted = self.weight(residual, delta, gamma)
+        if gamma is None:
+            return weighted
+        return weighted._replace(error=weighted.error / expand(gamma**2, weighted.error))
 
 
 def split(n: int, fraction: float) -> tuple[int, int]:

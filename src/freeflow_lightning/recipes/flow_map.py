@@ -254,11 +254,11 @@ class FlowMapModule(Distillation):
         maps, anchors = self._place(m)
         outputs = self._outputs(m, maps, anchors, c)
         residuals = {"map": self._map(m, maps, outputs.get("map"))}
-        weighted = [self.weight(residuals["map"], m.delta)]
+        weighted = [self.weight(residuals["map"], m.delta, self._scales(maps))]
         if "anchor" in outputs:
             residuals["anchor"] = self._anchor(anchors, outputs["anchor"])
             whole = torch.ones_like(anchors.t)  # counts as a map over all times
-            weighted.append(self.weight(residuals["anchor"], whole))
+            weighted.append(self.weight(residuals["anchor"], whole, self._scales(anchors)))
         rows = len(m.t)
         loss = torch.cat([each.surrogate() for each in weighted]).sum()
         if c is None:
@@ -277,6 +277,10 @@ class FlowMapModule(Distillation):
         loss = (loss + lam * delta_n.surrogate().sum()) / rows / self.student_scale
         loss = loss + g.surrogate().mean()
         return Step(loss, residuals, {"correction/lambda": lam})
+
+    def _scales(self, rows: MapRows) -> Tensor | None:
+        """Guidance scales of the rows; None where nothing is guided."""
+        return rows.gamma if self.is_guided else None
 
     def _place(self, m: MapDraw) -> tuple[MapRows, MapRows]:
         """The states x_t with their conditions: of the map's rows, and of its anchor's."""

@@ -1,0 +1,61 @@
+"""Every config of configs/methods trains, and what it trained is sampled and reopened."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from freeflow_lightning import FlowMap
+from freeflow_lightning.flow import Pairs
+from freeflow_lightning.training.run_folder import read_metrics
+
+METHODS = Path(__file__).parents[1] / "configs" / "methods"
+CONFIGS = sorted(METHODS.glob("*.yaml"))
+SMALL = (
+    "--trainer.max_steps 2 --trainer.log_every_n_steps 1 --trainer.enable_progress_bar false "
+    "--trainer.callbacks [] --data.batch_size 8 --data.length 2 --data.val_samples 0"
+).split()
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_it_trains_two_steps_as_it_is(config, freeflow):
+    """With batches of 8 and without callbacks, which test_configs.py runs."""
+    code, _, error = freeflow("fit", "--config", config, *SMALL)
+    assert code == 0, error
+    rows = read_metrics(Path("runs", config.stem, "version_0", "metrics.csv"))
+    assert [row["step"] for row in rows] == [0, 1]
+    moved = {"dmd2": False, "dmd2_four_steps": False}.get(config.stem, True)  # its turn is the fifth
+    assert ("gradient/student" in rows[1] and rows[1]["gradient/student"] > 0) is moved
+    wanted = {
+        "freeflow": Pairs.PRIOR_TO_ANY,
+        "freeflow_implicit_midpoint": Pairs.PRIOR_TO_ANY,
+        "kd": Pairs.PRIOR_TO_ANY,
+        "dmd2": Pairs.PRIOR_TO_DATA,
+        "dmd2_four_steps": Pairs.ANY_TO_DATA,
+        "cd": Pairs.ANY_TO_DATA,
+        "scd": Pairs.ANY_TO_DATA,
+    }
+    student = FlowMap.from_checkpoint(f"runs/{config.stem}")
+    assert student.pairs is wanted.get(config.stem, Pairs.ANY_TO_ANY)
+
+
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
+def test_it_says_its_paper_and_its_command(config):
+    comment = config.read_text().partition("seed_everything")[0]
+    assert comment.startswith("# ")
+    assert "rXiv 2" in comment
+    assert f"# freeflow fit --config configs/methods/{config.name}\n" in comment
+
+
+def test_the_trainers_differ_in_their_schedules_alone():
+    """So that no method is measured in another way than its neighbours."""
+    schedules = ("ConfidentRegionWarmup", "AlphaSchedule", "TangentWarmup")
+    same = []
+    for path in sorted((METHODS / "shared").glob("trainer*.yaml")):
+        content = yaml.safe_load(path.read_text())
+        content["callbacks"] = [
+            c for c in content["callbacks"] if not c["class_path"].endswith(schedules)
+        ]
+        same.append(content)
+    assert len(same) == 4
+    assert all(content == same[0] for content in same)
