@@ -11,20 +11,27 @@ from freeflow_lightning.training.run_folder import read_metrics
 
 METHODS = Path(__file__).parents[1] / "configs" / "methods"
 CONFIGS = sorted(METHODS.glob("*.yaml"))
-SMALL = (
-    "--trainer.max_steps 2 --trainer.log_every_n_steps 1 --trainer.enable_progress_bar false "
-    "--trainer.callbacks [] --data.batch_size 8 --data.length 2 --data.val_samples 0"
-).split()
+SMALL = {
+    "trainer.max_steps": 2,
+    "trainer.log_every_n_steps": 1,
+    "trainer.enable_progress_bar": "false",
+    "trainer.callbacks": "[]",
+    "data.batch_size": 8,
+    "data.length": 2,
+    "data.val_samples": 0,
+}
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_it_trains_two_steps_as_it_is(config, freeflow):
     """With batches of 8 and without callbacks, which test_configs.py runs."""
-    code, _, error = freeflow("fit", "--config", config, *SMALL)
+    code, _, error = freeflow("fit", "--config", config, *(f"--{key}={value}" for key, value in SMALL.items()))
     assert code == 0, error
     rows = read_metrics(Path("runs", config.stem, "version_0", "metrics.csv"))
     assert [row["step"] for row in rows] == [0, 1]
-    moved = {"dmd2": False, "dmd2_four_steps": False}.get(config.stem, True)  # its turn is the fifth
+    moved = {"dmd2": False, "dmd2_four_steps": False}.get(
+        config.stem, True
+    )  # its turn is the fifth
     assert ("gradient/student" in rows[1] and rows[1]["gradient/student"] > 0) is moved
     wanted = {
         "freeflow": Pairs.PRIOR_TO_ANY,

@@ -13,11 +13,15 @@ from freeflow_lightning.callbacks import (
     SampleGrid,
     SaveTeacher,
     StudentEMA,
+    TangentWarmup,
     TrajectoryError,
 )
+from freeflow_lightning.flow import CentralDifference, SortedPair
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
+from freeflow_lightning.objectives import Eulerian
+from freeflow_lightning.recipes import FlowMapModule
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
-from tiny import data, fit, mlp, module
+from tiny import data, fit, mixture, mlp, module
 
 
 class Seen(Callback):
@@ -68,6 +72,24 @@ def test_schedules_go_on_after_a_restart(tmp_path):
     assert close(seen.values, EXPECTED[3:])
 
 
+def eulerian(**changes):
+    settings = {"objective": Eulerian(CentralDifference(1e-2)), "times": SortedPair()} | changes
+    return FlowMapModule(mixture(), mlp(), **settings)
+
+
+@pytest.mark.parametrize("accumulate", [1, 2])
+def test_the_tangent_warms_up_by_the_optimizer_step(accumulate):
+    shares = []
+
+    class Share(Callback):
+        def on_train_batch_end(self, trainer, pl_module, *_):
+            shares.append(pl_module.tangent_share)
+
+    fit(eulerian(), TangentWarmup(4), Share(), max_steps=6, accumulate_grad_batches=accumulate)
+    expected = [0.0, 0.25, 0.5, 0.75, 1.0, 1.0]
+    assert shares == [share for share in expected for _ in range(accumulate)]
+
+
 def matching():
     return FlowMatchingModule(mlp(), (2,), num_classes=2)
 
@@ -92,6 +114,8 @@ def matching():
             "AlphaSchedule has no effect here",
         ),
         (AlphaSchedule, matching, "AlphaSchedule has no effect here"),
+        (TangentWarmup, module, "TangentWarmup has no effect here"),
+        (TangentWarmup, lambda: FlowMapModule(mixture(), mlp()), "TangentWarmup has no effect"),
         (TrajectoryError, matching, "TrajectoryError compares a student to its teacher"),
         (HealthMonitor, matching, "HealthMonitor watches a distillation"),
         (SaveTeacher, module, "SaveTeacher writes a SiTVelocity network"),
@@ -106,6 +130,7 @@ def test_callbacks_without_effect_are_refused(callback, build, message):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
+        (lambda: TangentWarmup(0), "steps to be an integer of at least 1, got 0"),
         (lambda: ConfidentRegionWarmup(0), "steps to be an integer of at least 1, got 0"),
         (
             lambda: AlphaSchedule(delay_steps=-1),

@@ -2,6 +2,8 @@ import pytest
 import torch
 
 from freeflow_lightning.objectives import (
+    ByDuration,
+    ByGuidance,
     Residual,
     adaptive_lambda,
     decay,
@@ -107,6 +109,14 @@ def test_split_uses_every_row_and_starves_no_objective():
 def test_impossible_splits_are_refused(n, fraction):
     with pytest.raises(ValueError, match=r"expected correction_fraction|cannot hold both"):
         split(n, fraction)
+
+
+def test_by_guidance_divides_by_the_square_of_gamma_after_another_weight():
+    r = Residual(torch.zeros(2, 2), torch.tensor([[2.0, 2.0], [4.0, 4.0]]))
+    delta, gamma = torch.tensor([0.5, 0.5]), torch.tensor([1.0, 2.0])
+    weight = ByGuidance(ByDuration())
+    assert weight(r, delta, gamma).error.tolist() == [[1.0, 1.0], [0.5, 0.5]]
+    assert weight(r, delta).error.tolist() == [[1.0, 1.0], [2.0, 2.0]]  # nothing is guided
 
 
 def test_lambda_by_hand():

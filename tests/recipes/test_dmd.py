@@ -89,7 +89,11 @@ def test_a_turn_costs_what_it_says_and_moves_the_student_once(times, guidance_ra
     settings = {"guidance_range": guidance_range, "evaluation_guidance": 1.0}
     m = build(learned_teacher(), times=times, auxiliary_updates=3, skip_idle_rows=False, **settings)
     m.check_teacher = False
-    counts = {"student": Rows(m.student), "teacher": Rows(m.teacher), "auxiliary": Rows(m.auxiliary)}
+    counts = {
+        "student": Rows(m.student),
+        "teacher": Rows(m.teacher),
+        "auxiliary": Rows(m.auxiliary),
+    }
     m.setup = lambda stage: None  # which asks everything once
     starts = [weights(m.student)]
 

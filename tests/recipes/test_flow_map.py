@@ -19,6 +19,7 @@ from freeflow_lightning.flow import (
     Pairs,
     Prior,
     Renoised,
+    Samples,
     SortedPair,
     TeacherPath,
     ToData,
@@ -30,6 +31,7 @@ from freeflow_lightning.flow import (
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import (
     ByDuration,
+    ByGuidance,
     Consistency,
     Decay,
     DiscreteEulerian,
@@ -50,12 +52,32 @@ from freeflow_lightning.training.strategies import FSDP2
 from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
 
 CENTRAL = CentralDifference(1e-2)
+
+
+class Points(Samples):
+    """Points whose place says their class: the first coordinate is 10 times it."""
+
+    def __init__(self, shape=(2,), has_labels=True) -> None:
+        self.shape, self.has_labels = shape, has_labels
+
+    def draw(self, n, generator):
+        labels = torch.randint(2, (n,), generator=generator)
+        x = torch.randn(n, *self.shape, generator=generator)
+        x[:, 0] = 10.0 * labels
+        return x, labels if self.has_labels else None
+
+
 METHODS = {
     "any-step FreeFlow": {"correction": Correction(0.25)},
     "MeanFlow": {
         "objective": Eulerian(CENTRAL),
         "times": WithDiagonal(SortedPair()),
         "states": TeacherPath(4, per_path=2),
+    },
+    "MeanFlow on data": {
+        "objective": Eulerian(CENTRAL),
+        "times": SortedPair(),
+        "states": DataStates(Points()),
     },
     "AYF-EMD": {
         "objective": Eulerian(CENTRAL, tangent=0.99),
@@ -216,6 +238,44 @@ def test_the_states_of_one_path_share_condition_and_guidance():
         draws(m, 18)
 
 
+def test_data_come_with_their_classes():
+    m = build(learned_teacher(), **METHODS["MeanFlow on data"])
+    draw = draws(m, 32).map
+    assert torch.equal(draw.z[:, 0], 10.0 * draw.condition)
+    assert not torch.equal(draw.z, draws(m, 32, counter=1).map.z)
+    x = m._place(draw)[0].x
+    torch.testing.assert_close(x, (1 - draw.t)[:, None] * draw.z + draw.t[:, None] * draw.n)
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [(Points((3,)), r"shape \[2\], got \[3\]"), (Points(has_labels=False), "data with labels")],
+)
+def test_data_that_do_not_fit_the_teacher_are_refused(data, said):
+    m = build(learned_teacher(), **METHODS["MeanFlow on data"] | {"states": DataStates(data)})
+    with pytest.raises(ValueError, match=said):
+        draws(m)
+
+
+def test_the_weight_knows_the_guidance_scale():
+    """TVM's 1 / gamma^2, of the map's rows and of its anchor's."""
+    settings = {"objective": Lagrangian(CENTRAL), "times": Gap(), "anchor_fraction": 0.5}
+    settings |= {"guidance_range": (2.0, 2.0), "evaluation_guidance": 2.0}
+    plain, guided = (
+        build(learned_teacher(), weight=weight, **settings)
+        for weight in (Unweighted(), ByGuidance())
+    )
+    whole, quarter = (m.loss(draws(m)).loss for m in (plain, guided))
+    torch.testing.assert_close(quarter, whole / 4)
+
+
+def test_the_tangent_has_the_share_that_its_warmup_says():
+    m = build(objective=Eulerian(CENTRAL, tangent=0.8), times=SortedPair())
+    m.tangent_share = 0.5
+    assert draws(m).map.objective.tangent == 0.4
+    assert m.objective.tangent == 0.8
+
+
 def test_times_start_at_the_prior_and_widen():
     m = build()
     for t_c in (1.0, 0.5):
@@ -295,7 +355,7 @@ def test_forward_mode_is_refused_on_sharded_networks(objective):
 # Runs
 
 
-@pytest.mark.parametrize("name", ["any-step FreeFlow", "MeanFlow", "PSD"])
+@pytest.mark.parametrize("name", ["any-step FreeFlow", "MeanFlow on data", "PSD"])
 def test_a_resumed_run_ends_where_the_whole_one_does(name, tmp_path):
     def train(steps, **options):
         m = build(learned_teacher(), **METHODS[name])

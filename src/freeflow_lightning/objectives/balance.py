@@ -77,9 +77,7 @@ class Weight(ABC):
     """How much the residual of a map counts in each sample, as a setting of a recipe."""
 
     @abstractmethod
-    def __call__(
-        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
-    ) -> Residual:
+    def __call__(self, residual: Residual, delta: Tensor, gamma: Tensor | None = None) -> Residual:
         """The residual with its weighted error.
 
         Args:
@@ -97,9 +95,7 @@ class Unweighted(Weight):
     tensor([[1.]])
     """
 
-    def __call__(
-        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
-    ) -> Residual:
+    def __call__(self, residual: Residual, delta: Tensor, gamma: Tensor | None = None) -> Residual:
         return residual
 
 
@@ -117,9 +113,7 @@ class Decay(Weight):
     def __post_init__(self) -> None:
         check_numbers(0, k=self.k, epsilon=self.epsilon)
 
-    def __call__(
-        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
-    ) -> Residual:
+    def __call__(self, residual: Residual, delta: Tensor, gamma: Tensor | None = None) -> Residual:
         return decay(residual, self.k, epsilon=self.epsilon)
 
 
@@ -136,9 +130,7 @@ class Normalise(Weight):
     def __post_init__(self) -> None:
         check_numbers(0, without_low=True, c=self.c)
 
-    def __call__(
-        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
-    ) -> Residual:
+    def __call__(self, residual: Residual, delta: Tensor, gamma: Tensor | None = None) -> Residual:
         return normalise(residual, self.c)
 
 
@@ -153,9 +145,7 @@ class ByDuration(Weight):
 
     weight: Weight = Unweighted()
 
-    def __call__(
-        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
-    ) -> Residual:
+    def __call__(self, residual: Residual, delta: Tensor, gamma: Tensor | None = None) -> Residual:
         return weigh_by_duration(self.weight(residual, delta, gamma), delta)
 
 
@@ -173,9 +163,7 @@ class ByGuidance(Weight):
 
     weight: Weight = Unweighted()
 
-    def __call__(
-        self, residual: Residual, delta: Tensor, gamma: Tensor | None = None
-    ) -> Residual:
+    def __call__(self, residual: Residual, delta: Tensor, gamma: Tensor | None = None) -> Residual:
         weighted = self.weight(residual, delta, gamma)
         if gamma is None:
             return weighted

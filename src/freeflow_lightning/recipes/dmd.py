@@ -191,7 +191,7 @@ class DMDModule(Distillation):
         return DMDDraw(rows, draws.to_device(place), noise, tuple(further))
 
     def loss(self, draw: DMDDraw) -> Step:
-        """< F, sg(t w (v_N - u)) > where the student moves, and Eq. 12 in every step."""
+        """< F, sg(t w (v_N - u)) > where the student moves, and see Eq. 12 at every step."""
         z, condition, gamma, n, r, guided = draw.rows
         t = torch.tensor(self.times, device=z.device)[draw.place]
         x = self._place(draw)
