@@ -25,7 +25,9 @@ SMALL = {
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)
 def test_it_trains_two_steps_as_it_is(config, freeflow):
     """With batches of 8 and without callbacks, which test_configs.py runs."""
-    code, _, error = freeflow("fit", "--config", config, *(f"--{key}={value}" for key, value in SMALL.items()))
+    code, _, error = freeflow(
+        "fit", "--config", config, *(f"--{key}={value}" for key, value in SMALL.items())
+    )
     assert code == 0, error
     rows = read_metrics(Path("runs", config.stem, "version_0", "metrics.csv"))
     assert [row["step"] for row in rows] == [0, 1]

@@ -1,6 +1,7 @@
 """DMDModule: several auxiliary updates for each of the student's; steps from the student's own states."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -104,7 +105,7 @@ def test_a_turn_costs_what_it_says_and_moves_the_student_once(times, guidance_ra
     fit(m, Watch([0.9]), max_steps=6)
     seen = {name: sum(rows for rows, _ in count.calls) / (6 * 8) for name, count in counts.items()}
     assert seen == pytest.approx(m.evaluations_per_sample())
-    moved = [not same(a, b) for a, b in zip(starts, starts[1:], strict=False)]
+    moved = [not same(a, b) for a, b in pairwise(starts)]
     assert moved == [False, False, True] * 2
     with_gradient = [rows for rows, has_gradient in counts["student"].calls if has_gradient]
     assert len(with_gradient) == 2
@@ -125,7 +126,7 @@ def test_the_weights_by_hand():
         ({"times": ()}, "fall from 1"),
         ({"times": (0.5,)}, "fall from 1"),
         ({"times": (1.0, 0.5, 0.5)}, "fall from 1"),
-        ({"times": (1.0, 0.0)}, r"times\[1\]"),
+        ({"times": (1.0, 0.0)}, "times to be a finite number"),
         ({"auxiliary_updates": 0}, "auxiliary_updates"),
         ({"guidance_interval": (0.5, 0.2)}, "guidance_interval"),
     ],

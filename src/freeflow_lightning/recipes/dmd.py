@@ -291,7 +291,8 @@ class DMDModule(Distillation):
 
 def check_times(times: Sequence[float]) -> None:
     """Refuse start times that do not fall from 1 to above 0 (ValueError)."""
-    check_numbers(0, 1, without_low=True, **{f"times[{k}]": t for k, t in enumerate(times)})
+    for t in times:
+        check_numbers(0, 1, without_low=True, times=t)
     falls = all(t > s for t, s in pairwise(times))
     if not times or times[0] != 1 or not falls:
         raise ValueError(

@@ -1,0 +1,80 @@
+"""FlowMapModule and DMDModule on two processes (DDP over gloo): one process with both their draws."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from freeflow_lightning.flow import training_generator
+from freeflow_lightning.recipes import Correction
+from places import TESTS
+from recipes import test_dmd, test_flow_map
+from tiny import learned_teacher, same
+
+STEPS, SIZE = 4, 8
+RATES = {"student_lr": 1e-3, "auxiliary_lr": 1e-3, "check_teacher": False}
+
+
+def build(name):
+    """The recipe of that name, as each process makes it."""
+    if name == "map":
+        return test_flow_map.build(learned_teacher(), correction=Correction(0.25), **RATES)
+    return test_dmd.build(learned_teacher(), times=(1.0, 0.5), auxiliary_updates=2, **RATES)
+
+
+SCRIPT = f"""
+import torch
+from recipes.test_two_processes import build
+from tiny import data, trainer
+
+for name in ("map", "dmd"):
+    m = build(name)
+    run = trainer(devices=2, strategy="ddp", max_steps={STEPS})
+    run.fit(m, data(batch_size={SIZE}, length={STEPS}))
+    torch.save(m.state_dict(), f"{{name}}_{{run.global_rank}}.pt")
+"""
+
+
+def step_of_both(m, counter):
+    """The loss of one step of two processes, in one."""
+    draws = [m.draw(SIZE, training_generator(0, rank, counter)) for rank in range(2)]
+    means = []
+    m.mean_over_ranks = lambda x: means.append(x) or x
+    for draw in draws:
+        m.loss(draw)
+    if means:
+        mean = torch.stack(means).mean(0)
+        m.mean_over_ranks = lambda x: mean
+    return sum(m.loss(draw).loss for draw in draws) / 2
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_with_both_their_draws(tmp_path):
+    (tmp_path / "train.py").write_text(SCRIPT)
+    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
+    done = subprocess.run(
+        [sys.executable, "train.py"],
+        cwd=tmp_path,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=600,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    for name in ("map", "dmd"):
+        first, second = (torch.load(tmp_path / f"{name}_{rank}.pt") for rank in range(2))
+        assert same(first, second), name
+        m, start = build(name), build(name).state_dict()
+        optimizer = m.configure_optimizers()
+        for counter in range(STEPS):
+            m.moves_student = counter % 2 == 1  # of DMDModule: every second step
+            optimizer.zero_grad()
+            step_of_both(m, counter).backward()
+            optimizer.step()
+        for key, value in m.state_dict().items():
+            moved, gap = (value - start[key]).abs().max(), (first[key] - value).abs().max()
+            assert gap <= 1e-2 * moved + 1e-6, f"{name}: {key}"
