@@ -1,4 +1,4 @@
-"""Every config of configs/methods trains, and what it trained is sampled and reopened."""
+"""Every config of configs/methods trains; what they share, in shared/*.yml, is none by itself."""
 
 from pathlib import Path
 
@@ -60,7 +60,7 @@ def test_the_trainers_differ_in_their_schedules_alone():
     """So that no method is measured in another way than its neighbours."""
     schedules = ("ConfidentRegionWarmup", "AlphaSchedule", "TangentWarmup")
     same = []
-    for path in sorted((METHODS / "shared").glob("trainer*.yaml")):
+    for path in sorted((METHODS / "shared").glob("trainer*.yml")):
         content = yaml.safe_load(path.read_text())
         content["callbacks"] = [
             c for c in content["callbacks"] if not c["class_path"].endswith(schedules)
