@@ -188,7 +188,7 @@ REFUSED = [
     (SampleGrid, "method", ("adams",)),
     (HealthMonitor, "factor", (*NO_FACTORS, 1.0)),
     (HealthMonitor, "window", NO_COUNTS),
-    (HealthMonitor, "least_diversity", NO_AMOUNTS),
+    (HealthMonitor, "least_spread", NO_AMOUNTS),
     (HealthMonitor, "count", (*NO_COUNTS, 1)),
     (HealthMonitor, "steps", NO_COUNTS),
     (TrajectoryError, "count", NO_COUNTS),

@@ -15,7 +15,7 @@ from freeflow_lightning.callbacks import (
     StudentEMA,
     TrajectoryError,
 )
-from freeflow_lightning.callbacks.health import grows, spread
+from freeflow_lightning.callbacks.health import grows, measure_spread
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.metrics.scores import relative_error
@@ -237,7 +237,9 @@ def test_growth_is_measured_against_the_best_window():
 
 
 def test_the_spread_by_hand():
-    assert spread(torch.tensor([[0.0, 0.0], [2.0, 4.0]])) == pytest.approx(((2 + 8) / 2) ** 0.5)
+    assert measure_spread(torch.tensor([[0.0, 0.0], [2.0, 4.0]])) == pytest.approx(
+        ((2 + 8) / 2) ** 0.5
+    )
 
 
 def test_it_warns_once_for_each_cause(caplog):
@@ -291,16 +293,16 @@ def test_a_collapsed_student_is_seen(keep, caplog):
     with caplog.at_level(logging.WARNING):
         logged = validate(m, monitor)
         again = validate(m, monitor)
-    assert logged["health/diversity"] == pytest.approx(keep, rel=1e-4)
+    assert logged["health/spread"] == pytest.approx(keep, rel=1e-4)
     assert again == logged
     warned = [record.message for record in caplog.records if record.name.endswith("health")]
     assert len(warned) == (keep < 0.8)
-    assert all("less diverse than the teacher's" in message for message in warned)
+    assert all("spread less than the teacher's" in message for message in warned)
 
 
-def test_a_finished_mixture_is_diverse_enough():
+def test_a_finished_mixture_spreads_enough():
     m = module()
     m.generate = lambda z, y: solve(m.teacher, z, y, steps=16)
     m.evaluation_guidance = 1
-    assert validate(m, HealthMonitor(count=21))["health/diversity"] == pytest.approx(1.0, abs=1e-5)
+    assert validate(m, HealthMonitor(count=21))["health/spread"] == pytest.approx(1.0, abs=1e-5)
     assert mixture().num_classes == 2

@@ -10,7 +10,7 @@ from torchmetrics.image.inception import InceptionScore
 from torchmetrics.image.kid import KernelInceptionDistance
 
 from freeflow_lightning.metrics import FlatFeatures, coverage, inception_score, kernel_distance
-from freeflow_lightning.metrics.scores import Score, spread
+from freeflow_lightning.metrics.scores import Score, mean_distance
 from freeflow_lightning.metrics.support import nearest
 
 
@@ -140,5 +140,5 @@ def test_the_spread_is_scipys_mean_distance():
     from scipy.spatial.distance import pdist
 
     x = sets()[0]
-    assert spread(x) == pytest.approx(pdist(x.numpy()).mean(), rel=1e-6)
-    assert np.isnan(spread(x[:1]))
+    assert mean_distance(x) == pytest.approx(pdist(x.numpy()).mean(), rel=1e-6)
+    assert np.isnan(mean_distance(x[:1]))

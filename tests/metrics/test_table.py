@@ -10,7 +10,7 @@ from freeflow_lightning.metrics import (
     frechet_distance,
     merge_tables,
 )
-from freeflow_lightning.metrics.scores import class_distance, spread_within_classes
+from freeflow_lightning.metrics.scores import class_distance, mean_distances
 
 
 def built(x, labels=None, kept=10**6, network=None, index=None):
@@ -87,7 +87,7 @@ def test_classes_by_themselves():
         merge_tables([built(x, labels).part()]),
         merge_tables([built(gaussians(80, seed=1), torch.arange(80) % 2).part()]),
     )
-    ours, theirs = spread_within_classes(table), spread_within_classes(reference)
+    ours, theirs = mean_distances(table.rows), mean_distances(reference.rows)
     assert ours[0] / theirs[0] == pytest.approx(1, abs=0.2)
     assert ours[1] / theirs[1] == pytest.approx(0.1, abs=0.03)
     assert class_distance(table, reference, 1) > 5 * abs(class_distance(table, reference, 0))

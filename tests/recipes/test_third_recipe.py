@@ -111,7 +111,7 @@ def test_a_third_recipe_trains_and_resumes_bit_for_bit(freeflow):
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(value, resumed[name]) for name, value in whole.items())
     metrics = Path("runs/path/version_0/metrics.csv").read_text()
-    assert all(name in metrics for name in ("fid/student", "error/endpoint", "health/diversity"))
+    assert all(name in metrics for name in ("fid/student", "error/endpoint", "health/spread"))
 
 
 @pytest.mark.slow

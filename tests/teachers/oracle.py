@@ -14,7 +14,7 @@ from freeflow_lightning.teachers import (
     VarianceExplodingPath,
     VelocityTeacher,
 )
-from freeflow_lightning.teachers.gaussian_path import Coefficients
+from freeflow_lightning.teachers.predictions import Coefficients
 from teachers.mixture import LABELS, MEANS, NULL, STD, WEIGHTS, posterior
 
 CLASSES = 2

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from freeflow_lightning.teachers import Classes, NoCondition, Prompts
-from freeflow_lightning.teachers.conditions import write_prompts
+from freeflow_lightning.teachers.prompt_files import write_prompts
 
 
 def generator(seed=0):

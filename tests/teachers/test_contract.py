@@ -14,8 +14,8 @@ from freeflow_lightning.teachers import (
     VelocityTeacher,
     save_sit,
 )
-from freeflow_lightning.teachers.conditions import write_prompts
-from freeflow_lightning.teachers.gaussian_path import usual_size
+from freeflow_lightning.teachers.predictions import usual_size
+from freeflow_lightning.teachers.prompt_files import write_prompts
 from teachers.mixture import NULL, batch, posterior
 from teachers.oracle import EXACT, moments
 from teachers.test_sit import velocity as tiny_sit

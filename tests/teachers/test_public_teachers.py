@@ -9,7 +9,7 @@ from safetensors.torch import save_file
 from freeflow_lightning.flow import stream_seed
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.teachers import REPA, LatentDecoder, SiTTeacher, check_convention, load_sit
-from freeflow_lightning.teachers.sit import CONVENTIONS
+from freeflow_lightning.teachers.sit_velocity import CONVENTIONS
 from teachers import public_sit
 from teachers.public_sit import CHANNELS, CLASSES, HEADS, projectors, state_dict
 

@@ -11,8 +11,8 @@ from freeflow_lightning.teachers import (
     SiTTeacher,
     Teacher,
     VelocityTeacher,
+    check_contract,
     check_convention,
-    examine,
 )
 from tiny import fit, shaken
 
@@ -122,7 +122,7 @@ BROKEN = {
 @pytest.mark.parametrize("name", BROKEN)
 def test_what_is_broken_is_named(name):
     teacher, check, message = BROKEN[name]
-    *before, last = examine(teacher.requires_grad_(False), guided=check == "null condition")
+    *before, last = check_contract(teacher.requires_grad_(False), guided=check == "null condition")
     assert last.check == check
     assert not any(finding.problem for finding in before)
     with pytest.raises(ValueError, match=message):
@@ -139,15 +139,17 @@ def test_what_is_broken_is_named(name):
     ids=lambda teacher: type(teacher).__name__,
 )
 def test_a_sound_teacher_passes(teacher):
-    findings = list(examine(teacher.eval().requires_grad_(False), guided=True))
+    findings = list(check_contract(teacher.eval().requires_grad_(False), guided=True))
     assert [finding.check for finding in findings] == [*ALL, "null condition", "decoder"]
     assert not [finding for finding in findings if finding.problem]
-    assert [finding.check for finding in examine(teacher, guided=False)] == [*ALL, "decoder"]
+    assert [finding.check for finding in check_contract(teacher, guided=False)] == [*ALL, "decoder"]
 
 
 def evidence(teacher, check, guided=False):
     return next(
-        finding.evidence for finding in examine(teacher, guided=guided) if finding.check == check
+        finding.evidence
+        for finding in check_contract(teacher, guided=guided)
+        if finding.check == check
     )
 
 
@@ -159,7 +161,7 @@ def test_the_null_condition_is_measured():
 
 
 def test_the_cause_is_kept():
-    (finding,) = examine(BROKEN["fails"][0], guided=False)
+    (finding,) = check_contract(BROKEN["fails"][0], guided=False)
     with pytest.raises(ValueError, match="fails on") as raised:
         finding.raise_if_broken()
     assert isinstance(raised.value.__cause__, RuntimeError)
@@ -239,7 +241,7 @@ CONVENTIONS = {
 def test_a_backbone_in_another_convention_is_found_with_the_likely_cause(convention):
     convert, cause = CONVENTIONS[convention]
     teacher = Converted(convert).eval().requires_grad_(False)
-    *before, last = examine(teacher, guided=False)
+    *before, last = check_contract(teacher, guided=False)
     assert last.check == "backbone"
     assert not any(finding.problem for finding in before)
     with pytest.raises(
@@ -248,7 +250,7 @@ def test_a_backbone_in_another_convention_is_found_with_the_likely_cause(convent
     ):
         last.raise_if_broken()
     assert "backbone" not in [
-        finding.check for finding in examine(teacher, guided=False, starts_student=False)
+        finding.check for finding in check_contract(teacher, guided=False, starts_student=False)
     ]
 
 
@@ -260,7 +262,7 @@ def test_a_backbone_that_is_called_otherwise_is_found(net, message):
     teacher = Converted(lambda own, x, t: -x)
     teacher.net = net
     with pytest.raises(ValueError, match=rf"Converted\.backbone\(\) {message}"):
-        list(examine(teacher, guided=False))[-1].raise_if_broken()
+        list(check_contract(teacher, guided=False))[-1].raise_if_broken()
 
 
 def test_fit_refuses_such_a_backbone_unless_the_student_has_a_network_of_its_own():

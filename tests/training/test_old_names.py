@@ -22,9 +22,8 @@ PATHS = {
     "freeflow_lightning.parallel.FSDP2": "freeflow_lightning.training.strategies",
     "freeflow_lightning.search.TargetDistance": "freeflow_lightning.students.search.verifiers",
     "freeflow_lightning.search.verifiers.ClassScore": "freeflow_lightning.students.search.verifiers",
-    "freeflow_lightning.teachers.contract.Finding": "freeflow_lightning.teachers.validate",
     "freeflow_lightning.teachers.diffusers.DiffusersTeacher": "freeflow_lightning.teachers.diffusers.teacher",
-    "freeflow_lightning.teachers.sit.SiTVelocity": "freeflow_lightning.teachers.sit",
+    "freeflow_lightning.teachers.sit.SiTVelocity": "freeflow_lightning.teachers.sit_velocity",
 }
 OLD = {
     "class_path": "freeflow_lightning.module.FreeFlowModule",
@@ -91,7 +90,17 @@ def test_a_config_of_0_1_0_trains(freeflow):
             "class_path": "freeflow_lightning.data.PriorDataModule",
             "init_args": {"batch_size": 4, "length": 1},
         },
-        "trainer": {"accelerator": "cpu", "max_steps": 1, "enable_progress_bar": False},
+        "trainer": {
+            "accelerator": "cpu",
+            "max_steps": 1,
+            "enable_progress_bar": False,
+            "callbacks": [
+                {
+                    "class_path": "freeflow_lightning.callbacks.HealthMonitor",
+                    "init_args": {"least_diversity": 0.7},
+                }
+            ],
+        },
     }
     Path("old.yaml").write_text(json.dumps(settings))
     code, _, error = freeflow("fit", "--config", "old.yaml")
@@ -99,3 +108,4 @@ def test_a_config_of_0_1_0_trains(freeflow):
     written = Path("runs/old/version_0/config.yaml").read_text()
     assert "freeflow_lightning.recipes.freeflow.FreeFlowModule" in written
     assert "freeflow_lightning.module" not in written
+    assert "least_spread: 0.7" in written

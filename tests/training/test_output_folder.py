@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from freeflow_lightning.students.export.write_exported import write_exported
-from freeflow_lightning.teachers.conditions import refuse_filled
+from freeflow_lightning.teachers.prompt_files import refuse_filled
 from freeflow_lightning.training import output_folder
 from freeflow_lightning.training.output_folder import (
     claim_names,

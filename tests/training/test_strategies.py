@@ -199,7 +199,7 @@ def test_two_processes_under_every_strategy(tmp_path):
     one = validated_alone()
     shared = [
         name for name in one if name.startswith(("fid/", "error/"))
-    ]  # diversity is each process's own
+    ]  # the spread is each process's own
     assert {"fid/student", "fid/floor", "error/endpoint"} < set(shared)
     for name in ("ddp", "file"):
         assert [first[name]["figures"][figure] for figure in shared] == pytest.approx(

@@ -32,17 +32,17 @@ def grows(history: list[float], factor: float, window: int) -> bool:
 
 class HealthMonitor(Callback):
     """Warns, once per cause, about growing residuals and gradients, a lagging auxiliary network and
-    lost diversity.
+    samples that draw together.
 
-    At each validation it logs "health/diversity": the spread of the student's samples over that of
-    the teacher's for the same noise and conditions (1 is right; below `least_diversity` modes are
+    At each validation it logs "health/spread": the spread of the student's samples over that of
+    the teacher's for the same noise and conditions (1 is right; below `least_spread` modes are
     being lost). Non-finite numbers stop every recipe by themselves; this callback is about the
     finite ones. Its memory starts anew after a restart.
 
     Args:
         factor: growth over the run's best window that counts as wrong.
         window: logged values per window.
-        least_diversity: spread under which it warns.
+        least_spread: spread under which it warns.
         count: samples of the comparison, the first ones of the validation.
         steps: the teacher's Heun steps for them.
     """
@@ -51,18 +51,18 @@ class HealthMonitor(Callback):
         self,
         factor: float = 3.0,
         window: int = 10,
-        least_diversity: float = 0.8,
+        least_spread: float = 0.8,
         count: int = 256,
         steps: int = 16,
     ) -> None:
         check_numbers(1, without_low=True, factor=factor)
-        check_numbers(0, least_diversity=least_diversity)
+        check_numbers(0, least_spread=least_spread)
         check_counts(1, window=window, steps=steps)
         check_counts(2, count=count)
-        self.factor, self.window, self.least_diversity, self.count, self.steps = (
+        self.factor, self.window, self.least_spread, self.count, self.steps = (
             factor,
             window,
-            least_diversity,
+            least_spread,
             count,
             steps,
         )
@@ -128,14 +128,16 @@ class HealthMonitor(Callback):
             sampler = TeacherSampler(
                 pl_module.teacher, "heun", self.steps, pl_module.evaluation_guidance
             )
-            self._spread = spread(sampler(z, condition))
-        diversity = spread(samples) / self._spread
-        pl_module.log("health/diversity", diversity, sync_dist=True, batch_size=1)
-        if diversity < self.least_diversity:
-            advice = f"the student's samples are less diverse than the teacher's: {pl_module.diversity_advice}"
+            self._spread = measure_spread(sampler(z, condition))
+        ratio = measure_spread(samples) / self._spread
+        pl_module.log("health/spread", ratio, sync_dist=True, batch_size=1)
+        if ratio < self.least_spread:
+            advice = (
+                f"the student's samples spread less than the teacher's: {pl_module.spread_advice}"
+            )
             self._warn(
-                "diversity",
-                f"step {trainer.global_step}: {advice} (spread {diversity:.2f} of the teacher's)",
+                "spread",
+                f"step {trainer.global_step}: {advice} ({ratio:.2f} of the teacher's)",
             )
 
     def _warn(self, cause: str, text: str) -> None:
@@ -144,7 +146,7 @@ class HealthMonitor(Callback):
             log.warning(text)
 
 
-def spread(samples: torch.Tensor) -> float:
+def measure_spread(samples: torch.Tensor) -> float:
     """Root of the mean variance per element, a scalar: how far samples [N, ...] are from their
     mean.
     """

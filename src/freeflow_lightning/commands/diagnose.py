@@ -22,16 +22,18 @@ from freeflow_lightning.commands.views.diagnosis import (
 )
 from freeflow_lightning.commands.views.page import page
 from freeflow_lightning.commands.views.progress import progress_bar
-from freeflow_lightning.evaluation.diagnosis import (
-    along_delta,
-    auxiliary_lag,
-    class_errors,
-    correction_gap,
-    neighbours,
-    prediction_gap,
-    solver_errors,
-)
+from freeflow_lightning.evaluation.auxiliary_lag import measure_lag
+from freeflow_lightning.evaluation.neighbours import find_neighbours
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
+from freeflow_lightning.evaluation.trajectory_errors import (
+    mean_by_class,
+    measure_along_delta,
+    measure_solver_errors,
+)
+from freeflow_lightning.evaluation.velocity_gaps import (
+    measure_correction_gap,
+    measure_prediction_gap,
+)
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import Draw, labels_of
@@ -96,19 +98,21 @@ def diagnose(
     c_few, c_some = take(condition, few), take(condition, some)
     with progress_bar(True) as bar:
         task = bar.add_task("error along the trajectory", total=4 + auxiliary_steps)
-        path = along_delta(student, z, condition, guidance, batch_size=batch_size)
+        path = measure_along_delta(student, z, condition, guidance, batch_size=batch_size)
         bar.update(task, advance=1, description="solvers")
-        solvers = solver_errors(student.teacher, z[few], c_few, guidance, fine=fine_steps)
+        solvers = measure_solver_errors(student.teacher, z[few], c_few, guidance, fine=fine_steps)
         bar.update(task, advance=1, description="velocity gaps")
-        gaps = {"prediction": prediction_gap(student, z[some], c_some, guidance)}
+        gaps = {"prediction": measure_prediction_gap(student, z[some], c_some, guidance)}
         if auxiliary is not None:
-            gaps["correction"] = correction_gap(student, auxiliary, z[some], c_some, guidance, seed)
+            gaps["correction"] = measure_correction_gap(
+                student, auxiliary, z[some], c_some, guidance, seed
+            )
         bar.update(task, advance=1, description="neighbours")
-        pairs = neighbours(sampler, judge, num_samples, seed, batch_size)
+        pairs = find_neighbours(sampler, judge, num_samples, seed, batch_size)
         bar.update(task, advance=1, description="auxiliary network")
         lag = None
         if auxiliary is not None and auxiliary_steps:
-            lag = auxiliary_lag(
+            lag = measure_lag(
                 student,
                 auxiliary,
                 which,
@@ -119,7 +123,7 @@ def diagnose(
                 advance=lambda n: bar.advance(task, n),
             )
     labels = labels_of(student.teacher, condition)
-    by_class = class_errors(path.errors[-1], labels)
+    by_class = mean_by_class(path.errors[-1], labels)
     findings = [
         *trajectory_findings(path, solvers, by_class, tolerance),
         *sample_findings(pairs),

@@ -17,10 +17,10 @@ from torch.nn.utils.rnn import pad_sequence
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.teachers.conditions import refuse_filled, write_prompts
-from freeflow_lightning.teachers.diffusers.families import Embedding, Family
+from freeflow_lightning.teachers.diffusers.family import Embedding, Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles, read_pipeline
 from freeflow_lightning.teachers.diffusers.teacher import known_family
+from freeflow_lightning.teachers.prompt_files import refuse_filled, write_prompts
 from freeflow_lightning.training.atomic_write import write_folder
 from freeflow_lightning.training.output_folder import claim_folder
 

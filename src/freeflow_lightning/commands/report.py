@@ -11,7 +11,6 @@ import torch
 from freeflow_lightning.commands.options import DeviceOptions, TeacherOptions
 from freeflow_lightning.commands.run import run as run_verb
 from freeflow_lightning.commands.views.report import PICTURES, draw_pictures, table, text
-from freeflow_lightning.evaluation.diagnosis import along_delta
 from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.evaluation.steps_table import (
     STEPS,
@@ -22,6 +21,7 @@ from freeflow_lightning.evaluation.steps_table import (
     reference_samples,
     timed,
 )
+from freeflow_lightning.evaluation.trajectory_errors import measure_along_delta
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import labels_of
@@ -90,7 +90,9 @@ def report(
         lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, labels)]
         if gamma == scales[0]:
             shown |= {"teacher, 64 steps": truth, "student, 1 step": x}
-            paths = along_delta(student, z[:256], take(condition, slice(256)), gamma)._asdict()
+            paths = measure_along_delta(
+                student, z[:256], take(condition, slice(256)), gamma
+            )._asdict()
             paths["error"] = paths.pop("errors").mean(1)
     drawn = draw_pictures(folder, student, shown, labels, paths)
     floor = halves(judge) if reference == "digits" else None

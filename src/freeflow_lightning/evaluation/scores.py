@@ -9,7 +9,12 @@ from torch import Tensor
 
 from freeflow_lightning.evaluation.reference import teacher_endpoints
 from freeflow_lightning.metrics import FeatureTable, Score, compare, inception_score
-from freeflow_lightning.metrics.scores import class_distance, relative_error, spread_within_classes
+from freeflow_lightning.metrics.scores import (
+    class_distance,
+    mean_distances,
+    measure_diversity,
+    relative_error,
+)
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -117,50 +122,31 @@ def evaluate_tables(
         scores_inception: the logits are Inception's.
         about: how all this was made.
     """
-    scores = compare(samples, reference)
-    floors = compare(floor, reference) if floor is not None else {}
-    for table, made in ((samples, scores), *([(floor, floors)] if floor is not None else [])):
-        if scores_inception:
-            made["inception_score"] = inception_score(table.rows["logits"])
-        if "features" in reference.rows:
-            made["diversity"] = _diversity(table, reference)
-        if classifies and "labels" in table.rows:
-            right = (table.rows["logits"].argmax(1) == table.rows["labels"]).double()
-            made["recognised"] = Score.share(float(right.mean()), len(right))
+    options = {"classifies": classifies, "scores_inception": scores_inception}
+    scores = _table_scores(samples, reference, **options)
+    floors = _table_scores(floor, reference, **options) if floor is not None else {}
     if endpoints is not None:
-        scores["endpoint_error"], scores["displacement_error"] = (
-            _mean(endpoints.relative),
-            _mean(endpoints.displacement),
-        )
-    rows = (
-        _class_rows(samples, reference, floor, endpoints, num_classes, classifies)
-        if num_classes
-        else []
-    )
+        scores["endpoint_error"] = Score.mean(endpoints.relative)
+        scores["displacement_error"] = Score.mean(endpoints.displacement)
+    rows = []
+    if num_classes:
+        rows = _class_rows(samples, reference, floor, endpoints, num_classes, classifies)
     return Result(scores, floors, rows, about or {})
 
 
-def _mean(values: Tensor) -> Score:
-    n = len(values)
-    return Score.around(
-        float(values.mean()), float(values.double().std()) / n**0.5 if n > 1 else NAN
-    )
-
-
-def _diversity(samples: FeatureTable, reference: FeatureTable) -> Score:
-    """Mean distance within a class over the reference's, averaged over the classes that both have."""
-    ours, theirs = spread_within_classes(samples), spread_within_classes(reference)
-    if ours.keys() != theirs.keys() and -1 in (
-        *ours,
-        *theirs,
-    ):  # pictures without classes on one side
-        ours, theirs = (
-            spread_within_classes(t._replace(rows={"features": t.rows["features"]}))
-            for t in (samples, reference)
+def _table_scores(
+    table: FeatureTable, reference: FeatureTable, *, classifies: bool, scores_inception: bool
+) -> dict[str, Score]:
+    made = compare(table, reference)
+    if scores_inception:
+        made["inception_score"] = inception_score(table.rows["logits"])
+    if "features" in reference.rows:
+        made["diversity"] = measure_diversity(table.rows, reference.rows)
+    if classifies and "labels" in table.rows:
+        made["recognised"] = Score.share(
+            float(_is_recognised(table).mean()), len(table.rows["labels"])
         )
-    ratios = torch.tensor([ours[c] / theirs[c] for c in ours.keys() & theirs.keys()]).double()
-    ratios = ratios[torch.isfinite(ratios)]
-    return _mean(ratios) if len(ratios) else Score(NAN)
+    return made
 
 
 def _class_rows(
@@ -175,30 +161,33 @@ def _class_rows(
     if labels is None:
         return []
     comparable = "labels" in reference.rows
-    ours, theirs = (spread_within_classes(t) if comparable else {} for t in (samples, reference))
+    ours, theirs = (mean_distances(t.rows) if comparable else {} for t in (samples, reference))
+    has_floor = comparable and floor is not None
     made = []
     for c in range(num_classes):
-        mine = labels == c
-        if not bool(mine.any()):
+        count = int((labels == c).sum())
+        if not count:
             continue
-        paired = (
-            endpoints is not None
-            and endpoints.labels is not None
-            and bool((endpoints.labels == c).any())
+        row = ClassRow(
+            label=c,
+            samples=count,
+            kid=class_distance(samples, reference, c) if comparable else NAN,
+            kid_floor=class_distance(floor, reference, c) if has_floor else NAN,
+            endpoint=_class_mean(endpoints.relative, endpoints.labels, c) if endpoints else NAN,
+            diversity=ours.get(c, NAN) / theirs.get(c, NAN),
+            recognised=_class_mean(_is_recognised(samples), labels, c) if classifies else NAN,
         )
-        made.append(
-            ClassRow(
-                c,
-                int(mine.sum()),
-                class_distance(samples, reference, c) if comparable else NAN,
-                class_distance(floor, reference, c) if comparable and floor is not None else NAN,
-                float(endpoints.relative[endpoints.labels == c].mean())
-                if paired and endpoints is not None
-                else NAN,
-                ours[c] / theirs[c] if c in ours and c in theirs else NAN,
-                float((samples.rows["logits"][mine].argmax(1) == c).double().mean())
-                if classifies
-                else NAN,
-            )
-        )
+        made.append(row)
     return made
+
+
+def _is_recognised(samples: FeatureTable) -> Tensor:
+    """Which samples a classifier sees as the class asked for, 1 or 0, [n]."""
+    return (samples.rows["logits"].argmax(1) == samples.rows["labels"]).double()
+
+
+def _class_mean(values: Tensor, labels: Tensor | None, c: int) -> float:
+    """The mean of values [n] over one class; NaN where there is none."""
+    if labels is None or not bool((labels == c).any()):
+        return NAN
+    return float(values[labels == c].mean())

@@ -31,6 +31,19 @@ class Score(NamedTuple):
         return cls(value, value - 1.96 * error, value + 1.96 * error)
 
     @classmethod
+    def mean(cls, values: Tensor) -> "Score":
+        """The mean of values [n] with its standard error; NaN for none of them.
+
+        >>> Score.mean(torch.tensor([1.0, 2.0, 3.0])).value
+        2.0
+        """
+        n = len(values)
+        if n == 0:
+            return cls(float("nan"))
+        error = float(values.double().std()) / n**0.5 if n > 1 else float("nan")
+        return cls.around(float(values.mean()), error)
+
+    @classmethod
     def share(cls, value: float, n: int) -> "Score":
         """A fraction of n, with Wilson's interval.
 
@@ -125,17 +138,42 @@ def relative_error(x: Tensor, reference: Tensor, origin: Tensor | float = 0.0) -
     return gap / (reference - origin).flatten(1).norm(dim=1)
 
 
-def spread(x: Tensor) -> float:
+def mean_distance(x: Tensor) -> float:
     """Mean distance between the first samples (512 at most) of x [n, d]; NaN for fewer than two."""
     return float(torch.pdist(x[:PAIRS].double()).mean()) if len(x) > 1 else float("nan")
 
 
-def spread_within_classes(table: FeatureTable) -> dict[int, float]:
-    """`spread` of each class of a table, by class; one entry, -1, where there are no classes."""
-    x, labels = table.rows["features"], table.rows.get("labels")
+def mean_distances(rows: dict[str, Tensor]) -> dict[int, float]:
+    """`mean_distance` of the "features" of each class of a table's rows, by class; one entry, -1,
+    where there are no "labels".
+    """
+    x, labels = rows["features"], rows.get("labels")
     if labels is None:
-        return {-1: spread(x)}
-    return {int(c): spread(x[labels == c]) for c in labels.unique()}
+        return {-1: mean_distance(x)}
+    return {int(c): mean_distance(x[labels == c]) for c in labels.unique()}
+
+
+def measure_diversity(samples: dict[str, Tensor], reference: dict[str, Tensor]) -> Score:
+    """Diversity, wherever this package says the word: the mean distance between features within a
+    class over the reference's, averaged over the classes that both have; below 1, modes are lost.
+
+    Where one side has no classes, all its samples count as one class, and the other side's too.
+    NaN where no class has two samples on either side.
+
+    Args:
+        samples: rows of a FeatureTable, "features" [n, d] and, where known, "labels" [n].
+        reference: likewise.
+
+    >>> x = torch.tensor([[0.0], [1.0], [5.0], [7.0]])
+    >>> labels = torch.tensor([0, 0, 1, 1])
+    >>> measure_diversity({"features": x, "labels": labels}, {"features": 2 * x, "labels": labels}).value
+    0.5
+    """
+    if ("labels" in samples) != ("labels" in reference):
+        samples, reference = ({"features": rows["features"]} for rows in (samples, reference))
+    ours, theirs = mean_distances(samples), mean_distances(reference)
+    ratios = torch.tensor([ours[c] / theirs[c] for c in ours.keys() & theirs.keys()]).double()
+    return Score.mean(ratios[torch.isfinite(ratios)])
 
 
 def class_distance(samples: FeatureTable, reference: FeatureTable, label: int) -> float:

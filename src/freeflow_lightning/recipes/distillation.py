@@ -25,7 +25,7 @@ from freeflow_lightning.recipes.networks import NetworkBuilder
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.recipes.student_checks import check_student
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
-from freeflow_lightning.teachers import Teacher, check_convention, examine
+from freeflow_lightning.teachers import Teacher, check_contract, check_convention
 from freeflow_lightning.training.data import PriorBatch
 from freeflow_lightning.training.optimizer import adam
 from freeflow_lightning.training.step_metrics import Speed, root_mean_square
@@ -69,7 +69,7 @@ class Distillation(Recipe):
     }
     """What HealthMonitor says where a figure grows."""
 
-    diversity_advice: ClassVar[str] = "lower student_lr, or widen what the recipe draws"
+    spread_advice: ClassVar[str] = "lower student_lr, or widen what the recipe draws"
     """What HealthMonitor says where the student's samples are less diverse than the teacher's."""
 
     curves: ClassVar[Mapping[str, Sequence[str]]] = {}
@@ -352,7 +352,7 @@ class Distillation(Recipe):
             self.global_rank, self.trainer.world_size if self._trainer is not None else 1
         )
         has_data = not self.meta_init  # without data there is nothing to ask
-        findings = examine(
+        findings = check_contract(
             self.teacher,
             guided=self.is_guided,
             device=self.device,

@@ -117,7 +117,7 @@ class FreeFlowModule(Distillation):
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
         **Distillation.advice,
     }
-    diversity_advice = "raise the prediction's share or lower alpha_ref"
+    spread_advice = "raise the prediction's share or lower alpha_ref"
     progress_names: ClassVar[Mapping[str, str]] = {
         "prediction/residual": "pred",
         "correction/residual": "corr",

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning.nets import ScalarConditioned, difference_error
-from freeflow_lightning.teachers import Teacher, described
+from freeflow_lightning.teachers import Teacher, describe_condition
 
 
 def check_student(student: nn.Module, teacher: Teacher, x: Tensor, condition: Any) -> None:
@@ -28,7 +28,7 @@ def check_student(student: nn.Module, teacher: Teacher, x: Tensor, condition: An
     except Exception as error:
         raise ValueError(
             f"the student network fails on two states of shape {list(x.shape)} and "
-            f"{described(condition)} ({type(error).__name__}: {error}): make it fit the teacher's "
+            f"{describe_condition(condition)} ({type(error).__name__}: {error}): make it fit the teacher's "
             "sample_shape and conditions"
         ) from error
     if shape != x.shape:

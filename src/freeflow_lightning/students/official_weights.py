@@ -18,7 +18,8 @@ from torch import Generator, Tensor
 from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder, SiT
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.teachers import Convention, LatentDecoder, LatentSpace, SiTVelocity
-from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit, size_name
+from freeflow_lightning.teachers.reading.sit_architecture import size_name
+from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit
 from freeflow_lightning.teachers.reading.weights import read_file
 
 Scalar = Literal["delta", "gamma"]

@@ -5,8 +5,9 @@ data.
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
+from freeflow_lightning.teachers.contract_finding import ContractFinding
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
-from freeflow_lightning.teachers.diffusers.families import Family
+from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.teacher import DiffusersTeacher
 from freeflow_lightning.teachers.edm import EDMTeacher
 from freeflow_lightning.teachers.gaussian_mixture import GaussianMixtureTeacher
@@ -18,17 +19,11 @@ from freeflow_lightning.teachers.gaussian_path import (
     VarianceExplodingPath,
 )
 from freeflow_lightning.teachers.latents import LatentDecoder
-from freeflow_lightning.teachers.sit import (
-    REPA,
-    SIT,
-    Convention,
-    SiTTeacher,
-    SiTVelocity,
-    load_sit,
-    save_sit,
-)
+from freeflow_lightning.teachers.sit import SiTTeacher
+from freeflow_lightning.teachers.sit_velocity import REPA, SIT, Convention, SiTVelocity
+from freeflow_lightning.teachers.sit_weights import load_sit, save_sit
 from freeflow_lightning.teachers.space import LatentSpace
-from freeflow_lightning.teachers.validate import Finding, described, examine
+from freeflow_lightning.teachers.validate import check_contract, describe_condition
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [
@@ -37,6 +32,7 @@ __all__ = [
     "Betas",
     "Classes",
     "Conditions",
+    "ContractFinding",
     "Convention",
     "ConventionCheck",
     "CosineBetas",
@@ -44,7 +40,6 @@ __all__ = [
     "DiffusersTeacher",
     "EDMTeacher",
     "Family",
-    "Finding",
     "GaussianMixtureTeacher",
     "GaussianPath",
     "GivenAbars",
@@ -60,9 +55,9 @@ __all__ = [
     "TrigonometricPath",
     "VarianceExplodingPath",
     "VelocityTeacher",
+    "check_contract",
     "check_convention",
-    "described",
-    "examine",
+    "describe_condition",
     "load_sit",
     "save_sit",
 ]

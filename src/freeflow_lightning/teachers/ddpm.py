@@ -13,10 +13,9 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts, check_numbers
-from freeflow_lightning.teachers.gaussian_path import (
+from freeflow_lightning.teachers.gaussian_path import GaussianPath, PathTeacher
+from freeflow_lightning.teachers.predictions import (
     Coefficients,
-    GaussianPath,
-    PathTeacher,
     PredictionType,
     data_prediction,
     noise_prediction,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import Guidance, check_counts, check_numbers, expand, guide, on_rows
 from freeflow_lightning.teachers.base import Teacher
-from freeflow_lightning.teachers.gaussian_path import balanced_scale, norm
+from freeflow_lightning.teachers.predictions import balanced_scale, norm
 from freeflow_lightning.teachers.reading.weights import load_weights, read_metadata
 
 

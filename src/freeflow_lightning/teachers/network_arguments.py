@@ -9,13 +9,13 @@ from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.diffusers.teacher import DiffusersNetwork, DiffusersVelocity
 from freeflow_lightning.teachers.edm import EDMVelocity
 from freeflow_lightning.teachers.gaussian_path import (
-    PREDICTIONS,
     LinearPath,
     PathVelocity,
     TrigonometricPath,
     VarianceExplodingPath,
 )
-from freeflow_lightning.teachers.sit import Convention, SiTVelocity, name_of
+from freeflow_lightning.teachers.predictions import PREDICTIONS
+from freeflow_lightning.teachers.sit_velocity import Convention, SiTVelocity, convention_name
 
 
 def _path_velocity(module: PathVelocity) -> dict[str, Any]:
@@ -37,7 +37,10 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
     },
     SiT: lambda m: m.architecture,
     MLP: lambda m: m.architecture,
-    SiTVelocity: lambda m: {"net": m.net, "convention": name_of(m.convention) or m.convention},
+    SiTVelocity: lambda m: {
+        "net": m.net,
+        "convention": convention_name(m.convention) or m.convention,
+    },
     Convention: dataclasses.asdict,
     EDMVelocity: lambda m: {
         "net": m.net,

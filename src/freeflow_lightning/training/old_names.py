@@ -1,5 +1,5 @@
-"""Class paths of 0.1.0 and where the classes are today: configs and checkpoints that name them
-still open.
+"""Class paths and arguments of 0.1.0 and their names of today: configs and checkpoints that name
+them still open.
 """
 
 from typing import Any
@@ -25,13 +25,15 @@ MODULES = {
     "search.oracle": "students.search.oracle",
     "search.verifiers": "students.search.verifiers",
     "teachers.checkpoints": "teachers.reading.sit_files",
-    "teachers.contract": "teachers.validate",
     "teachers.diffusers": "teachers.diffusers.teacher",
     "teachers.diffusers_families": "teachers.diffusers.families",
     "teachers.diffusers_files": "teachers.diffusers.files",
     "teachers.diffusers_previews": "teachers.diffusers.previews",
 }
 """A module of 0.1.0, and the one that has its classes today; both below freeflow_lightning."""
+
+ARGUMENTS = {"HealthMonitor": {"least_diversity": "least_spread"}}
+"""A class, and those of its arguments in 0.1.0 that have another name today."""
 
 
 def find_new_path(path: str) -> str:
@@ -50,13 +52,18 @@ def find_new_path(path: str) -> str:
 
 
 def use_new_paths(config: Any) -> Any:
-    """Return a config in which every class path leads to where the class is today.
+    """Return a config in which class paths and arguments have their names of today.
 
     >>> use_new_paths({"class_path": "freeflow_lightning.digits.DigitsDataModule", "seed": 0})
     {'class_path': 'freeflow_lightning.examples.digits.data.DigitsDataModule', 'seed': 0}
     """
     if isinstance(config, dict):
-        return {name: use_new_paths(value) for name, value in config.items()}
+        renamed = {name: use_new_paths(value) for name, value in config.items()}
+        if isinstance(renamed.get("init_args"), dict):
+            names = ARGUMENTS.get(str(renamed.get("class_path")).rpartition(".")[2], {})
+            arguments = renamed["init_args"].items()
+            renamed["init_args"] = {names.get(name, name): value for name, value in arguments}
+        return renamed
     if isinstance(config, list | tuple):
         return type(config)(use_new_paths(value) for value in config)
     return find_new_path(config) if isinstance(config, str) else config

@@ -10,7 +10,7 @@ from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.students.export import seal
 from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline, fold, one_step_call
 from freeflow_lightning.teachers import DiffusersTeacher, Prompts
-from freeflow_lightning.teachers.conditions import write_prompts
+from freeflow_lightning.teachers.prompt_files import write_prompts
 from teachers.diffusers.test_pipelines import Given, arguments
 from teachers.tiny_diffusers import TINY, quiet
 

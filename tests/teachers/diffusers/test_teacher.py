@@ -19,13 +19,13 @@ from freeflow_lightning.teachers import (
     NoCondition,
     Prompts,
 )
-from freeflow_lightning.teachers.conditions import write_prompts
 from freeflow_lightning.teachers.diffusers.families import FAMILIES
 from freeflow_lightning.teachers.diffusers.teacher import (
     DiffusersNetwork,
     DiffusersVelocity,
     ddpm_velocity,
 )
+from freeflow_lightning.teachers.prompt_files import write_prompts
 from teachers.diffusers.test_pipelines import Given
 from teachers.mixture import LABELS, MEANS, STD, WEIGHTS, batch, posterior
 from teachers.tiny_diffusers import DIT_BETAS, SD_BETAS, TINY, quiet

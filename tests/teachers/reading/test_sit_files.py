@@ -10,13 +10,9 @@ from safetensors.torch import save_file
 
 from freeflow_lightning.nets import SIZES, SiT
 from freeflow_lightning.teachers import SiTTeacher, save_sit
-from freeflow_lightning.teachers.reading.sit_files import (
-    build_sit,
-    class_table,
-    inferred,
-    read_sit,
-    size_name,
-)
+from freeflow_lightning.teachers.reading.class_table import read_class_table
+from freeflow_lightning.teachers.reading.sit_architecture import infer_architecture, size_name
+from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit
 from teachers import public_sit
 from teachers.public_sit import CLASSES, DEPTH, HEADS, PATCH, WIDTH, projectors, state_dict
 
@@ -381,7 +377,10 @@ def test_published_sizes_are_inferred_from_shapes_alone(size, side, learn_sigma)
                 state[key] = torch.cat([state[key], state[key]])
     with torch.device("meta"):
         expected = SiT(input_size=side, **SIZES[size]).architecture
-    assert inferred(state, "file") | class_table(state, "file", None, {}, []) == expected
+    assert (
+        infer_architecture(state, "file") | read_class_table(state, "file", None, {}, [])
+        == expected
+    )
     assert size_name(expected) == f"SiT-{size}/2"
 
 

@@ -7,14 +7,14 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from freeflow_lightning.commands.views.page import Finding, Section
-from freeflow_lightning.evaluation.diagnosis import (
-    Gaps,
-    Lag,
-    Pairs,
-    Path,
-    equal_steps,
-    recommended_steps,
+from freeflow_lightning.evaluation.auxiliary_lag import AuxiliaryLag
+from freeflow_lightning.evaluation.neighbours import Neighbours
+from freeflow_lightning.evaluation.trajectory_errors import (
+    TrajectoryErrors,
+    count_equal_steps,
+    recommend_steps,
 )
+from freeflow_lightning.evaluation.velocity_gaps import VelocityGaps
 from freeflow_lightning.flow import EVALUATIONS
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
@@ -28,12 +28,15 @@ STEEP = 4.0
 
 
 def trajectory_findings(
-    path: Path, solvers: dict[str, dict[int, float]], by_class: dict[int, float], tolerance: float
+    path: TrajectoryErrors,
+    solvers: dict[str, dict[int, float]],
+    by_class: dict[int, float],
+    tolerance: float,
 ) -> list[Finding]:
     """Endpoint error, its growth, the solver, the worst class."""
     means = path.errors.mean(1)
     end, half = float(means[-1]), float(means[len(means) // 2 - 1])
-    worth = equal_steps(solvers["euler"], end)
+    worth = count_equal_steps(solvers["euler"], end)
     steps = (
         f"better than {worth} Euler step{'s' * (worth > 1)} of the teacher"
         if worth
@@ -56,7 +59,7 @@ def trajectory_findings(
             ),
         ),
     ]
-    known = {name: recommended_steps(errors, tolerance) for name, errors in solvers.items()}
+    known = {name: recommend_steps(errors, tolerance) for name, errors in solvers.items()}
     cost = {name: n * EVALUATIONS[name] for name, n in known.items() if n is not None}
     eight = solvers["heun"].get(8)
     text = f"no N up to {max(solvers['heun'])} tracks the teacher within {tolerance:.0%}"
@@ -82,7 +85,7 @@ def trajectory_findings(
     return found
 
 
-def sample_findings(pairs: Pairs) -> list[Finding]:
+def sample_findings(pairs: Neighbours) -> list[Finding]:
     """Diversity and nearest neighbours."""
     ours, theirs = (
         float(distance.median()) for distance in (pairs.to_teacher[1], pairs.to_student[1])
@@ -112,7 +115,7 @@ def sample_findings(pairs: Pairs) -> list[Finding]:
     ]
 
 
-def lag_findings(lag: Lag | None, steps: int) -> list[Finding]:
+def lag_findings(lag: AuxiliaryLag | None, steps: int) -> list[Finding]:
     """How far the auxiliary network is behind."""
     if lag is None:
         return [
@@ -139,7 +142,7 @@ def lag_findings(lag: Lag | None, steps: int) -> list[Finding]:
     ]
 
 
-def trajectory_section(path: Path, solvers: dict[str, dict[int, float]]) -> Section:
+def trajectory_section(path: TrajectoryErrors, solvers: dict[str, dict[int, float]]) -> Section:
     """Fig. 4, with the teacher's own coarse solutions as a scale."""
     levels = {
         f"teacher, {n} Euler step{'s' * (n > 1)}": solvers["euler"][n]
@@ -160,7 +163,7 @@ def trajectory_section(path: Path, solvers: dict[str, dict[int, float]]) -> Sect
 
 
 def solver_section(
-    solvers: dict[str, dict[int, float]], tolerance: float, path: Path, fine: int
+    solvers: dict[str, dict[int, float]], tolerance: float, path: TrajectoryErrors, fine: int
 ) -> Section:
     """How well N steps track a fine solution."""
     lines = {name: (list(errors), list(errors.values())) for name, errors in solvers.items()}
@@ -170,7 +173,7 @@ def solver_section(
     )
     table = [["solver", *(f"N = {n}" for n in solvers["heun"]), "recommended N", "evaluations"]]
     for name, errors in solvers.items():
-        n = recommended_steps(errors, tolerance)
+        n = recommend_steps(errors, tolerance)
         known = [str(n), str(n * EVALUATIONS[name])] if n else [f"more than {max(errors)}", ""]
         table.append([name, *(f"{error:.4f}" for error in errors.values()), *known])
     text = (
@@ -183,7 +186,7 @@ def solver_section(
 
 
 def cases_sections(
-    student: FlowMap, path: Path, labels: Tensor | None, by_class: dict[int, float]
+    student: FlowMap, path: TrajectoryErrors, labels: Tensor | None, by_class: dict[int, float]
 ) -> list[Section]:
     """Errors by class, and the samples with the largest errors, or the paths of points."""
     made = []
@@ -226,7 +229,7 @@ def cases_sections(
     return [*made, Section("Worst cases", text, figures, [])]
 
 
-def neighbour_sections(pairs: Pairs) -> list[Section]:
+def neighbour_sections(pairs: Neighbours) -> list[Section]:
     """Nearest pairs: of random samples, of what the student misses, of what it invents."""
     index, distance = pairs.to_teacher
     back, missed = pairs.to_student
@@ -257,7 +260,7 @@ def neighbour_sections(pairs: Pairs) -> list[Section]:
     return [Section("Nearest neighbours", text, figures, [])]
 
 
-def gap_section(name: str, gap: Gaps) -> Section:
+def gap_section(name: str, gap: VelocityGaps) -> Section:
     """Velocity gaps by delta or r."""
     place, what = (
         ("delta", "v_G - u along the student's own path")
@@ -278,7 +281,7 @@ def gap_section(name: str, gap: Gaps) -> Section:
     )
 
 
-def lag_section(lag: Lag, steps: int) -> Section:
+def lag_section(lag: AuxiliaryLag, steps: int) -> Section:
     """The auxiliary network's loss by r."""
     lines = {
         "as it is": (lag.r, lag.now),

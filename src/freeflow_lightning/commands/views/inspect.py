@@ -10,17 +10,13 @@ from rich.table import Table
 
 from freeflow_lightning.commands.config import Subject
 from freeflow_lightning.commands.parser import brief
-from freeflow_lightning.profiling.step_memory import (
-    NOT_COUNTED,
-    Costs,
-    estimate,
-)
+from freeflow_lightning.profiling.step_memory import NOT_COUNTED, Costs, estimate
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.teachers import SiTTeacher, Teacher, check_convention, examine
-from freeflow_lightning.teachers.sit import name_of
+from freeflow_lightning.teachers import SiTTeacher, Teacher, check_contract, check_convention
+from freeflow_lightning.teachers.sit_velocity import convention_name
 from freeflow_lightning.training.output_folder import write_bytes
 
 GIB = 2**30
@@ -36,7 +32,7 @@ def introduce(console: Console, subject: Subject, teacher: Teacher, precision: s
     for note in teacher.notes if isinstance(teacher, SiTTeacher) else ():
         table.add_row("", note)
     if isinstance(teacher, SiTTeacher):
-        table.add_row("convention", name_of(teacher.function.convention))
+        table.add_row("convention", convention_name(teacher.function.convention))
     for line in _steps(subject, teacher, precision):
         table.add_row("student's step", line)
     console.print(subject.name, style="bold", markup=False, soft_wrap=True)
@@ -70,7 +66,7 @@ def show_checks(
     """The findings as a table; the first problem as an error."""
     table = _table("check", " ", "seen")
     findings = list(
-        examine(
+        check_contract(
             teacher,
             guided=subject.guided,
             device=device,

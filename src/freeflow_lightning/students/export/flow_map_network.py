@@ -19,7 +19,7 @@ from freeflow_lightning.teachers.gaussian_path import (
     TrigonometricPath,
     VarianceExplodingPath,
 )
-from freeflow_lightning.teachers.sit import Convention, SiTVelocity
+from freeflow_lightning.teachers.sit_velocity import Convention, SiTVelocity
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "ScalarConditioned": ScalarConditioned,

@@ -12,10 +12,11 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.nets import Adapter
-from freeflow_lightning.teachers.diffusers.families import FAMILIES, Family
+from freeflow_lightning.teachers.diffusers.families import FAMILIES
+from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles, load_network
 from freeflow_lightning.teachers.network_arguments import ARGUMENTS
-from freeflow_lightning.teachers.sit import read_from_prior
+from freeflow_lightning.teachers.sit_velocity import read_from_prior
 
 ESSENTIALS = (
     *("time", "sign", "prediction", "layout", "classes", "state", "timestep", "time_module"),

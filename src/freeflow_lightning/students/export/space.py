@@ -19,8 +19,8 @@ from freeflow_lightning.teachers import (
     SiTTeacher,
     Teacher,
 )
-from freeflow_lightning.teachers.diffusers.families import LAYOUTS
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles
+from freeflow_lightning.teachers.diffusers.layouts import LAYOUTS
 from freeflow_lightning.teachers.diffusers.previews import PipelineDecoder
 
 DECODER = ("vae", "scale", "shift", "chunk", "class_name", "subfolder", "revision")

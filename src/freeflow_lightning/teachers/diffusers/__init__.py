@@ -1,6 +1,6 @@
 """Teachers that are diffusers pipelines: a row per family."""
 
-from freeflow_lightning.teachers.diffusers.families import Family
+from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.teacher import DiffusersTeacher
 
 __all__ = ["DiffusersTeacher", "Family"]

@@ -8,38 +8,41 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from freeflow_lightning.teachers.diffusers.families import LAYOUTS, Family
+from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles
+from freeflow_lightning.teachers.diffusers.layouts import LAYOUTS
 from freeflow_lightning.teachers.latents import LatentDecoder
 
 Unpack = Callable[[Tensor], Tensor]
 
 
-def channels(values: Any, x: Tensor) -> Tensor:
+def per_channel(values: Any, x: Tensor) -> Tensor:
     """One number per channel, to broadcast against x [B, C, ...]."""
     return torch.as_tensor(values, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.ndim - 2))
 
 
-def scaled(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
+def unscale(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
     """x / scale + shift."""
     return unpack(state) / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)
 
 
-def standardised(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
+def unstandardise(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
     """x std + mean per channel; pictures are films of one frame."""
     x = unpack(state)
     x = x.unsqueeze(2) if x.ndim == 4 else x
-    return x * channels(vae.config["latents_std"], x) + channels(vae.config["latents_mean"], x)
+    return x * per_channel(vae.config["latents_std"], x) + per_channel(
+        vae.config["latents_mean"], x
+    )
 
 
-def mochi(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
+def unscale_mochi(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
     """x std / scale + mean per channel."""
     x = unpack(state) / vae.config["scaling_factor"]
     mean, std = vae.config.get("latents_mean"), vae.config.get("latents_std")
-    return x if mean is None or std is None else x * channels(std, x) + channels(mean, x)
+    return x if mean is None or std is None else x * per_channel(std, x) + per_channel(mean, x)
 
 
-def ltx(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
+def unscale_ltx(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
     """The same, with mean and std among the VAE's weights."""
     if vae.config.get("timestep_conditioning"):
         raise ValueError(
@@ -47,24 +50,24 @@ def ltx(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
             "with pictures out"
         )
     x = unpack(state) / vae.config["scaling_factor"]
-    return x * channels(vae.latents_std, x) + channels(vae.latents_mean, x)
+    return x * per_channel(vae.latents_std, x) + per_channel(vae.latents_mean, x)
 
 
-def flux2(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
+def unscale_flux2(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
     """Tokens scaled by a batch norm's running statistics."""
     std = (vae.bn.running_var + vae.config["batch_norm_eps"]).sqrt()
     return unpack(state * std.to(state) + vae.bn.running_mean.to(state))
 
 
 VAES: dict[str, Callable[[Any, Tensor, Unpack], Tensor]] = {
-    "AutoencoderKL": scaled,
-    "AutoencoderDC": scaled,
-    "AutoencoderKLHunyuanImage": scaled,
-    "AutoencoderKLWan": standardised,
-    "AutoencoderKLQwenImage": standardised,
-    "AutoencoderKLMochi": mochi,
-    "AutoencoderKLLTXVideo": ltx,
-    "AutoencoderKLFlux2": flux2,
+    "AutoencoderKL": unscale,
+    "AutoencoderDC": unscale,
+    "AutoencoderKLHunyuanImage": unscale,
+    "AutoencoderKLWan": unstandardise,
+    "AutoencoderKLQwenImage": unstandardise,
+    "AutoencoderKLMochi": unscale_mochi,
+    "AutoencoderKLLTXVideo": unscale_ltx,
+    "AutoencoderKLFlux2": unscale_flux2,
 }
 """State of the network to the latents that the VAE's decoder takes, by the VAE's class."""
 

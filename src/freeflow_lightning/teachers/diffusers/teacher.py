@@ -14,14 +14,17 @@ from freeflow_lightning.nets import Backbone
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
 from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
-from freeflow_lightning.teachers.diffusers.families import FAMILIES, LAYOUTS, Call, Family
+from freeflow_lightning.teachers.diffusers.families import FAMILIES
+from freeflow_lightning.teachers.diffusers.family import Call, Family
 from freeflow_lightning.teachers.diffusers.files import (
     load_network,
     load_scheduler_config,
     read_pipeline,
 )
+from freeflow_lightning.teachers.diffusers.layouts import LAYOUTS
 from freeflow_lightning.teachers.diffusers.previews import PipelineDecoder
-from freeflow_lightning.teachers.gaussian_path import PathVelocity, balanced_scale
+from freeflow_lightning.teachers.gaussian_path import PathVelocity
+from freeflow_lightning.teachers.predictions import balanced_scale
 
 
 class DiffusersNetwork(nn.Module):

@@ -2,9 +2,7 @@
 loaded.
 """
 
-import argparse
 import json
-import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +11,12 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from freeflow_lightning.nets import SIZES, SiT, position_table
+from freeflow_lightning.nets import SiT, position_table
+from freeflow_lightning.teachers.reading.class_table import (
+    read_class_table,
+    read_training_arguments,
+)
+from freeflow_lightning.teachers.reading.sit_architecture import SHAPED_BY, infer_architecture
 from freeflow_lightning.teachers.reading.weights import pick_state, read_file
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
@@ -21,32 +24,13 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 TRAINING_ONLY = re.compile(r"(projectors|decoder_projectors)\..*|logvar_.*|n_averaged")
 """Keys that no velocity needs: REPA's projectors, learned loss weights, the counter of an average.
 """
-HEADS = {size["hidden_size"]: size["num_heads"] for size in SIZES.values()}
-SHAPED_BY = ("x_embedder.proj.weight", "final_layer.linear.weight", "blocks.0.mlp.fc1.weight")
-"""Tensors whose shapes tell the architecture."""
-CLASSES = ("num_classes", "n_classes", "class_num", "num_class", "nb_classes")
-"""Names under which a training script's arguments say the number of classes."""
-DROPOUTS = (
-    "class_dropout_prob",
-    "cfg_prob",
-    "label_dropout",
-    "label_dropout_prob",
-    "label_drop_prob",
-    "uncond_prob",
-    "use_cfg_embedding",
-)
-"""Names under which they say how often, or whether, a label was replaced by the null class."""
-ROUND_NUMBERS = (10, 100, 1000)
-"""Rows of a table that more likely hold a class each than a null class at their end (CIFAR,
-ImageNet).
-"""
 
 
 class SiTWeights(NamedTuple):
     """A file's weights under SiT's own keys, float32.
 
     Args:
-        architecture: SiT's arguments, inferred from the shapes.
+        architecture: SiT's arguments, infer_architecture from the shapes.
         weights: exactly the tensors of that SiT.
         extra: every other tensor, by key; a caller that has no use for them must refuse them.
         notes: what was taken, trimmed, renamed or dropped, for the user to read.
@@ -87,28 +71,20 @@ def read_sit(
     """
     content = read_file(path)
     state, notes = pick_state(content, path, anchor=SHAPED_BY[0], weights_key=weights_key)
-    state = unprefixed(state, path, notes)
-    state = modern_names(state, path, notes)
-    dropped = [key for key in state if TRAINING_ONLY.fullmatch(key)]
-    if dropped:
-        families = dict.fromkeys(key.partition(".")[0] for key in dropped)
-        notes.append(
-            f"left out {len(dropped)} tensors used in training alone ({', '.join(families)})"
-        )
-        state = {key: value for key, value in state.items() if key not in dropped}
-    architecture = inferred(state, path, num_heads, input_size)
-    architecture |= class_table(state, path, num_classes, training_arguments(content), notes)
+    state = remove_prefixes(state, path, notes)
+    state = use_modern_names(state, path, notes)
+    state, dropped = drop_training_tensors(state, notes)
+    architecture = infer_architecture(state, path, num_heads, input_size)
+    architecture |= read_class_table(
+        state, path, num_classes, read_training_arguments(content), notes
+    )
     learns_sigma = trim_learned_variance(state, architecture, path)
     if learns_sigma:
         notes.append("trimmed the learned variance off the last layer")
-    weights, extra = fitted(state, architecture, path, notes)
-    hint = (
-        "sit"
-        if learns_sigma
-        else "repa"
-        if any(key.startswith("projectors.") for key in dropped)
-        else None
-    )
+    weights, extra = fit_weights(state, architecture, path, notes)
+    has_projectors = any(key.startswith("projectors.") for key in dropped)
+    layout = "repa" if has_projectors else None
+    hint = "sit" if learns_sigma else layout
     return SiTWeights(architecture, weights, extra, tuple(notes), hint)
 
 
@@ -120,7 +96,20 @@ def build_sit(read: SiTWeights) -> SiT:
     return net
 
 
-def unprefixed(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:
+def drop_training_tensors(
+    state: dict[str, Tensor], notes: list[str]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """The tensors that a velocity needs, and the keys of the others."""
+    dropped = [key for key in state if TRAINING_ONLY.fullmatch(key)]
+    if dropped:
+        kinds = dict.fromkeys(key.partition(".")[0] for key in dropped)
+        notes.append(f"left out {len(dropped)} tensors used in training alone ({', '.join(kinds)})")
+    return {key: value for key, value in state.items() if key not in dropped}, dropped
+
+
+def remove_prefixes(
+    state: dict[str, Tensor], path: str | Path, notes: list[str]
+) -> dict[str, Tensor]:
     """Without the prefixes that every key shares (counters of averages apart), and without
     torch.compile's anywhere.
     """
@@ -145,7 +134,9 @@ def unprefixed(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> 
     return {renamed[key]: value for key, value in state.items()}
 
 
-def modern_names(state: dict[str, Tensor], path: str | Path, notes: list[str]) -> dict[str, Tensor]:
+def use_modern_names(
+    state: dict[str, Tensor], path: str | Path, notes: list[str]
+) -> dict[str, Tensor]:
     """REPA's first files: decoder_blocks.j follows the last of blocks; DMF's norms call their
     weight scale.
     """
@@ -164,158 +155,6 @@ def modern_names(state: dict[str, Tensor], path: str | Path, notes: list[str]) -
         re.sub(r"\.([qk])_norm\.scale$", r".\1_norm.weight", key): value
         for key, value in named.items()
     }
-
-
-def inferred(
-    state: Mapping[str, Tensor],
-    path: str | Path,
-    num_heads: int | None = None,
-    input_size: int | None = None,
-) -> dict[str, Any]:
-    """SiT's arguments from the shapes of a state dict."""
-    shapes = {key: tuple(state[key].shape) if key in state else () for key in SHAPED_BY}
-    patches, last, mlp = shapes.values()
-    if len(patches) != 4 or len(last) != 2 or len(mlp) != 2 or patches[2] != patches[3]:
-        raise ValueError(
-            f"{path} is not a SiT's state dict: expected {', '.join(SHAPED_BY)} of 4, 2 and 2 "
-            f"dimensions, got {[list(shape) or 'none' for shape in shapes.values()]} among keys "
-            f"such as {sorted(state)[:5]}"
-        )
-    width, channels, patch, _ = patches
-    position = state.get("pos_embed")
-    num_heads = heads_of(state, path, width, num_heads)
-    if position is None and input_size is None:
-        raise ValueError(
-            f"{path} has no pos_embed, which would tell the size of its latents: give input_size, "
-            f"32 at 256, 64 at 512"
-        )
-    side = (
-        input_size
-        if position is None
-        else patch * math.isqrt(position.shape[1])
-        if position.ndim == 3
-        else 0
-    )
-    if input_size not in (None, side) or not side:
-        shape = None if position is None else list(position.shape)
-        raise ValueError(
-            f"{path} has pos_embed of shape {shape}, for latents of side {side}, not {input_size}"
-        )
-    return {
-        "input_size": side,
-        "patch_size": patch,
-        "in_channels": channels,
-        "hidden_size": width,
-        "depth": len({key.split(".")[1] for key in state if key.startswith("blocks.")}),
-        "num_heads": num_heads,
-        "mlp_ratio": mlp[0] / width,
-        "time_scale": 1.0,
-        "qk_norm": qk_norm_of(state),
-    }
-
-
-def heads_of(state: Mapping[str, Tensor], path: str | Path, width: int, given: int | None) -> int:
-    """The number of attention heads: by the norm of a head's queries, the given number, or the
-    published one.
-    """
-    norm = state.get("blocks.0.attn.q_norm.weight")
-    if norm is None:
-        if given is None and width not in HEADS:
-            raise ValueError(
-                f"{path} is {width} wide, none of the published widths {sorted(HEADS)}: give "
-                f"num_heads"
-            )
-        return HEADS[width] if given is None else given
-    heads = width // max(1, norm.numel())
-    if given not in (None, heads):
-        raise ValueError(
-            f"{path} normalises queries of {norm.numel()} numbers, which makes {heads} heads, not "
-            f"{given}"
-        )
-    return heads
-
-
-def qk_norm_of(state: Mapping[str, Tensor]) -> str:
-    """SiT's argument qk_norm: a LayerNorm has a bias, an RMS norm has none."""
-    if "blocks.0.attn.q_norm.weight" not in state:
-        return "none"
-    return "layer" if "blocks.0.attn.q_norm.bias" in state else "rms"
-
-
-def training_arguments(content: Any, depth: int = 4) -> dict[str, Any]:
-    """The plain values that a training script saved beside the weights, by name; of equal names the
-    outermost one.
-    """
-    if isinstance(content, argparse.Namespace):
-        content = vars(content)
-    if not isinstance(content, Mapping) or not depth:
-        return {}
-    found: dict[str, Any] = {}
-    for value in content.values():
-        found |= training_arguments(value, depth - 1)
-    return found | {
-        name: value for name, value in content.items() if isinstance(value, bool | int | float)
-    }
-
-
-def class_table(
-    state: Mapping[str, Tensor],
-    path: str | Path,
-    num_classes: int | None,
-    arguments: Mapping[str, Any],
-    notes: list[str],
-) -> dict[str, Any]:
-    """SiT's arguments num_classes and null_class: whether the table's last row is a class or the
-    null class.
-
-    Args:
-        state: a SiT's tensors.
-        path: the file, for messages.
-        num_classes: classes without the null class; None for what the file says.
-        arguments: `training_arguments` of the file.
-        notes: takes what was decided, and by what.
-
-    Raises:
-        ValueError: a number of classes that does not fit the table, or a table that may be meant
-            either way.
-    """
-    table = state.get("y_embedder.embedding_table.weight")
-    if table is None:
-        if num_classes:
-            raise ValueError(f"{path} has no table of classes: leave num_classes out")
-        return {"num_classes": 0, "null_class": True}
-    rows = len(table)
-    said = next((arguments[name] for name in CLASSES if name in arguments), None)
-    dropout = next((arguments[name] for name in DROPOUTS if name in arguments), None)
-    classes, why = num_classes, "as given"
-    if classes is None and said is not None:
-        classes, why = said, "as its arguments say"
-    if classes is None and dropout is not None:
-        classes, why = (
-            (rows - 1 if dropout > 0 else rows),
-            f"as its label dropout of {dropout:g} says",
-        )
-    if classes is None and rows in ROUND_NUMBERS:
-        raise ValueError(
-            f"{path} has a table of {rows} classes and does not say whether the last is the null "
-            f"class: give num_classes, {rows} if it was trained without dropped labels (then it "
-            f"cannot be guided), {rows - 1} if with"
-        )
-    if classes is None:
-        classes, why = rows - 1, "as usual"
-    if rows not in (classes, classes + 1):
-        raise ValueError(
-            f"{path} has a table of {rows} rows, which {classes} classes ({why}) do not fit: give "
-            f"num_classes, {rows - 1} with a null class, {rows} without"
-        )
-    has_null = rows == classes + 1
-    end = (
-        f"row {classes} is the null class"
-        if has_null
-        else "no null class, so that it cannot be guided"
-    )
-    notes.append(f"{classes} classes {why}, {end}")
-    return {"num_classes": classes, "null_class": has_null}
 
 
 def trim_learned_variance(
@@ -342,7 +181,7 @@ def trim_learned_variance(
     return True
 
 
-def fitted(
+def fit_weights(
     state: Mapping[str, Tensor], architecture: Mapping[str, Any], path: str | Path, notes: list[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """The tensors of that SiT, in float32, and all others. Only a missing pos_embed is made.
@@ -363,26 +202,12 @@ def fitted(
         notes.append("computed the position embedding, which the file does not hold")
         side = architecture["input_size"] // architecture["patch_size"]
         taken["pos_embed"] = position_table(architecture["hidden_size"], side)
-    faults = [f"missing: {key}" for key in expected.keys() - taken.keys()]
-    for key, value in taken.items():
-        if value.shape != expected[key].shape:
-            faults.append(
-                f"{key}: expected shape {list(expected[key].shape)}, got {list(value.shape)}"
-            )
-        elif not value.is_floating_point():
-            faults.append(f"{key}: expected floating point, got {value.dtype}")
-        elif not bool(torch.isfinite(value).all()):
-            faults.append(f"{key}: NaN or infinite values")
+    faults = find_faults(taken, expected)
     if faults:
+        more = [f"and {len(faults) - 10} more"] if len(faults) > 10 else []
         raise ValueError(
             f"{path} does not hold a SiT of the architecture that its shapes tell, "
-            f"{json.dumps(architecture)}: "
-            + "; ".join(
-                [
-                    *sorted(faults)[:10],
-                    *([f"and {len(faults) - 10} more"] if len(faults) > 10 else []),
-                ]
-            )
+            f"{json.dumps(architecture)}: {'; '.join([*faults[:10], *more])}"
         )
     kinds = {str(value.dtype).removeprefix("torch.") for value in taken.values()} - {"float32"}
     if kinds:
@@ -391,13 +216,15 @@ def fitted(
     return weights, {key: value for key, value in state.items() if key not in expected}
 
 
-def size_name(architecture: Mapping[str, Any]) -> str:
-    """The published name of an architecture, "SiT-XL/2", or its sizes.
-
-    >>> size_name({"depth": 12, "hidden_size": 768, "num_heads": 12, "patch_size": 2})
-    'SiT-B/2'
-    """
-    for name, size in SIZES.items():
-        if all(architecture[key] == value for key, value in size.items()):
-            return f"SiT-{name}/{architecture['patch_size']}"
-    return f"SiT, {architecture['depth']} blocks of width {architecture['hidden_size']}"
+def find_faults(taken: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with the tensors of a file, in words, by the alphabet."""
+    faults = [f"missing: {key}" for key in expected.keys() - taken.keys()]
+    for key, value in taken.items():
+        shape = list(expected[key].shape)
+        if list(value.shape) != shape:
+            faults.append(f"{key}: expected shape {shape}, got {list(value.shape)}")
+        elif not value.is_floating_point():
+            faults.append(f"{key}: expected floating point, got {value.dtype}")
+        elif not bool(torch.isfinite(value).all()):
+            faults.append(f"{key}: NaN or infinite values")
+    return sorted(faults)
