@@ -10,13 +10,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import (
-    Pairs,
-    Velocity,
-    check_numbers,
-    check_pairs,
-    training_generator,
-)
+from freeflow_lightning.flow import Pairs, Velocity, check_numbers, check_pairs, training_generator
 from freeflow_lightning.nets import LoRA, ScalarConditioned, map_state
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.draws import Draws
