@@ -8,17 +8,15 @@ import torch
 
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import training_generator
+from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.hardware import PEAKS, machine, peak_flops
 from freeflow_lightning.profiling.network_calls import count_rows, record_calls
-from freeflow_lightning.profiling.step_parts import ADAM, CHECKS, EMA, LOGGING, PARTS
-from freeflow_lightning.profiling.step_time import (
-    Clock,
-    SideBySide,
-    mean_rows,
-    networks_of,
-    one_step_sampling,
-    teacher_sampling,
+from freeflow_lightning.profiling.sampling_time import (
+    measure_student_sampling,
+    measure_teacher_sampling,
 )
+from freeflow_lightning.profiling.step_parts import ADAM, CHECKS, EMA, LOGGING, PARTS
+from freeflow_lightning.profiling.step_time import SideBySide, mean_rows, networks_of
 from nets.random_weights import tiny_sit
 from places import ROOT
 from tiny import data, fit, learned_teacher, module, same, weights
@@ -95,9 +93,9 @@ def test_the_operations_are_those_of_forward_and_backward_passes():
 def test_sampling_is_compared_with_its_own_evaluations():
     m = module(learned_teacher())
     options = {"rounds": 1, "context": torch.no_grad}
-    student = one_step_sampling(m, 5, Clock(torch.device("cpu")), **options)
+    student = measure_student_sampling(m, 5, Clock(torch.device("cpu")), **options)
     assert (student.samples, student.evaluations) == (8, 8)  # filled up to a multiple of 8
-    teacher = teacher_sampling(m, 8, Clock(torch.device("cpu")), steps=3, **options)
+    teacher = measure_teacher_sampling(m, 8, Clock(torch.device("cpu")), steps=3, **options)
     assert (teacher.samples, teacher.evaluations) == (8, 8 * 3 * 2 * 2)  # Heun, both branches
 
 

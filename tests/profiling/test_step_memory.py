@@ -8,16 +8,9 @@ import torch
 from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.profiling.step_memory import (
-    PRECISIONS,
-    KeptForBackward,
-    LiveMemory,
-    estimate,
-    no_data,
-    sit_teacher,
-    tensors_of,
-    without_data,
-)
+from freeflow_lightning.profiling.live_memory import KeptForBackward, LiveMemory, tensors_of
+from freeflow_lightning.profiling.no_data import no_data, without_data
+from freeflow_lightning.profiling.step_memory import PRECISIONS, estimate, sit_teacher
 from freeflow_lightning.teachers import SiTTeacher, SiTVelocity, VelocityTeacher
 
 BATCH = 16

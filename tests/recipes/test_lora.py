@@ -14,7 +14,8 @@ from freeflow_lightning.callbacks import NetworkSummary, StudentEMA
 from freeflow_lightning.flow import CentralDifference, training_generator
 from freeflow_lightning.nets import MLP, Adapter, LoRA, merge
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.profiling.step_memory import estimate, no_data, sit_teacher
+from freeflow_lightning.profiling.no_data import no_data
+from freeflow_lightning.profiling.step_memory import estimate, sit_teacher
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.teachers import VelocityTeacher
 from tiny import fit, learned_teacher, mixture, mlp, module, same, weights

@@ -8,7 +8,7 @@ import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from freeflow_lightning.commands.fit import resume_step
+from freeflow_lightning.commands.resumed_checkpoint import read_step
 from freeflow_lightning.training.optimizer import adam, apply_changes, settings_of
 from freeflow_lightning.training.run_folder import read_metrics
 from tiny import fit, module, same
@@ -244,7 +244,7 @@ def test_the_step_of_files_and_of_sharded_folders(tmp_path):
     torch.save({"global_step": 7}, tmp_path / "a.ckpt")
     (tmp_path / "sharded.ckpt").mkdir()
     torch.save({"global_step": 8}, tmp_path / "sharded.ckpt" / "meta.pt")
-    assert [resume_step(str(tmp_path / name)) for name in ("a.ckpt", "sharded.ckpt")] == [7, 8]
+    assert [read_step(str(tmp_path / name)) for name in ("a.ckpt", "sharded.ckpt")] == [7, 8]
     (tmp_path / "empty").mkdir()
     with pytest.raises(ValueError, match="empty is not a readable checkpoint"):
-        resume_step(str(tmp_path / "empty"))
+        read_step(str(tmp_path / "empty"))

@@ -18,7 +18,7 @@ from freeflow_lightning.callbacks import (
 )
 from freeflow_lightning.flow import host_generator, training_generator
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
-from freeflow_lightning.profiling.step_memory import no_data
+from freeflow_lightning.profiling.no_data import no_data
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.training import finite
 from freeflow_lightning.training.finite import Broken, FiniteWatch, NonFiniteError, max_magnitudes

@@ -69,7 +69,7 @@ class SampleGrid(Callback):
         folder = folder_of(trainer)
         if not trainer.is_global_zero or folder is None:
             return
-        show = plots.rows if drawn.ndim == 4 else plots.points
+        show = plots.picture_rows if drawn.ndim == 4 else plots.points
         figure = show(
             {sampler.name: self._teacher_samples, pl_module.sampling: drawn},
             f"step {trainer.global_step}",

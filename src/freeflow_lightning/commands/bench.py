@@ -8,21 +8,19 @@ from pathlib import Path
 from lightning.pytorch import Callback
 from rich.console import Console
 
-from freeflow_lightning.callbacks import (
-    PeriodicFID,
+from freeflow_lightning.callbacks import PeriodicFID
+from freeflow_lightning.commands.config import (
+    build_object,
+    find_precision,
+    read_distillation,
+    refuse_overrides,
 )
-from freeflow_lightning.commands.config import PRECISIONS_OF, build, parsed_fit
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import run
-from freeflow_lightning.commands.views.bench import (
-    show,
-)
-from freeflow_lightning.profiling.bench import (
-    Subject,
-    as_figures,
-    from_size,
-    measure,
-)
+from freeflow_lightning.commands.views.bench import show_bench
+from freeflow_lightning.profiling.bench import measure_step
+from freeflow_lightning.profiling.bench_report import as_figures
+from freeflow_lightning.profiling.bench_subject import BenchSubject, subject_of_size
 from freeflow_lightning.profiling.hardware import machine
 from freeflow_lightning.profiling.step_memory import PrecisionName, SizeName
 from freeflow_lightning.recipes.distillation import Distillation
@@ -75,69 +73,56 @@ def bench(
     """
     if (config is None) == (size is None):
         raise ValueError("expected one thing to measure: give --config FILE or --size XL/2")
-    if overrides and not config:
-        raise ValueError(
-            f"{overrides[0]} changes a config: give one with --config, or leave it out"
-        )
+    refuse_overrides(overrides, config)
     if steps < 1 or (batch_size is not None and batch_size < 1):
         raise ValueError(
             f"expected at least one step and a batch of at least one, got {steps} and {batch_size}"
         )
     logging.getLogger("lightning.pytorch").setLevel(logging.WARNING)
-    device = pick_device(where.device)
-    if output is not None:
-        claim_names(Path(output).parent, Path(output).name, "bench", [])
-    subject = (
-        from_config(config, overrides or []) if config else from_size(size or "S/2", image_size)
-    )
-    subject = subject._replace(
-        batch_size=batch_size or subject.batch_size, precision=precision or subject.precision
-    )
-    report = measure(subject, device, rounds=steps, compiled=compile)
+    device, file = pick_device(where.device), None if output is None else Path(output)
+    if file is not None:
+        claim_names(file.parent, file.name, "bench", [])
+    if config is not None:
+        subject = subject_of_config(config, overrides or [], precision)
+    else:
+        subject = subject_of_size(size or "S/2", image_size, precision or "32")
+    if batch_size is not None:
+        subject = subject._replace(batch_size=batch_size)
+    report = measure_step(subject, device, rounds=steps, compiled=compile)
     facts = {"command": " ".join(["freeflow", *sys.argv[1:]]), "machine": machine(device)}
-    figures = facts | as_figures(report) | {"compiled": report.compiled}
-    show(Console(highlight=False), report, figures)
-    if output is not None:
-        publish(Path(output).parent, Path(output).name, "bench", figures, {})
+    figures = facts | as_figures(report)
+    show_bench(Console(highlight=False), report, figures)
+    if file is not None:
+        publish(file.parent, file.name, "bench", figures, {})
         print(f"all figures in {output}")
 
 
-def from_config(path: str, overrides: list[str]) -> Subject:
+def subject_of_config(
+    path: str, overrides: list[str], precision: PrecisionName | None
+) -> BenchSubject:
     """A config of fit: its model, and of its trainer what counts for a step."""
-    fit = parsed_fit(path, overrides)
-    model = fit.model.as_dict()
-    if "teacher" not in model.get("init_args", {}):
-        raise ValueError(
-            f"{path} distils no teacher: its model is {model['class_path']}, expected a "
-            f"Distillation"
-        )
-    teacher = build(Teacher, model["init_args"].pop("teacher"))
+    config = read_distillation(path, overrides)
+    data, settings = config.fit.data.init_args, config.fit.trainer
 
-    def make(given: Teacher) -> Distillation:
-        module = build(Distillation, model | {"init_args": model["init_args"] | {"teacher": given}})
+    def make(teacher: Teacher) -> Distillation:
+        module = config.make(teacher)
         module.check_teacher = False
         return module
 
-    callbacks = [build(Callback, callback.as_dict()) for callback in fit.trainer.callbacks or []]
-    data, settings = fit.data.init_args, fit.trainer
-    precision = str(settings.precision or 32)
-    if precision not in PRECISIONS_OF:
-        raise ValueError(
-            f"precision {precision!r} is not measured: give --precision, one of "
-            f"{set(PRECISIONS_OF.values())}"
-        )
+    callbacks = [build_object(Callback, given.as_dict()) for given in settings.callbacks or []]
     devices = settings.devices if isinstance(settings.devices, int) else 1
-    return Subject(
-        name=f"{path}: {type(teacher).__name__}",
-        teacher=teacher,
+    batches = devices * settings.num_nodes * settings.accumulate_grad_batches
+    return BenchSubject(
+        name=f"{path}: {type(config.teacher).__name__}",
+        teacher=config.teacher,
         make=make,
         batch_size=data.batch_size,
-        precision=PRECISIONS_OF[precision],  # type: ignore[arg-type]  # of costs.PRECISIONS
+        precision=find_precision(precision, settings),
         callbacks=callbacks,
         log_every=settings.log_every_n_steps or 50,
         clip=settings.gradient_clip_val,
         run_steps=settings.max_steps,
-        run_batch=data.batch_size * devices * settings.num_nodes * settings.accumulate_grad_batches,
+        run_batch=data.batch_size * batches,
         fid=next((callback for callback in callbacks if isinstance(callback, PeriodicFID)), None),
         val_samples=data.val_samples,
         val_batch_size=data.val_batch_size,

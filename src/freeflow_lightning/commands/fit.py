@@ -7,8 +7,6 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import torch
-from jsonargparse import Namespace
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, Trainer
@@ -21,7 +19,14 @@ from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 
 from freeflow_lightning.commands.built_in_configs import name_config_files
 from freeflow_lightning.commands.changed_settings import changes, settings_at
 from freeflow_lightning.commands.closing import closing_line
+from freeflow_lightning.commands.fill_config import (
+    as_objects,
+    fill_seeds,
+    find_beside_config,
+    refuse_strategy,
+)
 from freeflow_lightning.commands.parser import BriefErrors, quiet
+from freeflow_lightning.commands.resumed_checkpoint import read_settings, read_step
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.commands.views.fit_help import help_of, name_classes
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
@@ -29,10 +34,9 @@ from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
-from freeflow_lightning.training.checkpoint_files import META, AtomicCheckpointIO, defect
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.output_folder import lock_folder
-from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.resuming import (
     FoundCheckpoint,
     Origin,
@@ -40,8 +44,10 @@ from freeflow_lightning.training.resuming import (
     last_checkpoint,
 )
 from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
-from freeflow_lightning.training.strategies import refusal
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
+
+FOUND_BY_LIGHTNING = ("", "best", "hpc", "registry")
+"""Words for --ckpt_path that are no path of ours to read."""
 
 
 class Parser(BriefErrors, LightningArgumentParser):
@@ -86,25 +92,13 @@ class FreeFlowCLI(LightningCLI):
         if found is not None:
             config.ckpt_path = str(found.path)
         fill_seeds(config)
-        strategy = config.trainer.strategy
-        name = (
-            strategy
-            if isinstance(strategy, str)
-            else str(getattr(strategy, "class_path", "")).rpartition(".")[2]
-        )
-        if name.lower().startswith(("fsdp_", "fsdpstrategy", "deepspeed")) or name == "fsdp":
-            raise ValueError(
-                refusal("deepspeed" if name.lower().startswith("deepspeed") else "fsdp")
-            )
+        refuse_strategy(config.trainer.strategy)
         path = str(config.get("ckpt_path") or "")
-        elsewhere = (
-            path in ("", "best", "hpc", "registry") or "://" in path
-        )  # Lightning finds these
         self.start_step, self.resumed = 0, None
         self._dump_config()
-        if not elsewhere:
+        if path not in FOUND_BY_LIGHTNING and "://" not in path:
             trains = self.subcommand == "fit"
-            self.start_step = resume_step(path, trains=trains)
+            self.start_step = read_step(path, trains=trains)
             self.resumed = version_of(Path(path), self.folder) if trains else None
             self._say_what_changed(Path(path))
         self.save_config_kwargs = {
@@ -141,7 +135,7 @@ class FreeFlowCLI(LightningCLI):
         run = run_of(checkpoint)
         before = settings_at(run, self.start_step) if run else None
         if before is None:  # a file that was moved out of its run knows the model's settings
-            before = settings_in(checkpoint)
+            before = read_settings(checkpoint)
         after = {name: value for name, value in self.config_dump.items() if name in before}
         for line in changes(before, after):
             rank_zero_info(f"changed: {line}")
@@ -171,29 +165,22 @@ class FreeFlowCLI(LightningCLI):
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         config = self.config_init[self.subcommand].trainer
-        own: list[Any] = [callbacks.NetworkSummary()]
-        given = config.callbacks if isinstance(config.callbacks, list) else [config.callbacks]
-        if config.enable_progress_bar is not False and not any(
-            isinstance(c, ProgressBar) for c in given
-        ):
-            own.append(callbacks.DistillationProgress())
-        if SLURMEnvironment.detect() and not any(isinstance(c, callbacks.Requeue) for c in given):
-            own.append(callbacks.Requeue())  # the last: after the averages' update
+        given = as_objects(config.callbacks)
+        added: list[Any] = [callbacks.NetworkSummary()]
+        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
+        if config.enable_progress_bar is not False and not has_bar:
+            added.append(callbacks.DistillationProgress())
+        has_requeue = any(isinstance(callback, callbacks.Requeue) for callback in given)
+        if SLURMEnvironment.detect() and not has_requeue:
+            added.append(callbacks.Requeue())  # the last: after the averages' update
         if not config.barebones:
             kwargs["logger"] = self._loggers(config.logger)
-        plugins = (
-            config.plugins
-            if isinstance(config.plugins, list)
-            else [config.plugins]
-            if config.plugins
-            else []
-        )
+        plugins = as_objects(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
-        extra = [
-            self._get(self.config_init, c) for c in self._parser(self.subcommand).callback_keys
-        ]
-        return self._instantiate_trainer({**config, **kwargs}, [*extra, *own])
+        keys = self._parser(self.subcommand).callback_keys
+        forced = [self._get(self.config_init, key) for key in keys]
+        return self._instantiate_trainer({**config, **kwargs}, [*forced, *added])
 
     def _loggers(self, given: Any) -> list[Logger]:
         """The run's own metrics.csv, and the loggers that are named; TensorBoard's if none are."""
@@ -204,75 +191,7 @@ class FreeFlowCLI(LightningCLI):
         table = MetricsCSV(self.root, self.run_name, self.resumed, kept, repeats_validation)
         if given in (None, True):
             return [table, Events(table)]
-        return [table, *(given if isinstance(given, list) else [given] if given else [])]
-
-
-def find_beside_config(config: Any, folders: list[Path], words: set[str]) -> None:
-    """Let the relative paths in a config lead to the files beside it, before those of the current
-    folder.
-
-    Args:
-        config: a section; changed in place.
-        folders: of the configs that it is made of, the last first.
-        words: of the command line, where a path is the current folder's.
-    """
-    parts = config if isinstance(config, list) else [config]
-    for part in parts:
-        for name, value in vars(part).items() if isinstance(part, Namespace) else ():
-            if isinstance(value, Namespace | list):
-                find_beside_config(value, folders, words)
-            elif name != "class_path" and str(value) not in words:
-                part[name] = find_files(value, folders)
-
-
-def fill_seeds(config: Namespace) -> None:
-    """Make --seed_everything the seed of everything that is drawn, where no other seed is given."""
-    for section in (config.get("model"), config.get("data")):
-        arguments = section.get("init_args") if section else None
-        if not arguments or config.seed_everything is False:
-            continue
-        if "seed" in arguments and arguments.seed is None:
-            arguments.seed = int(config.seed_everything)
-
-
-def resume_step(path: str, *, trains: bool = False) -> int:
-    """The optimizer step a checkpoint, a file or the folder of a sharded one, was written at.
-
-    Raises:
-        FileNotFoundError: neither is there.
-        ValueError: a file that is no checkpoint, or, for training, that holds weights alone.
-    """
-    if not Path(path).exists():
-        raise FileNotFoundError(
-            f"--ckpt_path: no checkpoint at {path}: give a .ckpt file, or 'last' for the newest "
-            f"one of this config"
-        )
-    try:
-        step = int(plain_part(Path(path))["global_step"])
-    except Exception as error:
-        raise ValueError(
-            f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})"
-        ) from error
-    if trains and (reason := defect(Path(path))):
-        raise ValueError(
-            f"--ckpt_path: training cannot go on from {path} ({reason}): give a checkpoint "
-            "that was saved with save_weights_only: false, or 'last' for the newest such one of "
-            "this config"
-        )
-    return step
-
-
-def plain_part(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, which stay on the disk."""
-    file = checkpoint / META if checkpoint.is_dir() else checkpoint
-    content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
-    return content
-
-
-def settings_in(checkpoint: Path) -> dict[str, Any]:
-    """The model's section of the config, as a checkpoint of `freeflow fit` carries it."""
-    model = plain_part(checkpoint).get("hyper_parameters", {})
-    return {"model": model} if "class_path" in model else {}
+        return [table, *as_objects(given)]
 
 
 SETTINGS: dict[str, Any] = {

@@ -21,9 +21,7 @@ from freeflow_lightning.sampling.draw_into import BatchSizes, draw_into
 from freeflow_lightning.sampling.processes import joined, start, starts_others
 from freeflow_lightning.sampling.sample_folder import SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
-from freeflow_lightning.students.open_student import (
-    pick_device,
-)
+from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names, publish
 
 SWEEP = "sweep.json"
@@ -117,7 +115,7 @@ def publish_sweep(
         f"guidance {gamma:g}": folder.first(12)
         for gamma, folder in zip(scales, folders, strict=True)
     }
-    figure = plots.rows(rows, f"{samplers[0].name}: the same noise, column by column")
+    figure = plots.picture_rows(rows, f"{samplers[0].name}: the same noise, column by column")
     publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 
 

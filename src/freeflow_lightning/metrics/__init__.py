@@ -4,16 +4,16 @@ tables of both.
 
 from freeflow_lightning.metrics.dinov2 import DINOv2Features
 from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
-from freeflow_lightning.metrics.frechet import (
-    FrechetDistance,
+from freeflow_lightning.metrics.frechet import FrechetDistance
+from freeflow_lightning.metrics.images import from_uint8, to_uint8
+from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
+from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
+from freeflow_lightning.metrics.moments import (
     Moments,
     frechet_distance,
     mean_and_covariance,
     square_root,
 )
-from freeflow_lightning.metrics.images import from_uint8, to_uint8
-from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
-from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
 from freeflow_lightning.metrics.scores import Score, compare, inception_score
 from freeflow_lightning.metrics.statistics import read_statistics
 from freeflow_lightning.metrics.support import Coverage, coverage

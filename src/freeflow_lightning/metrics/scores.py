@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.flow import check_counts
-from freeflow_lightning.metrics.frechet import frechet_distance, mean_and_covariance, square_root
 from freeflow_lightning.metrics.kernel import kernel_distance
+from freeflow_lightning.metrics.moments import frechet_distance, mean_and_covariance, square_root
 from freeflow_lightning.metrics.support import coverage
 from freeflow_lightning.metrics.table import FeatureTable
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.metrics.frechet import Moments
+from freeflow_lightning.metrics.moments import Moments
 from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
 
 _EXPECTED = "expected ADM's .npz (mu, sigma; arr_0), torch-fidelity's .pt (mu, sigma) or an .npz of pictures (arr_0)"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.features import FeatureNetwork
-from freeflow_lightning.metrics.frechet import Moments, mean_and_covariance
+from freeflow_lightning.metrics.moments import Moments, mean_and_covariance
 
 MOMENTS = ("features", "spatial")
 """The outputs of a feature network whose moments are kept."""

@@ -4,13 +4,14 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any, Literal, NamedTuple
-from unittest.mock import patch
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_iter, tree_map
+
+from freeflow_lightning.profiling.replace_attribute import replace_attribute
 
 Kind = Literal["forward", "backward", "derivative"]
 Around = Callable[[str, nn.Module, Callable[..., Any], tuple, dict[str, Any]], Any]
@@ -101,7 +102,7 @@ def intercept_calls(networks: Mapping[str, nn.Module], around: Around) -> Iterat
                 if id(module) not in seen:
                     seen.add(id(module))
                     patches.enter_context(
-                        patch.object(module, "_compiled_call_impl", entry(name, module))
+                        replace_attribute(module, "_compiled_call_impl", entry(name, module))
                     )
         yield
 

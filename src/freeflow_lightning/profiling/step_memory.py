@@ -6,27 +6,24 @@ the numbers are not computed and take no memory. So the activations are counted,
 any teacher that such tensors can pass through.
 """
 
-import copy
-import warnings
-import weakref
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from typing import Any, Literal, NamedTuple
-from unittest.mock import patch
+from collections.abc import Callable, Iterable
+from typing import Literal, NamedTuple
 
 import torch
 from lightning.pytorch.plugins.precision import HalfPrecision, MixedPrecision, Precision
 from torch import Generator, Tensor, nn
-from torch._subclasses.fake_tensor import FakeCopyMode, FakeTensorMode
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_iter
 
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.nets.sit import SIZES
-from freeflow_lightning.profiling.operations import OPERATIONS
+from freeflow_lightning.profiling.live_memory import (
+    KeptForBackward,
+    LiveMemory,
+    count_bytes,
+    tensors_of,
+)
+from freeflow_lightning.profiling.no_data import no_data, renew_storages
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
-from freeflow_lightning.teachers.base import Network
 from freeflow_lightning.training.optimizer import MasterAdam
 
 PrecisionName = Literal["32", "bf16-mixed", "bf16-true"]
@@ -115,62 +112,62 @@ def estimate(
     with no_data():
         module, plugin = make(), PRECISIONS[precision]()
         module.student_scale = 1.0  # tensors without data do not tell it, and it changes no cost
-        module.skip_idle_rows = (
-            False  # tensors without data select no rows; and the most is what memory must hold
-        )
-        networks = {"teacher": module.teacher, **module.networks()}
-        _renew(networks.values(), torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
-        owned = (
-            module.tensors_by_network()
-        )  # an adapter sits in the teacher's layers and counts as its network's
-        weights = {name: _bytes(tensors) for name, tensors in owned.items()}
-        wide = {
-            tensor: max(tensor.element_size(), 4) for tensor in tensors_of(module.trained)
-        }  # averages are never narrow
-        weights |= (
-            {"average": averages * sum(tensor.numel() * size for tensor, size in wide.items())}
-            if averages
-            else {}
-        )
-        optimizer = module.configure_optimizers()
-        groups = [_bytes(group["params"]) for group in optimizer.param_groups]
-        masters = isinstance(optimizer, MasterAdam)
-        gradients = _bytes(
-            p
-            for network in module.networks().values()
-            for p in network.parameters()
-            if p.requires_grad
-        )
+        module.skip_idle_rows = False  # they select no rows, and memory must hold the most
+        networks = [module.teacher, *module.networks().values()]
+        renew_storages(networks, torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
+        owned = module.owned()  # an adapter in the teacher's layers counts as its network's
+        standing = _standing(module, averages)
         try:
-            activations, forward, backward, flops = _trace(
-                module, plugin, batch_size, networks.values()
-            )
-        except Exception as error:
+            step = _trace(module, plugin, batch_size, networks)
+        except Exception as error:  # whatever an operation, or the teacher, does without values
             raise ValueError(
                 f"the step cannot be traced without data ({type(error).__name__}: {error}): the "
                 "teacher's velocity must be made of torch operations that do not look at values"
             ) from error
-    state = (3 if masters else 2) * sum(groups)
-    standing = sum(weights.values()) + state
+    alive = sum(standing.weights.values()) + standing.optimizer
     return Costs(
         batch_size=batch_size,
         precision=precision,
-        parameters={
-            name: sum(p.numel() for p in tensors if isinstance(p, nn.Parameter))
-            for name, tensors in owned.items()
-        },
+        parameters={name: _count_parameters(tensors) for name, tensors in owned.items()},
         evaluations=module.evaluations_per_sample(),
-        weights=weights,
-        gradients=gradients,
-        optimizer=state,
-        activations=activations,
+        weights=standing.weights,
+        gradients=standing.gradients,
+        optimizer=standing.optimizer,
+        activations=step.activations,
         peaks={
-            "forward": standing + gradients + forward,
-            "backward": standing + backward,
-            "update": standing + gradients + max(groups) + (sum(groups) if masters else 0),
+            "forward": alive + standing.gradients + step.forward,
+            "backward": alive + step.backward,
+            "update": alive + standing.gradients + standing.update,
         },
-        flops=flops / batch_size,
+        flops=step.flops / batch_size,
     )
+
+
+class Standing(NamedTuple):
+    """Bytes alive between two steps, and what an update takes beside them; as in Costs."""
+
+    weights: dict[str, int]
+    gradients: int
+    optimizer: int
+    update: int
+
+
+def _standing(module: Distillation, averages: int) -> Standing:
+    weights = {name: count_bytes(tensors) for name, tensors in module.owned().items()}
+    if averages:  # which are never narrow
+        wide = (x.numel() * max(x.element_size(), 4) for x in set(tensors_of(module.trained)))
+        weights["average"] = averages * sum(wide)
+    trained = [p for network in module.networks().values() for p in network.parameters()]
+    gradients = count_bytes(p for p in trained if p.requires_grad)
+    optimizer = module.configure_optimizers()
+    groups = [count_bytes(group["params"]) for group in optimizer.param_groups]
+    if isinstance(optimizer, MasterAdam):
+        return Standing(weights, gradients, 3 * sum(groups), max(groups) + sum(groups))
+    return Standing(weights, gradients, 2 * sum(groups), max(groups))
+
+
+def _count_parameters(tensors: Iterable[Tensor]) -> int:
+    return sum(p.numel() for p in tensors if isinstance(p, nn.Parameter))
 
 
 def sit_teacher(size: SizeName, image_size: int) -> Teacher:
@@ -189,155 +186,23 @@ def sit_teacher(size: SizeName, image_size: int) -> Teacher:
     return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
 
 
-def without_data(module: Network) -> Network:
-    """A copy of a module for use inside `estimate`'s `make`: its weights have shapes and no data."""
-    with no_data() as mode, FakeCopyMode(mode):
-        return copy.deepcopy(module)
+class Traced(NamedTuple):
+    """Bytes kept for the backward pass, peaks of forward and backward beside what stands, FLOPs."""
 
-
-@contextmanager
-def no_data() -> Iterator[FakeTensorMode]:
-    """Tensors made inside have shapes and dtypes, and no data."""
-    staying = patch.object(
-        nn.Module, "to", lambda module, *_, **__: module
-    )  # such tensors refuse it; peft moves adapters
-    with warnings.catch_warnings(), staying, FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        warnings.filterwarnings(
-            "ignore", "Accessing the data pointer of FakeTensor"
-        )  # torch's own deepcopy does
-        yield mode
-
-
-def tensors_of(*modules: nn.Module) -> Iterator[Tensor]:
-    """Parameters and buffers."""
-    for module in modules:
-        yield from module.parameters()
-        yield from module.buffers()
-
-
-class KeptForBackward:
-    """Counts the storages that autograd saves, except the given tensors'. Each counts once, however
-    often it is saved.
-    """
-
-    def __init__(self, weights: Iterable[Tensor]) -> None:
-        self._weights = {_key(tensor) for tensor in weights}
-        self._storages: dict[int, torch.UntypedStorage] = {}
-
-    @contextmanager
-    def __call__(self) -> Iterator[None]:
-        """The context of the forward pass."""
-        with torch.autograd.graph.saved_tensors_hooks(self._keep, lambda tensor: tensor):
-            yield
-
-    def _keep(self, tensor: Tensor) -> Tensor:
-        if _key(tensor) not in self._weights:
-            self._storages[_key(tensor)] = (
-                tensor.untyped_storage()
-            )  # held: its address must not be given to another
-        return tensor
-
-    def release(self) -> int:
-        """The bytes; the storages may go from now on."""
-        size = sum(storage.nbytes() for storage in self._storages.values())
-        self._storages.clear()
-        return size
-
-
-class LiveMemory(TorchDispatchMode):
-    """Follows every storage from the operation that makes it to its end; counts bytes alive, their
-    peak, and FLOPs.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.alive = self.peak = self.flops = 0
-        self._seen: dict[int, weakref.ref] = {}
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._meet(
-            (args, kwargs), born=False
-        )  # what is older than the count is not counted, nor are views of it
-        result = func(*args, **(kwargs or {}))
-        if func._overloadpacket in OPERATIONS:
-            self.flops += OPERATIONS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)
-        self._meet(result, born=True)
-        return result
-
-    def _meet(self, tree: Any, *, born: bool) -> None:
-        for tensor in tree_iter(tree):
-            if (
-                isinstance(tensor, Tensor)
-                and id(storage := tensor.untyped_storage()) not in self._seen
-            ):
-                self._follow(storage, storage.nbytes() if born else 0)
-
-    def _follow(self, storage: torch.UntypedStorage, size: int) -> None:
-        name = id(storage)
-        self.alive += size
-        self.peak = max(self.peak, self.alive)
-
-        def gone(_: Any) -> None:
-            self.alive -= size
-            del self._seen[name]
-
-        self._seen[name] = weakref.ref(storage, gone)
-
-    def restart(self) -> None:
-        """Forget the peak."""
-        self.peak = self.alive
+    activations: int
+    forward: int
+    backward: int
+    flops: int
 
 
 def _trace(
     module: Distillation, plugin: Precision, batch_size: int, networks: Iterable[nn.Module]
-) -> tuple[int, int, int, int]:
-    """Bytes kept for the backward pass, peaks of forward and backward beside weights and old
-    gradients, FLOPs.
-    """
+) -> Traced:
     kept, memory = KeptForBackward(tensors_of(*networks)), LiveMemory()
     with memory:
         with plugin.forward_context(), kept():
-            loss = _loss(module, batch_size)
+            loss = module.loss(module.draw(batch_size, Generator().manual_seed(0))).loss
         activations, forward = kept.release(), memory.peak
         memory.restart()
         loss.backward()
-    return activations, forward, memory.peak, memory.flops
-
-
-def _loss(module: Distillation, batch_size: int) -> Tensor:
-    return module.loss(module.draw(batch_size, Generator().manual_seed(0))).loss
-
-
-def _renew(modules: Iterable[nn.Module], dtype: torch.dtype | None) -> None:
-    """Give every parameter and buffer a storage of its own, in the dtype if one is given.
-
-    Views of what deepcopy made of tensors without data have other storages, so a saved view of a
-    weight would not be known for one; and such tensors refuse module.to(dtype).
-    """
-    fresh: dict[int, Tensor] = {}
-
-    def renewed(x: Tensor) -> Tensor:
-        kind = dtype if dtype is not None and x.is_floating_point() else x.dtype
-        made = torch.empty(x.shape, dtype=kind)
-        return fresh.setdefault(
-            id(x), nn.Parameter(made, x.requires_grad) if isinstance(x, nn.Parameter) else made
-        )
-
-    held: list[Tensor] = []  # ids must not be given again
-    for module in modules:
-        for part in module.modules():
-            for name, x in [
-                *part.named_parameters(recurse=False),
-                *part.named_buffers(recurse=False),
-            ]:
-                held.append(x)
-                setattr(part, name, renewed(x))
-
-
-def _bytes(tensors: Iterable[Tensor]) -> int:
-    """Of the tensors' storages, each once."""
-    return sum({_key(tensor): tensor.untyped_storage().nbytes() for tensor in tensors}.values())
-
-
-def _key(tensor: Tensor) -> int:
-    return tensor.untyped_storage()._cdata
+    return Traced(activations, forward, memory.peak, memory.flops)

@@ -3,7 +3,6 @@
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
-from unittest.mock import patch
 
 import torch
 from lightning.pytorch import Trainer
@@ -12,6 +11,7 @@ from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from freeflow_lightning.profiling.network_calls import intercept_calls
+from freeflow_lightning.profiling.replace_attribute import replace_attribute
 from freeflow_lightning.recipes.distillation import Distillation
 
 MARK = "freeflow: "
@@ -59,7 +59,7 @@ class Profile:
 
     def start(self) -> None:
         """Begin."""
-        self._context.enter_context(wrapped(self.trainer, self.module, _named))
+        self._context.enter_context(watch_parts(self.trainer, self.module, _name_to_profiler))
         cuda = [ProfilerActivity.CUDA] if self.module.device.type == "cuda" else []
         self.device_time = bool(cuda)
         self._profile = profile(
@@ -75,7 +75,7 @@ class Profile:
             torch.accelerator.synchronize(self.module.device)
         self._context.close()
         events = list(self._profile.events() or [])
-        seconds = exclusive(events, self.device_time)
+        seconds = sum_exclusive(events, self.device_time)
         rest = seconds.pop("whole", 0.0)
         return Breakdown(
             {part: seconds.get(part, 0.0) for part in PARTS},
@@ -135,7 +135,7 @@ class Stopwatch:
         return run
 
 
-def _named(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+def _name_to_profiler(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
     """The function, named to the profiler."""
 
     def run(*arguments: Any, **keywords: Any) -> Any:
@@ -146,7 +146,7 @@ def _named(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @contextmanager
-def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None]:
+def watch_parts(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None]:
     """Let the parts of a step pass through `wrap`."""
 
     def around(
@@ -173,14 +173,14 @@ def wrapped(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[None
     ]
     with ExitStack() as patches:
         for owner, name, part in parts:
-            patches.enter_context(patch.object(owner, name, wrap(part, getattr(owner, name))))
+            patches.enter_context(replace_attribute(owner, name, wrap(part, getattr(owner, name))))
         patches.enter_context(
             intercept_calls({**module.networks(), "teacher": module.teacher}, around)
         )
         yield
 
 
-def exclusive(events: list[FunctionEvent], device_time: bool) -> dict[str, float]:
+def sum_exclusive(events: list[FunctionEvent], device_time: bool) -> dict[str, float]:
     """Seconds by part: each event of a part counts with its time less that of the parts inside it.
 
     A backward node belongs to the network whose forward operation made it (they share a sequence

@@ -2,11 +2,9 @@
 same weights.
 """
 
-import time
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager
-from statistics import median
 from typing import Any, NamedTuple
 
 import torch
@@ -15,13 +13,11 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from freeflow_lightning.flow import training_generator
+from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.network_calls import NetworkCall, count_rows, record_calls
 from freeflow_lightning.profiling.operations import MISSING
-from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, wrapped
+from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, watch_parts
 from freeflow_lightning.recipes.distillation import Distillation
-from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows
-from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.training.data import PriorBatch
 
 Rows = dict[str, dict[str, int]]
@@ -30,31 +26,6 @@ Rows = dict[str, dict[str, int]]
 
 TAKEN_APART = 3
 """Logged steps under a stopwatch."""
-
-
-class Clock:
-    """Seconds. On a CPU with one thread: those this thread has worked, so that other processes do
-    not count; else of the wall.
-
-    Args:
-        device: waited for before each look.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
-        alone = device.type == "cpu" and torch.get_num_threads() == 1
-        self.now, self.name = (time.thread_time, "CPU time") if alone else (self._wall, "wall time")
-
-    def _wall(self) -> float:
-        if self.device.type != "cpu":
-            torch.accelerator.synchronize(self.device)
-        return time.perf_counter()
-
-    def __call__(self, run: Callable[[], object]) -> float:
-        """How long a run takes."""
-        start = self.now()
-        run()
-        return self.now() - start
 
 
 class Round(NamedTuple):
@@ -159,7 +130,7 @@ class SideBySide(Callback):
         if place == self.count - 1:
             trainer.log_every_n_steps = 1  # type: ignore[attr-defined]
         if place == self.count:
-            self._open = wrapped(trainer, pl_module, self._stopwatch.wrap)
+            self._open = watch_parts(trainer, pl_module, self._stopwatch.wrap)
             self._open.__enter__()
         if place == self.count + TAKEN_APART:
             self._close()
@@ -264,75 +235,3 @@ def mean_rows(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     return {
         name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()
     }
-
-
-class Sampling(NamedTuple):
-    """Seconds of drawing `samples` samples, and of the bare evaluations in it."""
-
-    samples: int
-    evaluations: int
-    whole: float
-    bare: float
-
-
-def sampling(
-    network: nn.Module,
-    draw: Callable[[], Tensor],
-    clock: Clock,
-    *,
-    rounds: int,
-    context: Callable[[], AbstractContextManager],
-) -> Sampling:
-    """Time `draw` against the evaluations of `network` that it makes, in turn; medians."""
-    with context(), record_calls({"network": network}) as made:
-        count = len(draw())
-
-    def whole() -> None:
-        with context():
-            draw()
-
-    @torch.no_grad()
-    def bare() -> None:
-        with context():
-            for evaluation in made:
-                evaluation.again()
-
-    bare()
-    pairs = [
-        (clock(whole), clock(bare)) if k % 2 else (clock(bare), clock(whole))[::-1]
-        for k in range(rounds)
-    ]
-    return Sampling(
-        count, sum(e.rows for e in made), *(median(column) for column in zip(*pairs, strict=True))
-    )
-
-
-def one_step_sampling(module: Distillation, n: int, clock: Clock, **options: Any) -> Sampling:
-    """FlowMap.sample of n samples against the student's bare evaluation."""
-    flow_map, n = (
-        FlowMap(module.evaluated, module.teacher, module.guidance_range),
-        -(-n // ROWS) * ROWS,
-    )
-    return sampling(
-        flow_map.network,
-        lambda: flow_map.sample(n, guidance=module.evaluation_guidance, batch_size=n),
-        clock,
-        **options,
-    )
-
-
-def teacher_sampling(
-    module: Distillation, n: int, clock: Clock, *, steps: int = 2, **options: Any
-) -> Sampling:
-    """`steps` Heun steps of the teacher for n samples, noise included, against its bare
-    evaluations.
-    """
-    teacher, n = module.teacher, -(-n // ROWS) * ROWS
-    sampler = TeacherSampler(teacher, "heun", steps, module.evaluation_guidance)
-
-    @torch.no_grad()
-    def draw() -> Tensor:
-        z, condition = Draw().noise(teacher, torch.arange(n), module.device)
-        return evaluate_rows(sampler, z, condition)
-
-    return sampling(teacher, draw, clock, **options)

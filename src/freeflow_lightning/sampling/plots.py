@@ -30,7 +30,7 @@ def canvas(
     return figure, figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
-def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
+def picture_rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left."""
     count = max(len(group) for group in groups.values())
     figure, axes = canvas(
@@ -39,7 +39,7 @@ def rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     for line, (name, group) in zip(axes, groups.items(), strict=True):
         for axis in line:
             axis.set_axis_off()
-        for axis, picture in zip(line, group, strict=False):  # a row may be shorter than another
+        for axis, picture in zip(line[: len(group)], group, strict=True):
             axis.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
         line[0].text(
             -0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9
@@ -183,18 +183,18 @@ def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
 
 
 def training(
-    rows_: list[dict[str, float]],
+    logged: list[dict[str, float]],
     curves: Mapping[str, Sequence[str]] | None = None,
 ) -> Figure:
     """The training curves of a metrics.csv, with errors and FID.
 
     Args:
-        rows_: of the metrics.csv.
+        logged: rows of the metrics.csv.
         curves: the recipe's own figures by the title of their panel; residuals and gradients if not
             given.
     """
     if not curves:
-        names = dict.fromkeys(name for row in rows_ for name in row)
+        names = dict.fromkeys(name for row in logged for name in row)
         curves = {
             "residuals": [name for name in names if name.endswith("/residual")],
             "gradient norms": [name for name in names if name.startswith("gradient/")],
@@ -205,9 +205,11 @@ def training(
         "FID to the teacher's samples": ["fid/student", "fid/floor"],
     }
     figure, axes = canvas(2, math.ceil(len(panels) / 2), figsize=(13, 6.4))
-    for axis, (title, shown) in zip(axes.flat, panels.items(), strict=False):
+    for axis in axes.flat[len(panels) :]:  # an odd number of panels leaves one place
+        axis.set_axis_off()
+    for axis, (title, shown) in zip(axes.flat[: len(panels)], panels.items(), strict=True):
         for name in shown:
-            places = [(row["step"] + 1, row[name]) for row in rows_ if name in row]
+            places = [(row["step"] + 1, row[name]) for row in logged if name in row]
             if places:
                 axis.plot(*zip(*places, strict=True), label=name, linewidth=1.4)
         axis.set_title(title, fontsize=10)

@@ -5,13 +5,10 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from freeflow_lightning.profiling.bench import (
-    OVERHEADS,
-    Report,
-)
+from freeflow_lightning.profiling.bench_report import OVERHEADS, BenchReport
 
 
-def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
+def show_bench(console: Console, report: BenchReport, figures: dict[str, Any]) -> None:
     """The figures as tables."""
     subject, step, facts = report.subject, figures["step"], figures["machine"]
     console.print(
@@ -39,7 +36,7 @@ def show(console: Console, report: Report, figures: dict[str, Any]) -> None:
     )
 
 
-def _step_table(report: Report, step: dict[str, Any]) -> Table:
+def _step_table(report: BenchReport, step: dict[str, Any]) -> Table:
     table = _table("one training step", "ms", "of the floor")
     floor = step["floor_seconds"]
 
@@ -89,7 +86,7 @@ def _profile_table(figures: dict[str, Any]) -> Table:
     return table
 
 
-def _sampling_table(report: Report) -> Table:
+def _sampling_table(report: BenchReport) -> Table:
     table = _table("sampling", "samples / s", "of the bare evaluations' time")
     for name, x in report.sampling.items():
         how = "one step" if name == "student" else f"{x.evaluations // x.samples} evaluations each"

@@ -8,7 +8,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from freeflow_lightning.commands.config import Subject
+from freeflow_lightning.commands.inspect_subject import InspectSubject
 from freeflow_lightning.commands.parser import brief
 from freeflow_lightning.profiling.step_memory import NOT_COUNTED, Costs, estimate
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
@@ -22,8 +22,9 @@ from freeflow_lightning.training.output_folder import write_bytes
 GIB = 2**30
 
 
-def introduce(console: Console, subject: Subject, teacher: Teacher, precision: str | None) -> None:
+def introduce(console: Console, subject: InspectSubject) -> None:
     """What the teacher is, and by what the student's learning rate is divided."""
+    teacher = subject.teacher
     table = _table("", " ")
     table.show_header = False
     table.add_row("sample_shape", " x ".join(map(str, teacher.sample_shape)))
@@ -33,7 +34,7 @@ def introduce(console: Console, subject: Subject, teacher: Teacher, precision: s
         table.add_row("", note)
     if isinstance(teacher, SiTTeacher):
         table.add_row("convention", convention_name(teacher.function.convention))
-    for line in _steps(subject, teacher, precision):
+    for line in _steps(subject):
         table.add_row("student's step", line)
     console.print(subject.name, style="bold", markup=False, soft_wrap=True)
     console.print(table)
@@ -48,26 +49,25 @@ def _classes(teacher: Teacher) -> str:
 
 
 @torch.no_grad()
-def _steps(subject: Subject, teacher: Teacher, precision: str | None) -> list[str]:
+def _steps(subject: InspectSubject) -> list[str]:
     """The student's learning rate, and what bfloat16 would do to it."""
     if subject.has_network:
         return ["student_lr as it is: a network of its own predicts u"]
+    teacher = subject.teacher
     device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
     scale = float(teacher.output_scale(torch.ones(1, device=device)))
     if scale == 1:
         return ["student_lr as it is: the network predicts a velocity"]
-    problem = bfloat16_error(scale, precision or subject.precision)
+    problem = bfloat16_error(scale, subject.precision)
     return [step_size(subject.student_lr, scale), *([problem] if problem else [])]
 
 
-def show_checks(
-    console: Console, subject: Subject, teacher: Teacher, device: torch.device, seed: int
-) -> None:
+def show_checks(console: Console, subject: InspectSubject, device: torch.device, seed: int) -> None:
     """The findings as a table; the first problem as an error."""
     table = _table("check", " ", "seen")
     findings = list(
         check_contract(
-            teacher,
+            subject.teacher,
             guided=subject.guided,
             device=device,
             seed=seed,
@@ -83,7 +83,7 @@ def show_checks(
         findings[-1].raise_if_broken()
     if not subject.guided:
         table.add_row("null condition", "-", "not needed without guidance")
-    convention = check_convention(teacher, device=device, seed=seed)
+    convention = check_convention(subject.teacher, device=device, seed=seed)
     mark = {"right": "[green]ok", "unclear": "[yellow]unclear"}.get(
         convention.verdict, "[red]BROKEN"
     )
@@ -103,23 +103,25 @@ def show_checks(
 
 
 def show_costs(
-    console: Console,
-    subject: Subject,
-    stand_in: Teacher,
-    batch_size: int | None,
-    precision: str | None,
-    averages: int | None,
+    console: Console, subject: InspectSubject, stand_in: Teacher, *, must_know: bool
 ) -> None:
-    """Networks and memory; where the step cannot be made or followed, why not."""
+    """Networks and memory; where the step cannot be made or followed, why not.
+
+    Args:
+        console: where to.
+        subject: with batch size, precision and averages.
+        stand_in: its teacher, or a copy without data.
+        must_know: raise the ValueError where the costs are not known.
+    """
     try:
         costs = estimate(
             lambda: subject.make(stand_in),
-            batch_size=subject.batch_size if batch_size is None else batch_size,
-            precision=subject.precision if precision is None else precision,  # type: ignore[arg-type]  # of PRECISIONS
-            averages=subject.averages if averages is None else averages,
+            batch_size=subject.batch_size,
+            precision=subject.precision,
+            averages=subject.averages,
         )
     except ValueError as error:
-        if subject.teacher is None or batch_size is not None:
+        if must_know:
             raise
         console.print(f"Costs: not known: {brief(str(error))}\n", markup=False)
         return
@@ -223,7 +225,7 @@ def draw_picture(
     guided = f", guidance {sampler.guidance:g}" if sampler.guidance != 1 else ""
     name = f"{sampler.name}{guided}"
     if drawn.ndim == 4 and drawn.shape[1] in (1, 3):
-        write_bytes(path, plots.png(plots.rows({name: drawn}), 200, "freeflow inspect"))
+        write_bytes(path, plots.png(plots.picture_rows({name: drawn}), 200, "freeflow inspect"))
     elif drawn.shape[1:] == (2,):
         write_bytes(path, plots.png(plots.points({name: drawn}), maker="freeflow inspect"))
     else:

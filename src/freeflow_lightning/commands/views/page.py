@@ -3,11 +3,11 @@ file.
 """
 
 import base64
-import io
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from freeflow_lightning.sampling import plots
 from freeflow_lightning.students.export.templates import templates
 
 MARKS = {"good": "\u2713 fine", "look": "\u25b2 look", "plain": "\u00b7"}
@@ -46,6 +46,4 @@ def page(title: str, about: str, findings: list[Finding], sections: list[Section
 
 
 def _png(figure: Figure) -> str:
-    written = io.BytesIO()
-    figure.savefig(written, format="png", dpi=110, facecolor="white")
-    return base64.b64encode(written.getvalue()).decode()
+    return base64.b64encode(plots.png(figure)).decode()

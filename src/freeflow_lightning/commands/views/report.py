@@ -5,9 +5,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from freeflow_lightning.evaluation.steps_table import (
-    Line,
-)
+from freeflow_lightning.evaluation.steps_table import Line
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.students.export.templates import templates
@@ -34,7 +32,7 @@ def draw_pictures(
         columns = (
             slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
         )
-        figure = plots.rows(
+        figure = plots.picture_rows(
             {name: x[columns] for name, x in first.items()}, "the same noise, column by column"
         )
     else:

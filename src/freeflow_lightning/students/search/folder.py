@@ -134,7 +134,7 @@ class SearchFolder:
             for row, folder in self.folders.items()
         }
         if rank == 4:
-            return plots.rows(shown, "the same samples, column by column"), 130
+            return plots.picture_rows(shown, "the same samples, column by column"), 130
         if all(x.shape[1:] == (2,) for x in shown.values()):
             return plots.points(dict(list(shown.items())[-2:])), 110
         return None
