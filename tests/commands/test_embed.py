@@ -6,10 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from freeflow_lightning.commands.embed import encode
 from freeflow_lightning.flow import solve
 from freeflow_lightning.teachers import DiffusersTeacher, Prompts
 from freeflow_lightning.teachers.diffusers.families import FAMILIES
+from freeflow_lightning.teachers.diffusers.prompt_encoder import PromptEncoder
 from teachers.diffusers.test_pipelines import STEPS
 from teachers.tiny_diffusers import TINY, quiet
 from teachers.tiny_encoders import save_pipeline
@@ -134,7 +134,7 @@ class Stub:
 
 def encoded(net, returned, prompts, **more):
     pipe = Stub(returned)
-    return encode(pipe, FAMILIES[net], prompts, **more), pipe.asked
+    return PromptEncoder(pipe, FAMILIES[net], prompts).encode(prompts, **more), pipe.asked
 
 
 def test_lists_become_tensors_with_a_mask():
