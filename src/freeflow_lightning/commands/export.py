@@ -14,7 +14,7 @@ import torch
 from freeflow_lightning.commands.options import StudentOptions, TeacherOptions
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.evaluation import TITLES
-from freeflow_lightning.evaluation.compare_averages import compare_averages, show
+from freeflow_lightning.evaluation.compare_averages import compare_averages, show_averages
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.hashes import weights_hash
@@ -117,7 +117,9 @@ def export(
             )
         names = [*student.about["averages"], "raw"]
         every = ((name, open_student(path, name, overrides=beside.overrides)) for name in names)
-        show(compare_averages(every, num_samples, gamma, pick_device(device)), num_samples, gamma)
+        show_averages(
+            compare_averages(every, num_samples, gamma, pick_device(device)), num_samples, gamma
+        )
     if output is None:
         return
     figures = figures_of(student, run_folder, evaluation)

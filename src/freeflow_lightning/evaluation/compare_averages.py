@@ -67,7 +67,7 @@ def best(rows: list[Row]) -> Row:
     return min(rows, key=lambda row: row.fid.value)
 
 
-def show(rows: list[Row], num_samples: int, guidance: float) -> None:
+def show_averages(rows: list[Row], num_samples: int, guidance: float) -> None:
     """The table on the screen."""
     title = f"averages: FID to {num_samples} of the teacher's samples, guidance {guidance:g}"
     table = Table("average", "FID", "95 % interval", "endpoint error", "recognised", title=title)

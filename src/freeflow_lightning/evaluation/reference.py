@@ -80,15 +80,7 @@ def teacher_table(
         "precision": torch.get_float32_matmul_precision(),
     }
     path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
-    cached = read_cache(path) if processes.first else None
-    table = None
-    if cached is not None:
-        try:
-            table = FeatureTable.of_tensors(cached)
-        except KeyError as error:
-            log.warning(
-                "the cached reference %s is damaged (it lacks %s): drawing it again", path, error
-            )
+    table = _read_table(path) if processes.first else None
     if processes.share(table is not None):
         return table
     if processes.first:
@@ -114,6 +106,20 @@ def teacher_table(
     if table is not None:
         write_cache(path, table.tensors(), facts)
     return table
+
+
+def _read_table(path: Path) -> FeatureTable | None:
+    """The table of a file of the cache; None where there is none, or a damaged one."""
+    cached = read_cache(path)
+    if cached is None:
+        return None
+    try:
+        return FeatureTable.of_tensors(cached)
+    except KeyError as error:
+        log.warning(
+            "the cached reference %s is damaged (it lacks %s): drawing it again", path, error
+        )
+        return None
 
 
 def draw_table(

@@ -162,7 +162,6 @@ def _class_rows(
         return []
     comparable = "labels" in reference.rows
     ours, theirs = (mean_distances(t.rows) if comparable else {} for t in (samples, reference))
-    has_floor = comparable and floor is not None
     made = []
     for c in range(num_classes):
         count = int((labels == c).sum())
@@ -172,7 +171,7 @@ def _class_rows(
             label=c,
             samples=count,
             kid=class_distance(samples, reference, c) if comparable else NAN,
-            kid_floor=class_distance(floor, reference, c) if has_floor else NAN,
+            kid_floor=class_distance(floor, reference, c) if comparable and floor else NAN,
             endpoint=_class_mean(endpoints.relative, endpoints.labels, c) if endpoints else NAN,
             diversity=ours.get(c, NAN) / theirs.get(c, NAN),
             recognised=_class_mean(_is_recognised(samples), labels, c) if classifies else NAN,

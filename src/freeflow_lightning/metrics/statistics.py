@@ -41,29 +41,9 @@ def read_statistics(
             covariance.
     """
     content = _read(Path(path))
-    pictures = content.get("arr_0")
     table = FeatureTable(0, {}, {})
-    if pictures is not None:
-        if pictures.ndim != 4 or pictures.dtype != np.uint8 or len(pictures) < 2:
-            raise ValueError(
-                f"expected pictures uint8 [N, H, W, C] in arr_0 of {path}, got {pictures.dtype} "
-                f"{pictures.shape}"
-            )
-        labels = content.get("arr_1")
-        if labels is not None and (
-            labels.shape != (len(pictures),) or labels.dtype.kind not in "iu"
-        ):
-            raise ValueError(
-                f"expected one class for each picture in arr_1 of {path}, got {labels.dtype} "
-                f"{labels.shape}"
-            )
-        builder = TableBuilder(network, kept=len(pictures))
-        for index in torch.arange(len(pictures)).split(batch_size):
-            seen = torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device)
-            builder.add(
-                index, seen, None if labels is None else torch.from_numpy(labels[index.numpy()])
-            )
-        table = merge_tables([builder.part()])
+    if "arr_0" in content:
+        table = _see_pictures(content, path, network, device, batch_size)
     names = {"features": ("mu", "sigma"), "spatial": ("mu_s", "sigma_s")}
     moments = {
         name: _moments(content, keys, path) for name, keys in names.items() if keys[0] in content
@@ -76,6 +56,34 @@ def read_statistics(
             "Inception's: --features inception)"
         )
     return table._replace(moments=table.moments | moments)
+
+
+def _see_pictures(
+    content: dict[str, Any],
+    path: str | Path,
+    network: nn.Module,
+    device: torch.device | str,
+    batch_size: int,
+) -> FeatureTable:
+    """The table of a file's pictures, arr_0, and of their classes, arr_1, where it has them."""
+    pictures, labels = content["arr_0"], content.get("arr_1")
+    n = len(pictures)
+    if pictures.ndim != 4 or pictures.dtype != np.uint8 or n < 2:
+        raise ValueError(
+            f"expected pictures uint8 [N, H, W, C] in arr_0 of {path}, got {pictures.dtype} "
+            f"{pictures.shape}"
+        )
+    if labels is not None and (labels.shape != (n,) or labels.dtype.kind not in "iu"):
+        raise ValueError(
+            f"expected one class for each picture in arr_1 of {path}, got {labels.dtype} "
+            f"{labels.shape}"
+        )
+    builder = TableBuilder(network, kept=n)
+    for index in torch.arange(n).split(batch_size):
+        seen = torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device)
+        classes = None if labels is None else torch.from_numpy(labels[index.numpy()])
+        builder.add(index, seen, classes)
+    return merge_tables([builder.part()])
 
 
 def _moments(content: dict[str, Any], keys: tuple[str, str], path: str | Path) -> Moments:

@@ -22,7 +22,7 @@ from freeflow_lightning.teachers.predictions import (
     norm,
     v_prediction,
 )
-from freeflow_lightning.teachers.reading.weights import load_weights
+from freeflow_lightning.teachers.reading.weights import load_weight_file
 
 DDPMPrediction = Literal["epsilon", "v_prediction", "sample"]
 DDPM_PREDICTIONS: dict[str, PredictionType] = {
@@ -255,7 +255,7 @@ class DDPMTeacher(PathTeacher):
                 f"unknown prediction {prediction!r}: expected one of {sorted(DDPM_PREDICTIONS)}"
             )
         if checkpoint is not None:
-            load_weights(network, checkpoint, weights_key)
+            load_weight_file(network, checkpoint, weights_key)
         net = FirstChannels(network) if learned_variance else network
         path = DiscretePath(schedule.abars(), whole_steps, t_max)
         super().__init__(net, path, DDPM_PREDICTIONS[prediction], sample_shape, num_classes)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from freeflow_lightning.flow import Guidance, check_counts, check_numbers, expand, guide, on_rows
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.predictions import balanced_scale, norm
-from freeflow_lightning.teachers.reading.weights import load_weights, read_metadata
+from freeflow_lightning.teachers.reading.weights import load_weight_file, read_metadata
 
 
 class EDMVelocity(nn.Module):
@@ -143,7 +143,7 @@ class EDMTeacher(Teacher):
             )
         for net, path in ((network, checkpoint), (guide, guide_checkpoint)):
             if net is not None and path is not None:
-                load_weights(net, path, weights_key)
+                load_weight_file(net, path, weights_key)
                 check_facts(path, sigma_data)
         settings = (num_classes, sigma_data, sigma_min, sigma_max, data_scale)
         self.function = EDMVelocity(network, *settings)

@@ -89,13 +89,7 @@ def write_prompts(
         write(file, batch)
         shards.append({"file": file, "first": count, "count": n})
         count += n
-    masks = [name for name in lengths if "mask" in name]
-    uneven = [name for name, found in lengths.items() if len(found) > 1]
-    if uneven and not masks:
-        raise ValueError(
-            f"the texts have lengths {sorted(set.union(*(lengths[name] for name in uneven)))} in "
-            f"{uneven}, and no mask says where they end: encode them padded to one length"
-        )
+    _refuse_uneven(lengths)
     index = {
         "schema": SCHEMA,
         **(about or {}),
@@ -106,3 +100,13 @@ def write_prompts(
     }
     (folder / "index.json").write_text(json.dumps(index, indent=1) + "\n")
     return index
+
+
+def _refuse_uneven(lengths: dict[str, set[int]]) -> None:
+    """Refuse texts of several lengths without a mask that tells them apart (Raises: ValueError)."""
+    uneven = {name: found for name, found in lengths.items() if len(found) > 1}
+    if uneven and not any("mask" in name for name in lengths):
+        raise ValueError(
+            f"the texts have lengths {sorted(set.union(*uneven.values()))} in {list(uneven)}, and "
+            "no mask says where they end: encode them padded to one length"
+        )

@@ -3,7 +3,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from freeflow_lightning.teachers.reading.weights import load_weights, read_metadata, read_weights
+from freeflow_lightning.teachers.reading.weights import (
+    load_weight_file,
+    read_metadata,
+    read_state_dict,
+)
 
 
 def zeros(state):
@@ -26,16 +30,16 @@ def state():
 )
 def test_state_dicts_are_found(tmp_path, state, wrap):
     torch.save(wrap(state), tmp_path / "a.pt")
-    assert read_weights(tmp_path / "a.pt", anchor="weight").keys() == state.keys()
+    assert read_state_dict(tmp_path / "a.pt", anchor="weight").keys() == state.keys()
     net = nn.Linear(3, 2)
-    load_weights(net, tmp_path / "a.pt")
+    load_weight_file(net, tmp_path / "a.pt")
     assert torch.equal(net.weight, state["weight"])
 
 
 def test_safetensors_and_notes(tmp_path, state):
     save_file(state, tmp_path / "a.safetensors", {"by": "me"})
     assert torch.equal(
-        read_weights(tmp_path / "a.safetensors", anchor="bias")["weight"], state["weight"]
+        read_state_dict(tmp_path / "a.safetensors", anchor="bias")["weight"], state["weight"]
     )
     assert read_metadata(tmp_path / "a.safetensors") == {"by": "me"}
     assert read_metadata(tmp_path / "a.pt") == {}
@@ -43,19 +47,19 @@ def test_safetensors_and_notes(tmp_path, state):
 
 def test_refused(tmp_path, state):
     with pytest.raises(FileNotFoundError, match="no weights at"):
-        read_weights(tmp_path / "none.pt", anchor="weight")
+        read_state_dict(tmp_path / "none.pt", anchor="weight")
     torch.save(nn.Linear(3, 2), tmp_path / "code.pt")
     with pytest.raises(ValueError, match="not readable as plain tensors"):
-        read_weights(tmp_path / "code.pt", anchor="weight")
+        read_state_dict(tmp_path / "code.pt", anchor="weight")
     torch.save({"step": 3}, tmp_path / "b.pt")
     with pytest.raises(ValueError, match="holds no state dict"):
-        read_weights(tmp_path / "b.pt", anchor="weight")
+        read_state_dict(tmp_path / "b.pt", anchor="weight")
     torch.save(state, tmp_path / "c.pt")
     with pytest.raises(ValueError, match=r"(?s)do not fit Linear: .*size mismatch"):
-        load_weights(nn.Linear(4, 2), tmp_path / "c.pt")
+        load_weight_file(nn.Linear(4, 2), tmp_path / "c.pt")
     torch.save({"a": state, "b": state}, tmp_path / "d.pt")
     with pytest.raises(
         ValueError, match="several networks, 'a', 'b': say which one with weights_key"
     ):
-        load_weights(nn.Linear(3, 2), tmp_path / "d.pt")
-    load_weights(nn.Linear(3, 2), tmp_path / "d.pt", "b")
+        load_weight_file(nn.Linear(3, 2), tmp_path / "d.pt")
+    load_weight_file(nn.Linear(3, 2), tmp_path / "d.pt", "b")

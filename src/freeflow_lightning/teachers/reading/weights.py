@@ -228,7 +228,7 @@ def _named_part(content: Any, key: str, path: str | Path, anchor: str) -> Any:
     )
 
 
-def read_weights(
+def read_state_dict(
     path: str | Path, *, anchor: str, weights_key: str | None = None
 ) -> dict[str, Tensor]:
     """The state dict in a .safetensors file, or in one that torch.save wrote, by itself or beside
@@ -246,7 +246,7 @@ def read_weights(
     return pick_state(read_file(path), path, anchor=anchor, weights_key=weights_key)[0]
 
 
-def load_weights(network: nn.Module, path: str | Path, weights_key: str | None = None) -> None:
+def load_weight_file(network: nn.Module, path: str | Path, weights_key: str | None = None) -> None:
     """Load a file's weights into the network, all of them and nothing else.
 
     Args:
@@ -258,7 +258,7 @@ def load_weights(network: nn.Module, path: str | Path, weights_key: str | None =
         ValueError: they do not fit; the message lists what is missing and what is left over.
     """
     anchor = max(network.state_dict(), key=len, default="")
-    weights = read_weights(path, anchor=anchor, weights_key=weights_key)
+    weights = read_state_dict(path, anchor=anchor, weights_key=weights_key)
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
