@@ -111,6 +111,16 @@ def test_a_public_file_says_what_it_is_and_a_vae_is_asked_for(inspect):
     assert not Path("inspect.png").exists()
 
 
+def test_a_precision_beside_a_config_takes_the_place_of_one_that_is_not_known(inspect):
+    config = ["--config", ROOT / "configs/gaussian_mixture.yaml", "--trainer.precision", "64-true"]
+    code, _, err = inspect(*config, "--no_samples")
+    assert code == 1
+    assert "precision '64-true' are not known: give --precision" in err
+    code, out, err = inspect(*config, "--no_samples", "--precision", "bf16-mixed")
+    assert code == 0, err
+    assert "precision bf16-mixed" in out
+
+
 def test_a_config_gives_batch_precision_and_averages(inspect):
     code, out, err = inspect(
         "--config", ROOT / "configs/gaussian_mixture.yaml", "--data.batch_size", 32, "--no_samples"

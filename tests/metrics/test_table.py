@@ -1,3 +1,5 @@
+from math import isnan
+
 import pytest
 import torch
 
@@ -10,7 +12,12 @@ from freeflow_lightning.metrics import (
     frechet_distance,
     merge_tables,
 )
-from freeflow_lightning.metrics.scores import class_distance, mean_distances
+from freeflow_lightning.metrics.scores import (
+    class_distance,
+    mean_distance,
+    mean_distances,
+    measure_diversity,
+)
 
 
 def built(x, labels=None, kept=10**6, network=None, index=None):
@@ -91,6 +98,21 @@ def test_classes_by_themselves():
     assert ours[0] / theirs[0] == pytest.approx(1, abs=0.2)
     assert ours[1] / theirs[1] == pytest.approx(0.1, abs=0.03)
     assert class_distance(table, reference, 1) > 5 * abs(class_distance(table, reference, 0))
+
+
+def test_diversity_is_the_mean_ratio_over_the_classes_that_both_have():
+    x, labels = gaussians(80), torch.arange(80) % 2
+    reference = {"features": x, "labels": labels}
+    scale = torch.where(labels == 1, 0.1, 1.0)[:, None]
+    samples = {"features": scale * x, "labels": labels}
+    assert measure_diversity(samples, reference).value == pytest.approx((1 + 0.1) / 2)
+    other = {"features": scale * x, "labels": labels + 1}  # class 1 alone is in both
+    ratio = mean_distance(x[labels == 0]) / mean_distance(x[labels == 1])
+    assert measure_diversity(other, reference).value == pytest.approx(ratio)
+    unlabelled = {"features": 0.5 * x}
+    assert measure_diversity(unlabelled, reference).value == pytest.approx(0.5)
+    single = {"features": x[:2], "labels": torch.tensor([0, 1])}
+    assert isnan(measure_diversity(single, reference).value)
 
 
 def test_digits_keep_their_logits():
