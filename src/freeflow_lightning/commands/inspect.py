@@ -84,8 +84,10 @@ def inspect(
     subject = find_subject(
         checkpoint, teacher, config, size, image_size, lora, overrides, precision
     )
-    given = {"batch_size": batch_size, "averages": averages}
-    subject = subject._replace(**{name: n for name, n in given.items() if n is not None})
+    subject = subject._replace(
+        batch_size=subject.batch_size if batch_size is None else batch_size,
+        averages=subject.averages if averages is None else averages,
+    )
     console, device = Console(highlight=False), pick_device(where.device)
     must_know = subject.costs_only or batch_size is not None
     if subject.costs_only:

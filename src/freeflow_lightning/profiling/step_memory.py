@@ -115,7 +115,9 @@ def estimate(
         module.skip_idle_rows = False  # they select no rows, and memory must hold the most
         networks = [module.teacher, *module.networks().values()]
         renew_storages(networks, torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
-        owned = module.owned()  # an adapter in the teacher's layers counts as its network's
+        owned = (
+            module.tensors_by_network()
+        )  # an adapter in the teacher's layers counts as its network's
         standing = _standing(module, averages)
         try:
             step = _trace(module, plugin, batch_size, networks)
@@ -153,7 +155,7 @@ class Standing(NamedTuple):
 
 
 def _standing(module: Distillation, averages: int) -> Standing:
-    weights = {name: count_bytes(tensors) for name, tensors in module.owned().items()}
+    weights = {name: count_bytes(tensors) for name, tensors in module.tensors_by_network().items()}
     if averages:  # which are never narrow
         wide = (x.numel() * max(x.element_size(), 4) for x in set(tensors_of(module.trained)))
         weights["average"] = averages * sum(wide)
