@@ -144,7 +144,7 @@ def add_stock_pipeline(
         _set_guider(folder / "guider")
     return manifest | {
         "call": one_step_call(teacher, gamma),
-        "folded_guidance": None if "gamma" in network.own else gamma,
+        "folded_guidance": None if "gamma" in network.native else gamma,
     }
 
 
@@ -169,7 +169,7 @@ def check_fold(
     condition = teacher.draw_condition(2, generator)
     device = next(network.parameters()).device
     z, one = z.to(device), torch.ones(2, device=device)
-    own = {name: gamma * one for name in network.own if name == "gamma"}
+    own = {name: gamma * one for name in network.native if name == "gamma"}
     with torch.no_grad():
         stock = network.backbone(z, one, condition, **own)
         _set(network, folded.before)
