@@ -109,7 +109,7 @@ def main() -> None:
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         stop_interrupted(verb)  # Lightning's exit after Ctrl-C
-    except Exception as error:
+    except Exception as error:  # what is not foreseen is raised again
         if not is_foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
             raise
         cause = brief(str(error)) or type(error).__name__

@@ -115,7 +115,7 @@ class LatentDecoder:
                 shape = list(
                     kind.from_config(config).decode(latents, return_dict=False)[0].shape[1:]
                 )
-        except Exception as error:
+        except Exception as error:  # whatever the decoder raises on a shape
             channels = config.get("latent_channels", config.get("z_dim"))
             raise ValueError(
                 f"the VAE {self.vae!r} ({self.class_name}) does not decode samples of shape "

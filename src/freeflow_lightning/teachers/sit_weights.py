@@ -72,7 +72,7 @@ def load_sit(path: str | Path) -> SiTVelocity:
         with safe_open(path, "pt") as file:
             about = file.metadata() or {}
             weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no dict)
-    except Exception as error:
+    except Exception as error:  # damaged bytes have no common error
         raise ValueError(f"{path} is not a readable safetensors file ({error})") from error
     if not {"architecture", "convention"} <= about.keys():
         raise ValueError(

@@ -33,7 +33,7 @@ def read_file(path: str | Path) -> Any:
         try:
             with safe_open(path, "pt") as file:
                 return {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-        except Exception as error:
+        except Exception as error:  # damaged bytes have no common error
             raise ValueError(
                 f"{path} is not a readable safetensors file ({error}): download it again"
             ) from error
@@ -42,7 +42,7 @@ def read_file(path: str | Path) -> Any:
             return torch.load(
                 path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path)
             )
-    except Exception as error:
+    except Exception as error:  # damaged pickles fail in many ways
         if found := re.search(r"GLOBAL (\S+)", str(error)):
             raise ValueError(
                 f"{path} is not readable as plain tensors: it holds more than tensors and plain "
