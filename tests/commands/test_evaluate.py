@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.commands.words import spelled_out
+from freeflow_lightning.commands.words import spell_out
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures, FrechetDistance
 from freeflow_lightning.sampling.draw import Draw, pictures
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -107,7 +107,7 @@ def test_words_that_are_no_lists_stay_as_they_are():
         "a,b": "--model.x [1,2] --model.y=[1.5,2e3] --model.z .inf --model.w a,b",
     }
     for given, expected in cases.items():
-        assert " ".join(spelled_out(given.split(), options)) == expected
+        assert " ".join(spell_out(given.split(), options)) == expected
 
 
 def test_the_teacher_draws_from_the_same_noise(freeflow, checkpoint):

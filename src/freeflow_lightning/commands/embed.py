@@ -13,7 +13,7 @@ from freeflow_lightning.commands.run import run
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers.diffusers.files import read_pipeline
 from freeflow_lightning.teachers.diffusers.prompt_encoder import PromptEncoder, load_encoders
-from freeflow_lightning.teachers.diffusers.teacher import known_family
+from freeflow_lightning.teachers.diffusers.teacher import find_family
 from freeflow_lightning.teachers.prompt_files import refuse_filled, write_prompts
 from freeflow_lightning.training.atomic_write import write_folder
 from freeflow_lightning.training.output_folder import claim_folder
@@ -56,7 +56,7 @@ def embed(
             f"expected batch_size and shard_size of at least 1, got {batch_size} and {shard_size}"
         )
     files = read_pipeline(model, None, revision)
-    family = known_family(files.class_name)
+    family = find_family(files.class_name)
     if not family.prompts:
         raise ValueError(f"{files.class_name} takes no prompts: the teacher needs no embeddings")
     place = claim_folder(Path(output))

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from freeflow_lightning.commands.words import as_list, spelled_out
+from freeflow_lightning.commands.words import as_list, spell_out
 from freeflow_lightning.commands.yaml_settings import MODE
 
 _KEY = re.compile(r'Parser key "(.+?)":$')
@@ -160,7 +160,7 @@ class BriefErrors(ArgumentParser):
 
     def parse_args(self, args: Any = None, *others: Any, **named: Any) -> Any:
         words = sys.argv[1:] if args is None else args
-        words = spelled_out(list(words), self._options(words))
+        words = spell_out(list(words), self._options(words))
         try:
             return super().parse_args(words, *others, **named)
         except _ExpectedList as expected:

@@ -40,8 +40,8 @@ def run(
     shared = options_of(verb)
     overrides: dict[str, list[str]] = {}
     if "overrides" in parameters:
-        words, overrides["overrides"] = split_off(words)
-    values = vars(parser.instantiate(parser.parse_args(named_first(words, verb))))
+        words, overrides["overrides"] = split_overrides(words)
+    values = vars(parser.instantiate(parser.parse_args(name_main_option(words, verb))))
     values = {name: value for name, value in values.items() if name in names_of(verb)}
     objects = {}
     for name, kind in shared.items():
@@ -87,13 +87,13 @@ def names_of(verb: Callable[..., None]) -> dict[str, bool]:
     return names
 
 
-def named_first(words: list[str], verb: Callable[..., None]) -> list[str]:
+def name_main_option(words: list[str], verb: Callable[..., None]) -> list[str]:
     """The words, with the name of the verb's main option before a first word that has none.
 
     The main option is the first that must be given, or the first of all where none must.
 
     >>> def sample(seed: int = 0, *, checkpoint: str) -> None: ...
-    >>> named_first(["last.ckpt", "--seed", "1"], sample)
+    >>> name_main_option(["last.ckpt", "--seed", "1"], sample)
     ['--checkpoint', 'last.ckpt', '--seed', '1']
     """
     if not words or words[0].startswith("-"):
@@ -103,10 +103,10 @@ def named_first(words: list[str], verb: Callable[..., None]) -> list[str]:
     return [f"--{main}", *words]
 
 
-def split_off(words: list[str]) -> tuple[list[str], list[str]]:
+def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     """The verb's own words, and those that change its config.
 
-    >>> split_off(["w.pt", "--steps", "4", "--model.alpha_ref", "0.6", "--data.batch_size=8"])
+    >>> split_overrides(["w.pt", "--steps", "4", "--model.alpha_ref", "0.6", "--data.batch_size=8"])
     (['w.pt', '--steps', '4'], ['--model.alpha_ref', '0.6', '--data.batch_size=8'])
     """
     own: list[str] = []

@@ -10,13 +10,13 @@ _OPTION = re.compile(r"--?[A-Za-z]")
 _NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
 
 
-def spelled_out(words: list[str], options: dict[str, Any]) -> list[str]:
+def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
     """Spell out the lists, switches and infinities of a command line, given its options by name.
 
     An option that is not among the options is a setting of a class that the config names: several
     words or numbers with commas are a list.
 
-    >>> spelled_out(["--model.guidance_range", "1", "2", "--a=0.9,0.99", "--steps", "inf"], {})
+    >>> spell_out(["--model.guidance_range", "1", "2", "--a=0.9,0.99", "--steps", "inf"], {})
     ['--model.guidance_range', '[1,2]', '--a=[0.9,0.99]', '--steps', '.inf']
     """
     done: list[str] = []

@@ -69,7 +69,7 @@ def as_figures(report: BenchReport) -> dict[str, Any]:
             n: {k: x / subject.batch_size for k, x in kinds.items()} for n, kinds in rows.items()
         },
         "memory": {
-            "measured": measured_memory(report),
+            "measured": measure_peak(report),
             "estimated": report.costs.peak if report.costs else None,
         },
         "profile": breakdown.seconds | {"rest": breakdown.rest},
@@ -126,7 +126,7 @@ def _sampling_figures(sampling: Sampling) -> dict[str, float]:
     }
 
 
-def measured_memory(report: BenchReport) -> int | None:
+def measure_peak(report: BenchReport) -> int | None:
     """Peak of the step, bytes: the allocator's own on an accelerator, from its events in the
     profiled step on a CPU.
     """

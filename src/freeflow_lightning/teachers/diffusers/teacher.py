@@ -160,7 +160,7 @@ class DiffusersTeacher(Teacher):
     ) -> None:
         super().__init__()
         pipeline = read_pipeline(model, subfolder, revision)
-        row = family or known_family(pipeline.class_name)
+        row = family or find_family(pipeline.class_name)
         net = load_network(pipeline, getattr(torch, dtype), variant)
         self.pipeline, self.family = pipeline, row
         self.latent_size = size_of(row, net, latent_size)
@@ -176,7 +176,7 @@ class DiffusersTeacher(Teacher):
             DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw, t_max)
         )
         self.conditions = (
-            fitting(conditions, row, pipeline.class_name)
+            check_conditions(conditions, row, pipeline.class_name)
             if conditions
             else own_conditions(row, net)
         )
@@ -235,7 +235,7 @@ class DiffusersTeacher(Teacher):
         )
 
 
-def known_family(class_name: str) -> Family:
+def find_family(class_name: str) -> Family:
     """The row of a class (Raises: ValueError for one that has none, with what to pass)."""
     if class_name not in FAMILIES:
         raise ValueError(
@@ -281,7 +281,7 @@ def own_conditions(family: Family, net: Any) -> Conditions:
     return Classes(net.config["num_embeds_ada_norm"]) if family.classes else NoCondition()
 
 
-def fitting(conditions: Conditions, family: Family, class_name: str) -> Conditions:
+def check_conditions(conditions: Conditions, family: Family, class_name: str) -> Conditions:
     """The conditions, if prompts are those of this kind of network (Raises: ValueError)."""
     if isinstance(conditions, Prompts):
         made_for = conditions.index.get("network", class_name)
