@@ -106,7 +106,7 @@ class DMDModule(Distillation):
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
         "auxiliary_updates, or lower student_lr",
     }
-    diversity_advice = "stop here, narrow guidance_interval, or train with a FlowMapModule beside"
+    spread_advice = "stop here, narrow guidance_interval, or train with a FlowMapModule beside"
     progress_names: ClassVar[Mapping[str, str]] = {
         "correction/residual": "corr",
         "auxiliary/loss": "aux",
