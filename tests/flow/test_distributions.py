@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from freeflow_lightning.flow import LogitNormal, Uniform, WithAtom, floor_to_grid
+from freeflow_lightning.flow import LogitNormal, Uniform, WithAtom, floor_to_grid, grid_step
 
 N = 100_000
 
@@ -92,3 +92,14 @@ def test_floor_to_grid_is_exact_on_every_node():
     for steps in range(1, 129):
         nodes = torch.arange(steps) / steps
         assert torch.equal(floor_to_grid(nodes, steps), torch.arange(steps)), steps
+
+
+@pytest.mark.parametrize("steps", [1, 3, 8])
+def test_the_step_of_a_grid_ends_one_node_after_its_start(steps):
+    delta = torch.linspace(0, 1, 101)
+    start, end, is_first = grid_step(delta, steps)
+    torch.testing.assert_close(end - start, torch.full_like(delta, 1 / steps))
+    assert (start <= delta).all()
+    assert (delta <= end).all()
+    assert torch.equal(is_first, start == 0)
+    assert end[-1] == 1

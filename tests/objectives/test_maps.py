@@ -284,10 +284,11 @@ def test_the_discrete_lagrangian_form_at_the_prior_is_freeflow_s_discrete_predic
 
 def test_the_grid_of_a_discrete_lagrangian_ends_with_the_path():
     form = DiscreteLagrangian(4)
-    t, delta = torch.tensor([0.8, 0.8, 0.8, 1.0, 0.0]), torch.tensor([0.0, 0.19, 0.8, 0.5, 0.0])
-    expected = torch.tensor([0.2, 0.2, 0.8, 0.75, 0.0])
+    t = torch.tensor([0.8, 0.8, 0.8, 1.0, 1.0, 0.0])
+    delta = torch.tensor([0.0, 0.19, 0.8, 0.5, 0.25, 0.0])  # as drawn: one of them is a node
+    expected = torch.tensor([0.2, 0.2, 0.8, 0.75, 0.5, 0.0])
     torch.testing.assert_close(form.output_delta(t, delta), expected)
-    assert form.active_rows(t, expected).tolist() == [False, False, True, True, False]
+    assert form.active_rows(t, delta).tolist() == [False, False, True, True, True, False]
 
 
 def test_boot_s_residual_is_the_lagrangian_one_at_the_prior():

@@ -2,6 +2,7 @@ import pytest
 import torch
 
 from freeflow_lightning import PriorDataModule
+from freeflow_lightning.flow import training_generator
 from freeflow_lightning.training.data import IndexRange, PriorBatch, PriorStream, validation_range
 from tiny import data, mixture, module, trainer
 
@@ -24,6 +25,22 @@ def test_a_stream_resumes_where_its_state_was_taken(taken):
         5 - taken if taken < 5 else 5
     )  # the end of one epoch is the start of the next
     assert len(list(resumed)) == 5  # the epochs after that are whole
+
+
+def test_a_batch_carries_its_number_over_epochs_and_draws_by_it():
+    prior, m, numbers = data(length=2, seed=3), module(correction_fraction=0.0), []
+    step = m.training_step
+
+    def note(batch, batch_idx):
+        numbers.append(batch.counter)
+        return step(batch, batch_idx)
+
+    m.training_step = note
+    trainer(max_steps=5, limit_train_batches=2).fit(m, prior)
+    assert numbers == [0, 1, 2, 3, 4]
+    batch = PriorBatch(4, 3, counter=4)
+    drawn, expected = batch.generator(1), training_generator(3, 1, 4)
+    assert torch.equal(torch.randn(8, generator=drawn), torch.randn(8, generator=expected))
 
 
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 30])

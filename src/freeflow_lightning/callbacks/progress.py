@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.training.trainer_facts import is_logged
+from freeflow_lightning.training.trainer_facts import current_batch, is_logged
 
 SHOWN = {
     "speed/samples_per_s": "samples/s",
@@ -50,7 +50,7 @@ class DistillationProgress(RichProgressBar):
     def on_train_batch_end(
         self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        done = trainer.fit_loop.total_batch_idx if trainer.max_steps > 0 else batch_idx
+        done = current_batch(trainer) if trainer.max_steps > 0 else batch_idx
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:

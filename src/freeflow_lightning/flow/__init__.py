@@ -11,11 +11,13 @@ from freeflow_lightning.flow.derivative import (
     ForwardDifference,
 )
 from freeflow_lightning.flow.distributions import (
+    GridStep,
     LogitNormal,
     TimeDistribution,
     Uniform,
     WithAtom,
     floor_to_grid,
+    grid_step,
 )
 from freeflow_lightning.flow.flow_map import (
     AverageVelocity,
@@ -99,6 +101,7 @@ __all__ = [
     "FromPrior",
     "Gap",
     "Grid",
+    "GridStep",
     "Guidance",
     "LogitNormal",
     "Noised",
@@ -139,6 +142,7 @@ __all__ = [
     "flow_map",
     "glass",
     "glass_transition",
+    "grid_step",
     "guide",
     "guided_rows",
     "guided_velocity",

@@ -99,12 +99,55 @@ class ExactJVP(Derivative):
 
 
 @dataclass(frozen=True)
-class CentralDifference(Derivative):
-    """(F(ahead by h) - F(behind by h)) / 2h, error O(h^2); one-sided at the ends of the line.
+class Difference(Derivative):
+    """A difference quotient of width h along the line, which ends where 0 <= delta <= t <= 1 does.
 
-    The line ends where 0 <= delta <= t <= 1 does. The network runs in float32 outside autocast: the
-    difference of two bfloat16 outputs is noise. Along a line on which t moves (Eulerian forms), a
-    network that embeds 1000 t turns by 1000 h radians: use another form for such a network.
+    The network runs in float32 outside autocast: the difference of two bfloat16 outputs is noise.
+    Along a line on which t moves (Eulerian forms), a network that embeds 1000 t turns by 1000 h
+    radians: use another form for such a network.
+    """
+
+    h: float = 5e-3
+
+    def __post_init__(self) -> None:
+        check_numbers(0, 0.5, without_low=True, h=self.h)
+
+    @property
+    def width(self) -> float:
+        return self.h
+
+    @abstractmethod
+    def places(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor | None]:
+        """How far along the line the two outputs are asked, [B] each; None for the point itself.
+
+        Args:
+            ahead: how far the line goes on, at most h, [B].
+            behind: how far it goes back, at most h, [B].
+        """
+
+    @torch.no_grad()
+    def along(
+        self,
+        F: TwoTimeVelocity,
+        point: Point,
+        tangent: Tangent,
+        output: Tensor | None = None,
+    ) -> Tensor:
+        first, second = self.places(*_measure_room(self.h, point, tangent))
+        device = point[0].device.type
+        is_rounded = torch.is_autocast_enabled(device)
+        with torch.autocast(device, enabled=False):
+            if second is not None:
+                other = F(*_move(point, tangent, second))
+            else:
+                second = torch.zeros_like(first)
+                other = F(*point) if output is None or is_rounded else output
+            return _quotient(F(*_move(point, tangent, first)), other, first - second)
+
+
+@dataclass(frozen=True)
+class CentralDifference(Difference):
+    """(F(ahead by h) - F(behind by h)) / 2h, error O(h^2); one-sided at the ends of the line.
 
     Args:
         h: half width, in (0, 0.5]; the default's error is 4e-4 of the derivative in delta
@@ -115,65 +158,23 @@ class CentralDifference(Derivative):
     tensor([[1.]])
     """
 
-    h: float = 5e-3
-
-    def __post_init__(self) -> None:
-        check_numbers(0, 0.5, without_low=True, h=self.h)
-
-    @property
-    def width(self) -> float:
-        return self.h
-
-    @torch.no_grad()
-    def along(
-        self,
-        F: TwoTimeVelocity,
-        point: Point,
-        tangent: Tangent,
-        output: Tensor | None = None,
-    ) -> Tensor:
-        ahead, behind = _measure_room(self.h, point, tangent)
-        with _full_precision(point[0]):
-            upper = F(*_move(point, tangent, ahead))
-            lower = F(*_move(point, tangent, -behind))
-        return _quotient(upper, lower, ahead + behind)
+    def places(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor | None]:
+        return ahead, -behind
 
 
 @dataclass(frozen=True)
-class ForwardDifference(Derivative):
+class ForwardDifference(Difference):
     """(F(ahead by h) - F) / h, error O(h); backward where the line ends within h.
 
-    One evaluation where F at the point is known and no autocast has rounded it, two otherwise. As
-    for CentralDifference, t must not move where the network embeds 1000 t.
+    One evaluation where F at the point is known and no autocast has rounded it, two otherwise.
 
     Args:
         h: width, in (0, 0.5]; the default's error is 2e-3 of the derivative in delta, the least of
             all h (tools/precision_table.py).
     """
 
-    h: float = 5e-3
-
-    def __post_init__(self) -> None:
-        check_numbers(0, 0.5, without_low=True, h=self.h)
-
-    @property
-    def width(self) -> float:
-        return self.h
-
-    @torch.no_grad()
-    def along(
-        self,
-        F: TwoTimeVelocity,
-        point: Point,
-        tangent: Tangent,
-        output: Tensor | None = None,
-    ) -> Tensor:
-        ahead, behind = _measure_room(self.h, point, tangent)
-        step = torch.where(ahead >= behind, ahead, -behind)
-        known = output is not None and not torch.is_autocast_enabled(point[0].device.type)
-        with _full_precision(point[0]):
-            value = output if known and output is not None else F(*point)
-            return _quotient(F(*_move(point, tangent, step)), value, step)
+    def places(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor | None]:
+        return torch.where(ahead >= behind, ahead, -behind), None
 
 
 @contextmanager
@@ -223,10 +224,6 @@ def _measure_room(h: float, point: Point, tangent: Tangent) -> tuple[Tensor, Ten
         elif shrinks < 0:
             behind = torch.minimum(behind, margin / -shrinks)
     return ahead, behind
-
-
-def _full_precision(x: Tensor) -> torch.autocast:
-    return torch.autocast(x.device.type, enabled=False)
 
 
 def _quotient(one: Tensor, other: Tensor, distance: Tensor) -> Tensor:

@@ -1,8 +1,9 @@
-"""Distributions of delta and r on [0, 1], and the floor onto the discrete grid."""
+"""Distributions of delta and r on [0, 1], and the place of delta on the discrete grid."""
 
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -83,13 +84,43 @@ class WithAtom(TimeDistribution):
 def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
     """Find i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps; delta = 1 gives the last.
 
-    The grid is that of the discrete prediction: see Eq. 14.
-
     >>> floor_to_grid(torch.tensor([0.0, 0.124, 0.125, 1.0]), 8)
     tensor([0, 0, 1, 7])
     """
     check_counts(1, steps=steps)
-    inner = (
-        torch.arange(1, steps, device=delta.device).to(delta.dtype) / steps
-    )  # delta * steps would round some nodes down
-    return torch.bucketize(delta, inner, right=True)
+    inner = torch.arange(1, steps, device=delta.device).to(delta.dtype) / steps
+    return torch.bucketize(delta, inner, right=True)  # delta * steps would round some nodes down
+
+
+class GridStep(NamedTuple):
+    """The step of a uniform grid on [0, 1] in which a duration lies.
+
+    Args:
+        start: i / N, [B].
+        end: (i + 1) / N, [B].
+        is_first: whether i = 0, bool [B].
+    """
+
+    start: Tensor
+    end: Tensor
+    is_first: Tensor
+
+
+def grid_step(delta: Tensor, steps: int) -> GridStep:
+    """Find the step i / N <= delta < (i + 1) / N of N; delta = 1 is in the last.
+
+    The grid is that of the discrete prediction: see Eq. 14.
+
+    Args:
+        delta: durations in [0, 1], [B].
+        steps: N.
+
+    >>> start, end, is_first = grid_step(torch.tensor([0.0, 0.124, 0.125, 1.0]), 8)
+    >>> start, end
+    (tensor([0.0000, 0.0000, 0.1250, 0.8750]), tensor([0.1250, 0.1250, 0.2500, 1.0000]))
+    >>> is_first
+    tensor([ True,  True, False, False])
+    """
+    i = floor_to_grid(delta, steps)
+    place = i.to(delta.dtype)
+    return GridStep(place / steps, (place + 1) / steps, i == 0)

@@ -1,20 +1,19 @@
 """Eulerian forms: the start of the map moves along the teacher's path, and its end is held."""
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.checks import check_counts, check_numbers
-from freeflow_lightning.flow.derivative import Derivative, ExactJVP
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, average_two_legs
 from freeflow_lightning.flow.interpolant import expand
-from freeflow_lightning.flow.solver import Rule, Velocity, count_evaluations, one_step_rule
-from freeflow_lightning.objectives.map_objective import MapObjective, find_share
+from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule
+from freeflow_lightning.objectives.map_objective import DerivativeForm, StepForm, find_share
 
 
 @dataclass(frozen=True)
-class Eulerian(MapObjective):
+class Eulerian(DerivativeForm):
     """Delta_E = F + (t - s) [dF/dt - (grad_x F) u] - u(x, t) (Eqs. 4-5), along (-u, +1, +1).
 
     The start moves on the teacher's path while s is held: x by -u, t and delta by +1. MeanFlow
@@ -34,7 +33,6 @@ class Eulerian(MapObjective):
     tensor([[True]])
     """
 
-    derivative: Derivative = field(default_factory=ExactJVP)
     tangent: float = 1.0
 
     def __post_init__(self) -> None:
@@ -57,9 +55,6 @@ class Eulerian(MapObjective):
     def warm_up(self, share: float) -> "Eulerian":
         return replace(self, tangent=share * self.tangent)
 
-    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
-        return delta > 0
-
     @property
     def differentiates_time(self) -> bool:
         return True
@@ -68,25 +63,9 @@ class Eulerian(MapObjective):
     def time_step(self) -> float:
         return self.derivative.width
 
-    @property
-    def uses_dual_numbers(self) -> bool:
-        return isinstance(self.derivative, ExactJVP)
-
-    @property
-    def subtracts_outputs(self) -> bool:
-        return not isinstance(self.derivative, ExactJVP)
-
-    @property
-    def student_evaluations(self) -> int:
-        return self.derivative.evaluations
-
-    @property
-    def teacher_evaluations(self) -> int:
-        return 1
-
 
 @dataclass(frozen=True)
-class DiscreteEulerian(MapObjective):
+class DiscreteEulerian(StepForm):
     """Delta_alpha = (F - alpha u - (1 - alpha) F(x_m, m, s)) / alpha, x_m = x + alpha (t - s) u.
 
     AlphaFlow (arXiv 2510.20771): a step of the teacher over a share alpha of the way, then the
@@ -127,21 +106,9 @@ class DiscreteEulerian(MapObjective):
         v = one_step_rule(self.method)(u, x, t, t - share * delta)
         return (output - average_two_legs(F, v, x, t, delta, share)) / self.alpha
 
-    @property
-    def subtracts_outputs(self) -> bool:
-        return True
-
-    @property
-    def student_evaluations(self) -> int:
-        return 1
-
-    @property
-    def teacher_evaluations(self) -> int:
-        return count_evaluations(self.method)
-
 
 @dataclass(frozen=True)
-class Consistency(MapObjective):
+class Consistency(StepForm):
     """F - (f(x', t - h, s) - x) / (t - s): a step of the teacher, then the same end by the student.
 
     Consistency distillation (arXiv 2303.01469), whose end is s = 0 (`ToData`), in units of F; the
@@ -182,15 +149,3 @@ class Consistency(MapObjective):
 
     def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
         return delta > 1 / self.steps
-
-    @property
-    def subtracts_outputs(self) -> bool:
-        return True
-
-    @property
-    def student_evaluations(self) -> int:
-        return 1
-
-    @property
-    def teacher_evaluations(self) -> int:
-        return count_evaluations(self.method)

@@ -1,22 +1,22 @@
 """Lagrangian forms: the map's end moves, its start is held; its velocity meets the teacher's."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.checks import check_counts
-from freeflow_lightning.flow.derivative import ALONG_DELTA, Derivative, ExactJVP
-from freeflow_lightning.flow.distributions import floor_to_grid
+from freeflow_lightning.flow.derivative import ALONG_DELTA, ExactJVP
+from freeflow_lightning.flow.distributions import GridStep, grid_step
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand
-from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule, count_evaluations
-from freeflow_lightning.objectives.map_objective import MapObjective, find_share
+from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule
+from freeflow_lightning.objectives.map_objective import DerivativeForm, StepForm, find_share
 from freeflow_lightning.objectives.residual import Residual, residual
 
 
 @dataclass(frozen=True)
-class Lagrangian(MapObjective):
+class Lagrangian(DerivativeForm):
     r"""Delta_L = F + delta dF/d(delta) - u(f(x, t, s), s), the generating velocity against u.
 
     AYF-LMD (arXiv 2506.14603) and LSD (2505.18825) with stop-gradient; `ContinuousPrediction` is
@@ -35,7 +35,6 @@ class Lagrangian(MapObjective):
     tensor([[True]])
     """
 
-    derivative: Derivative = field(default_factory=ExactJVP)
     full_gradient: bool = False
 
     def __post_init__(self) -> None:
@@ -77,36 +76,17 @@ class Lagrangian(MapObjective):
         with torch.no_grad():
             return residual(v_g, v_g - u(flow_map(x, output, delta), t - delta))
 
-    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
-        return delta > 0
-
     @property
     def evaluates_output(self) -> bool:
         return self.full_gradient
 
     @property
-    def uses_dual_numbers(self) -> bool:
-        return isinstance(self.derivative, ExactJVP)
-
-    @property
     def closed_at_prior(self) -> bool:
         return True
 
-    @property
-    def subtracts_outputs(self) -> bool:
-        return not isinstance(self.derivative, ExactJVP)
-
-    @property
-    def student_evaluations(self) -> int:
-        return self.derivative.evaluations
-
-    @property
-    def teacher_evaluations(self) -> int:
-        return 1
-
 
 @dataclass(frozen=True)
-class DiscreteLagrangian(MapObjective):
+class DiscreteLagrangian(StepForm):
     """v_G = (f_{i+1} - f_i) / h against the teacher's mean velocity from f_i over that step.
 
     Eq. 14 from any start: the way from t to 0 has N steps of h = t / N, and the last one before s
@@ -130,8 +110,7 @@ class DiscreteLagrangian(MapObjective):
         check_counts(1, steps=self.steps)
 
     def output_delta(self, t: Tensor, delta: Tensor) -> Tensor:
-        part = torch.where(t > 0, delta / t, 0)
-        return self._step(t) * (floor_to_grid(part, self.steps) + 1)
+        return t * self._grid_step(t, delta).end
 
     @torch.no_grad()
     def error(
@@ -143,31 +122,20 @@ class DiscreteLagrangian(MapObjective):
         t: Tensor,
         delta: Tensor,
     ) -> Tensor:
-        share = find_share(self._step(t), delta)
+        share = find_share(t * (1 / self.steps), delta)
         delta_start = (1 - share) * delta
         before = F(x, t, delta_start)
         v_g = (output - expand(1 - share, x) * before) / expand(share, x)
-        f_start, f_there = flow_map(x, before, delta_start), flow_map(x, output, delta)
-        return v_g - chord_rule(self.method)(u, f_start, f_there, t - delta_start, t - delta)
+        f_start = flow_map(x, before, delta_start)
+        f_end = flow_map(x, output, delta)
+        return v_g - chord_rule(self.method)(u, f_start, f_end, t - delta_start, t - delta)
 
     def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
-        return delta > self._step(t)
+        return ~self._grid_step(t, delta).is_first
 
-    def _step(self, t: Tensor) -> Tensor:
-        return t * (1 / self.steps)
+    def _grid_step(self, t: Tensor, delta: Tensor) -> GridStep:
+        return grid_step(torch.where(t > 0, delta / t, 0), self.steps)
 
     @property
     def closed_at_prior(self) -> bool:
         return True
-
-    @property
-    def subtracts_outputs(self) -> bool:
-        return True
-
-    @property
-    def student_evaluations(self) -> int:
-        return 1
-
-    @property
-    def teacher_evaluations(self) -> int:
-        return count_evaluations(self.method)

@@ -5,12 +5,14 @@ frozen teacher u each error here is 0 at its exact map at every x, whatever the 
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
 
 import torch
 from torch import Generator, Tensor
 
+from freeflow_lightning.flow.derivative import Derivative, ExactJVP
 from freeflow_lightning.flow.flow_map import TwoTimeVelocity
-from freeflow_lightning.flow.solver import Velocity
+from freeflow_lightning.flow.solver import Rule, Velocity, count_evaluations
 from freeflow_lightning.objectives.residual import Residual, residual
 
 
@@ -65,7 +67,10 @@ class MapObjective(ABC):
         return self
 
     def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
-        """Where the evaluations of F in `error` have an effect, bool [B]; elsewhere F may be 0."""
+        """Where the evaluations of F in `error` have an effect, bool [B]; elsewhere F may be 0.
+
+        `delta` is a duration as it is drawn, before `output_delta`.
+        """
         return torch.ones_like(delta, dtype=torch.bool)
 
     @property
@@ -112,6 +117,57 @@ class MapObjective(ABC):
     @abstractmethod
     def teacher_evaluations(self) -> int:
         """Evaluations of u per sample; guidance doubles each."""
+
+
+@dataclass(frozen=True)
+class DerivativeForm(MapObjective):
+    """A form that differentiates the student along a line, and asks the teacher once.
+
+    Where delta = 0 the derivative has no effect.
+
+    Args:
+        derivative: ExactJVP, CentralDifference or ForwardDifference.
+    """
+
+    derivative: Derivative = field(default_factory=ExactJVP)
+
+    def active_rows(self, t: Tensor, delta: Tensor) -> Tensor:
+        return delta > 0
+
+    @property
+    def uses_dual_numbers(self) -> bool:
+        return isinstance(self.derivative, ExactJVP)
+
+    @property
+    def subtracts_outputs(self) -> bool:
+        return not self.uses_dual_numbers
+
+    @property
+    def student_evaluations(self) -> int:
+        return self.derivative.evaluations
+
+    @property
+    def teacher_evaluations(self) -> int:
+        return 1
+
+
+class StepForm(MapObjective):
+    """A form that holds one step of the teacher against another output of the student."""
+
+    method: str | Rule
+    """The step's rule: a name or a callable."""
+
+    @property
+    def subtracts_outputs(self) -> bool:
+        return True
+
+    @property
+    def student_evaluations(self) -> int:
+        return 1
+
+    @property
+    def teacher_evaluations(self) -> int:
+        return count_evaluations(self.method)
 
 
 def find_share(step: Tensor, delta: Tensor) -> Tensor:

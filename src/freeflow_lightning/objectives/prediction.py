@@ -8,7 +8,7 @@ from torch import Tensor
 
 from freeflow_lightning.flow.checks import check_counts
 from freeflow_lightning.flow.derivative import Derivative, ExactJVP
-from freeflow_lightning.flow.distributions import floor_to_grid
+from freeflow_lightning.flow.distributions import grid_step
 from freeflow_lightning.flow.flow_map import AverageVelocity, flow_map
 from freeflow_lightning.flow.interpolant import expand, to_noisier
 from freeflow_lightning.flow.solver import Rule, Velocity, chord_rule, count_evaluations
@@ -116,22 +116,20 @@ class DiscretePrediction(Prediction):
         check_counts(1, steps=self.steps)
 
     def output_delta(self, delta: Tensor) -> Tensor:
-        return (floor_to_grid(delta, self.steps) + 1).to(delta.dtype) / self.steps
+        return grid_step(delta, self.steps).end
 
     @torch.no_grad()
     def error(
         self, F: AverageVelocity, output: Tensor, u: Velocity, z: Tensor, delta: Tensor
     ) -> Tensor:
-        i = floor_to_grid(delta, self.steps).to(delta.dtype)
-        delta_i = i / self.steps
-        delta_next = (i + 1) / self.steps
+        delta_i, delta_next, _ = grid_step(delta, self.steps)
         f_i = flow_map(z, F(z, delta_i), delta_i)
         f_next = flow_map(z, output, delta_next)
         v_g = (f_next - f_i) / expand(delta_next - delta_i, z)
         return v_g - chord_rule(self.method)(u, f_i, f_next, 1 - delta_i, 1 - delta_next)
 
     def active_rows(self, delta: Tensor) -> Tensor:
-        return floor_to_grid(delta, self.steps) > 0
+        return ~grid_step(delta, self.steps).is_first
 
     @property
     def subtracts_outputs(self) -> bool:

@@ -12,7 +12,6 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from freeflow_lightning.flow import training_generator
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.network_calls import NetworkCall, count_rows, record_calls
 from freeflow_lightning.profiling.operations import MISSING
@@ -104,7 +103,6 @@ class SideBySide(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Distillation, batch: PriorBatch, batch_idx: int
     ) -> None:
-        self._counter = trainer.fit_loop.total_batch_idx
         if self._profile is not None and batch_idx == self.steps - 1:
             self.breakdown, self._profile = self._profile.stop(), None
 
@@ -166,9 +164,7 @@ class SideBySide(Callback):
         optimizer, forward_context = trainer.optimizers[0], trainer.precision_plugin.forward_context
 
         def method() -> None:
-            generator = training_generator(
-                batch.seed, trainer.global_rank, self._counter, module.device
-            )
+            generator = batch.generator(trainer.global_rank, module.device)
             with forward_context():
                 loss = module.loss(module.draw(batch.size, generator)).loss
             optimizer.zero_grad()

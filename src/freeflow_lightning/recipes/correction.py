@@ -21,6 +21,8 @@ from freeflow_lightning.flow import (
 from freeflow_lightning.objectives import Residual
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.draws import Draws
+from freeflow_lightning.recipes.outputs import Step
+from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
 R = LogitNormal(0.8, 1.6)  # Table 6
 
@@ -62,34 +64,31 @@ class CorrectionDraw(NamedTuple):
 
 
 def draw_correction(
+    module: Distillation,
     draws: Draws,
     size: int,
-    r: TimeDistribution,
-    interval: tuple[float, float] | None = None,
+    law: TimeDistribution,
+    interval: tuple[float, float],
 ) -> CorrectionDraw:
     """Everything random in `size` correction rows.
 
     Args:
+        module: the recipe, which says whether idle rows are skipped.
         draws: the step's random numbers.
         size: rows.
-        r: law of r.
-        interval: times inside which the teacher is guided, to leave out its unconditional branch
-            elsewhere; every row has both if not given.
+        law: of r.
+        interval: times inside which the teacher is guided.
     """
-    z, condition, gamma = draws.noise(size), draws.condition(size), draws.guidance(size)
-    n, times = draws.noise(size), r.sample(size, draws.host)
+    z, condition, gamma = draws.prior(size)
+    n, r = draws.noise(size), law.sample(size, draws.host)
     guided = None
-    if interval is not None:
-        mask = guided_rows(gamma, times, interval)
-        guided = select_rows(mask, draws.generator.device)
-    return CorrectionDraw(z, condition, draws.to_device(gamma), n, draws.to_device(times), guided)
+    if module.skip_idle_rows and module.is_guided:
+        guided = select_rows(guided_rows(gamma, r, interval), draws.generator.device)
+    return CorrectionDraw(z, condition, draws.to_device(gamma), n, draws.to_device(r), guided)
 
 
 def correct(
-    module: Distillation,
-    draw: CorrectionDraw,
-    output: Tensor,
-    interval: tuple[float, float],
+    module: Distillation, draw: CorrectionDraw, output: Tensor
 ) -> tuple[Residual, Residual]:
     """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at one x_r.
 
@@ -97,18 +96,19 @@ def correct(
         module: the recipe, with an auxiliary network.
         draw: the rows.
         output: F(z, 1) of the student at these rows, with its gradient.
-        interval: times r inside which the teacher is guided.
     """
     z, condition, gamma, n, r, guided = draw
-    network = module.auxiliary
+    network, training = module.auxiliary, module.auxiliary_training
     assert network is not None  # a recipe without one draws no correction rows
+    assert training is not None
     one = torch.ones_like(r)
     f = flow_map(z, output.detach(), one)
     g = network(interpolate(f, n, r).to(z.dtype), r, condition, gamma=gamma)
+    F = module.student_at(z, condition, gamma)
     delta_n = objectives.correction(
-        lambda z, delta: module.average(z, one, one - delta, condition, gamma),
+        lambda z, delta: F(z, one, delta),
         lambda x, r: g.detach(),
-        module.velocity(z, condition, gamma, interval, guided),
+        module.teacher_at(z, condition, gamma, training.guidance_interval, guided),
         z,
         n,
         r,
@@ -127,6 +127,23 @@ def equalise_over_r(
         return delta_n, auxiliary
     difference, raw = module.teacher.difference_scale(r), module.teacher.output_scale(r)
     return objectives.equalise(delta_n, difference), objectives.equalise(auxiliary, raw**2)
+
+
+def correction_figures(step: Step, r: Tensor, alpha: float) -> dict[str, Tensor | float]:
+    """What the correction of a step is logged as.
+
+    Args:
+        step: with the residuals "correction" and "auxiliary".
+        r: the times of the correction rows, [B].
+        alpha: the correction's strength at this step, logged where it is balanced.
+    """
+    rms = root_mean_square(step.residuals["correction"])
+    lag = step.residuals["auxiliary"].mean_square().mean()
+    figures: dict[str, Tensor | float] = {"correction/residual": rms.mean(), "auxiliary/loss": lag}
+    figures |= mean_by_bin("correction/residual_by_r", rms, r)
+    if step.scalars:
+        figures |= {**step.scalars, "correction/alpha": alpha}
+    return figures
 
 
 def select_rows(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:

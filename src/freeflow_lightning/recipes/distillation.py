@@ -10,7 +10,14 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import Pairs, Velocity, check_numbers, check_pairs, training_generator
+from freeflow_lightning.flow import (
+    Pairs,
+    TwoTimeVelocity,
+    Velocity,
+    check_numbers,
+    check_pairs,
+    on_rows,
+)
 from freeflow_lightning.nets import LoRA, ScalarConditioned, map_state
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.draws import Draws
@@ -34,28 +41,39 @@ class Distillation(Recipe):
     `evaluations_per_sample`. Everything else is here: networks, adapters, sharding, compilation,
     optimizer, checks. What a verb or a callback asks of a recipe, it asks of this class.
 
+    A recipe that takes `**settings` passes them on, and has the arguments below that are given by
+    keyword alone as its own.
+
     Args:
         teacher: the frozen velocity field.
-        network: velocity network (x, t, condition) -> u that student and auxiliary start from;
-            the teacher's if not given.
+        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
+            teacher's if not given.
         has_auxiliary: whether a second network (x, r, condition, gamma) is trained.
         guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
         student_lr: learning rate of the student, in units of u: Adam's is this over
-            `student_scale`.
+            `student_scale`, which is 1 for velocities.
         auxiliary_lr: learning rate of the auxiliary network.
         betas: Adam's.
         eps: Adam's.
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         time_module: path of the network's time embedding, where it is not found by name.
-        check_teacher: measure the sign and the direction of time of the teacher before training.
-        lora: make the networks that it names low-rank adapters on the teacher's own backbone.
-        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile`
+        check_teacher: measure the sign and the direction of time of the teacher before training,
+            and refuse wrong ones.
+        lora: make the networks that it names low-rank adapters on the teacher's own backbone, which
+            is then in memory once and in no checkpoint.
+        skip_idle_rows: leave out the evaluations that have no effect: the student's where delta (on
+            its grid) is 0, and the teacher's unconditional branch where a correction's r is outside
+            its guidance interval. The step is the same; the sizes of these calls then change from
+            step to step, which compiled networks do not like: done if not given, unless `compile`
             is.
-        activation_checkpointing: compute each block's activations again in the backward pass.
-        compile: backend of torch.compile for the blocks of all networks.
-        meta_init: build the networks without weights, and copy the teacher's into each process's
-            share.
+        activation_checkpointing: let the backward pass compute the activations of each block of
+            student and auxiliary again: a forward pass more, and the memory of one block at a time.
+        compile: backend of torch.compile, such as "inductor", for the blocks of teacher, student
+            and auxiliary.
+        meta_init: build student, auxiliary and averages without weights, and copy the teacher's
+            into each process's share of one block after the other: for networks that the host's
+            memory holds once per process and not four times.
     """
 
     advice: ClassVar[Mapping[str, str]] = {
@@ -77,14 +95,14 @@ class Distillation(Recipe):
         self,
         teacher: Teacher,
         network: nn.Module | None = None,
-        *,
         has_auxiliary: bool = False,
-        guidance_range: Sequence[float] = (1.0, 2.0),
+        *,
+        guidance_range: Sequence[float] = (1.0, 2.0),  # Table 6
         evaluation_guidance: float = 1.5,
-        student_lr: float = 3e-5,
-        auxiliary_lr: float = 1e-4,
-        betas: Sequence[float] = (0.9, 0.99),
-        eps: float = 1e-8,
+        student_lr: float = 3e-5,  # Table 6
+        auxiliary_lr: float = 1e-4,  # Table 6
+        betas: Sequence[float] = (0.9, 0.99),  # Table 6
+        eps: float = 1e-8,  # Table 6
         scalar_scale: float = 1.0,
         time_module: str | None = None,
         check_teacher: bool = True,
@@ -221,7 +239,25 @@ class Distillation(Recipe):
         """
         return self.student(x, t, condition, delta=t - s, gamma=gamma)
 
-    def velocity(
+    def student_at(
+        self, z: Tensor, condition: Any, gamma: Tensor, rows: Tensor | None = None
+    ) -> TwoTimeVelocity:
+        """F(x, t, delta) of the student in training, with its gradient.
+
+        Args:
+            z: states of the precision that the student is asked in: bf16-true makes others wider.
+            condition: of each row, as the teacher draws it.
+            gamma: guidance scales, [B].
+            rows: the rows that are evaluated, F being 0 in the others; all if not given.
+        """
+
+        def evaluate(x: Tensor, t: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
+            return self.student(x.to(z.dtype), t, condition, delta=delta, gamma=gamma)
+
+        on_some = on_rows(evaluate, rows)
+        return lambda x, t, delta: on_some(x, t, delta, condition, gamma)
+
+    def teacher_at(
         self,
         z: Tensor,
         condition: Any,
@@ -232,7 +268,7 @@ class Distillation(Recipe):
         """The teacher's velocity u(x, t), guided where this recipe is.
 
         Args:
-            z: states of the precision that the teacher is asked in: bf16-true makes others wider.
+            z: states of the precision that the teacher is asked in, as in `student_at`.
             condition: of each row.
             gamma: guidance scales, [B].
             interval: times inside which it is guided.
@@ -260,9 +296,7 @@ class Distillation(Recipe):
     # Training
 
     def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
-        counter = self.trainer.fit_loop.total_batch_idx
-        generator = training_generator(batch.seed, self.global_rank, counter, self.device)
-        draw = self.draw(batch.size, generator)
+        draw = self.draw(batch.size, batch.generator(self.global_rank, self.device))
         step = self.loss(draw)
         errors = {
             f"the {name} residual": residual.error for name, residual in step.residuals.items()

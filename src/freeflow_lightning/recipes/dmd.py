@@ -22,7 +22,6 @@ from freeflow_lightning.flow import (
     on_rows,
     renoise,
 )
-from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import DMDWeight, Residual, ScoreWeight
 from freeflow_lightning.recipes.correction import (
     CorrectionDraw,
@@ -77,23 +76,11 @@ class DMDModule(Distillation):
         r: law of r.
         weight: w, how much each error counts.
         auxiliary_updates: updates of the auxiliary network for one of the student.
-        guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
         guidance_interval: times r inside which the teacher is guided; the auxiliary never is.
-        evaluation_guidance: gamma of validation samples, inside guidance_range.
         student_lr: learning rate of the student, in units of u.
         auxiliary_lr: learning rate of the auxiliary network.
         betas: Adam's.
-        eps: Adam's.
-        scalar_scale: factor on delta and gamma before their frequency embeddings.
-        time_module: path of the network's time embedding, where it is not found by name.
-        check_teacher: measure the sign and the direction of time of the teacher before training.
-        lora: make the networks that it names low-rank adapters on the teacher's own backbone.
-        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile`
-            is.
-        activation_checkpointing: compute each block's activations again in the backward pass.
-        compile: backend of torch.compile for the blocks of all networks.
-        meta_init: build the networks without weights, and copy the teacher's into each process's
-            share.
+        settings: the others of `Distillation` that are given by keyword.
 
     Raises:
         ValueError: times that do not fall from 1.
@@ -124,21 +111,11 @@ class DMDModule(Distillation):
         r: TimeDistribution = _R,
         weight: ScoreWeight = _WEIGHT,
         auxiliary_updates: int = 5,
-        guidance_range: Sequence[float] = (1.0, 2.0),
         guidance_interval: Sequence[float] = (0.0, 1.0),
-        evaluation_guidance: float = 1.5,
         student_lr: float = 2e-6,
         auxiliary_lr: float = 2e-6,
         betas: Sequence[float] = (0.9, 0.999),
-        eps: float = 1e-8,
-        scalar_scale: float = 1.0,
-        time_module: str | None = None,
-        check_teacher: bool = True,
-        lora: LoRA | None = None,
-        skip_idle_rows: bool | None = None,
-        activation_checkpointing: bool = False,
-        compile: str | None = None,
-        meta_init: bool = False,
+        **settings: Any,
     ) -> None:
         check_times(times)
         check_pairs(0, 1, guidance_interval=guidance_interval)
@@ -146,21 +123,11 @@ class DMDModule(Distillation):
         super().__init__(
             teacher,
             network,
-            has_auxiliary=True,
-            guidance_range=guidance_range,
-            evaluation_guidance=evaluation_guidance,
+            True,
             student_lr=student_lr,
             auxiliary_lr=auxiliary_lr,
             betas=betas,
-            eps=eps,
-            scalar_scale=scalar_scale,
-            time_module=time_module,
-            check_teacher=check_teacher,
-            lora=lora,
-            skip_idle_rows=skip_idle_rows,
-            activation_checkpointing=activation_checkpointing,
-            compile=compile,
-            meta_init=meta_init,
+            **settings,
         )
         self.times = tuple(times)
         self.r = r
@@ -178,9 +145,7 @@ class DMDModule(Distillation):
 
     def draw(self, size: int, generator: Generator) -> DMDDraw:
         draws = self.draws(generator)
-        skips_branches = self.skip_idle_rows and self.is_guided
-        interval = self.guidance_interval if skips_branches else None
-        rows = draw_correction(draws, size, self.r, interval)
+        rows = draw_correction(self, draws, size, self.r, self.guidance_interval)
         ways = len(self.times) - 1
         place = torch.randint(ways + 1, (size,), generator=draws.host)
         noise = draws.noise(ways * size).unflatten(0, (ways, size))
@@ -209,7 +174,7 @@ class DMDModule(Distillation):
         if not self.moves_student:
             return Step(loss + self._zero_of_student(), residuals)
 
-        u = self.velocity(z, condition, gamma, self.guidance_interval, guided)(x_r, r)
+        u = self.teacher_at(z, condition, gamma, self.guidance_interval, guided)(x_r, r)
         error = v_n.detach().to(x_r.dtype) - u
         residuals["correction"] = objectives.residual(output, error)
         factor = t * self.weight(x0, x_r, u, r)

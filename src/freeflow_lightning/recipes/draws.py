@@ -71,6 +71,10 @@ class Draws:
         low, high = self.guidance_range
         return low + (high - low) * torch.rand(n, generator=self.host, dtype=torch.float32)
 
+    def prior(self, n: int) -> tuple[Tensor, Any, Tensor]:
+        """Noise, conditions and guidance scales (on the host) of n samples."""
+        return self.noise(n), self.condition(n), self.guidance(n)
+
     def to_device(self, x: Tensor) -> Tensor:
         """Move numbers of the host to the generator's device."""
         return x.to(self.generator.device, non_blocking=True)

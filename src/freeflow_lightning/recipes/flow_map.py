@@ -15,15 +15,12 @@ from freeflow_lightning.flow import (
     States,
     StudentPath,
     TimePair,
-    TwoTimeVelocity,
     Uniform,
     WithAtom,
     check_numbers,
     join,
-    on_rows,
     take,
 )
-from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import (
     Decay,
     DiscreteLagrangian,
@@ -35,6 +32,7 @@ from freeflow_lightning.recipes.correction import (
     Correction,
     CorrectionDraw,
     correct,
+    correction_figures,
     draw_correction,
     equalise_over_r,
     select_rows,
@@ -81,22 +79,7 @@ class FlowMapModule(Distillation):
         weight: how much each error counts.
         anchor_fraction: share of the map's rows that train F(x, t, t) = u(x, t) instead.
         correction: settings of Eqs. 11-12, at s = 0 from the prior; none if not given.
-        guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
-        evaluation_guidance: gamma of validation samples, inside guidance_range.
-        student_lr: learning rate of the student, in units of u.
-        auxiliary_lr: learning rate of the auxiliary network.
-        betas: Adam's.
-        eps: Adam's.
-        scalar_scale: factor on delta and gamma before their frequency embeddings.
-        time_module: path of the network's time embedding, where it is not found by name.
-        check_teacher: measure the sign and the direction of time of the teacher before training.
-        lora: make the networks that it names low-rank adapters on the teacher's own backbone.
-        skip_idle_rows: leave out evaluations without effect; done if not given, unless `compile`
-            is.
-        activation_checkpointing: compute each block's activations again in the backward pass.
-        compile: backend of torch.compile for the blocks of all networks.
-        meta_init: build the networks without weights, and copy the teacher's into each process's
-            share.
+        settings: those of `Distillation` that are given by keyword.
 
     Raises:
         ValueError: settings that cannot train the map, each with what to use instead.
@@ -131,45 +114,14 @@ class FlowMapModule(Distillation):
         weight: Weight = _WEIGHT,
         anchor_fraction: float = 0.0,
         correction: Correction | None = None,
-        guidance_range: Sequence[float] = (1.0, 2.0),
-        evaluation_guidance: float = 1.5,
-        student_lr: float = 3e-5,
-        auxiliary_lr: float = 1e-4,
-        betas: Sequence[float] = (0.9, 0.99),
-        eps: float = 1e-8,
-        scalar_scale: float = 1.0,
-        time_module: str | None = None,
-        check_teacher: bool = True,
-        lora: LoRA | None = None,
-        skip_idle_rows: bool | None = None,
-        activation_checkpointing: bool = False,
-        compile: str | None = None,
-        meta_init: bool = False,
+        **settings: Any,
     ) -> None:
         check_numbers(0, 1, without_high=True, anchor_fraction=anchor_fraction)
         check_settings(objective, states, times, anchor_fraction)
-        super().__init__(
-            teacher,
-            network,
-            has_auxiliary=correction is not None,
-            guidance_range=guidance_range,
-            evaluation_guidance=evaluation_guidance,
-            student_lr=student_lr,
-            auxiliary_lr=auxiliary_lr,
-            betas=betas,
-            eps=eps,
-            scalar_scale=scalar_scale,
-            time_module=time_module,
-            check_teacher=check_teacher,
-            lora=lora,
-            skip_idle_rows=skip_idle_rows,
-            activation_checkpointing=activation_checkpointing,
-            compile=compile,
-            meta_init=meta_init,
-        )
+        super().__init__(teacher, network, correction is not None, **settings)
         if objective.subtracts_outputs:
             refuse_dropout(self.student, objective)
-        if objective.time_step and not meta_init:
+        if objective.time_step and not self.meta_init:
             check_time_step(self.student, teacher, objective.time_step)
         self.objective = objective
         self.states = states
@@ -197,12 +149,6 @@ class FlowMapModule(Distillation):
         """Strength of the correction relative to the map's objective, before any AlphaSchedule."""
         return 0.0 if self.correction is None else self.correction.alpha_ref
 
-    @property
-    def guidance_interval(self) -> tuple[float, float]:
-        """Times inside which the correction's teacher is guided."""
-        assert self.correction is not None
-        return self.correction.guidance_interval
-
     # One step
 
     def draw(self, size: int, generator: Generator) -> FlowMapDraw:
@@ -224,7 +170,10 @@ class FlowMapModule(Distillation):
         path_of = to(torch.arange(states) // per_path) if per_path > 1 else None
         gamma, t, delta = to(gamma), to(t), to(delta[:maps])
         drawn = MapDraw(z, condition, gamma, path_of, n, t, delta, objective, off_prior, active)
-        return FlowMapDraw(drawn, self._draw_correction(draws, corrected))
+        if self.correction is None:
+            return FlowMapDraw(drawn, None)
+        r, interval = self.correction.r, self.correction.guidance_interval
+        return FlowMapDraw(drawn, draw_correction(self, draws, corrected, r, interval))
 
     def _draw_starts(self, draws: Draws, n: int) -> tuple[Tensor, Any]:
         """What the states are made of, prior noise or data, with its conditions."""
@@ -240,13 +189,6 @@ class FlowMapModule(Distillation):
                 f"a batch, got {states}: change the batch size or the correction's fraction"
             )
         return paths
-
-    def _draw_correction(self, draws: Draws, size: int) -> CorrectionDraw | None:
-        if self.correction is None:
-            return None
-        skips_branches = self.skip_idle_rows and self.is_guided
-        interval = self.guidance_interval if skips_branches else None
-        return draw_correction(draws, size, self.correction.r, interval)
 
     def loss(self, draw: FlowMapDraw) -> Step:
         """< F, sg(w Delta) > on the states, their anchor, and the correction at the prior."""
@@ -265,7 +207,7 @@ class FlowMapModule(Distillation):
             return Step(loss / rows / self.student_scale, residuals)
 
         rows = rows + len(c.z)
-        delta_n, g = correct(self, c, outputs["correction"], self.guidance_interval)
+        delta_n, g = correct(self, c, outputs["correction"])
         residuals |= {"correction": delta_n, "auxiliary": g}
         delta_n, g = equalise_over_r(self, delta_n, g, c.r)
         lam = objectives.adaptive_lambda(
@@ -285,8 +227,8 @@ class FlowMapModule(Distillation):
     def _place(self, m: MapDraw) -> tuple[MapRows, MapRows]:
         """The states x_t with their conditions: of the map's rows, and of its anchor's."""
         condition, gamma = take((m.condition, m.gamma), m.paths)
-        F = self._average(condition, gamma, m.z.dtype, m.off_prior)
-        u = self.velocity(m.z, m.condition, m.gamma)
+        F = self.student_at(m.z, condition, gamma, m.off_prior)
+        u = self.teacher_at(m.z, m.condition, m.gamma)
         with torch.no_grad():
             x = self.states.draw(m.t, F, u, m.z, m.n).to(m.z.dtype)
         cut = len(m.delta)
@@ -320,26 +262,15 @@ class FlowMapModule(Distillation):
         x, condition, gamma, t = maps
         objective = m.objective
         rows = None if objective.evaluates_output else m.active
-        F = self._average(condition, gamma, x.dtype, rows)
-        u = self.velocity(x, condition, gamma)
+        F = self.student_at(x, condition, gamma, rows)
+        u = self.teacher_at(x, condition, gamma)
         delta = objective.output_delta(t, m.delta)
         return objective.residual(F, u, x, t, delta, output=output)
 
     def _anchor(self, anchors: MapRows, output: Tensor) -> Residual:
         x, condition, gamma, t = anchors
-        F = self._average(condition, gamma, x.dtype)
-        return objectives.anchor(F, self.velocity(x, condition, gamma), x, t, output=output)
-
-    def _average(
-        self, condition: Any, gamma: Tensor, dtype: torch.dtype, rows: Tensor | None = None
-    ) -> TwoTimeVelocity:
-        """F(x, t, delta) of the student; 0 in the other rows where some are given."""
-
-        def evaluate(x: Tensor, t: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
-            return self.student(x.to(dtype), t, condition, delta=delta, gamma=gamma)
-
-        some = on_rows(evaluate, rows)
-        return lambda x, t, delta: some(x, t, delta, condition, gamma)
+        F = self.student_at(x, condition, gamma)
+        return objectives.anchor(F, self.teacher_at(x, condition, gamma), x, t, output=output)
 
     # What others ask
 
@@ -371,17 +302,15 @@ class FlowMapModule(Distillation):
         if "anchor" in rms:
             figures["anchor/residual"] = rms["anchor"].mean()
         if draw.correction is not None:
-            figures["correction/residual"] = rms["correction"].mean()
-            figures["auxiliary/loss"] = step.residuals["auxiliary"].mean_square().mean()
-            figures |= mean_by_bin("correction/residual_by_r", rms["correction"], draw.correction.r)
-            figures |= {**step.scalars, "correction/alpha": self.alpha}
+            figures |= correction_figures(step, draw.correction.r, self.alpha)
         return figures
 
     @property
     def auxiliary_training(self) -> AuxiliaryTraining | None:
         if self.correction is None:
             return None
-        return AuxiliaryTraining(self.correction.r, self.guidance_interval, self.auxiliary_lr)
+        r, interval = self.correction.r, self.correction.guidance_interval
+        return AuxiliaryTraining(r, interval, self.auxiliary_lr)
 
     @classmethod
     def unused_in_sampling(cls, arguments: Mapping[str, Any], *, auxiliary: bool) -> dict[str, Any]:

@@ -25,6 +25,7 @@ from freeflow_lightning.objectives import residual
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.teachers import Teacher, VelocityTeacher
 from freeflow_lightning.training.optimizer import adam
+from freeflow_lightning.training.trainer_facts import current_batch
 
 
 class FlowMatchingModule(Recipe):
@@ -76,19 +77,17 @@ class FlowMatchingModule(Recipe):
                 f"expected label_dropout 0 without classes, got {label_dropout}: "
                 "set it to 0, or num_classes to the number of classes"
             )
-        self.network, self.sample_shape, self.num_classes = network, sample_shape, num_classes
-        self.label_dropout, self.time, self.lr, self.warmup_steps, self.betas = (
-            label_dropout,
-            time,
-            lr,
-            warmup_steps,
-            betas,
-        )
-        self.seed, self.evaluation_guidance, self.evaluation_steps = (
-            seed,
-            evaluation_guidance,
-            evaluation_steps,
-        )
+        self.network = network
+        self.sample_shape = sample_shape
+        self.num_classes = num_classes
+        self.label_dropout = label_dropout
+        self.time = time
+        self.lr = lr
+        self.warmup_steps = warmup_steps
+        self.betas = betas
+        self.seed = seed
+        self.evaluation_guidance = evaluation_guidance
+        self.evaluation_steps = evaluation_steps
 
     @property
     def sampling(self) -> str:
@@ -122,10 +121,9 @@ class FlowMatchingModule(Recipe):
 
     def training_step(self, batch: tuple[Tensor, Tensor], batch_idx: int) -> Tensor:
         x, labels = batch
-        counter = self.trainer.fit_loop.total_batch_idx
-        z, t, labels = self.draw(
-            x, labels, training_generator(self.seed, self.global_rank, counter, self.device)
-        )
+        counter = current_batch(self.trainer)  # a data set's batches carry none
+        generator = training_generator(self.seed, self.global_rank, counter, self.device)
+        z, t, labels = self.draw(x, labels, generator)
         output = self.network(interpolate(x, z, t), t, labels if self.num_classes else None)
         matched = residual(output, output - conditional_velocity(x, z))
         self.check_finite({"the flow-matching residual": matched.error})

@@ -8,7 +8,6 @@ from torch import Generator, Tensor, nn
 
 from freeflow_lightning import objectives
 from freeflow_lightning.flow import (
-    AverageVelocity,
     LogitNormal,
     Pairs,
     TimeDistribution,
@@ -16,14 +15,13 @@ from freeflow_lightning.flow import (
     check_numbers,
     check_pairs,
     join,
-    on_rows,
 )
-from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
 from freeflow_lightning.recipes.correction import (
     CorrectionDraw,
     R,
     correct,
+    correction_figures,
     draw_correction,
     equalise_over_r,
     select_rows,
@@ -77,37 +75,13 @@ class FreeFlowModule(Distillation):
         prediction: DiscretePrediction or ContinuousPrediction, the form of Eq. 9.
         delta: law of delta for the prediction rows.
         r: law of r for the correction rows.
-        guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
         guidance_interval: times r inside which the correction's u is guided (Eq. 11); prediction's
             is guided everywhere.
         correction_fraction: share of the batch that is corrected: 0 for prediction alone, 1 for
             correction alone.
         alpha_ref: strength of the correction relative to the prediction, before any AlphaSchedule.
         residual_decay: k, the decay of Delta_G; 1 with both objectives, 0.5 for prediction alone.
-        student_lr: learning rate of the student, in units of u: Adam's is this over
-            `student_scale`, which is 1 for velocities.
-        auxiliary_lr: learning rate of the auxiliary network.
-        betas: Adam's.
-        eps: Adam's.
-        scalar_scale: factor on delta and gamma before their frequency embeddings.
-        time_module: path of the network's time embedding, where it is not found by name.
-        evaluation_guidance: gamma of validation samples, inside guidance_range.
-        check_teacher: measure the sign and the direction of time of the teacher before training,
-            and refuse wrong ones.
-        lora: make the student and the auxiliary network, or one of them, low-rank adapters on the
-            teacher's own backbone, which is then in memory once and in no checkpoint; both are
-            networks of their own if not given.
-        skip_idle_rows: leave out the evaluations that have no effect: the student's where delta (on
-            its grid) is 0, and the teacher's unconditional branch where r is outside
-            guidance_interval. The step is the same; the sizes of these calls then change from step
-            to step, which compiled networks do not like: done if not given, unless `compile` is.
-        activation_checkpointing: let the backward pass compute the activations of each block of
-            student and auxiliary again: a forward pass more, and the memory of one block at a time.
-        compile: backend of torch.compile, such as "inductor", for the blocks of teacher, student
-            and auxiliary.
-        meta_init: build student, auxiliary and averages without weights, and copy the teacher's
-            into each process's share of one block after the other: for networks that the host's
-            memory holds once per process and not four times.
+        settings: those of `Distillation` that are given by keyword.
     """
 
     advice: ClassVar[Mapping[str, str]] = {
@@ -137,47 +111,16 @@ class FreeFlowModule(Distillation):
         prediction: Prediction = _PREDICTION,
         delta: TimeDistribution = _DELTA,
         r: TimeDistribution = R,
-        guidance_range: Sequence[float] = (1.0, 2.0),  # Table 6
         guidance_interval: Sequence[float] = (0.0, 0.4),  # Table 6
         correction_fraction: float = 0.25,  # Table 6
         alpha_ref: float = 0.3,  # Table 6
         residual_decay: float = 1.0,  # Table 6
-        student_lr: float = 3e-5,  # Table 6
-        auxiliary_lr: float = 1e-4,  # Table 6
-        betas: Sequence[float] = (0.9, 0.99),  # Table 6
-        eps: float = 1e-8,  # Table 6
-        scalar_scale: float = 1.0,
-        time_module: str | None = None,
-        evaluation_guidance: float = 1.5,
-        check_teacher: bool = True,
-        lora: LoRA | None = None,
-        skip_idle_rows: bool | None = None,
-        activation_checkpointing: bool = False,
-        compile: str | None = None,
-        meta_init: bool = False,
+        **settings: Any,
     ) -> None:
         check_pairs(0, 1, guidance_interval=guidance_interval)
         check_numbers(0, 1, correction_fraction=correction_fraction)
         check_numbers(0, alpha_ref=alpha_ref, residual_decay=residual_decay)
-        super().__init__(
-            teacher,
-            network,
-            has_auxiliary=correction_fraction > 0,
-            guidance_range=guidance_range,
-            evaluation_guidance=evaluation_guidance,
-            student_lr=student_lr,
-            auxiliary_lr=auxiliary_lr,
-            betas=betas,
-            eps=eps,
-            scalar_scale=scalar_scale,
-            time_module=time_module,
-            check_teacher=check_teacher,
-            lora=lora,
-            skip_idle_rows=skip_idle_rows,
-            activation_checkpointing=activation_checkpointing,
-            compile=compile,
-            meta_init=meta_init,
-        )
+        super().__init__(teacher, network, correction_fraction > 0, **settings)
         if correction_fraction < 1 and prediction.subtracts_outputs:
             refuse_dropout(self.student, prediction)
         self.prediction = prediction
@@ -197,10 +140,8 @@ class FreeFlowModule(Distillation):
     def draw(self, size: int, generator: Generator) -> FreeFlowDraw:
         n_g, n_n = objectives.split(size, self.correction_fraction)
         draws = self.draws(generator)
-        z, c, gamma = draws.noise(n_g), draws.condition(n_g), draws.guidance(n_g)
-        skips_branches = self.skip_idle_rows and self.is_guided
-        interval = self.guidance_interval if skips_branches else None
-        corrected = draw_correction(draws, n_n, self.r, interval)
+        z, c, gamma = draws.prior(n_g)
+        corrected = draw_correction(self, draws, n_n, self.r, self.guidance_interval)
         delta = self.delta.sample(n_g, draws.host)
         active = None
         if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
@@ -214,59 +155,52 @@ class FreeFlowModule(Distillation):
         p, c = draw
         z, condition = torch.cat([p.z, c.z]), join(p.condition, c.condition)
         delta = torch.cat([self.prediction.output_delta(p.delta), torch.ones_like(c.r)])
-        output = self._student(z, delta, condition, torch.cat([p.gamma, c.gamma]))
+        gamma = torch.cat([p.gamma, c.gamma])
+        output = self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
         predicted, corrected = output.split([len(p.z), len(c.z)])
 
         residuals: dict[str, Residual] = {}
+        scalars: dict[str, Tensor] = {}
         loss = output.new_zeros((), dtype=torch.float32)
-        lam = torch.ones_like(loss)
-        weighted, equal, own = None, None, None
+        lam: Tensor | float = 1.0
 
         if len(p.z):
             residuals["prediction"] = self._prediction(p, predicted)  # Delta_G
-            weighted = objectives.decay(residuals["prediction"], self.residual_decay)
-            loss = loss + weighted.surrogate().sum() / len(output)
+            delta_g = objectives.decay(residuals["prediction"], self.residual_decay)
+            loss = loss + delta_g.surrogate().sum() / len(output)
 
         if len(c.z):
-            delta_n, g = correct(
-                self, c, corrected, self.guidance_interval
-            )  # Delta_N, and the auxiliary's
+            delta_n, g = correct(self, c, corrected)  # Delta_N, and the auxiliary's
             residuals |= {"correction": delta_n, "auxiliary": g}
-            equal, own = equalise_over_r(self, delta_n, g, c.r)
+            delta_n, g = equalise_over_r(self, delta_n, g, c.r)
 
-        if weighted and equal:
+        if len(p.z) and len(c.z):
             lam = objectives.adaptive_lambda(
-                weighted.norm(),
-                equal.norm(),
+                delta_g.norm(),
+                delta_n.norm(),
                 self.alpha,
                 mean_over_ranks=self.mean_over_ranks,
             )
-        if equal:
-            loss = loss + lam * equal.surrogate().sum() / len(output)
+            scalars["correction/lambda"] = lam
+
+        if len(c.z):
+            loss = loss + lam * delta_n.surrogate().sum() / len(output)
         loss = loss / self.student_scale
-        if own:
-            loss = loss + own.surrogate().mean()
-        balance = {"correction/lambda": lam} if weighted and equal else {}
-        return Step(loss, residuals, balance)
+        if len(c.z):
+            loss = loss + g.surrogate().mean()
+        return Step(loss, residuals, scalars)
 
     def _prediction(self, p: PredictionDraw, output: Tensor) -> Residual:
-        u = self.velocity(p.z, p.condition, p.gamma)
+        F = self.student_at(p.z, p.condition, p.gamma, p.active)
+        u = self.teacher_at(p.z, p.condition, p.gamma)
         return objectives.prediction(
-            self._further(p),
+            lambda z, delta: F(z, torch.ones_like(delta), delta),
             objectives.in_confident_region(u, p.n, self.t_c) if p.n is not None else u,
             p.z,
             p.delta,
             form=self.prediction,
             output=output,
         )
-
-    def _further(self, p: PredictionDraw) -> AverageVelocity:
-        """F(z, delta) for the error of Eq. 9; 0 in the rows where it has no effect."""
-        student = on_rows(self._student, p.active)
-        return lambda z, delta: student(z, delta, p.condition, p.gamma)
-
-    def _student(self, z: Tensor, delta: Tensor, condition: Any, gamma: Tensor) -> Tensor:
-        return self.student(z, torch.ones_like(delta), condition, delta=delta, gamma=gamma)
 
     def evaluations_per_sample(self) -> dict[str, float]:
         """Network evaluations that one training sample costs, by network (forward passes; guidance
@@ -288,12 +222,7 @@ class FreeFlowModule(Distillation):
             figures |= {"prediction/residual": rms.mean(), "prediction/t_c": self.t_c}
             figures |= mean_by_bin("prediction/residual_by_delta", rms, draw.prediction.delta)
         if "correction" in step.residuals:
-            rms = root_mean_square(step.residuals["correction"])
-            lag = step.residuals["auxiliary"].mean_square().mean()
-            figures |= {"correction/residual": rms.mean(), "auxiliary/loss": lag}
-            figures |= mean_by_bin("correction/residual_by_r", rms, draw.correction.r)
-        if step.scalars:
-            figures |= {**step.scalars, "correction/alpha": self.alpha}
+            figures |= correction_figures(step, draw.correction.r, self.alpha)
         return figures
 
     @property

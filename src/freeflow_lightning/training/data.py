@@ -3,23 +3,34 @@ dataset.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import torch
 from lightning.pytorch import LightningDataModule, Trainer
-from torch import Tensor
+from torch import Generator, Tensor
 
-from freeflow_lightning.flow import check_counts
+from freeflow_lightning.flow import check_counts, training_generator
+from freeflow_lightning.training.trainer_facts import current_batch
 
 
 class PriorBatch(NamedTuple):
-    """One training batch: its size and the run's seed. The recipe draws its noise from (seed, rank,
-    batch counter).
+    """One training batch: its size, the run's seed and its own number.
+
+    Args:
+        size: samples of this process.
+        seed: the run's.
+        counter: batches that this process has drawn before, over all epochs and resumed runs;
+            micro-batches count.
     """
 
     size: int
     seed: int
+    counter: int = 0
+
+    def generator(self, rank: int, device: torch.device | str = "cpu") -> Generator:
+        """The random numbers of this batch in the process `rank`, drawn on a device."""
+        return training_generator(self.seed, rank, self.counter, device)
 
 
 class IndexBatch(NamedTuple):
@@ -33,11 +44,22 @@ class IndexBatch(NamedTuple):
 
 
 class PriorStream:
-    """`length` equal batches an epoch, resumable in the middle of one."""
+    """`length` equal batches an epoch, resumable in the middle of one.
 
-    def __init__(self, batch: PriorBatch, length: int) -> None:
-        self.batch, self.length = batch, length
-        self._position = self._resume_at = 0
+    Args:
+        batch: what each is like.
+        length: batches an epoch.
+        count: the number of the batch that is being fetched; always that of `batch` if not given.
+    """
+
+    def __init__(
+        self, batch: PriorBatch, length: int, count: Callable[[], int] | None = None
+    ) -> None:
+        self.batch = batch
+        self.length = length
+        self._count = count
+        self._position = 0
+        self._resume_at = 0
 
     def __len__(self) -> int:
         return self.length
@@ -46,7 +68,7 @@ class PriorStream:
         start, self._resume_at = self._resume_at, 0
         for position in range(start, self.length):
             self._position = position + 1
-            yield self.batch
+            yield self.batch if self._count is None else self.batch._replace(counter=self._count())
 
     def state_dict(self) -> dict[str, int]:
         return {"position": self._position}
@@ -134,7 +156,7 @@ class PriorDataModule(SettingsOnly):
         val_batch_size: samples per process and validation batch.
 
     >>> next(iter(PriorDataModule(batch_size=8, seed=1).train_dataloader()))
-    PriorBatch(size=8, seed=1)
+    PriorBatch(size=8, seed=1, counter=0)
     """
 
     def __init__(
@@ -155,7 +177,9 @@ class PriorDataModule(SettingsOnly):
 
     def train_dataloader(self) -> PriorStream:
         self._check_accumulation()
-        return PriorStream(PriorBatch(self.batch_size, self.seed), self.length)
+        batch, trainer = PriorBatch(self.batch_size, self.seed), self.trainer
+        count = None if trainer is None else lambda: current_batch(trainer) + 1
+        return PriorStream(batch, self.length, count)
 
     def _check_accumulation(self) -> None:
         """Refuse gradients of fewer batches than they are divided by: Lightning steps at the end of

@@ -36,11 +36,11 @@ def log_at_step(trainer: Trainer, step: int) -> None:
     trainer.fit_loop.epoch_loop._batches_that_stepped = step
 
 
-def count_fetched(trainer: Trainer) -> int:
-    """Training batches that this process has taken from its loader so far, over all epochs and
-    resumed runs; while a batch is being fetched, its own number.
+def current_batch(trainer: Trainer) -> int:
+    """The number of the training batch that this process is at, over all epochs and resumed runs,
+    from 0 on; while a batch is being fetched that of the one before, -1 before the first.
     """
-    return trainer.fit_loop.total_batch_idx + 1
+    return trainer.fit_loop.total_batch_idx
 
 
 def find_newest_checkpoint(trainer: Trainer) -> Path | None:
