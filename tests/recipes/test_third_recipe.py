@@ -32,13 +32,12 @@ class PathModule(Distillation):
 
     def draw(self, size, generator):
         draws = self.draws(generator)
-        z, condition, gamma = draws.noise(size), draws.condition(size), draws.guidance(size)
+        z, condition, gamma = draws.prior(size)
         return z, condition, draws.to_device(gamma), *self.times.sample(size, generator)
 
     def loss(self, draw):
         z, condition, gamma, t, delta = draw
-        F = lambda x, t, delta: self.average(x, t, t - delta, condition, gamma)
-        u = self.teacher.guided_velocity(condition, gamma=gamma)
+        F, u = self.student_at(z, condition, gamma), self.teacher_at(z, condition, gamma)
         x = self.states.draw(t, F, u, z, z)
         residual = self.form.residual(F, u, x, t, delta)
         return Step(residual.surrogate().mean() / self.student_scale, {"map": residual})
