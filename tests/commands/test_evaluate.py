@@ -122,7 +122,10 @@ def test_the_teacher_draws_from_the_same_noise(freeflow, checkpoint):
     assert np.abs(np.load("t/samples.npz")["arr_0"].astype(int) - expected).max() <= 1
     code, _, err = freeflow(*options, "--steps", 3)
     assert code == 1
-    assert "--steps and --method are the teacher's: add --teacher" in err
+    assert "trained from prior to any alone: expected steps 1, got 3 steps by 'chain'" in err
+    code, _, err = freeflow(*options, "--teacher", "--sampler", "renoise")
+    assert code == 1
+    assert "--sampler and --noise_share are the student's, and here the teacher draws" in err
 
 
 def test_an_interrupted_run_is_continued_and_another_one_not_mixed_in(
@@ -331,7 +334,7 @@ def test_a_users_own_features(freeflow, checkpoint, tmp_path):
         (["--num_samples", "0"], "at least 2 samples on either side, got 0"),
         (["--classes", "9"], "expected classes in 0 .. 4, got [9]"),
         (["--classes", "1", "--balanced"], "leave --classes out"),
-        (["--method", "euler"], "are the teacher's: add --teacher"),
+        (["--method", "euler"], "--method is the teacher's: add --teacher"),
         (["--devices", "0"], "at least one device, got 0"),
     ],
 )

@@ -11,6 +11,7 @@ from freeflow_lightning.commands import diagnose as diagnosing
 from freeflow_lightning.commands import options
 from freeflow_lightning.commands import report as reporting
 from freeflow_lightning.commands.options import CheckpointOptions, DeviceOptions, TeacherOptions
+from freeflow_lightning.commands.report import StepsOptions
 from freeflow_lightning.teachers import GaussianMixtureTeacher, Teacher
 from tiny import mixture, module
 from trees import TextTeacher
@@ -59,10 +60,10 @@ KINDS = {
 }
 
 
-def student(kind):
+def student(kind, pairs=None):
     teacher = KINDS[kind]().eval().requires_grad_(False)
     network = module(teacher).student if kind == "labelled points" else Pull()
-    return FlowMap(network, teacher, (1.0, 1.0))
+    return FlowMap(network, teacher, (1.0, 1.0), {"pairs": pairs})
 
 
 @pytest.fixture
@@ -83,6 +84,25 @@ def test_a_report_is_made_for_every_kind_of_teacher(kind, run, monkeypatch):
     assert "| student, 1 step | 1 | 1 |" in text
     assert (run / "comparison.png").is_file()
     assert (run / "trajectories.png").is_file() == (kind == "labelled points")
+
+
+def test_a_report_shows_the_steps_that_a_student_was_trained_for(run, monkeypatch):
+    for pairs, way, shown in (
+        ("any to any", StepsOptions(), ("1 step", "2 steps", "4 steps", "8 steps")),
+        ("any to data", StepsOptions(steps=[2]), ("2 steps, renoise",)),
+    ):
+        made = student("states of one number", pairs)
+        monkeypatch.setattr(reporting, "open_student", lambda path, made=made, **others: made)
+        settings = {"beside": TeacherOptions(), "where": CPU, "way": way}
+        reporting.report(str(run), num_samples=12, **settings)
+        lines = (run / "report.md").read_text().splitlines()
+        rows = [line.split(" | ") for line in lines if line.startswith("| student")]
+        assert [row[0] for row in rows] == [f"| student, {name}" for name in shown]
+        assert [row[2] for row in rows] == [name.split()[0] for name in shown]  # evaluations
+    made = student("states of one number", "prior to any")
+    monkeypatch.setattr(reporting, "open_student", lambda path, **others: made)
+    with pytest.raises(ValueError, match="trained from prior to any alone"):
+        reporting.report(str(run), **settings)
 
 
 def test_large_pictures_are_seen_by_a_network_and_not_number_by_number(run, monkeypatch):

@@ -1,4 +1,4 @@
-"""FlowMapModule: every map method by settings; any-step FreeFlow; samples in k steps."""
+"""FlowMapModule: every map method by settings; any-step FreeFlow."""
 
 import json
 from pathlib import Path
@@ -46,7 +46,7 @@ from freeflow_lightning.objectives import (
 )
 from freeflow_lightning.recipes import Correction
 from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw
-from freeflow_lightning.students.student_sampler import StudentSampler
+from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from freeflow_lightning.training.strategies import FSDP2
 from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
@@ -433,61 +433,6 @@ def test_pairs_say_what_was_trained():
     assert set(trained.values()) == {Pairs.ANY_TO_ANY}
 
 
-# Samples in k steps
-
-
-def student(pairs: Pairs | None = Pairs.ANY_TO_ANY) -> FlowMap:
-    m = build(shake=True)
-    return FlowMap(m.student, m.teacher, about={"pairs": pairs})
-
-
-def test_a_chain_is_the_map_from_node_to_node():
-    f, x = student(), torch.randn(4, 2)
-    condition, gamma = torch.tensor([0, 1, 0, 1]), torch.full((4,), 1.5)
-    chained = f.chain(x, condition, steps=3)
-    with torch.no_grad():
-        for t in (1.0, 2 / 3, 1 / 3):
-            third = torch.full((4,), 1 / 3)
-            x = x + f.network(x, torch.full((4,), t), condition, delta=third, gamma=gamma) / 3
-    torch.testing.assert_close(chained, x)
-
-
-def test_one_step_is_what_it_was():
-    f, z = student(), torch.randn(4, 2)
-    condition = torch.tensor([0, 1, 0, 1])
-    assert torch.equal(f.chain(z, condition), f(z, condition))
-    assert torch.equal(f.sample(7, steps=1), f.sample(7))
-    assert torch.equal(
-        f.sample(7, steps=4), torch.cat([f.sample(3, steps=4), f.sample(4, first=3, steps=4)])
-    )
-
-
-@pytest.mark.parametrize("pairs", [Pairs.PRIOR_TO_ANY, Pairs.ANY_TO_DATA, None])
-def test_steps_that_were_not_trained_are_refused(pairs):
-    """None: a student of 0.1.0."""
-    f = student(pairs)
-    f.sample(2)
-    with pytest.raises(ValueError, match="cannot be chained: expected steps 1, got 2"):
-        f.sample(2, steps=2)
-    with pytest.raises(ValueError, match="cannot be chained: expected steps 1, got 3"):
-        StudentSampler(f, 1.5, steps=3)
-
-
-def test_a_sampler_of_the_student_chains_and_says_so():
-    f, z, condition = student(), torch.randn(4, 2), torch.tensor([0, 1, 0, 1])
-    sampler = StudentSampler(f, 1.5, steps=3)
-    assert torch.equal(sampler(z, condition), f.chain(z, condition, 1.5, steps=3))
-    assert sampler.name == "student, 3 steps"
-
-
-@pytest.mark.parametrize(
-    ("options", "said"), [({"steps": 0}, "steps"), ({"sampler": "gamma"}, "'chain'")]
-)
-def test_samplers_that_there_are_not_are_refused(options, said):
-    with pytest.raises(ValueError, match=said):
-        student().sample(2, **options)
-
-
 # What it is for
 
 TEACHER = GaussianMixtureTeacher([[1.2, 0.0], [-1.2, 0.5], [0.0, 1.2]], 0.4)
@@ -516,7 +461,7 @@ def errors_after(m, steps=250) -> list[float]:
         m.student, TEACHER, about={"pairs": "any to any"}
     )  # of FreeFlow too, to see what it would give
     return [
-        float((f.chain(z, guidance=1.0, steps=k) - exact).square().mean().sqrt()) for k in (1, 2, 4)
+        float((f.jump(z, None, 1.0, Jumps(k)) - exact).square().mean().sqrt()) for k in (1, 2, 4)
     ]
 
 

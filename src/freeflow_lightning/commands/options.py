@@ -1,17 +1,19 @@
 """Options that several verbs share, each documented once; what a verb has alone stands in its file."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from torch import nn
 
 from freeflow_lightning.commands.run import Options
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE, Jumps, SamplerName
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
 from freeflow_lightning.students.open_student import (
     Overrides,
+    StepOptions,
     draw_of_options,
     open_student,
     sampler_of_options,
@@ -106,18 +108,25 @@ class TeacherOptions(NetworkOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SamplerOptions(NetworkOptions):
-    """beside the checkpoint, and who draws
+    """beside the checkpoint, and who draws in how many steps
 
     Args:
         teacher: let the student's teacher draw, from the same noise. Or a Teacher, its class and
             then its arguments as --teacher.NAME, which takes the place of the checkpoint's; it
-            draws if --steps or --method is given.
-        steps: the teacher's steps; 64 if not given.
+            draws if --method is given.
+        steps: steps from noise to a sample: 1 if not given, more where the student was trained for
+            them; the teacher's are 64 if not given.
+        sampler: how the student takes more steps than one: chain (along the teacher's path; if not
+            given), renoise (to data and noised anew, each step) or gamma (between them).
+        noise_share: of the sampler gamma: how much of each step is noised anew, from 0 (chain) to 1
+            (renoise); 0.5 if not given.
         method: the teacher's one-step rule; heun if not given.
     """
 
     teacher: bool | Teacher = False
     steps: int | None = None
+    sampler: SamplerName | None = None
+    noise_share: float | None = None
     method: Rule | None = None
 
     @property
@@ -126,9 +135,49 @@ class SamplerOptions(NetworkOptions):
         given = self.teacher if isinstance(self.teacher, Teacher) else None
         return Overrides(given, self.network, self.trust)
 
-    def sampler(self, student: FlowMap, guidance: float) -> Sampler:
-        """Who draws at a guidance: the student in one step, or the teacher."""
-        return sampler_of_options(student, guidance, self.teacher, self.steps, self.method)
+    @property
+    def teacher_draws(self) -> bool:
+        """Whether the teacher draws rather than the student."""
+        if isinstance(self.teacher, Teacher):  # which takes the place of the checkpoint's
+            return self.method is not None
+        return self.teacher
+
+    def sampler_of(self, student: FlowMap, guidance: float) -> Sampler:
+        """Who draws at a guidance: the student, or the teacher."""
+        told = StepOptions(self.steps, self.method, self.sampler, self.noise_share)
+        return sampler_of_options(student, guidance, self.teacher_draws, told)
+
+    def samplers_side_by_side(self, student: FlowMap, guidance: float) -> list[Sampler]:
+        """Who draws at a guidance; a student at each number of `SIDE_BY_SIDE` that it was trained
+        for, if none is given.
+        """
+        known = student.pairs.samplers
+        if self.teacher_draws or self.steps is not None or not known:
+            return [self.sampler_of(student, guidance)]
+        way = replace(self, sampler=self.sampler or known[0])
+        return [replace(way, steps=k).sampler_of(student, guidance) for k in SIDE_BY_SIDE]
+
+
+@dataclass(frozen=True, kw_only=True)
+class JumpOptions(Options):
+    """the student's steps
+
+    Args:
+        steps: evaluations of the student per sample; more than 1 where it was trained for them.
+        sampler: how more than one are joined: chain (along the teacher's path), renoise (to data
+            and noised anew, each step) or gamma (between them).
+        noise_share: of the sampler gamma: how much of each step is noised anew, from 0 (chain) to 1
+            (renoise); 0.5 if not given.
+    """
+
+    steps: int = 1
+    sampler: SamplerName = "chain"
+    noise_share: float | None = None
+
+    @property
+    def jumps(self) -> Jumps:
+        """From noise to a sample (Raises: ValueError for steps that there are not)."""
+        return Jumps(self.steps, self.sampler, self.noise_share)
 
 
 @dataclass(frozen=True, kw_only=True)

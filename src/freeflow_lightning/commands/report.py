@@ -2,6 +2,8 @@
 figures, pictures, curves.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
@@ -9,23 +11,25 @@ from typing import Any, Literal
 import torch
 
 from freeflow_lightning.commands.options import DeviceOptions, TeacherOptions
+from freeflow_lightning.commands.run import Options
 from freeflow_lightning.commands.run import run as run_verb
 from freeflow_lightning.commands.views.report import PICTURES, draw_pictures, table, text
 from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.evaluation.steps_table import (
     STEPS,
+    Inputs,
     Judge,
+    StepsTable,
     features_for,
     halves,
-    judged,
     reference_samples,
-    timed,
 )
 from freeflow_lightning.evaluation.trajectory_errors import measure_along_delta
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import labels_of
-from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
+from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE, SamplerName
+from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import open_student, pick_device
 from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.training.output_folder import claim_names, publish
@@ -33,6 +37,30 @@ from freeflow_lightning.training.run_folder import newest
 from freeflow_lightning.training.training_checkpoint import find_checkpoint
 
 NOTE, PAGE = "report.json", "report.md"
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepsOptions(Options):
+    """the student's steps
+
+    Args:
+        steps: numbers of evaluations of the student per sample; if not given, 1, 2, 4 and 8 of a
+            student that was trained for them, 1 of another.
+        sampler: how more than one are joined: chain, renoise or gamma, as in `freeflow sample`; if
+            not given, the first of these that the student was trained for.
+        noise_share: of the sampler gamma: how much of each step is noised anew, from 0 to 1.
+    """
+
+    steps: list[int] | None = None
+    sampler: SamplerName | None = None
+    noise_share: float | None = None
+
+    def samplers(self, student: FlowMap, guidance: float) -> list[StudentSampler]:
+        """The student at a guidance, at each number of steps, ascending."""
+        known = student.pairs.samplers
+        steps = sorted(set(self.steps or (SIDE_BY_SIDE if known else (1,))))
+        sampler = self.sampler or (known[0] if known else "chain")
+        return [StudentSampler(student, guidance, k, sampler, self.noise_share) for k in steps]
 
 
 def report(
@@ -44,6 +72,7 @@ def report(
     weights: str | None = None,
     seed: int = 3,
     *,
+    way: StepsOptions = StepsOptions(),
     beside: TeacherOptions,
     where: DeviceOptions,
 ) -> None:
@@ -61,50 +90,53 @@ def report(
             and Inception's above.
         weights: the file of Inception's or DINOv2's weights.
         seed: seed of the noise.
+        way: the student's steps.
         beside: what takes the place of the checkpoint's own.
         where: the device.
     """
     folder = newest(Path(run))
     claim_names(folder, NOTE, "report", [PAGE, *PICTURES])
-    student = open_student(find_checkpoint(folder), overrides=beside.overrides).to(
-        pick_device(where.device)
-    )
+    student = open_student(find_checkpoint(folder), overrides=beside.overrides)
+    student = student.to(pick_device(where.device))
     low, high = student.guidance_range
     scales = sorted(set(guidance or [low, (low + high) / 2]))
-    z, condition = student.teacher.draw_indexed(
-        torch.arange(num_samples), seed=seed, stream="report", device=student.device
-    )
-    labels = labels_of(student.teacher, condition)
+    students = [way.samplers(student, gamma) for gamma in scales]
+    inputs = draw_inputs(student, num_samples, seed)
     seen_by = features_for(student, reference, features, weights)
     judge = Judge(reference_samples(student, reference, num_samples, low, seed), seen_by)
+    made = StepsTable(judge, inputs)
+    for samplers in students:
+        made.compare(student.teacher, STEPS, samplers)
+    numbers: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed}
+    numbers["floor"] = halves(judge) if reference == "digits" else None
+    publish_report(folder, student, made, numbers, scales)
 
-    lines, shown, paths = [], {}, {}
-    for gamma in scales:
-        truth, spent = timed(TeacherSampler(student.teacher, "heun", 64, gamma), z, condition)
-        many = judged("teacher", 64, gamma, truth, truth, spent, judge, student, labels)
-        for k in STEPS[:-1] if gamma == scales[0] else ():
-            x, t = timed(TeacherSampler(student.teacher, "heun", k, gamma), z, condition)
-            lines.append(judged("teacher", k, gamma, x, truth, t, judge, student, labels))
-            shown[f"teacher, {k} step{'s' * (k > 1)}"] = x
-        x, t = timed(StudentSampler(student, gamma), z, condition)
-        lines += [many, judged("student", 1, gamma, x, truth, t, judge, student, labels)]
-        if gamma == scales[0]:
-            shown |= {"teacher, 64 steps": truth, "student, 1 step": x}
-            paths = measure_along_delta(
-                student, z[:256], take(condition, slice(256)), gamma
-            )._asdict()
-            paths["error"] = paths.pop("errors").mean(1)
-    drawn = draw_pictures(folder, student, shown, labels, paths)
-    floor = halves(judge) if reference == "digits" else None
-    page = text(folder, lines, list(drawn), reference, floor, num_samples)
-    numbers: dict[str, Any] = {
-        "reference": reference,
-        "samples": num_samples,
-        "seed": seed,
-        "floor": floor,
-    }
-    numbers["samplers"] = [line._asdict() for line in lines]
-    print("\n".join(table(lines)))
+
+def draw_inputs(student: FlowMap, count: int, seed: int) -> Inputs:
+    """The noise that every sampler draws from."""
+    z, condition = student.teacher.draw_indexed(
+        torch.arange(count), seed=seed, stream="report", device=student.device
+    )
+    return Inputs(z, condition, labels_of(student.teacher, condition))
+
+
+def publish_report(
+    folder: Path,
+    student: FlowMap,
+    made: StepsTable,
+    numbers: dict[str, Any],
+    scales: Sequence[float],
+) -> None:
+    """Draw the pictures, print the table, and publish it all into the run's folder."""
+    z, condition, labels = made.inputs
+    paths = measure_along_delta(student, z[:256], take(condition, slice(256)), scales[0])._asdict()
+    paths["error"] = paths.pop("errors").mean(1)
+    drawn = draw_pictures(folder, student, made.shown, labels, paths)
+    page = text(
+        folder, made.lines, list(drawn), numbers["reference"], numbers["floor"], numbers["samples"]
+    )
+    numbers["samplers"] = [line._asdict() for line in made.lines]
+    print("\n".join(table(made.lines)))
     publish(folder, NOTE, "report", numbers, drawn | {PAGE: page.encode()})
     print(f"written: {folder / PAGE}")
 

@@ -1,6 +1,4 @@
-"""freeflow sample: any number of one-step samples, by any number of processes, as pictures or as an
-.npz.
-"""
+"""freeflow sample: any number of samples, by any number of processes, as pictures or as an .npz."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -16,11 +14,12 @@ from freeflow_lightning.commands.options import (
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling import plots
-from freeflow_lightning.sampling.draw import draws_pictures
+from freeflow_lightning.sampling.draw import Draw, draws_pictures
 from freeflow_lightning.sampling.draw_into import BatchSizes, draw_into
-from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.sampling.processes import Processes, joined, start, starts_others
 from freeflow_lightning.sampling.sample_folder import SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names, publish
 
@@ -39,8 +38,8 @@ def sample(
     files: FolderOptions,
     work: WorkOptions,
 ) -> None:
-    """Draw one-step samples. Sample i depends on the seed and i alone: not on batch size, processes
-    or device.
+    """Draw samples in one step, or in --steps. Sample i depends on the seed and i alone: not on batch
+    size, processes or device.
 
     Writes one 000000.png per sample, or with --npz one samples.npz that ADM's evaluator reads
     (arr_0, uint8, NHWC; arr_1, the classes), and grid.png with the first 256. Run it again after an
@@ -65,45 +64,66 @@ def sample(
         return
     with joined() as processes:
         student = opening.open(beside.overrides).to(pick_device(work.device, processes))
-        scales = sorted({student.evaluation_guidance} if guidance is None else set(guidance))
-        if not scales:
-            raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
-        samplers = [beside.sampler(student, gamma) for gamma in scales]
+        samplers = samplers_at(guidance, beside, student)
         draw = noise.draw(student.teacher)
         flat = not draws_pictures(student.teacher, student.device)
-        is_sweep = len(scales) > 1 and not flat
+        is_sweep = len(samplers) > 1 and not flat
         if processes.first and is_sweep:
             claim_names(Path(output), SWEEP, "sample", ["sweep.png"])
-        folders = []
-        with progress_bar(processes.first) as bar:
-            for sampler in samplers:
-                path = (
-                    Path(output) / f"guidance_{sampler.guidance:g}"
-                    if len(scales) > 1
-                    else Path(output)
-                )
-                folder = SampleFolder(
-                    path, num_samples, sampler.facts() | draw.facts(), npz=files.npz or flat
-                )
-                draw_into(
-                    folder,
-                    sampler,
-                    draw,
-                    sizes=BatchSizes(work.batch_size, work.decode_batch_size),
-                    device=student.device,
-                    processes=processes,
-                    overwrite=files.overwrite,
-                    start=lambda total: partial(bar.advance, bar.add_task("sampling", total=total)),
-                )
-                folders.append(folder)
+        folders = [
+            SampleFolder(path, num_samples, sampler.facts() | draw.facts(), npz=files.npz or flat)
+            for path, sampler in zip(places(Path(output), samplers), samplers, strict=True)
+        ]
+        fill(folders, samplers, draw, work, processes, overwrite=files.overwrite)
         if not processes.first:
             return
         if is_sweep:
             publish_sweep(Path(output), samplers, folders)
-        at = f"guidance {scales[0]:g}"
-        if len(scales) > 1:
-            at = f"each of {len(scales)} guidance scales"
+        at = f"guidance {samplers[0].guidance:g}"
+        if len(samplers) > 1:
+            at = f"each of {len(samplers)} guidance scales"
         print(f"{num_samples} samples at {at} in {output}")
+
+
+def samplers_at(
+    guidance: Sequence[float] | None, beside: SamplerOptions, student: FlowMap
+) -> list[Sampler]:
+    """Who draws at each guidance scale, ascending (Raises: ValueError without any)."""
+    scales = sorted({student.evaluation_guidance} if guidance is None else set(guidance))
+    if not scales:
+        raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
+    return [beside.sampler_of(student, gamma) for gamma in scales]
+
+
+def places(output: Path, samplers: Sequence[Sampler]) -> list[Path]:
+    """The folder of each sampler: the output itself, or one in it for each of several."""
+    if len(samplers) == 1:
+        return [output]
+    return [output / f"guidance_{sampler.guidance:g}" for sampler in samplers]
+
+
+def fill(
+    folders: Sequence[SampleFolder],
+    samplers: Sequence[Sampler],
+    draw: Draw,
+    work: WorkOptions,
+    processes: Processes,
+    *,
+    overwrite: bool,
+) -> None:
+    """Draw what the folders lack, under a progress bar."""
+    with progress_bar(processes.first) as bar:
+        for folder, sampler in zip(folders, samplers, strict=True):
+            draw_into(
+                folder,
+                sampler,
+                draw,
+                sizes=BatchSizes(work.batch_size, work.decode_batch_size),
+                device=pick_device(work.device, processes),
+                processes=processes,
+                overwrite=overwrite,
+                start=lambda total: partial(bar.advance, bar.add_task("sampling", total=total)),
+            )
 
 
 def publish_sweep(

@@ -15,6 +15,7 @@ from freeflow_lightning.evaluation.reference import draw_table, teacher_table
 from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import DigitsFeatures, Score
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.student_sampler import StudentSampler
@@ -32,7 +33,11 @@ class Row(NamedTuple):
 
 
 def compare_averages(
-    students: Iterable[tuple[str, FlowMap]], num_samples: int, guidance: float, device: torch.device
+    students: Iterable[tuple[str, FlowMap]],
+    num_samples: int,
+    guidance: float,
+    device: torch.device,
+    jumps: Jumps = ONE_STEP,
 ) -> list[Row]:
     """Every average of a checkpoint and its raw weights, on the same noise, against the teacher's
     own samples.
@@ -42,11 +47,12 @@ def compare_averages(
         num_samples: samples on either side; FID depends on how many.
         guidance: of both.
         device: where to compute.
+        jumps: the students' steps.
     """
     made = []
     for name, opened in students:
         student = opened.to(device)
-        sampler = StudentSampler(student, guidance)
+        sampler = StudentSampler(student, guidance, jumps.steps, jumps.sampler, jumps.noise_share)
         truth = TeacherSampler(student.teacher, guidance=guidance)
         network = pick_features("auto", None, student.teacher, device)
         reference = teacher_table(truth, network, count=num_samples, seed=1, device=device)

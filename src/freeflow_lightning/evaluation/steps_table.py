@@ -1,6 +1,7 @@
 """A student beside its teacher at several numbers of steps: one line of figures for each."""
 
 import time
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,13 +13,15 @@ from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.students.student_sampler import StudentSampler
+from freeflow_lightning.teachers import Teacher
 
 STEPS = (1, 2, 4, 8, 64)
-
-
+"""Of the teacher."""
 BATCH = 512
 
 
@@ -82,35 +85,87 @@ def reference_samples(student: FlowMap, reference: str, n: int, gamma: float, se
     )
 
 
-def timed(sampler: Sampler, z: Tensor, condition: Any) -> tuple[Tensor, float]:
-    """All samples in batches, and milliseconds per sample."""
-    parts, start = [], time.perf_counter()
+class Inputs(NamedTuple):
+    """Noise [B, *sample_shape] and conditions that all samplers draw from, and the classes [B]."""
+
+    z: Tensor
+    condition: Any
+    labels: Tensor | None
+
+
+class Drawn(NamedTuple):
+    """A sampler's samples [B, *sample_shape], and milliseconds for each."""
+
+    x: Tensor
+    milliseconds: float
+
+
+def drawn_from(inputs: Inputs, sampler: Sampler) -> Drawn:
+    """All samples, in batches."""
+    z, parts, start = inputs.z, [], time.perf_counter()
     for rows in torch.arange(len(z), device=z.device).split(BATCH):
-        parts.append(sampler(z[rows], take(condition, rows)))
+        parts.append(sampler(z[rows], take(inputs.condition, rows)))
     x = torch.cat(parts).cpu().to(z.device)
-    return x, (time.perf_counter() - start) * 1000 / len(z)
+    return Drawn(x, (time.perf_counter() - start) * 1000 / len(z))
 
 
-def judged(
-    who: str,
-    k: int,
-    gamma: float,
-    x: Tensor,
-    truth: Tensor,
-    spent: float,
-    judge: Judge,
-    student: FlowMap,
-    labels: Tensor | None,
-) -> Line:
-    """One line of the table."""
-    drawn = pictures(student.teacher, x)
-    branches = 1 if gamma == 1 else 2
-    evaluations = 1 if who == "student" else 2 * k * branches
-    error = float(relative_error(x, truth).mean())
-    name = f"{who}, {k} step{'s' * (k > 1)}"
-    return Line(
-        name, gamma, evaluations, judge.fid(drawn), error, judge.accuracy(drawn, labels), spent
-    )
+class StepsTable:
+    """Lines of figures of samplers that draw from the same noise, and the samples they are of.
+
+    Args:
+        judge: gives the figures.
+        inputs: of every sampler.
+
+    Attributes:
+        lines: one for each sampler and guidance.
+        shown: the samples by the name of their line, of the first guidance alone.
+    """
+
+    def __init__(self, judge: Judge, inputs: Inputs) -> None:
+        self.judge, self.inputs = judge, inputs
+        self.lines: list[Line] = []
+        self.shown: dict[str, Tensor] = {}
+
+    def compare(
+        self, teacher: Teacher, steps: Sequence[int], students: Sequence[StudentSampler]
+    ) -> None:
+        """Add the teacher at numbers of steps, the last of which is the truth, and the students.
+
+        Args:
+            teacher: of the students.
+            steps: of Heun's rule; of a further guidance the last one alone is shown.
+            students: at one guidance.
+        """
+        gamma = students[0].guidance
+        ways = {
+            f"teacher, {Jumps(k).name}": TeacherSampler(teacher, "heun", k, gamma) for k in steps
+        }
+        names = list(ways) if not self.lines else list(ways)[-1:]
+        samples = {name: drawn_from(self.inputs, ways[name]) for name in names}
+        truth = samples[names[-1]].x
+        for name, drawn in samples.items():
+            cost = 2 * ways[name].steps * (1 if gamma == 1 else 2)
+            self._add(name, ways[name], cost, drawn, truth)
+        for student in students:
+            drawn = drawn_from(self.inputs, student)
+            self._add(student.name, student, student.jumps.steps, drawn, truth)
+
+    def _add(
+        self, name: str, sampler: Sampler, evaluations: int, drawn: Drawn, truth: Tensor
+    ) -> None:
+        seen = pictures(sampler.teacher, drawn.x)
+        line = Line(
+            name,
+            sampler.guidance,
+            evaluations,
+            self.judge.fid(seen),
+            float(relative_error(drawn.x, truth).mean()),
+            self.judge.accuracy(seen, self.inputs.labels),
+            drawn.milliseconds,
+        )
+        self.lines.append(line)
+        if line.guidance == self.lines[0].guidance:
+            self.shown[name] = drawn.x
 
 
 def halves(judge: Judge) -> float:

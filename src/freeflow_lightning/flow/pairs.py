@@ -8,7 +8,7 @@ class Pairs(StrEnum):
     data.
 
     >>> Pairs.PRIOR_TO_ANY.value, Pairs("any to any").samplers
-    ('prior to any', ('chain', 'renoise'))
+    ('prior to any', ('chain', 'renoise', 'gamma'))
     """
 
     PRIOR_TO_DATA = "prior to data"
@@ -20,5 +20,5 @@ class Pairs(StrEnum):
     def samplers(self) -> tuple[str, ...]:
         """The ways to sample in more than one step; empty if one step is all that was trained."""
         if self is Pairs.ANY_TO_ANY:
-            return ("chain", "renoise")
+            return ("chain", "renoise", "gamma")
         return ("renoise",) if self is Pairs.ANY_TO_DATA else ()

@@ -1,11 +1,11 @@
-"""FlowMap: a trained student for inference: noise to a sample in one network evaluation."""
+"""FlowMap: a trained student for inference: noise to a sample in one network evaluation or a few."""
 
 import warnings
 from collections.abc import Mapping, Sequence
-from itertools import pairwise
+from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from huggingface_hub import HfApi
@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from freeflow_lightning import flow
 from freeflow_lightning.nets import map_noise, map_state
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps, SamplerName
 from freeflow_lightning.sampling.sample_folder import save_sheet
 from freeflow_lightning.students.export import (
     PICTURE,
@@ -25,6 +26,7 @@ from freeflow_lightning.students.export import (
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
+from freeflow_lightning.students.read_condition import read_condition
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.training_checkpoint import read_training_checkpoint
 from freeflow_lightning.teachers import Conditions, LatentDecoder, Teacher
@@ -234,13 +236,20 @@ class FlowMap(nn.Module):
             write_card(folder, seal(folder, manifest), licence, repo_id)
             return push_folder(folder, repo_id, private=private, token=token, api=api)
 
-    def draw_picture(self, path: Path, guidance: float | None = None, n: int = 16) -> str:
+    def draw_picture(
+        self,
+        path: Path,
+        guidance: float | None = None,
+        n: int = 16,
+        jumps: Jumps = ONE_STEP,
+    ) -> str:
         """A sheet of samples at the given gamma or the run's; says why there is none where they
         cannot be drawn.
         """
         gamma = self.evaluation_guidance if guidance is None else guidance
         try:
-            drawn = pictures(self.teacher, self.sample(n, guidance=gamma), batch_size=4)
+            samples = self.sample(n, guidance=gamma, **asdict(jumps))
+            drawn = pictures(self.teacher, samples, batch_size=4)
         except (ValueError, FileNotFoundError) as error:
             return str(error)
         if drawn.ndim != 4:
@@ -286,25 +295,27 @@ class FlowMap(nn.Module):
         return map_noise(self.network, z, given, delta=one * delta, gamma=one * guidance)
 
     @torch.no_grad()
-    def chain(
-        self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1
+    def jump(
+        self,
+        z: Tensor,
+        condition: Any = None,
+        guidance: float = 1.5,
+        jumps: Jumps = ONE_STEP,
     ) -> Tensor:
-        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations from noise z [B,
-        *sample_shape] to samples.
+        """Samples [B, *sample_shape] of noise z [B, *sample_shape] in one step or several.
 
         Raises:
-            ValueError: more than one step of a student that was not trained for it.
+            ValueError: jumps that the student was not trained for (`pairs`).
         """
-        self.check_steps(steps)
-        if steps == 1:
-            return self(z, condition, guidance)
+        jumps.check_trained(self.pairs)
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
-        x, gamma = z, torch.full((len(z),), float(guidance), device=z.device)
-        for t, s in pairwise(flow.uniform_grid(steps).tolist()):
-            start = torch.full_like(gamma, t)
-            x = map_state(self.network, x, given, t=start, delta=start - s, gamma=gamma)
-        return x
+        gamma = torch.full((len(z),), float(guidance), device=z.device)
+
+        def f(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+            return map_state(self.network, x, given, t=t, delta=t - s, gamma=gamma)
+
+        return jumps(f, z)
 
     def sample(
         self,
@@ -316,7 +327,8 @@ class FlowMap(nn.Module):
         batch_size: int = 256,
         first: int = 0,
         steps: int = 1,
-        sampler: Literal["chain"] = "chain",
+        sampler: SamplerName = "chain",
+        noise_share: float | None = None,
     ) -> Tensor:
         """Samples number `first` to `first + n - 1` of the given seed, [n, *sample_shape].
 
@@ -329,15 +341,18 @@ class FlowMap(nn.Module):
             batch_size: samples per evaluation; has no influence on the samples.
             first: index of the first sample, to continue an earlier call.
             steps: evaluations of the student per sample.
-            sampler: how more than one are joined: see `chain`.
+            sampler: of more steps than one: "chain" follows the teacher's path, "renoise" goes to
+                data and noises anew in each step, "gamma" is between them (see `Jumps`).
+            noise_share: of "gamma": how much of each step is noised anew, from 0 (chain) to 1
+                (renoise); 0.5 if not given. The noise too is a function of (seed, i).
 
         Raises:
-            ValueError: more steps than the student was trained for (`pairs`).
+            ValueError: steps by a sampler that the student was not trained for (`pairs`).
         """
+        jumps = Jumps(steps, sampler, noise_share)
+        jumps.check_trained(self.pairs)
         flow.check_counts(1, n=n, batch_size=batch_size)
         flow.check_counts(0, first=first)
-        if sampler != "chain":
-            raise ValueError(f"expected the sampler 'chain', got {sampler!r}")
         self.check_guidance(guidance)
         if condition is not None:
             condition = read_condition(self.teacher, condition, n, self.device)
@@ -350,20 +365,8 @@ class FlowMap(nn.Module):
                     index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream
                 ).to(self.device)
                 given = flow.take(condition, index)
-            parts.append(
-                evaluate_rows(lambda z, c: self.chain(z, c, guidance, steps=steps), z, given)
-            )
+            parts.append(evaluate_rows(lambda z, c: self.jump(z, c, guidance, jumps), z, given))
         return torch.cat(parts)
-
-    def check_steps(self, steps: int) -> None:
-        """Refuse more steps than the student was trained for (ValueError)."""
-        flow.check_counts(1, steps=steps)
-        if steps > 1 and "chain" not in self.pairs.samplers:
-            raise ValueError(
-                f"this student was trained from {self.pairs.value}, so that its maps cannot be "
-                f"chained: expected steps 1, got {steps} (FlowMapModule with times that start "
-                "anywhere trains for more)"
-            )
 
     def check_noise(self, z: Tensor) -> None:
         """Refuse noise that is not of the student's shape (ValueError)."""
@@ -385,44 +388,3 @@ class FlowMap(nn.Module):
                 f"for",
                 stacklevel=3,
             )
-
-
-def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.device) -> Any:
-    """A condition of n samples as the network takes it, on the device; a list of numbers is taken
-    for class labels.
-
-    Raises:
-        ValueError: another number of conditions, labels that there are not, or a condition that the
-            student does not take.
-    """
-    if condition is None:
-        if teacher.num_classes:
-            raise ValueError(
-                f"expected a class label for each of the {n} samples, got no condition: give "
-                f"labels [{n}]"
-            )
-        return None
-    parts = condition if isinstance(condition, list | tuple) else [condition]
-    numbers = all(isinstance(part, int | float) for part in parts)
-    given = torch.tensor(condition) if numbers else condition
-    if isinstance(given, Tensor) and teacher.num_classes and given.ndim < 2:
-        if given.shape != (n,) or given.is_floating_point() or given.dtype == torch.bool:
-            raise ValueError(
-                f"expected one whole class label for each of the {n} samples, got {given.dtype} "
-                f"of shape {list(given.shape)}"
-            )
-        return teacher.conditions.of_classes(given.to(device, torch.int64))
-    if numbers:
-        raise ValueError(
-            "expected no class labels, since this student has no classes: leave condition out"
-        )
-    return flow.apply(lambda tensor: _rows_of(tensor, n).to(device), given)
-
-
-def _rows_of(tensor: Tensor, n: int) -> Tensor:
-    if tensor.ndim < 1 or len(tensor) != n:
-        raise ValueError(
-            f"expected one condition for each of the {n} samples, got a tensor of shape "
-            f"{list(tensor.shape)}"
-        )
-    return tensor

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import TimeDistribution
 from freeflow_lightning.sampling.draw import Draw, balanced_classes
+from freeflow_lightning.sampling.jumps import SamplerName
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -166,31 +167,36 @@ def pick_device(name: str, processes: Processes = Processes()) -> torch.device: 
     )
 
 
+class StepOptions(NamedTuple):
+    """What the user says of the way from noise to samples: see commands.options.SamplerOptions."""
+
+    steps: int | None = None
+    method: str | None = None
+    sampler: SamplerName | None = None
+    noise_share: float | None = None
+
+
 def sampler_of_options(
-    student: FlowMap,
-    guidance: float,
-    teacher: bool | Teacher,
-    steps: int | None,
-    method: str | None,
+    student: FlowMap, guidance: float, teacher_draws: bool, told: StepOptions
 ) -> Sampler:
-    """The student, or its teacher by --teacher, --steps and --method, at a guidance.
+    """The student or its teacher, at a guidance.
 
     Raises:
-        ValueError: steps or a method without the teacher, or a guidance below 0.
+        ValueError: options of the one where the other draws, steps that the student was not trained
+            for, or a guidance below 0.
     """
-    told = steps is not None or method is not None
-    if isinstance(teacher, Teacher):  # given in the place of the checkpoint's
-        teacher = told
-    if told and not teacher:
+    if told.method is not None and not teacher_draws:
+        raise ValueError("--method is the teacher's: add --teacher, or leave it out")
+    if teacher_draws and (told.sampler is not None or told.noise_share is not None):
         raise ValueError(
-            "--steps and --method are the teacher's: add --teacher, or leave them out (a student "
-            "takes one step)"
+            "--sampler and --noise_share are the student's, and here the teacher draws: leave them "
+            "out"
         )
-    if teacher:
-        return TeacherSampler(
-            student.teacher, method or "heun", 64 if steps is None else steps, guidance
-        )
-    return StudentSampler(student, guidance)
+    if teacher_draws:
+        steps = 64 if told.steps is None else told.steps
+        return TeacherSampler(student.teacher, told.method or "heun", steps, guidance)
+    steps = 1 if told.steps is None else told.steps
+    return StudentSampler(student, guidance, steps, told.sampler or "chain", told.noise_share)
 
 
 def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:

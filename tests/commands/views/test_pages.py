@@ -33,7 +33,7 @@ def test_a_report_says_its_figures_and_shows_the_name_of_its_folder_as_it_is():
         title
         == r"# &lt;script&gt;alert(1)&lt;script&gt; \[click\](javascript:alert(1)) \*x\*, version_0"
     )
-    assert first == "One step of the student: FID 0.6, 1.20 times its teacher's at 64 Heun"
+    assert first == "The student in 1 step: FID 0.6, 1.20 times its teacher's at 64 Heun"
     assert second == "steps and 0.80 times its teacher's at 2."
     assert "FID is to scikit-learn's 1797 real digits;" in page
     assert (

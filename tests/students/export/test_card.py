@@ -66,8 +66,8 @@ def test_a_cell_stays_a_cell_and_names_stay_readable():
     assert plain("a|b") == r"a\|b"
     assert plain("ema_0_9999") == "ema_0_9999"
     assert plain("a\u202eb\x00c") == "a b c"
-    result = Result({}, {}, [], {"guidance": 1.5, "checkpoint": EVIL, EVIL: {"file": EVIL}})
-    page = markdown(result, "student, 1 step")
+    about = {"drawn by": "student, 1 step", "guidance": 1.5, "checkpoint": EVIL}
+    page = markdown([Result({}, {}, [], about | {EVIL: {"file": EVIL}})])
     assert "<img" not in page
     assert "[click]" not in page
     assert "\n# heading" not in page

@@ -8,7 +8,7 @@ from freeflow_lightning.flow import take
 from freeflow_lightning.students.export.graphs import (
     VAE,
     Example,
-    OneStep,
+    SampleGraph,
     agreement,
     export_onnx,
     export_torch,
@@ -26,14 +26,17 @@ def example(made, n=5):
 @torch.no_grad()
 def test_torch_export_gives_the_same_samples_for_any_batch(name, tmp_path):
     made = students.STUDENTS[name]()
-    found = export_torch(OneStep(made.network), example(made), tmp_path / "map.pt2")
+    found = export_torch(SampleGraph(made.network), example(made), tmp_path / "map.pt2")
     assert found.difference < 1e-5
     assert found.largest_batch is None
     loaded = torch.export.load(tmp_path / "map.pt2").module()
     for n in (1, 2, 13):
         part = example(made, n)
         torch.testing.assert_close(
-            loaded(*part), made(part.z, part.condition, part.gamma), atol=1e-5, rtol=1e-5
+            loaded(*part.arguments()),
+            made(part.z, part.condition, part.gamma),
+            atol=1e-5,
+            rtol=1e-5,
         )
 
 
@@ -44,7 +47,7 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
     runtime = pytest.importorskip("onnxruntime")
     made = students.STUDENTS[name]()
     path = tmp_path / "map.onnx"
-    found = export_onnx(OneStep(made.network), example(made), path)
+    found = export_onnx(SampleGraph(made.network), example(made), path)
     assert found.different == 0
     session = runtime.InferenceSession(path)
     inputs = {entry.name for entry in session.get_inputs()}
@@ -75,11 +78,11 @@ def test_the_decoder_can_be_inside(tmp_path):
         torch.tensor([1.0, 2.0, 4.0]),
         torch.tensor(0.5),
     )
-    map_ = OneStep(made.network, decoder).eval()
+    map_ = SampleGraph(made.network, decoder).eval()
     part = example(made)
     x = made(part.z, part.condition, part.gamma)
     expected = decoder.vae.decode(x / torch.tensor([1.0, 2.0, 4.0]).view(-1, 1, 1) + 0.5).sample
-    torch.testing.assert_close(map_(*part), expected)
+    torch.testing.assert_close(map_(*part.arguments()), expected)
     done = export_onnx(map_, part, tmp_path / "map.onnx")
     assert (done.pixels, done.largest_batch) == (expected.numel(), 63)
     assert done.words().endswith("; batches of 63 at most")
@@ -95,13 +98,13 @@ class Stubborn(nn.Module):
 def test_what_cannot_be_a_graph_is_refused(tmp_path):
     part = Example(torch.randn(4, 2), torch.ones(4), None)
     with pytest.raises(ValueError, match=r"torch.export cannot follow this student's network \("):
-        export_torch(OneStep(Stubborn()), part, tmp_path / "map.pt2")
+        export_torch(SampleGraph(Stubborn()), part, tmp_path / "map.pt2")
 
 
 def test_other_samples_are_refused(tmp_path):
     made = students.sit()
     part = example(made)
-    map_ = OneStep(made.network)
+    map_ = SampleGraph(made.network)
     right = lambda rows: made(rows.z, rows.condition, rows.gamma)
     assert (
         agreement(map_, part, right, tmp_path / "x.onnx")
@@ -123,11 +126,13 @@ def test_samples_that_are_no_pictures_are_compared_by_their_values(tmp_path):
     part = example(made)
     right = lambda rows: made(rows.z, rows.condition, rows.gamma)
     found = agreement(
-        OneStep(made.network), part, lambda rows: right(rows) + 1e-5, tmp_path / "x.onnx"
+        SampleGraph(made.network), part, lambda rows: right(rows) + 1e-5, tmp_path / "x.onnx"
     )
     assert found.words().startswith("largest difference 1.0e-05")
     with pytest.raises(ValueError, match=r"x.onnx gives other samples than the student"):
-        agreement(OneStep(made.network), part, lambda rows: 1.02 * right(rows), tmp_path / "x.onnx")
+        agreement(
+            SampleGraph(made.network), part, lambda rows: 1.02 * right(rows), tmp_path / "x.onnx"
+        )
 
 
 def test_the_first_rows_of_an_example():

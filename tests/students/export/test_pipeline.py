@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from freeflow_lightning import FlowMap
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.students.export import seal
 from freeflow_lightning.students.export.bundle import bundle
 from freeflow_lightning.students.export.flow_map_network import MAKERS
@@ -51,10 +52,10 @@ KINDS = {
 }
 
 
-def write(name, made, folder, decoder=None, **more):
+def write(name, made, folder, decoder=None, jumps=ONE_STEP, **more):
     """A folder with a pipeline."""
     folder.mkdir()
-    manifest = add_pipeline(folder, made.write_to(folder, **more), decoder, 1.5)
+    manifest = add_pipeline(folder, made.write_to(folder, **more), decoder, 1.5, jumps)
     seal(folder, manifest)
     return manifest
 
@@ -100,6 +101,41 @@ def test_pictures_from_a_process_without_this_package(tmp_path):
         torch.testing.assert_close(
             found[name][1], (pictures / 2 + 0.5).clamp(0, 1), atol=1e-5, rtol=1e-5
         )
+
+
+@torch.no_grad()
+def test_the_pipeline_takes_the_steps_that_the_student_was_trained_for(tmp_path):
+    """In this process, by the folder's own two files."""
+    from diffusers import DiffusionPipeline
+
+    made, z, labels = students.sit(), torch.randn(4, 3, 4, 4), torch.tensor([0, 4, 2, 2])
+    given = {"latents": z, "class_labels": labels, "guidance_scale": 1.7, "output_type": "latent"}
+    made.about["pairs"] = "any to any"
+    write("sit", made, tmp_path / "out", jumps=Jumps(2))
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    for steps in (1, 2, 3, 4):
+        x = made.jump(z, labels, 1.7, Jumps(steps))
+        torch.testing.assert_close(
+            pipe(**given, num_inference_steps=steps).images, x, atol=1e-5, rtol=1e-4
+        )
+    torch.testing.assert_close(
+        pipe(**given).images, made.jump(z, labels, 1.7, Jumps(2)), atol=1e-5, rtol=1e-4
+    )
+    g = torch.Generator().manual_seed(0)
+    n = torch.randn(z.shape, generator=g)
+    anew = pipe(**given, sampler="renoise", generator=g.manual_seed(0)).images
+    x = 0.5 * made(z, labels, 1.7) + 0.5 * n
+    half = torch.full((4,), 0.5)
+    x = x + 0.5 * made.network(x, half, labels, delta=half, gamma=torch.full((4,), 1.7))
+    torch.testing.assert_close(anew, x, atol=1e-5, rtol=1e-4)
+
+    one = students.sit()
+    write("sit", one, tmp_path / "one")
+    pipe = DiffusionPipeline.from_pretrained(tmp_path / "one", trust_remote_code=True)
+    with pytest.raises(
+        ValueError, match=r"expected num_inference_steps 1, .* got 2 steps by 'chain'"
+    ):
+        pipe(**given, num_inference_steps=2)
 
 
 def test_every_class_that_a_folder_describes_is_in_the_code_that_travels():

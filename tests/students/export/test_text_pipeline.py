@@ -7,8 +7,9 @@ import torch
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import ScalarConditioned
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.students.export import seal
-from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline, fold, one_step_call
+from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline, call_of, fold
 from freeflow_lightning.teachers import DiffusersTeacher, Prompts
 from freeflow_lightning.teachers.prompt_files import write_prompts
 from teachers.diffusers.test_pipelines import Given, arguments
@@ -34,11 +35,12 @@ def student(name, folder, **settings):
     return FlowMap(net, teacher, (1.0, 5.0)), condition if tiny.call else condition["class_labels"]
 
 
-def stock(made, folder, parts=True, gamma=GAMMA):
+def stock(made, folder, parts=True, gamma=GAMMA, jumps=ONE_STEP):
     folder.mkdir()
     manifest = made.write_to(folder)
+    settings = (made.teacher, gamma, parts, jumps)
     with quiet():
-        manifest = add_stock_pipeline(folder, manifest, made.network, made.teacher, gamma, parts)
+        manifest = add_stock_pipeline(folder, manifest, made.network, *settings)
     return seal(folder, manifest)
 
 
@@ -95,6 +97,26 @@ def test_the_stock_pipeline_is_the_student(name, tmp_path):
     )  # and the student itself is as before
 
 
+@pytest.mark.parametrize("name", ["sd3", "flux"])
+@torch.no_grad()
+def test_a_chain_of_fixed_steps_is_the_stock_pipeline_with_its_noise_levels(name, tmp_path):
+    made, condition = student(name, tmp_path / "teacher")
+    made.about["pairs"] = "any to any"
+    manifest = stock(made, tmp_path / "out", jumps=Jumps(3))
+    z = torch.randn(2, *made.teacher.sample_shape)
+    x = made.jump(z, condition, GAMMA, Jumps(3))
+    drawn = one_step(name, tmp_path / "out", z.clone(), condition, manifest["call"]).view_as(x)
+    torch.testing.assert_close(drawn, x, atol=5e-5 * float(x.abs().max()), rtol=1e-3)
+    assert (made(z, condition, GAMMA) - x).abs().max() > 1e-3 * x.abs().max()
+
+
+@pytest.mark.parametrize(("name", "jumps"), [("sd15", Jumps(2)), ("sd3", Jumps(2, "renoise"))])
+def test_steps_that_a_stock_pipeline_cannot_take_are_refused(name, jumps, tmp_path):
+    made, _ = student(name, tmp_path / "teacher")
+    with pytest.raises(ValueError, match="more than one step of a flow alone, as a chain"):
+        stock(made, tmp_path / "out", jumps=jumps)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_families_that_take_no_single_step_are_refused(name, tmp_path):
     made, condition = student(name, tmp_path / "teacher")
@@ -112,7 +134,7 @@ def test_a_fold_that_is_not_the_student_is_refused(tmp_path, monkeypatch):
     made, _ = student("sd3", tmp_path / "teacher")
     wrong = fold(made.network, 1.0)
     monkeypatch.setattr(
-        "freeflow_lightning.students.export.text_pipeline.fold", lambda network, gamma: wrong
+        "freeflow_lightning.students.export.text_pipeline.fold", lambda *others: wrong
     )
     with pytest.raises(
         ValueError, match=r"cannot be folded into the time embedding of SD3Transformer2DModel"
@@ -159,7 +181,7 @@ def test_the_teacher_is_not_needed_and_types_are_kept(tmp_path):
 )
 def test_the_call_turns_the_pipelines_own_guidance_off(name, call, tmp_path):
     made, _ = student(name, tmp_path / "teacher")
-    assert one_step_call(made.teacher, GAMMA) == {"num_inference_steps": 1} | call
+    assert call_of(made.teacher, GAMMA) == {"num_inference_steps": 1} | call
 
 
 def test_a_model_that_embeds_guidance_keeps_it_as_an_input(tmp_path):

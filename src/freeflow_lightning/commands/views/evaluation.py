@@ -1,5 +1,6 @@
 """What freeflow evaluate shows: tables on screen, evaluation.json and evaluation.md."""
 
+from collections.abc import Sequence
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -49,28 +50,79 @@ WIDE = 120
 NOTE, PAGE = "evaluation.json", "evaluation.md"
 
 
-def write(result: Result, name: str, folder: Path) -> None:
-    """The result on screen, as evaluation.json and as evaluation.md."""
+def publish_evaluation(results: Sequence[Result], folder: Path) -> None:
+    """The results on screen, as evaluation.json and as evaluation.md; nothing without any.
+
+    Args:
+        results: the first one is told with intervals and classes; the same student's at other
+            numbers of steps may follow.
+        folder: to write to.
+    """
+    if not results:
+        return
+    first, name = results[0], drawn_by(results[0])
     console = Console()
     explained = console.width >= WIDE  # elsewhere the meanings are in evaluation.md alone
-    header = [
-        "",
-        name,
-        "95 % interval",
-        *["teacher itself"] * bool(result.floor),
-        *[""] * explained,
-    ]
-    scores = Table(*header, title="freeflow evaluate")
-    for row in score_rows(result):
-        scores.add_row(*row[: len(header)])
-    console.print(scores)
-    if result.classes:
-        classes = Table(*class_header(result), title=_classes_title(result))
-        for row in class_rows(result):
-            classes.add_row(*row)
-        console.print(classes)
-    publish(folder, NOTE, "evaluate", result.as_json(), {PAGE: markdown(result, name).encode()})
+    header = ["", name, "95 % interval", *floor_header(first), *[""] * explained]
+    console.print(_table("freeflow evaluate", header, score_rows(first)))
+    if first.classes:
+        console.print(_table(_classes_title(first), class_header(first), class_rows(first)))
+    if len(results) > 1:
+        console.print(_table("by steps", step_header(results), step_rows(results)))
+    pages = {PAGE: markdown(results).encode()}
+    publish(folder, NOTE, "evaluate", as_json(results), pages)
     print(f"written: {folder / PAGE}, {folder / NOTE}")
+
+
+def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
+    table = Table(*header, title=title)
+    for row in rows:
+        table.add_row(*row[: len(header)])
+    return table
+
+
+def as_json(results: Sequence[Result]) -> dict[str, Any]:
+    """evaluation.json: the first result, and the scores of all where there are several."""
+    if len(results) == 1:
+        return results[0].as_json()
+    by_steps = []
+    for result in results:
+        plain_result = result.as_json()
+        drawn = {key: result.about.get(key, 1) for key in ("drawn by", "steps")}
+        by_steps.append(drawn | {"scores": plain_result["scores"]})
+    return results[0].as_json() | {"by_steps": by_steps}
+
+
+def drawn_by(result: Result) -> str:
+    """Who drew the samples, and in how many steps."""
+    return str(result.about["drawn by"])
+
+
+def floor_header(result: Result) -> list[str]:
+    """The heading of the teacher's own scores, where there are any."""
+    return ["teacher itself"] if result.floor else []
+
+
+def step_header(results: Sequence[Result]) -> list[str]:
+    """The heading of the table by steps."""
+    return ["", *(drawn_by(result) for result in results), *floor_header(results[0])]
+
+
+def step_rows(results: Sequence[Result]) -> list[list[str]]:
+    """One line per score, one column per number of steps, and the teacher's own."""
+    rows = []
+    for key, (title, _) in TITLES.items():
+        if key in results[0].scores:
+            cells = [f"{result.scores[key].value:.4g}" for result in results]
+            rows.append([title, *cells, *floor_cell(results[0], key)])
+    return rows
+
+
+def floor_cell(result: Result, key: str) -> list[str]:
+    """The teacher's own score, where there are any."""
+    if not result.floor:
+        return []
+    return [f"{result.floor[key].value:.4g}" if key in result.floor else ""]
 
 
 def score_rows(result: Result) -> list[list[str]]:
@@ -84,7 +136,7 @@ def score_rows(result: Result) -> list[list[str]]:
             title,
             f"{result.scores[key].value:.4g}",
             interval(result.scores[key]),
-            *[f"{result.floor[key].value:.4g}" if key in result.floor else ""] * bool(result.floor),
+            *floor_cell(result, key),
             meaning,
         ]
         for key, (title, meaning) in TITLES.items()
@@ -149,33 +201,23 @@ def class_rows(result: Result) -> list[list[str]]:
     ]
 
 
-def markdown(result: Result, name: str) -> str:
+def markdown(results: Sequence[Result]) -> str:
     """evaluation.md."""
+    first, name = results[0], drawn_by(results[0])
+    header = ["", name, "95 % interval", *floor_header(first), ""]
+    parts = [f"# Evaluation: {name}, guidance {first.about['guidance']:g}"]
+    parts += ["", *_lines(header, score_rows(first))]
+    if len(results) > 1:
+        parts += ["", "## By steps", "", *_lines(step_header(results), step_rows(results))]
+    if first.classes:
+        parts += ["", f"## {_classes_title(first).capitalize()}"]
+        parts += ["", *_lines(class_header(first), class_rows(first))]
+    about = [f"- {plain(key)}: {plain(_flat(value))}" for key, value in first.about.items()]
+    return "\n".join([*parts, "", "## How it was made", "", *about, ""])
 
-    def lines(header: list[str], rows: list[list[str]]) -> list[str]:
-        return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
-    header = ["", name, "95 % interval", *["teacher itself"] * bool(result.floor), ""]
-    classes = [
-        "",
-        f"## {_classes_title(result).capitalize()}",
-        "",
-        *lines(class_header(result), class_rows(result)),
-    ]
-    about = [f"- {plain(key)}: {plain(_flat(value))}" for key, value in result.about.items()]
-    return "\n".join(
-        [
-            f"# Evaluation: {name}, guidance {result.about['guidance']:g}",
-            "",
-            *lines(header, score_rows(result)),
-            *(classes if result.classes else []),
-            "",
-            "## How it was made",
-            "",
-            *about,
-            "",
-        ]
-    )
+def _lines(header: list[str], rows: list[list[str]]) -> list[str]:
+    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def _flat(value: Any) -> str:

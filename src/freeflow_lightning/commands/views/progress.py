@@ -1,6 +1,7 @@
 """The progress bar of the commands that draw samples."""
 
 import sys
+from collections.abc import Callable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -20,3 +21,16 @@ def progress_bar(shown: bool) -> Progress:
     return Progress(
         *columns, console=console, transient=True, disable=not (shown and sys.stderr.isatty())
     )
+
+
+def starter(bar: Progress, size: int) -> Callable[[str, int | None], Callable[[int], None]]:
+    """What adds a task to a bar by name and total, and returns what advances it.
+
+    The task counts the samples of all `size` processes, at the pace of this one.
+    """
+
+    def begin(name: str, total: int | None) -> Callable[[int], None]:
+        task = bar.add_task(name, total=total)
+        return lambda n: bar.advance(task, n * size)
+
+    return begin

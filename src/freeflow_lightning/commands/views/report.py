@@ -36,9 +36,9 @@ def draw_pictures(
             {name: x[columns] for name, x in first.items()}, "the same noise, column by column"
         )
     else:
-        figure = plots.densities(
-            {name: plots.plane(first[name]) for name in ("teacher, 64 steps", "student, 1 step")}
-        )
+        last = [name for name in first if name.startswith("teacher")][-1]
+        students = [name for name in first if name.startswith("student")]
+        figure = plots.densities({name: plots.plane(first[name]) for name in (last, *students)})
     if student.teacher.sample_shape == (2,):
         drawn[PATHS] = plots.png(plots.trajectories(paths["teacher"], paths["student"]))
     curve = plots.curves(
@@ -109,6 +109,7 @@ def text(
         .render(
             run=folder,
             student=student,
+            steps=student.name.removeprefix("student, "),
             many=many,
             two=two,
             count=count,

@@ -3,9 +3,15 @@ ONNX.
 """
 
 from freeflow_lightning.students.export.card import PICTURE, UNKNOWN, write_card
-from freeflow_lightning.students.export.folder import CARD, MANIFEST, located, read_manifest, seal
+from freeflow_lightning.students.export.folder import (
+    CARD,
+    MANIFEST,
+    find_exported,
+    read_manifest,
+    seal,
+)
 from freeflow_lightning.students.export.hub import push_folder
-from freeflow_lightning.students.export.networks import build, describe, foreign
+from freeflow_lightning.students.export.networks import build_network, describe_network, foreign
 from freeflow_lightning.students.export.space import GivenConditions, build_space
 from freeflow_lightning.students.export.student import (
     allowed,
@@ -21,12 +27,12 @@ __all__ = [
     "UNKNOWN",
     "GivenConditions",
     "allowed",
-    "build",
+    "build_network",
     "build_space",
-    "describe",
+    "describe_network",
+    "find_exported",
     "foreign",
     "load_student",
-    "located",
     "push_folder",
     "read_manifest",
     "same_everywhere",

@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+from freeflow_lightning.flow import Pairs
+from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.markdown import fenced
 from freeflow_lightning.students.export.networks import foreign
 from freeflow_lightning.students.export.templates import templates
@@ -42,6 +44,7 @@ def write_card(
             paper=PAPER,
             picture=PICTURE,
             has_picture=(folder / PICTURE).is_file(),
+            samplers=samplers_of(manifest),
             facts=_facts(manifest),
             figures=figures,
             use=_use(folder, manifest, place),
@@ -62,8 +65,14 @@ def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> str:
     if len(manifest["sample_shape"]) == 3 or manifest["decoder"]:
         prompts = manifest["conditions"]["kind"] == "prompts"
         about["pipeline_tag"] = "text-to-image" if prompts else "unconditional-image-generation"
-    about["tags"] = ["flow-map", "one-step", "distillation", "freeflow"]
+    kind = "few-step" if samplers_of(manifest) else "one-step"
+    about["tags"] = ["flow-map", kind, "distillation", "freeflow"]
     return yaml.safe_dump(about, sort_keys=False).rstrip()
+
+
+def samplers_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
+    """The ways to sample in more steps than one that the student was trained for."""
+    return Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
 
 
 def _teacher_words(config: Any) -> str:
@@ -84,10 +93,12 @@ def _facts(manifest: Mapping[str, Any]) -> list[str]:
         conditions["kind"], conditions.get("what")
     )
     average, steps = manifest.get("average"), manifest.get("steps")
+    ways = ", ".join(samplers_of(manifest))
     return [
         f"samples {manifest['sample_shape']}{_shown(manifest)}",
         f"conditioned on {what}",
         f"trained for guidance {low:g}" + (f" to {high:g}" if low < high else ""),
+        f"samples in 1 step or more ({ways})" if ways else "samples in 1 step",
         f"weights: {average or 'as they were given'}" + (f", after {steps} steps" if steps else ""),
         *manifest["left_out"],
     ]
@@ -123,7 +134,7 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
         ),
         "",
         f"flow_map = FlowMap.from_pretrained({place!r}{prompts}{trust})",
-        f"x = flow_map.sample(16, guidance={gamma:g}, seed=0)",
+        f"x = flow_map.sample(16, guidance={gamma:g}, seed=0{_few_steps(manifest)})",
         "pictures = flow_map.teacher.decode(x)  # in [-1, 1]",
         "```",
     ]
@@ -140,17 +151,20 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
             "from diffusers import DiffusionPipeline",
             "",
             f"pipe = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True)",
-            f"pipe({labels}guidance_scale={gamma:g}).images[0].save('sample.png')",
+            f"pipe({labels}guidance_scale={gamma:g}{_pipeline_steps(folder)}).images[0]"
+            f".save('sample.png')",
             "```",
         ]
     elif "call" in manifest:
-        call = ", ".join(f"{name}={value:g}" for name, value in manifest["call"].items())
+        call = ", ".join(f"{name}={_number(value)}" for name, value in manifest["call"].items())
         lines += ["", *_stock(folder, place, call, manifest.get("folded_guidance"))]
+    way = _steps_of_graph(manifest)
     for name, reader in (("flow_map.onnx", "onnxruntime"), ("flow_map.pt2", "torch.export.load")):
         if (folder / name).is_file():
             lines += [
                 "",
-                f"`{name}` ({reader}): {', '.join(_inputs(conditions))} to sample, any batch size.",
+                f"`{name}` ({reader}): {', '.join(_inputs(conditions, way))} to sample in "
+                f"{way.name}, any batch size.",
             ]
     return lines
 
@@ -175,8 +189,34 @@ def _stock(folder: Path, place: str, call: str, gamma: float | None) -> list[str
     ]
 
 
-def _inputs(conditions: Mapping[str, Any]) -> list[str]:
+def _number(value: float | list[float]) -> str:
+    """As one writes it in Python."""
+    return f"{value:g}" if isinstance(value, int | float) else str(value)
+
+
+def _few_steps(manifest: Mapping[str, Any]) -> str:
+    """The arguments of four steps, for a student that was trained for them."""
+    known = samplers_of(manifest)
+    if not known:
+        return ""
+    return ", steps=4" if known[0] == "chain" else f", steps=4, sampler={known[0]!r}"
+
+
+def _pipeline_steps(folder: Path) -> str:
+    """The argument of as many steps as the folder's pipeline takes by default, if more than one."""
+    steps = json.loads((folder / "model_index.json").read_text()).get("num_inference_steps", 1)
+    return f", num_inference_steps={steps}" if steps > 1 else ""
+
+
+def _steps_of_graph(manifest: Mapping[str, Any]) -> Jumps:
+    """The steps of the folder's graphs."""
+    about = manifest.get("graph") or {}
+    return Jumps(about.get("steps", 1), about.get("sampler", "chain"), about.get("noise share"))
+
+
+def _inputs(conditions: Mapping[str, Any], way: Jumps) -> list[str]:
     named = {"classes": ["labels [B]"], "none": []}.get(
         conditions["kind"], ["the embeddings by name"]
     )
-    return ["z [B, ...]", "gamma [B]", *named]
+    noise = [f"noise [B, {way.steps - 1}, ...]"] if way.takes_noise else []
+    return ["z [B, ...]", "gamma [B]", *named, *noise]

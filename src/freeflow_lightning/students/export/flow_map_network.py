@@ -46,8 +46,8 @@ def make(spec: Any) -> Any:
 
 
 class FlowMapNetwork(ModelMixin, ConfigMixin):
-    """A one-step flow map f(z, delta) = z + delta F(z, delta, c, gamma), in the convention of
-    diffusers' flow-map scheduler.
+    """A flow map f(x, t, s) = x + (t - s) F(x, t, t - s, c, gamma), in the convention of diffusers'
+    flow-map scheduler.
 
     Args:
         description: the student's network, as plain values.
@@ -64,17 +64,19 @@ class FlowMapNetwork(ModelMixin, ConfigMixin):
         r_timestep: Tensor,
         class_labels: Tensor | None = None,
         guidance: Tensor | None = None,
+        timestep: Tensor | None = None,
     ) -> Tensor:
-        """The mean velocity from data to noise between the prior (timestep 1000) and r_timestep:
-        -F, [B, ...].
+        """The mean velocity from data to noise between timestep and r_timestep: -F, [B, ...].
 
         Args:
-            sample: prior noise, [B, ...].
+            sample: states at timestep, [B, ...].
             r_timestep: where the jump ends, in [0, 1000], [B]; 0 is data.
             class_labels: [B], or None for a network without classes.
             guidance: gamma, [B]; 1 if not given.
+            timestep: where the jump starts, [B]; the prior, 1000, if not given.
         """
         one = torch.ones(len(sample), device=sample.device)
-        delta = 1 - r_timestep.to(one) / 1000
+        t = one if timestep is None else timestep.to(one) / 1000
+        delta = t - r_timestep.to(one) / 1000
         gamma = one if guidance is None else guidance.to(one)
-        return -self.student(sample, one, class_labels, delta=delta, gamma=gamma)
+        return -self.student(sample, t, class_labels, delta=delta, gamma=gamma)

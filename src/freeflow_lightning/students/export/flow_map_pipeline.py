@@ -1,5 +1,5 @@
-"""A diffusers pipeline for one-step flow maps of pictures, with or without classes. Needs nothing
-but diffusers and torch.
+"""A diffusers pipeline for flow maps of pictures, with or without classes. Needs nothing but
+diffusers and torch.
 """
 
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 class FlowMapPipeline(DiffusionPipeline):
-    """Noise to pictures in one evaluation of the network.
+    """Noise to pictures in one evaluation of the network, or a few where it was trained for them.
 
     Args:
         network: the student.
@@ -23,6 +23,10 @@ class FlowMapPipeline(DiffusionPipeline):
         guidance_scale: the one that is used if none is given.
         latent_scale: latents were multiplied by it, one number or one per channel.
         latent_shift: mean of the latents that was taken off before; likewise.
+        samplers: what the student was trained for beside one step: "chain" (from each time of the
+            schedule to the next), "renoise" (to data and noised anew, each step).
+        num_inference_steps: the number of steps that is taken if none is given.
+        sampler: which sampler if none is given.
     """
 
     model_cpu_offload_seq = "network->vae"
@@ -39,6 +43,9 @@ class FlowMapPipeline(DiffusionPipeline):
         guidance_scale: float = 1.0,
         latent_scale: float | list = 1.0,
         latent_shift: float | list = 0.0,
+        samplers: list = (),
+        num_inference_steps: int = 1,
+        sampler: str = "chain",
     ) -> None:
         super().__init__()
         self.register_modules(network=network, scheduler=scheduler, vae=vae)
@@ -49,6 +56,9 @@ class FlowMapPipeline(DiffusionPipeline):
             guidance_scale=guidance_scale,
             latent_scale=latent_scale,
             latent_shift=latent_shift,
+            samplers=list(samplers),
+            num_inference_steps=num_inference_steps,
+            sampler=sampler,
         )
 
     @torch.no_grad()
@@ -61,6 +71,8 @@ class FlowMapPipeline(DiffusionPipeline):
         latents: Tensor | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
+        num_inference_steps: int | None = None,
+        sampler: str | None = None,
     ) -> ImagePipelineOutput | tuple:
         """One picture per class label, or `num_images`.
 
@@ -73,7 +85,12 @@ class FlowMapPipeline(DiffusionPipeline):
             output_type: "pil", "np" ([B, H, W, C] in [0, 1]), "pt" ([B, C, H, W] in [0, 1]) or
                 "latent".
             return_dict: return an ImagePipelineOutput rather than a tuple.
+            num_inference_steps: evaluations of the network per picture.
+            sampler: how more than one are joined, of the student's samplers.
         """
+        steps = num_inference_steps or self.config.num_inference_steps
+        sampler = sampler or self.config.sampler
+        self._check(steps, sampler)
         labels = self._labels(class_labels, latents, num_images, generator)
         count = num_images if labels is None else len(labels)
         count = count if latents is None else len(latents)
@@ -88,14 +105,36 @@ class FlowMapPipeline(DiffusionPipeline):
             else latents.to(device, dtype)
         )
         gamma = self.config.guidance_scale if guidance_scale is None else guidance_scale
-        self.scheduler.set_timesteps(1, device=device)
-        (timestep,) = self.scheduler.timesteps
-        end = torch.zeros(count, device=device)
-        velocity = self.network(z, end, labels, torch.full_like(end, gamma))
-        x = self.scheduler.step(velocity, timestep, z, r_timestep=0.0, return_dict=False)[0]
+        gammas = torch.full((count,), gamma, device=device)
+        x = self._samples(z, labels, gammas, steps, sampler == "renoise", generator)
         images = x if output_type == "latent" else self._pictures(x, output_type)
         self.maybe_free_model_hooks()
         return ImagePipelineOutput(images=images) if return_dict else (images,)
+
+    def _check(self, steps, sampler):
+        """Refuse steps that the student was not trained for."""
+        if steps == 1 or sampler in self.config.samplers:
+            return
+        known = " or ".join(self.config.samplers)
+        raise ValueError(
+            f"expected {f'the sampler {known}' if known else 'num_inference_steps 1'}, which this "
+            f"student was trained for, got {steps} steps by {sampler!r}"
+        )
+
+    def _samples(self, z, labels, gammas, steps, renoises, generator):
+        """From noise along the scheduler's times, each jump to the next or to data."""
+        self.scheduler.set_timesteps(steps, device=z.device)
+        times = [*self.scheduler.timesteps, torch.zeros((), device=z.device)]
+        x = z
+        for t, after in zip(times[:-1], times[1:]):  # noqa: B905, RUF007 (plain for its readers)
+            r = torch.zeros_like(after) if renoises else after
+            start, end = (torch.ones_like(gammas) * time for time in (t, r))
+            velocity = self.network(x, end, labels, gammas, start)
+            x = self.scheduler.step(velocity, t, x, r_timestep=float(r), return_dict=False)[0]
+            if renoises and after > 0:
+                fresh = randn_tensor(x.shape, generator, x.device, x.dtype)
+                x = self.scheduler.scale_noise(x, after[None], fresh)
+        return x
 
     def _labels(self, given, latents, num_images, generator):
         classes, device = self.config.num_classes, self._execution_device

@@ -107,7 +107,7 @@ def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str]) ->
             )
 
 
-def located(place: str | Path, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
+def find_exported(place: str | Path, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
     """The local folder and manifest of an exported student, every file that loading reads checked.
 
     Args:
@@ -199,7 +199,7 @@ def needed(manifest: dict[str, Any]) -> list[str]:
     return list(dict.fromkeys(weights + own))
 
 
-def read_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
+def read_exported_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
     """The tensors of the manifest's weight files under their names in the network.
 
     Raises:
@@ -217,7 +217,7 @@ def read_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
 
 
 def read_shapes(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
-    """The shapes of the tensors that `read_weights` would read, without reading them.
+    """The shapes of the tensors that `read_exported_weights` would read, without reading them.
 
     Raises:
         ValueError: a file that is not safetensors.

@@ -1,5 +1,5 @@
-"""The one-step map as a graph: torch.export (.pt2) and ONNX, each run again and compared with the
-student.
+"""A student in a fixed number of steps as a graph: torch.export (.pt2) and ONNX, each run again and
+compared with the student.
 """
 
 import contextlib
@@ -13,7 +13,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import take
+from freeflow_lightning.flow import flow_map, take
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 
 TOLERANCE = 1e-3
 """Largest difference from the student's samples, as a share of their largest value: other kernels
@@ -27,22 +28,33 @@ another path.
 """
 
 
-class OneStep(nn.Module):
-    """f(z, 1 | c, gamma) and, with a decoder, its picture.
+class SampleGraph(nn.Module):
+    """Noise to a sample in fixed steps and, with a decoder, to its picture.
 
     Args:
         network: the student.
         decoder: latents to pictures in [-1, 1]; None to end with the samples themselves.
+        jumps: the steps.
     """
 
-    def __init__(self, network: nn.Module, decoder: nn.Module | None = None) -> None:
+    def __init__(
+        self, network: nn.Module, decoder: nn.Module | None = None, jumps: Jumps = ONE_STEP
+    ) -> None:
         super().__init__()
-        self.network, self.decoder = network, decoder
+        self.network = network
+        self.decoder = decoder
+        self.jumps = jumps
 
-    def forward(self, z: Tensor, gamma: Tensor, condition: Any = None) -> Tensor:
-        """z [B, ...], gamma [B], the condition, to [B, ...]."""
-        one = torch.ones_like(gamma)
-        x = z + self.network(z, one, condition, delta=one, gamma=gamma)
+    def forward(
+        self, z: Tensor, gamma: Tensor, condition: Any = None, noise: Tensor | None = None
+    ) -> Tensor:
+        """z [B, ...], gamma [B], the condition, fresh noise [B, steps - 1, ...], to [B, ...]."""
+
+        def f(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
+            F = self.network(x, t, condition, delta=t - s, gamma=gamma)
+            return flow_map(x, F, t - s)
+
+        x = self.jumps(f, z, None if noise is None else lambda k: noise[:, k])
         return x if self.decoder is None else self.decoder(x)
 
 
@@ -70,24 +82,33 @@ class VAE(nn.Module):
 
 class Example(NamedTuple):
     """Inputs to trace and to check with: noise [B, ...], gamma [B], condition (labels [B], tensors
-    by name, None).
+    by name, None), and the fresh noise [B, steps - 1, ...] of samplers that take any.
     """
 
     z: Tensor
     gamma: Tensor
     condition: Any
+    noise: Tensor | None = None
 
     def first(self, n: int) -> "Example":
         """The first n rows."""
-        return Example(self.z[:n], self.gamma[:n], take(self.condition, slice(0, n)))
+        noise = None if self.noise is None else self.noise[:n]
+        return Example(self.z[:n], self.gamma[:n], take(self.condition, slice(0, n)), noise)
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What the graph is called with."""
+        return tuple(self) if self.noise is not None else tuple(self)[:-1]
 
     def inputs(self) -> dict[str, Tensor]:
         """The tensors by the names that they have in ONNX."""
+        named = {"z": self.z, "gamma": self.gamma}
         if isinstance(self.condition, dict):
-            return {"z": self.z, "gamma": self.gamma} | self.condition
-        return {"z": self.z, "gamma": self.gamma} | (
-            {} if self.condition is None else {"labels": self.condition}
-        )
+            named |= self.condition
+        elif self.condition is not None:
+            named["labels"] = self.condition
+        if self.noise is not None:
+            named["noise"] = self.noise
+        return named
 
 
 class Agreement(NamedTuple):
@@ -113,7 +134,7 @@ class Agreement(NamedTuple):
         return f"largest difference {self.difference:.1e}{pixels}{limit}"
 
 
-def export_torch(map_: OneStep, example: Example, path: Path) -> Agreement:
+def export_torch(map_: SampleGraph, example: Example, path: Path) -> Agreement:
     """Write the map as an exported program of torch, with any batch size, and see that it gives the
     same samples.
 
@@ -123,10 +144,12 @@ def export_torch(map_: OneStep, example: Example, path: Path) -> Agreement:
     program, most = _exported(map_, example)
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
-    return agreement(map_, example, lambda part: loaded(*part), path)._replace(largest_batch=most)
+    return agreement(map_, example, lambda part: loaded(*part.arguments()), path)._replace(
+        largest_batch=most
+    )
 
 
-def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
+def export_onnx(map_: SampleGraph, example: Example, path: Path) -> Agreement:
     """Write the map as ONNX with the inputs z, gamma and the condition's, and see that onnxruntime
     gives the same samples.
 
@@ -171,7 +194,7 @@ def export_onnx(map_: OneStep, example: Example, path: Path) -> Agreement:
 
 @torch.no_grad()
 def agreement(
-    map_: OneStep, example: Example, run: Callable[[Example], Tensor], path: Path
+    map_: SampleGraph, example: Example, run: Callable[[Example], Tensor], path: Path
 ) -> Agreement:
     """Compare a graph's samples with the student's, for the whole example and for one row.
 
@@ -180,7 +203,7 @@ def agreement(
     """
     for rows in (len(example.z), 1):
         part = example.first(rows)
-        expected, found = map_(*part), run(part)
+        expected, found = map_(*part.arguments()), run(part)
         gap = float((found - expected).abs().max())
         a, b = _pixels(expected), _pixels(found)
         levels = int((a - b).abs().max()) if a is not None and b is not None else 0
@@ -202,7 +225,9 @@ def _pixels(x: Tensor) -> Tensor | None:
     return (127.5 * x.double() + 128).floor().clamp(0, 255).int()
 
 
-def _exported(map_: OneStep, example: Example) -> tuple[torch.export.ExportedProgram, int | None]:
+def _exported(
+    map_: SampleGraph, example: Example
+) -> tuple[torch.export.ExportedProgram, int | None]:
     """The traced map, and the largest batch that it takes."""
     first: Exception | None = None
     for most in LARGEST_BATCH:
@@ -210,7 +235,7 @@ def _exported(map_: OneStep, example: Example) -> tuple[torch.export.ExportedPro
         try:
             with torch.no_grad(), _quiet():
                 return torch.export.export(
-                    map_, tuple(example), dynamic_shapes=_shapes(example, batch)
+                    map_, example.arguments(), dynamic_shapes=_shapes(example, batch)
                 ), most
         except Exception as error:  # whatever tracing meets: its errors have no common class
             first = first or error
@@ -225,10 +250,11 @@ def _shapes(example: Example, batch: Any) -> tuple[Any, ...]:
     """The first axis of every input is the batch."""
     named = isinstance(example.condition, dict)
     rows: Any = {name: {0: batch} for name in example.condition} if named else {0: batch}
-    return {0: batch}, {0: batch}, None if example.condition is None else rows
+    shapes = ({0: batch}, {0: batch}, None if example.condition is None else rows, {0: batch})
+    return shapes if example.noise is not None else shapes[:-1]
 
 
-def _large(map_: OneStep) -> bool:
+def _large(map_: SampleGraph) -> bool:
     """Whether the weights need a file of their own, path.onnx.data: ONNX holds less than 2 GiB
     itself.
     """

@@ -5,7 +5,7 @@ from pathlib import Path
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
-from freeflow_lightning.students.export.folder import located
+from freeflow_lightning.students.export.folder import find_exported
 
 
 def push_folder(
@@ -31,7 +31,7 @@ def push_folder(
     Raises:
         ValueError: not the name of a repository, no permission, or the hub cannot be reached.
     """
-    located(folder)
+    find_exported(folder)
     hub = HfApi(token=token) if api is None else api
     try:
         hub.create_repo(repo_id, private=private, exist_ok=True)

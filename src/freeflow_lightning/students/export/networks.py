@@ -42,7 +42,7 @@ Builder = Callable[[Unknown], nn.Module]
 """Makes a network of the user's own; refuses where the user has not allowed it."""
 
 
-def describe(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | None = None) -> Any:
+def describe_network(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | None = None) -> Any:
     """Plain values (JSON) for a network, its paths and numbers.
 
     Args:
@@ -57,7 +57,8 @@ def describe(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | None = No
     kind = type(thing)
     if kind in ARGUMENTS:
         arguments = {
-            name: describe(value, own_arguments) for name, value in ARGUMENTS[kind](thing).items()
+            name: describe_network(value, own_arguments)
+            for name, value in ARGUMENTS[kind](thing).items()
         }
         return {"class": kind.__name__, "arguments": arguments}
     if isinstance(thing, Family):
@@ -135,12 +136,12 @@ def foreign(spec: Any) -> list[Unknown]:
     return mine or [found for value in spec.values() for found in foreign(value)]
 
 
-def build(spec: Any, folder: Path, own: Builder) -> Any:
+def build_network(spec: Any, folder: Path, own: Builder) -> Any:
     """The network of a description. Only classes of this package and networks of diffusers are
     built here.
 
     Args:
-        spec: what `describe` gave.
+        spec: what `describe_network` gave.
         folder: of the files of a diffusers network.
         own: makes what is neither.
 
@@ -151,7 +152,9 @@ def build(spec: Any, folder: Path, own: Builder) -> Any:
         return spec
     if spec.get("own"):
         return own(Unknown(spec["class"], spec["arguments"]))
-    arguments = {name: build(value, folder, own) for name, value in spec["arguments"].items()}
+    arguments = {
+        name: build_network(value, folder, own) for name, value in spec["arguments"].items()
+    }
     if spec["class"] == "diffusers":
         return _load_diffusers(folder, **_checked_diffusers(arguments))
     kinds: dict[str, Callable[..., Any]] = {kind.__name__: kind for kind in ARGUMENTS}
@@ -187,7 +190,7 @@ def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) ->
     networks.
 
     Args:
-        spec: what `describe` gave.
+        spec: what `describe_network` gave.
         shapes: of the stored tensors, by name.
         folder: for the message.
 
@@ -197,7 +200,7 @@ def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) ->
     if _holds_others(spec):
         return  # a diffusers network has files of its own; one of the user's own is the user's
     with torch.device("meta"):
-        network = build(spec, folder, refuse_own)
+        network = build_network(spec, folder, refuse_own)
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network that {folder} describes is none: export the student again")
     expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}

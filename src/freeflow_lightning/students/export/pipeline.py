@@ -11,6 +11,8 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
+from freeflow_lightning.flow import Pairs
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.students.export.bundle import bundle
 from freeflow_lightning.students.export.folder import WEIGHTS, write_weights
 from freeflow_lightning.students.export.networks import foreign
@@ -18,12 +20,18 @@ from freeflow_lightning.teachers import LatentDecoder
 
 NETWORK, PIPELINE = "flow_map_network", "flow_map_pipeline"
 """Files of code in the folder, and modules of this package."""
+SAMPLERS = ("chain", "renoise")
+"""What the pipeline can draw by."""
 WEIGHTS_OF_MODEL = "network/diffusion_pytorch_model.safetensors"
-HEAD = '"""The network of a one-step flow map (freeflow-lightning, MIT). Needs torch, timm and diffusers."""\n\n'
+HEAD = '"""The network of a flow map (freeflow-lightning, MIT). Needs torch, timm and diffusers."""\n\n'
 
 
 def add_pipeline(
-    folder: Path, manifest: dict[str, Any], decoder: LatentDecoder | None, guidance_scale: float
+    folder: Path,
+    manifest: dict[str, Any],
+    decoder: LatentDecoder | None,
+    guidance_scale: float,
+    jumps: Jumps = ONE_STEP,
 ) -> dict[str, Any]:
     """Make the folder of a student of pictures one that diffusers opens, with the code that this
     needs.
@@ -35,6 +43,7 @@ def add_pipeline(
         manifest: what it returned.
         decoder: of the latents; None where samples are pictures.
         guidance_scale: used by the pipeline where none is given.
+        jumps: likewise.
 
     Returns:
         The manifest with the new place of the weights, to be sealed.
@@ -46,6 +55,11 @@ def add_pipeline(
     import diffusers  # noqa: PLC0415 (slow to import)
 
     refuse_unfit(manifest)
+    samplers = Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
+    if jumps.sampler not in SAMPLERS:
+        raise ValueError(
+            f"a diffusers pipeline draws by {' or '.join(SAMPLERS)}, got --sampler {jumps.sampler}"
+        )
     if not hasattr(diffusers, "FlowMapEulerDiscreteScheduler"):
         raise ValueError(
             f"diffusers {diffusers.__version__} has no FlowMapEulerDiscreteScheduler: install a "
@@ -77,6 +91,9 @@ def add_pipeline(
         "num_classes": manifest["conditions"].get("num_classes", 0),
         "guidance_range": manifest["guidance_range"],
         "guidance_scale": guidance_scale,
+        "samplers": [name for name in SAMPLERS if name in samplers],
+        "num_inference_steps": jumps.steps,
+        "sampler": jumps.sampler,
     }
     if decoder is not None:
         save_vae(decoder.network(), folder)

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from torch import nn
 
-from freeflow_lightning.students.export.folder import located
-from freeflow_lightning.students.export.networks import build, foreign
+from freeflow_lightning.students.export.folder import find_exported
+from freeflow_lightning.students.export.networks import build_network, foreign
 from freeflow_lightning.students.export.space import build_space
 from freeflow_lightning.students.export.student import allowed, load_student
 from freeflow_lightning.students.student import ABOUT, Student
@@ -29,13 +29,15 @@ def read_exported(
         ValueError: a changed file, weights that do not fit, or a network of one's own without
             `network` or `trust`.
     """
-    folder, manifest = located(place, revision)
+    folder, manifest = find_exported(place, revision)
     mine = [unknown.class_path for unknown in foreign(manifest["network"])]
     if not mine and (network is not None or trust is not None):
         raise ValueError(
             f"the network of {place} is built by this package: leave network and trust out"
         )
-    student = build(manifest["network"], folder, lambda unknown: allowed(unknown, network, trust))
+    student = build_network(
+        manifest["network"], folder, lambda unknown: allowed(unknown, network, trust)
+    )
     load_student(student, folder, manifest)
     space = build_space(manifest, folder, conditions)
     low, high = manifest["guidance_range"]

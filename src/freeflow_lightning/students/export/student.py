@@ -10,11 +10,16 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from freeflow_lightning.nets import ScalarConditioned
-from freeflow_lightning.students.export.folder import WEIGHTS, read_weights, seal, write_weights
+from freeflow_lightning.students.export.folder import (
+    WEIGHTS,
+    read_exported_weights,
+    seal,
+    write_weights,
+)
 from freeflow_lightning.students.export.networks import (
     Unknown,
     class_path,
-    describe,
+    describe_network,
     foreign,
     is_diffusers,
     subfolder_of,
@@ -43,7 +48,7 @@ def write_student(
     Raises:
         ValueError: a part that a folder cannot hold.
     """
-    spec = describe(network, own_arguments(network, facts.get("config"), network_arguments))
+    spec = describe_network(network, own_arguments(network, facts.get("config"), network_arguments))
     for unknown in foreign(spec):
         refuse_unbuildable(unknown)
     decoder, left_out = describe_decoder(teacher)
@@ -71,7 +76,7 @@ def write_student(
 
 
 def load_student(network: ScalarConditioned, folder: Path, manifest: dict[str, Any]) -> None:
-    """Load a folder's weights into a network that `build` made, strictly; they keep their types.
+    """Load a folder's weights into a network that `build_network` made, strictly; they keep their types.
 
     Raises:
         ValueError: weights that do not fit.
@@ -83,7 +88,7 @@ def load_student(network: ScalarConditioned, folder: Path, manifest: dict[str, A
         else {k: v for k, v in network.state_dict().items() if k.startswith(f"{inner[0]}.")}
     )
     try:
-        network.load_state_dict(loaded | read_weights(folder, manifest), assign=True)
+        network.load_state_dict(loaded | read_exported_weights(folder, manifest), assign=True)
     except RuntimeError as error:
         raise ValueError(f"the weights in {folder} do not fit its network: {error}") from error
 
@@ -102,7 +107,7 @@ def own_arguments(
     for the outermost.
     """
     found = dict(_named_in(config or {}))
-    unknown = foreign(describe(network, found))
+    unknown = foreign(describe_network(network, found))
     if given is not None and not unknown:
         raise ValueError(
             "the student's network is built by this package: leave network_arguments out"

@@ -33,7 +33,7 @@ class SearchContext(Protocol):
         """
 
     def student(self, z: Tensor, delta: float = 1.0) -> Tensor:
-        """f(z, delta): one evaluation of the student a row."""
+        """f(z, delta): an evaluation of the student a row, or a few to a sample (delta = 1)."""
 
     def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
         """The teacher's ODE from t to t_next <= t."""

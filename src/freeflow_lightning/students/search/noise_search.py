@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import expand, indexed_noise, solve, take
 from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows, pictures
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.search.algorithms import Algorithm, BestNoise
@@ -21,7 +22,7 @@ from freeflow_lightning.students.search.verifiers import Verifier
 @dataclass(frozen=True)
 class Evaluations:
     """Network evaluations: one sample through one network once; a guided velocity counts two, a
-    student always one.
+    step of the student one.
     """
 
     student: int = 0
@@ -87,8 +88,7 @@ class NoiseSearch(NamedTuple):
     """How samples are searched for.
 
     Args:
-        student: proposes, in one evaluation a candidate; holds the teacher, who draws the final
-            sample.
+        student: proposes a candidate; holds the teacher, who draws the final sample.
         verifier: scores (see `search.Verifier`).
         algorithm: RandomSearch, ZeroOrderSearch, PathSearch, or a function of one's own of a
             `search.SearchContext`.
@@ -98,6 +98,7 @@ class NoiseSearch(NamedTuple):
             its share.
         batch_size: rows per network evaluation; has no influence on the result.
         decode_batch_size: samples that a latent teacher's decoder takes at once.
+        jumps: the student's steps for a candidate.
     """
 
     student: FlowMap
@@ -107,6 +108,7 @@ class NoiseSearch(NamedTuple):
     path_steps: int = 8
     batch_size: int = 256
     decode_batch_size: int = 64
+    jumps: Jumps = ONE_STEP
 
     def __call__(self, which: Draw, index: Tensor) -> SearchResult:
         """Search for the samples with the given indices, [G]: each is a function of (seed, its
@@ -175,13 +177,19 @@ class BatchSearchContext:
         ).to(self.device)
 
     def student(self, z: Tensor, delta: float = 1.0) -> Tensor:
-        """f(z, delta)."""
+        """f(z, delta): to a sample in the steps of the search, elsewhere in one."""
+        student, guidance = self.setting.student, self.setting.sampler.guidance
+        jumps = self.setting.jumps
 
-        def draw(z: Tensor, condition: Any) -> Tensor:
+        def draw_sample(z: Tensor, condition: Any) -> Tensor:
+            self.used += Evaluations(student=len(z) * jumps.steps)
+            return student.jump(z, condition, guidance, jumps)
+
+        def draw_state(z: Tensor, condition: Any) -> Tensor:
             self.used += Evaluations(student=len(z))
-            return self.setting.student(z, condition, self.setting.sampler.guidance, delta)
+            return student(z, condition, guidance, delta)
 
-        return self._evaluate(draw, z)
+        return self._evaluate(draw_sample if delta == 1 else draw_state, z)
 
     def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
         """The teacher's ODE with as many steps as `path_steps` has on the way."""

@@ -1,0 +1,128 @@
+"""The forms that freeflow export gives a student: a folder, a diffusers pipeline, ONNX, torch.export."""
+
+import copy
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from freeflow_lightning.commands.options import Options
+from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
+from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
+from freeflow_lightning.students.export.graphs import (
+    VAE,
+    Example,
+    SampleGraph,
+    export_onnx,
+    export_torch,
+)
+from freeflow_lightning.students.export.pipeline import add_pipeline
+from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline
+from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher
+
+ONNX, PT2 = "flow_map.onnx", "flow_map.pt2"
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormOptions(Options):
+    """what the folder holds beside the weights
+
+    Args:
+        pipeline: let diffusers open the folder: DiffusionPipeline.from_pretrained(FOLDER) makes
+            pictures. A student of pictures with or without classes takes its code along
+            (trust_remote_code=True); one of a diffusers network becomes its family's own pipeline,
+            with --guidance and --steps folded into the weights.
+        onnx: add flow_map.onnx: z, gamma and labels to samples in --steps, any batch size; checked
+            with onnxruntime.
+        pt2: add flow_map.pt2, the same as a program of torch.export.
+        decode: let both end with the VAE's pictures in [-1, 1] rather than with latents.
+        parts: take along the text encoders, tokenizers and VAE of a diffusers student's pipeline,
+            or a SiT student's VAE.
+        network_arguments: of a network of your own: its constructor's arguments, where the config
+            does not name them.
+    """
+
+    pipeline: bool = False
+    onnx: bool = False
+    pt2: bool = False
+    decode: bool = False
+    parts: bool = True
+    network_arguments: dict[str, Any] | None = None
+
+    def write_into(
+        self, folder: Path, student: FlowMap, gamma: float, jumps: Jumps
+    ) -> dict[str, Any]:
+        """Write the student and every form of it; returns what freeflow.json says."""
+        manifest = student.write_to(folder, self.network_arguments)
+        alone = stands_alone(student)
+        if self.pipeline:
+            manifest = with_pipeline(folder, manifest, student, alone, gamma, self.parts, jumps)
+        if self.onnx or self.pt2:
+            graph, example = graph_of(student, alone, self.decode, jumps)
+            manifest = manifest | {"graph": {"steps": 1} | jumps.facts()}
+        if self.onnx:
+            print(f"{ONNX}: {export_onnx(graph, example, folder / ONNX).words()}")
+        if self.pt2:
+            print(f"{PT2}: {export_torch(graph, example, folder / PT2).words()}")
+        return manifest
+
+
+def stands_alone(student: FlowMap) -> ScalarConditioned:
+    """The student's network, an adapter merged."""
+    network = student.network
+    assert isinstance(network, ScalarConditioned)  # what every constructor of FlowMap has made
+    return merge(network) if isinstance(network.backbone, Adapter) else network
+
+
+def with_pipeline(
+    folder: Path,
+    manifest: dict[str, Any],
+    student: FlowMap,
+    alone: ScalarConditioned,
+    gamma: float,
+    parts: bool,
+    jumps: Jumps,
+) -> dict[str, Any]:
+    """The folder made into a diffusers pipeline, of the kind that fits the student."""
+    teacher = student.teacher
+    if isinstance(teacher, DiffusersTeacher):
+        return add_stock_pipeline(folder, manifest, alone, teacher, gamma, parts, jumps)
+    if manifest["decoder"] and manifest["decoder"]["kind"] == "pipeline":
+        raise ValueError(
+            "an exported student of a diffusers network has left its pipeline behind: export the "
+            "training checkpoint"
+        )
+    decoder = teacher.vae if parts and isinstance(teacher, SiTTeacher | LatentSpace) else None
+    latents = decoder if isinstance(decoder, LatentDecoder) else None
+    return add_pipeline(folder, manifest, latents, gamma, jumps)
+
+
+def graph_of(
+    student: FlowMap, alone: ScalarConditioned, decode: bool, jumps: Jumps
+) -> tuple[SampleGraph, Example]:
+    """The student in float32 on the CPU, and inputs to trace and check it with."""
+    teacher = student.teacher
+    network = copy.deepcopy(alone).float().cpu().eval()
+    z, condition = Draw().noise(teacher, torch.arange(4))
+    low, high = student.guidance_range
+    noise = None
+    if jumps.takes_noise:
+        noise = torch.stack([fresh_noise(z, k) for k in range(jumps.steps - 1)], 1)
+    picture = decoder_of(student) if decode else None
+    example = Example(z, torch.linspace(low, high, 4), condition, noise)
+    return SampleGraph(network, picture, jumps).eval(), example
+
+
+def decoder_of(student: FlowMap) -> VAE:
+    """The VAE of a student of latents as a graph can hold it (Raises: ValueError without one)."""
+    teacher = student.teacher
+    decoder = teacher.vae if isinstance(teacher, SiTTeacher | LatentSpace) else None
+    if not isinstance(decoder, LatentDecoder):
+        raise ValueError(
+            "--decode: this student's samples are not latents of a VAE; leave the option out"
+        )
+    scale, shift = torch.as_tensor(decoder.scale), torch.as_tensor(decoder.shift)
+    return VAE(decoder.network().cpu(), scale.float(), shift.float())

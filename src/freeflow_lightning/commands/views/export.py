@@ -1,0 +1,107 @@
+"""What freeflow export shows: the figures of the model card, and the files that were written."""
+
+import json
+from pathlib import Path
+
+from freeflow_lightning.commands.views.evaluation import TITLES
+from freeflow_lightning.sampling.hashes import weights_hash
+from freeflow_lightning.students.export import UNKNOWN
+from freeflow_lightning.students.export.markdown import plain
+from freeflow_lightning.students.flow_map import FlowMap
+
+
+def figures_of(student: FlowMap, run: Path | None, given: str | None) -> list[str]:
+    """What is known of the quality of these very weights, as Markdown: from an evaluation, or else
+    the run's report.
+    """
+    if given is not None and not Path(given).is_file():
+        raise FileNotFoundError(
+            f"no evaluation at {given}: freeflow evaluate writes evaluation.json"
+        )
+    places = (
+        [Path(given)]
+        if given
+        else [folder / "evaluation" / "evaluation.json" for folder in (run, Path()) if folder]
+    )
+    for path in places:
+        if path.is_file() and (
+            figures := from_evaluation(path, weights_hash(student.network)[:16], given is not None)
+        ):
+            return figures
+    reported = (
+        run is not None
+        and (run / "report.md").is_file()
+        and student.about.get("average") in _first_average(student)
+    )
+    return from_report(run / "report.md") if reported and run is not None else []
+
+
+def _first_average(student: FlowMap) -> list[str]:
+    """What a run's report has measured."""
+    names = student.about.get("averages") or ["raw"]
+    return names[:1]
+
+
+def from_evaluation(path: Path, weights: str, demanded: bool) -> list[str]:
+    """The scores of evaluation.json; none if it measured other weights, which is an error where it
+    was asked for.
+    """
+    try:
+        result = json.loads(path.read_text())
+        scores, facts = result["scores"], result["about"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} was not written by freeflow evaluate ({error})") from error
+    if facts.get("weights") != weights:
+        if demanded:
+            raise ValueError(
+                f"{path} measured other weights than these: evaluate the same checkpoint and "
+                f"--average"
+            )
+        print(f"{path} measured other weights than these: left out of the card")
+        return []
+    sides = result.get("by_steps") or [{"drawn by": "", "scores": scores}]
+    rows = []
+    for key, (name, meaning) in TITLES.items():
+        if key in scores:
+            cells = [f"{side['scores'][key]['value']:.4g}" for side in sides]
+            rows.append(f"| {' | '.join([name, *cells, meaning])} |")
+    heads = [plain(side["drawn by"]) for side in sides]
+    made = [
+        f"{facts.get('samples')} samples",
+        f"guidance {facts.get('guidance')}",
+        f"{facts.get('evaluator')}",
+    ]
+    return [
+        f"| {' | '.join(['', *heads, ''])} |",
+        f"| {' | '.join(['---', *['---:' for _ in sides], '---'])} |",
+        *rows,
+        "",
+        plain(", ".join(made) + f"; compared with {json.dumps(facts.get('reference'))}."),
+    ]
+
+
+def from_report(path: Path) -> list[str]:
+    """The table of a run's report.md, with the paragraph before it."""
+    lines = path.read_text().splitlines()
+    first = next((i for i, line in enumerate(lines) if line.startswith("| sampler")), None)
+    if first is None:
+        return []
+    last = next((i for i in range(first, len(lines)) if not lines[i].startswith("|")), len(lines))
+    start = next((i for i in range(first - 2, -1, -1) if not lines[i]), -1) + 1
+    return lines[start:last]
+
+
+def show_written(folder: Path, student: FlowMap, licence: str) -> None:
+    """What was written, on the screen."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    print(
+        f"{folder}: {student.about.get('average') or 'the student'}, {len(files)} files; its "
+        f"weights come back bit for bit"
+    )
+    for path in files:
+        print(f"  {path.relative_to(folder)}  {path.stat().st_size:,} bytes")
+    if licence == UNKNOWN:
+        print(
+            "the card says that the licence is unknown: give the teacher's with --license before "
+            "you publish it"
+        )

@@ -1,0 +1,137 @@
+"""Samples of any sampler against one reference: the teacher's own samples, or given statistics."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+
+from freeflow_lightning.evaluation.reference import draw_table, teacher_table
+from freeflow_lightning.evaluation.scores import (
+    Endpoints,
+    Result,
+    endpoint_errors,
+    evaluate_tables,
+)
+from freeflow_lightning.metrics import (
+    DigitsFeatures,
+    FeatureNetwork,
+    FeatureTable,
+    InceptionFeatures,
+)
+from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
+
+Start = Callable[[str, int | None], Callable[[int], None]]
+"""Told what begins and of how many samples; returns what is told the number of each batch."""
+
+
+class Resources(NamedTuple):
+    """Where samples are drawn, and how many at once; without influence on the result."""
+
+    batch_size: int = 256
+    decode_batch_size: int | None = None
+    device: torch.device | str = "cpu"
+    processes: Processes = Processes()
+
+
+class TeacherReference(NamedTuple):
+    """The teacher's own samples, which others are compared with.
+
+    Args:
+        sampler: draws them.
+        num_samples: how many.
+        seed: of their noise, which is never that of the samples measured.
+        with_floor: draw as many as are measured a second time: what a perfect student would score.
+    """
+
+    sampler: TeacherSampler
+    num_samples: int
+    seed: int
+    with_floor: bool
+
+
+class Comparison(NamedTuple):
+    """What samples are compared with, and how.
+
+    Args:
+        which: the samples that are measured.
+        num_samples: how many.
+        features: the network that sees them.
+        truth: the teacher; endpoints are compared with its own.
+        pairs: samples whose endpoint is compared.
+        reference: what the features are compared with; None on other processes than the first.
+        floor: the teacher's second draw, if there is one.
+        resources: where it runs.
+    """
+
+    which: Draw
+    num_samples: int
+    features: FeatureNetwork
+    truth: TeacherSampler
+    pairs: int
+    reference: FeatureTable | None
+    floor: FeatureTable | None = None
+    resources: Resources = Resources()
+
+    def with_teacher(self, teacher: TeacherReference, start: Start) -> "Comparison":
+        """Return the comparison with the teacher's own samples, read from the cache or drawn."""
+
+        def table(stream: str, count: int) -> FeatureTable | None:
+            return teacher_table(
+                teacher.sampler,
+                self.features,
+                count=count,
+                seed=teacher.seed,
+                stream=stream,
+                classes=self.which.classes,
+                advance=start(f"teacher, {stream}", count),
+                **self.resources._asdict(),
+            )
+
+        reference = table("reference", teacher.num_samples)
+        floor = table("floor", self.num_samples) if teacher.with_floor else None
+        return self._replace(reference=reference, floor=floor)
+
+    def measure(self, sampler: Sampler, about: dict[str, Any], start: Start) -> Result | None:
+        """Draw a sampler's samples and score them, with what is to be said about them.
+
+        Returns:
+            The scores on the first process, None on the others.
+        """
+        table = draw_table(
+            sampler,
+            self.features,
+            self.which,
+            count=self.num_samples,
+            kept=self.num_samples,
+            advance=start(sampler.name, self.num_samples),
+            **self.resources._asdict(),
+        )
+        if table is None:
+            return None
+        assert self.reference is not None  # the first process has it
+        return evaluate_tables(
+            table,
+            self.reference,
+            self.floor,
+            self._endpoints(sampler, start),
+            num_classes=self.truth.teacher.num_classes,
+            classifies=isinstance(self.features, DigitsFeatures),
+            scores_inception=isinstance(self.features, InceptionFeatures),
+            about=sampler.facts() | about,
+        )
+
+    def _endpoints(self, sampler: Sampler, start: Start) -> Endpoints | None:
+        if not self.pairs:
+            return None
+        start("endpoints", None)
+        return endpoint_errors(
+            sampler,
+            self.truth,
+            self.which,
+            self.pairs,
+            batch_size=self.resources.batch_size,
+            device=self.resources.device,
+        )

@@ -1,0 +1,155 @@
+"""Jumps: how a student goes from noise to a sample in one step or several, with or without fresh
+noise between them.
+"""
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any, Literal
+
+import torch
+from torch import Generator, Tensor
+
+from freeflow_lightning.flow import (
+    Pairs,
+    check_counts,
+    check_numbers,
+    stream_seed,
+    to_noisier,
+)
+
+SamplerName = Literal["chain", "renoise", "gamma"]
+"""The ways to sample in more than one step: see `Jumps`."""
+SHARES: dict[str, float] = {"chain": 0.0, "renoise": 1.0, "gamma": 0.5}
+"""How much of each step is noised anew, where nothing else is said."""
+SIDE_BY_SIDE = (1, 2, 4, 8)
+"""The numbers of steps that are compared with each other."""
+FlowMapOfTimes = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""f(x, t, s): states [B, ...] at t to states at s, [B] each."""
+FreshNoise = Callable[[int], Tensor]
+"""The fresh N(0, I) noise [B, ...] of a step, by its number."""
+
+
+@dataclass(frozen=True)
+class Jumps:
+    """Steps between the times 1 = t_1 > ... > t_{k+1} = 0 of a uniform grid.
+
+    Each step jumps below the next time s, to (1 - g) s, and noises the state up to s again (the
+    kernel I_{s|(1-g)s} of App. A.1). If the map is exact, every state has its time's law for any g:
+
+    - "chain", g = 0: x <- f(x, t, s), along the teacher's path.
+    - "renoise", g = 1: x0 <- f(x, t, 0), x <- (1 - s) x0 + s n, as consistency models do.
+    - "gamma": any g between them, as consistency trajectory models do.
+
+    Args:
+        steps: k, network evaluations per sample.
+        sampler: which of them.
+        noise_share: g in [0, 1], of "gamma" alone; 0.5 if not given.
+
+    Raises:
+        ValueError: no steps, no such sampler, or a noise share that would have no effect.
+
+    >>> Jumps(4, "gamma", 0.25).name
+    '4 steps, gamma 0.25'
+    """
+
+    steps: int = 1
+    sampler: SamplerName = "chain"
+    noise_share: float | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(1, steps=self.steps)
+        if self.sampler not in SHARES:
+            raise ValueError(f"expected a sampler of {', '.join(SHARES)}, got {self.sampler!r}")
+        if self.noise_share is not None:
+            check_numbers(0, 1, noise_share=self.noise_share)
+            if self.sampler != "gamma":
+                raise ValueError(
+                    f"noise_share has no effect on the sampler {self.sampler!r}: leave it out, or "
+                    f"choose 'gamma'"
+                )
+
+    @property
+    def share(self) -> float:
+        """The noise share g."""
+        return SHARES[self.sampler] if self.noise_share is None else self.noise_share
+
+    @property
+    def takes_noise(self) -> bool:
+        """Whether fresh noise comes in between."""
+        return self.steps > 1 and self.share > 0
+
+    @property
+    def name(self) -> str:
+        """In words, for a table: the number of steps, and the sampler if it is no chain."""
+        words = "1 step" if self.steps == 1 else f"{self.steps} steps"
+        if self.steps == 1 or self.sampler == "chain":
+            return words
+        return f"{words}, {self.sampler}" + (f" {self.share:g}" if self.sampler == "gamma" else "")
+
+    def facts(self) -> dict[str, Any]:
+        """Return what tells these samples from one-step samples, as JSON; one step says nothing."""
+        if self.steps == 1:
+            return {}
+        share = {"noise share": self.share} if self.sampler == "gamma" else {}
+        return {"steps": self.steps, "sampler": self.sampler} | share
+
+    def check_trained(self, pairs: Pairs) -> None:
+        """Refuse what a student of these pairs was not trained for (ValueError)."""
+        if self.steps == 1 or self.sampler in pairs.samplers:
+            return
+        known = " or ".join(pairs.samplers)
+        raise ValueError(
+            f"this student was trained from {pairs.value} alone: expected "
+            f"{f'the sampler {known}' if known else 'steps 1'}, got {self.steps} steps by "
+            f"{self.sampler!r}"
+            + ("" if known else " (FlowMapModule, with times that start anywhere, trains for more)")
+        )
+
+    def __call__(self, f: FlowMapOfTimes, z: Tensor, fresh: FreshNoise | None = None) -> Tensor:
+        """Return samples [B, ...] from noise z [B, ...], by f(x, t, s) with times [B].
+
+        Args:
+            f: the flow map.
+            z: noise.
+            fresh: the fresh noise of step k = 0, 1, ...; `fresh_noise` of z if not given.
+        """
+        x = z
+        times = [k / self.steps for k in range(self.steps, -1, -1)]
+        for k, (t, s) in enumerate(pairwise(times)):
+            below = (1 - self.share) * s
+            x = f(x, _rows_at(t, z), _rows_at(below, z))
+            if below < s:
+                n = fresh_noise(z, k) if fresh is None else fresh(k)
+                x, _ = to_noisier(x, n, _rows_at(below, z), _rows_at(s, z))
+        return x
+
+
+ONE_STEP = Jumps()
+"""From noise to a sample at once."""
+
+
+def _rows_at(time: float, z: Tensor) -> Tensor:
+    """One time for every row, in float32 or wider."""
+    wide = torch.promote_types(z.dtype, torch.float32)
+    return torch.full((z.shape[0],), time, dtype=wide, device=z.device)
+
+
+def fresh_noise(z: Tensor, step: int) -> Tensor:
+    """N(0, I) noise for a step of the samples that start from z [B, ...], shaped as z.
+
+    Row i depends on the bits of z[i] and on the step alone. So it is a function of (seed, index)
+    where z is one, and does not depend on the batch, the number of processes or the device.
+
+    >>> z = torch.tensor([[1.0], [2.0], [1.0]])
+    >>> n = fresh_noise(z, 0)
+    >>> bool(n[0] == n[2]), bool(n[0] == n[1]), bool(n[0] == fresh_noise(z, 1)[0])
+    (True, False, False)
+    """
+    host = z.detach().float().cpu().contiguous()
+    noise, generator = torch.empty_like(host), Generator()
+    for row, start in zip(noise, host, strict=True):
+        key = hashlib.blake2b(start.numpy().tobytes(), digest_size=8).hexdigest()
+        row.normal_(generator=generator.manual_seed(stream_seed(step, "fresh noise", key)))
+    return noise.to(z)
