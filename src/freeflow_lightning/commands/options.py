@@ -6,8 +6,9 @@ from typing import Literal
 from torch import nn
 
 from freeflow_lightning.commands.run import Options
+from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.draw import Draw
-from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE, Jumps, SamplerName
+from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE, Jumps
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention

@@ -26,9 +26,10 @@ from freeflow_lightning.evaluation.steps_table import (
 )
 from freeflow_lightning.evaluation.trajectory_errors import measure_along_delta
 from freeflow_lightning.flow import take
+from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.draw import labels_of
-from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE, SamplerName
+from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import open_student, pick_device
 from freeflow_lightning.students.student_sampler import StudentSampler

@@ -139,7 +139,7 @@ def search_facts(setting: NoiseSearch, algorithm: str, which: Draw) -> dict[str,
     """Return all that the samples depend on, as JSON."""
     teacher, verifier = setting.student.teacher, setting.verifier
     named = verifier if inspect.isroutine(verifier) else type(verifier)
-    facts = {
+    facts: dict[str, Any] = {
         "student": weights_hash(setting.student.network)[:16],
         "teacher": weights_hash(teacher)[:16],
         "decoder": f"{type(teacher).__name__}.decode",

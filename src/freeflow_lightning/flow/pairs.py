@@ -1,6 +1,10 @@
 """Pairs: the times between which a student was trained to map, and so what its samples may use."""
 
 from enum import StrEnum
+from typing import Literal
+
+SamplerName = Literal["chain", "renoise", "gamma"]
+"""The ways to sample in more steps than one: see `sampling.jumps.Jumps`."""
 
 
 class Pairs(StrEnum):
@@ -17,7 +21,7 @@ class Pairs(StrEnum):
     ANY_TO_DATA = "any to data"
 
     @property
-    def samplers(self) -> tuple[str, ...]:
+    def samplers(self) -> tuple[SamplerName, ...]:
         """The ways to sample in more than one step; empty if one step is all that was trained."""
         if self is Pairs.ANY_TO_ANY:
             return ("chain", "renoise", "gamma")

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -18,9 +18,8 @@ from freeflow_lightning.flow import (
     stream_seed,
     to_noisier,
 )
+from freeflow_lightning.flow.pairs import SamplerName
 
-SamplerName = Literal["chain", "renoise", "gamma"]
-"""The ways to sample in more than one step: see `Jumps`."""
 SHARES: dict[str, float] = {"chain": 0.0, "renoise": 1.0, "gamma": 0.5}
 """How much of each step is noised anew, where nothing else is said."""
 SIDE_BY_SIDE = (1, 2, 4, 8)

@@ -12,9 +12,10 @@ from huggingface_hub import HfApi
 from torch import Tensor, nn
 
 from freeflow_lightning import flow
+from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.nets import map_noise, map_state
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
-from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps, SamplerName
+from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.sampling.sample_folder import save_sheet
 from freeflow_lightning.students.export import (
     PICTURE,
@@ -316,6 +317,12 @@ class FlowMap(nn.Module):
             return map_state(self.network, x, given, t=t, delta=t - s, gamma=gamma)
 
         return jumps(f, z)
+
+    def chain(
+        self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1
+    ) -> Tensor:
+        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations: `jump` by a chain."""
+        return self.jump(z, condition, guidance, Jumps(steps))
 
     def sample(
         self,

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import TimeDistribution
+from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.draw import Draw, balanced_classes
-from freeflow_lightning.sampling.jumps import SamplerName
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler

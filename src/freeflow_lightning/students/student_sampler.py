@@ -4,7 +4,8 @@ from typing import Any, final
 
 from torch import Tensor, nn
 
-from freeflow_lightning.sampling.jumps import Jumps, SamplerName
+from freeflow_lightning.flow.pairs import SamplerName
+from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 
