@@ -11,14 +11,9 @@ from freeflow_lightning.commands.options import Options
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
-from freeflow_lightning.students.export.graphs import (
-    VAE,
-    Example,
-    SampleGraph,
-    export_onnx,
-    export_torch,
-)
+from freeflow_lightning.students.export.graphs import export_onnx, export_torch
 from freeflow_lightning.students.export.pipeline import add_pipeline
+from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
 from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher

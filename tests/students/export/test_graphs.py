@@ -5,14 +5,8 @@ import torch
 from torch import nn
 
 from freeflow_lightning.flow import take
-from freeflow_lightning.students.export.graphs import (
-    VAE,
-    Example,
-    SampleGraph,
-    agreement,
-    export_onnx,
-    export_torch,
-)
+from freeflow_lightning.students.export.graphs import agreement, export_onnx, export_torch
+from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
 from students.export import students
 from teachers.diffusers.test_previews import KL, vae
 

@@ -7,8 +7,9 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from freeflow_lightning.students.search.evaluations import Evaluations
 from freeflow_lightning.students.search.folder import concat_states
-from freeflow_lightning.students.search.noise_search import Evaluations, NoiseSearch
+from freeflow_lightning.students.search.noise_search import NoiseSearch
 
 ROWS = ("student_unsearched", "student", "unsearched", "searched")
 """Folders of samples."""

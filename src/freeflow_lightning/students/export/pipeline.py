@@ -55,7 +55,6 @@ def add_pipeline(
     import diffusers  # noqa: PLC0415 (slow to import)
 
     refuse_unfit(manifest)
-    samplers = Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
     if jumps.sampler not in SAMPLERS:
         raise ValueError(
             f"a diffusers pipeline draws by {' or '.join(SAMPLERS)}, got --sampler {jumps.sampler}"
@@ -67,23 +66,36 @@ def add_pipeline(
         )
     from freeflow_lightning.students.export.flow_map_network import FlowMapNetwork  # noqa: PLC0415 (imports diffusers)
 
-    about = {"_diffusers_version": diffusers.__version__}
     weights = load_file(folder / WEIGHTS)
     write_weights(
         folder / WEIGHTS_OF_MODEL, {f"student.{name}": tensor for name, tensor in weights.items()}
     )
     (folder / WEIGHTS).unlink()
     (folder / "network" / f"{NETWORK}.py").write_text(HEAD + bundle([FlowMapNetwork]))
-    _write(
-        folder / "network" / "config.json",
-        {"_class_name": "FlowMapNetwork", **about, "description": manifest["network"]},
-    )
+    about = {"_class_name": "FlowMapNetwork", "_diffusers_version": diffusers.__version__}
+    _write(folder / "network" / "config.json", about | {"description": manifest["network"]})
     shutil.copyfile(str(files(__package__) / f"{PIPELINE}.py"), folder / f"{PIPELINE}.py")
     scheduler: Any = diffusers.FlowMapEulerDiscreteScheduler()
     scheduler.save_pretrained(folder / "scheduler")
-    index = {
+    index = describe_pipeline(manifest, guidance_scale, jumps)
+    if decoder is not None:
+        save_vae(decoder.network(), folder)
+        index |= {"vae": ["diffusers", decoder.class_name]}
+        index |= {"latent_scale": _plain(decoder.scale), "latent_shift": _plain(decoder.shift)}
+    _write(folder / "model_index.json", index)
+    return manifest | {"weights": [{"file": WEIGHTS_OF_MODEL, "prefix": "student."}]}
+
+
+def describe_pipeline(
+    manifest: dict[str, Any], guidance_scale: float, jumps: Jumps
+) -> dict[str, Any]:
+    """What model_index.json says of a pipeline without a VAE."""
+    import diffusers  # noqa: PLC0415 (slow to import)
+
+    samplers = Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
+    return {
         "_class_name": [PIPELINE, "FlowMapPipeline"],
-        **about,
+        "_diffusers_version": diffusers.__version__,
         "network": [NETWORK, "FlowMapNetwork"],
         "scheduler": ["diffusers", "FlowMapEulerDiscreteScheduler"],
         "vae": [None, None],
@@ -95,12 +107,6 @@ def add_pipeline(
         "num_inference_steps": jumps.steps,
         "sampler": jumps.sampler,
     }
-    if decoder is not None:
-        save_vae(decoder.network(), folder)
-        index |= {"vae": ["diffusers", decoder.class_name]}
-        index |= {"latent_scale": _plain(decoder.scale), "latent_shift": _plain(decoder.shift)}
-    _write(folder / "model_index.json", index)
-    return manifest | {"weights": [{"file": WEIGHTS_OF_MODEL, "prefix": "student."}]}
 
 
 def refuse_unfit(manifest: dict[str, Any]) -> None:

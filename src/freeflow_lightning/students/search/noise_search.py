@@ -4,7 +4,6 @@ evaluation by evaluation.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -16,33 +15,8 @@ from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.search.algorithms import Algorithm, BestNoise
+from freeflow_lightning.students.search.evaluations import Evaluations
 from freeflow_lightning.students.search.verifiers import Verifier
-
-
-@dataclass(frozen=True)
-class Evaluations:
-    """Network evaluations: one sample through one network once; a guided velocity counts two, a
-    step of the student one.
-    """
-
-    student: int = 0
-    teacher: int = 0
-
-    @property
-    def total(self) -> int:
-        """Both networks'."""
-        return self.student + self.teacher
-
-    def __add__(self, other: "Evaluations") -> "Evaluations":
-        return Evaluations(self.student + other.student, self.teacher + other.teacher)
-
-    def __sub__(self, other: "Evaluations") -> "Evaluations":
-        return Evaluations(self.student - other.student, self.teacher - other.teacher)
-
-    def share(self, parts: int) -> "Evaluations":
-        """One of so many equal parts."""
-        assert self.student % parts == self.teacher % parts == 0
-        return Evaluations(self.student // parts, self.teacher // parts)
 
 
 class SearchResult(NamedTuple):
