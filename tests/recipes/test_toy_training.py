@@ -32,6 +32,7 @@ from freeflow_lightning.objectives import (
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 
 TEACHER = GaussianMixtureTeacher([[1.2, 0.0], [-1.2, 0.5], [0.0, 1.2]], 0.4)
+STEPS = 150
 ANY, PATH = SortedPair(Uniform()), TeacherPath(4, per_path=4)
 TRAINED = {
     "Eulerian, student's path": (Eulerian(), WithDiagonal(ANY), StudentPath(), 0.0),
@@ -72,7 +73,8 @@ def test_the_error_of_the_map_halves(name):
         student_lr=5e-3,
     )
     start, optimizer = error(m), m.configure_optimizers()
-    for k in range(250):
+    for k in range(STEPS):
+        optimizer.param_groups[0]["lr"] = 5e-3 * (1 - k / STEPS)
         optimizer.zero_grad()
         m.loss(m.draw(128, training_generator(0, 0, k))).loss.backward()
         optimizer.step()
