@@ -1,0 +1,84 @@
+"""The faces: data for the embedded teacher (a file that notebooks/tools/faces makes), and the
+pictures that ship with the package.
+"""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.utils.data import DataLoader, RandomSampler, TensorDataset
+
+from freeflow_lightning.training.data import SettingsOnly
+
+HELD_OUT_SAMPLES = 10_000
+
+
+class Faces(NamedTuple):
+    """Pictures, uint8 [N, 3, 16, 16], their classes 0 .. 7, int64 [N], and attributes, int64 [N, A].
+
+    The class is the sum of 1 for glasses, 2 for a hat and 4 for long hair.
+    """
+
+    pictures: Tensor
+    labels: Tensor
+    attributes: Tensor
+    names: dict[str, list[str]]
+    """The values of each attribute, in the order of its numbers."""
+
+
+def read_faces(path: str | Path) -> Faces:
+    """All faces of a file that notebooks/tools/faces/rasterize.py wrote.
+
+    Raises:
+        FileNotFoundError: no such file; the message says how to make it.
+    """
+    if not Path(path).is_file():
+        raise FileNotFoundError(
+            f"no faces at {path}: make them with `make faces-data` (needs node), which writes "
+            f"faces.npz"
+        )
+    with np.load(path, allow_pickle=False) as file:
+        return Faces(
+            torch.from_numpy(file["pictures"]).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(file["labels"].astype(np.int64)),
+            torch.from_numpy(file["attributes"].astype(np.int64)),
+            json.loads(str(file["names"])),
+        )
+
+
+def split(faces: Faces, held_out: int = HELD_OUT_SAMPLES) -> tuple[Faces, Faces]:
+    """The faces to train on, and the last ones, which nothing is trained on."""
+    first, last = slice(None, -held_out), slice(-held_out, None)
+    return tuple(
+        Faces(faces.pictures[part], faces.labels[part], faces.attributes[part], faces.names)
+        for part in (first, last)
+    )
+
+
+class FacesDataModule(SettingsOnly):
+    """Endless-looking epochs of random faces to train on, drawn with replacement.
+
+    Args:
+        path: file that notebooks/tools/faces/rasterize.py wrote.
+        batch_size: pictures per batch.
+        length: batches per epoch.
+        seed: seed of the order.
+    """
+
+    def __init__(
+        self, path: str, batch_size: int = 64, length: int = 500, seed: int = 0
+    ) -> None:
+        super().__init__()
+        self.path, self.batch_size, self.length, self.seed = path, batch_size, length, seed
+
+    def train_dataloader(self) -> DataLoader:
+        faces, _ = split(read_faces(self.path))
+        data = TensorDataset(faces.pictures.float() / 127.5 - 1, faces.labels)
+        generator = Generator().manual_seed(self.seed)
+        order = RandomSampler(
+            data, replacement=True, num_samples=self.batch_size * self.length, generator=generator
+        )
+        return DataLoader(data, self.batch_size, sampler=order, generator=generator)
