@@ -1,4 +1,4 @@
-# make demo: environment, distillation of the embedded teacher, samples, report.  make test: environment, all tests.
+# make demo: environment, distillation of the embedded faces teacher, samples, report.  make test: environment, all tests.
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -15,7 +15,11 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/.installed ## distil the embedded digits teacher, draw samples, write runs/digits/version_N/report.md
+demo: $(VENV)/.installed ## distil the embedded faces teacher, draw samples, write runs/faces/version_N/report.md
+	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/faces.yaml
+	$(ONE_THREAD) $(BIN)/freeflow report runs/faces --reference faces --num_samples 1000
+
+demo-digits: $(VENV)/.installed ## the same with the embedded digits teacher: runs/digits/version_N/report.md
 	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/digits.yaml
 	$(ONE_THREAD) $(BIN)/freeflow report runs/digits --reference digits
 
@@ -32,7 +36,16 @@ format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-digits-teacher: $(VENV)/.installed ## train the embedded teacher again (up to an hour)
+faces-data: $(VENV)/.installed ## draw the faces that the embedded teacher was trained on (needs node)
+	npm ci --prefix notebooks/tools/faces
+	mkdir -p runs
+	node notebooks/tools/faces/draw_faces.mjs 50000 runs/faces.jsonl
+	$(BIN)/python notebooks/tools/faces/rasterize.py runs/faces.jsonl runs/faces.npz
+
+faces-teacher: $(VENV)/.installed ## train the embedded faces teacher again (an hour); make faces-data comes first
+	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/faces_teacher.yaml
+
+digits-teacher: $(VENV)/.installed ## train the embedded digits teacher again (up to an hour)
 	$(BIN)/freeflow fit --config configs/digits_teacher.yaml
 
 notebooks: $(VENV)/.installed ## run the notebooks
@@ -41,4 +54,4 @@ notebooks: $(VENV)/.installed ## run the notebooks
 clean: ## remove the environment, runs and caches
 	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help demo test check format digits-teacher notebooks clean
+.PHONY: help demo demo-digits test check format faces-data faces-teacher digits-teacher notebooks clean

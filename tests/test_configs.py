@@ -13,6 +13,7 @@ import torch
 import yaml
 
 import freeflow_lightning
+from examples.faces.test_data import write_faces
 from freeflow_lightning.training.run_folder import read_metrics
 from teachers import public_sit
 
@@ -50,8 +51,12 @@ def shrink(config: Path) -> list[str]:
         arguments.update({key: SHRUNK[key] for key in has.get(name, [])})
         if "every_n_train_steps" in arguments:
             arguments["every_n_train_steps"] = 1
-    validates = "val_samples" in content["data"]["init_args"]
+    data = content["data"]["init_args"]
+    validates = "val_samples" in data
+    if "path" in data:
+        write_faces(Path("faces.npz"), count=10_008)
     return [
+        *(("--data.path", "faces.npz") if "path" in data else ()),
         *(tiny_teacher(content) if config.stem.startswith("sit_") else ()),
         *(
             "--trainer.callbacks",

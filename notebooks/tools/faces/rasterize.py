@@ -14,7 +14,6 @@ from pathlib import Path
 import numpy as np
 
 SIDE = 16
-CENTRES = np.arange(SIDE) + 0.5
 NONE = "none"
 
 Corner = tuple[float, float]
@@ -54,6 +53,12 @@ def read_corners(path: str) -> list[list[Corner]]:
     return polygons
 
 
+def covered(low: float, high: float) -> np.ndarray:
+    """Which pixel centres lie from low to high, bool [SIDE]."""
+    centres = np.arange(SIDE) + 0.5
+    return (low <= centres) & (centres < high)
+
+
 @cache
 def winding_numbers(path: str) -> np.ndarray:
     """How often a path winds around the centre of each pixel, int [SIDE, SIDE].
@@ -66,9 +71,8 @@ def winding_numbers(path: str) -> np.ndarray:
         for (x, y), (x_next, y_next) in zip(corners, corners[1:] + corners[:1], strict=True):
             if x != x_next and y != y_next:
                 raise ValueError(f"expected horizontal and vertical lines, got {path!r}")
-            low, high = min(y, y_next), max(y, y_next)
-            crossed = (low <= CENTRES) & (CENTRES < high)
-            winding += np.sign(y_next - y).astype(int) * np.outer(crossed, x <= CENTRES)
+            crossed = covered(min(y, y_next), max(y, y_next))
+            winding += np.sign(y_next - y).astype(int) * np.outer(crossed, covered(x, SIDE))
     return winding
 
 
@@ -84,9 +88,7 @@ def fill_mask(shape: str) -> np.ndarray:
         x, y, width, height = (
             float(find_value(shape, name) or 0) for name in ("x", "y", "width", "height")
         )
-        rows = (y <= CENTRES) & (CENTRES < y + height)
-        columns = (x <= CENTRES) & (CENTRES < x + width)
-        return np.outer(rows, columns)
+        return np.outer(covered(y, y + height), covered(x, x + width))
     winding = winding_numbers(find_value(shape, "d") or "")
     return winding % 2 == 1 if "evenodd" in shape else winding != 0
 
@@ -137,7 +139,9 @@ def main() -> None:
     attributes = [read_attributes(face) for face in faces]
     numbers, names = {}, {}
     for attribute in attributes[0]:
-        numbers[attribute], names[attribute] = number_values([each[attribute] for each in attributes])
+        numbers[attribute], names[attribute] = number_values(
+            [each[attribute] for each in attributes]
+        )
     np.savez_compressed(
         options.output,
         pictures=np.stack([draw(face["shapes"]) for face in faces]),
@@ -145,7 +149,10 @@ def main() -> None:
         attributes=np.stack(list(numbers.values()), axis=1),
         names=np.array(json.dumps(names)),
     )
-    print(f"{options.output}: {len(faces)} faces; " + ", ".join(f"{k} {len(v)}" for k, v in names.items()))
+    print(
+        f"{options.output}: {len(faces)} faces; "
+        + ", ".join(f"{k} {len(v)}" for k, v in names.items())
+    )
 
 
 if __name__ == "__main__":

@@ -11,9 +11,16 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
 from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.reference import teacher_table
 from freeflow_lightning.flow import check_counts, one_step_rule
-from freeflow_lightning.metrics import FeatureTable, FrechetDistance, frechet_distance
+from freeflow_lightning.metrics import (
+    FeatureNetwork,
+    FeatureTable,
+    FrechetDistance,
+    frechet_distance,
+    warn_of_few_samples,
+)
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.outputs import ValidationBatch
 from freeflow_lightning.sampling.draw import pictures
@@ -33,34 +40,44 @@ class PeriodicFID(Callback):
     see freeflow_lightning.evaluation.reference. Samples come from the EMA if there is one.
 
     Args:
-        metric: FrechetDistance with a feature network, or InceptionFID.
+        metric: FrechetDistance with a feature network, or InceptionFID; not with `features`.
         reference_samples: teacher samples of the reference.
         method: the teacher's one-step rule.
         steps: the teacher's steps.
         seed: seed of reference and floor; their noise is disjoint from the validation's.
         cache: folder of the cached references; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
+        features: what FID sees samples with where no `metric` is given, by name or a network, as in
+            `freeflow evaluate`.
+        weights: file of Inception's or DINOv2's weights for `features`.
     """
 
     def __init__(
         self,
-        metric: FrechetDistance,
+        metric: FrechetDistance | None = None,
         reference_samples: int = 10_000,
         method: str = "heun",
         steps: int = 64,
         seed: int = 1,
         cache: str | None = None,
+        features: Name | FeatureNetwork = "auto",
+        weights: str | None = None,
     ) -> None:
+        if metric is not None and (features != "auto" or weights is not None):
+            raise ValueError(
+                "PeriodicFID takes a metric, which has its own feature network, or features and "
+                "weights: leave one of them out"
+            )
         check_counts(2, reference_samples=reference_samples)
         check_counts(1, steps=steps)
         check_counts(-math.inf, seed=seed)
         one_step_rule(method)
-        self.metric, self.reference_samples, self.method, self.steps, self.seed = (
-            metric,
-            reference_samples,
-            method,
-            steps,
-            seed,
-        )
+        self.metric = metric
+        self.features = features
+        self.weights = weights
+        self.reference_samples = reference_samples
+        self.method = method
+        self.steps = steps
+        self.seed = seed
         self.cache = Path(cache) if cache else None
         self._floor: float | None = None
         self._floor_samples = 0
@@ -90,19 +107,27 @@ class PeriodicFID(Callback):
                 f"PeriodicFID compares at least 2 validation samples, got {count}: "
                 "raise data.val_samples or trainer.limit_val_batches, or remove the callback"
             )
-        self.metric.to(pl_module.device)
+        metric = self.metric_for(pl_module)
+        warn_of_few_samples(min(count, self.reference_samples), metric.num_features)
         reference = self._table(trainer, pl_module, "reference", self.reference_samples)
         floor = self._table(trainer, pl_module, "floor", count)
-        self.metric.reset()
+        metric.reset()
         if (
             reference is not None and floor is not None
         ):  # on the first rank: states are summed over the ranks
-            self.metric.set_reference(reference.moments["features"], reference.n)
+            metric.set_reference(reference.moments["features"], reference.n)
             self._floor = float(
                 frechet_distance(*reference.moments["features"], *floor.moments["features"])
             )
         self._floor = _processes(trainer).share(self._floor)
         self._floor_samples = count
+
+    def metric_for(self, module: Recipe) -> FrechetDistance:
+        """The metric, on the module's device; made of `features` when it is first asked for."""
+        if self.metric is None:
+            network = pick_features(self.features, self.weights, module.teacher, module.device)
+            self.metric = FrechetDistance(network)
+        return self.metric.to(module.device)
 
     def _table(
         self, trainer: Trainer, pl_module: Recipe, stream: str, count: int
@@ -111,13 +136,14 @@ class PeriodicFID(Callback):
             TeacherSampler(
                 pl_module.teacher, self.method, self.steps, pl_module.evaluation_guidance
             ),
-            self.metric.features,
+            self.metric_for(pl_module).features,
             count=count,
             seed=self.seed,
             stream=stream,
             device=pl_module.device,
             processes=_processes(trainer),
             folder=self.cache,
+            needs_rows=False,
         )
 
     @torch.inference_mode(False)
@@ -135,7 +161,7 @@ class PeriodicFID(Callback):
             return
         evaluation: ValidationBatch = outputs
         keep = batch.indices < batch.total
-        self.metric.update(
+        self.metric_for(pl_module).update(
             pictures(pl_module.teacher, evaluation.samples[keep.to(evaluation.samples.device)]),
             real=False,
         )
@@ -146,9 +172,10 @@ class PeriodicFID(Callback):
         if trainer.sanity_checking:
             return
         assert self._floor is not None  # on_validation_start has seen to it
-        figures = {"fid/student": float(self.metric.compute()), "fid/floor": self._floor}
+        metric = self.metric_for(pl_module)
+        figures = {"fid/student": float(metric.compute()), "fid/floor": self._floor}
         pl_module.log_dict(figures, rank_zero_only=False, batch_size=1)
-        self.metric.reset()
+        metric.reset()
 
 
 def _processes(trainer: Trainer) -> Processes:

@@ -1,6 +1,8 @@
 """Which feature network an evaluation sees samples with."""
 
+import logging
 import math
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -8,13 +10,32 @@ import torch
 from freeflow_lightning.metrics import (
     DigitsFeatures,
     DINOv2Features,
+    FacesFeatures,
     FeatureNetwork,
     FlatFeatures,
     InceptionFeatures,
+    Lite0Features,
 )
+from freeflow_lightning.metrics.inception import default_weights
+from freeflow_lightning.metrics.lite0 import INSTALL, is_installed
 from freeflow_lightning.teachers import Teacher
 
-Name = Literal["auto", "inception", "dinov2", "digits", "flat"]
+log = logging.getLogger(__name__)
+
+Name = Literal["auto", "faces", "digits", "lite0", "flat", "inception", "dinov2"]
+SHIPPED: dict[str, Callable[[], FeatureNetwork]] = {
+    "faces": FacesFeatures,
+    "digits": DigitsFeatures,
+    "lite0": Lite0Features,
+}
+FROM_FILE: dict[str, Callable[[str | None], FeatureNetwork]] = {
+    "inception": InceptionFeatures,
+    "dinov2": DINOv2Features,
+}
+ALTERNATIVES = (
+    f"or take --features lite0 ({INSTALL}), flat (small samples), dinov2 or inception with "
+    f"--weights FILE, or a class_path of your own"
+)
 SMALLEST_PICTURE = 32
 MOST_FLAT = 8192
 
@@ -28,44 +49,68 @@ def pick_features(
     """The named network, or the user's own, on the device, frozen.
 
     Args:
-        features: "auto" is the digits' own for pictures of 8 x 8, Inception for pictures of at
-            least 32 pixels, and the plain numbers otherwise.
+        features: a name or a network. "auto" is the digits' or faces' own for samples of their
+            shape and classes; for pictures of at least 32 pixels Inception where its weights are,
+            and else lite0; the plain numbers otherwise.
         weights: file of Inception's or DINOv2's weights.
         teacher: tells what samples look like.
         device: where to put it.
 
     Raises:
         ValueError: weights for a network that takes none; samples too large to be compared flat.
-        FileNotFoundError: no weights; the message says which file to put where.
+        FileNotFoundError: no weights; the message says which file to put where, and what to take
+            instead.
     """
-    if weights is not None and features not in ("auto", "inception", "dinov2"):
-        raise ValueError("--weights is a file for --features inception or dinov2: leave it out")
     if isinstance(features, str):
-        shape = tuple(
-            teacher.decode(torch.zeros(1, *teacher.sample_shape, device=device)).shape[1:]
-        )
-        picked = _automatic(shape) if features == "auto" else features
-        if weights is not None and picked not in ("inception", "dinov2"):
-            raise ValueError(
-                f"--weights is a file for --features inception or dinov2, and these samples take "
-                f"{picked!r}"
-            )
-        if picked == "inception":
-            return InceptionFeatures(weights).to(device)
-        if picked == "dinov2":
-            return DINOv2Features(weights).to(device)
-        if picked == "digits":
-            return DigitsFeatures().to(device)
-        if (size := math.prod(shape)) > MOST_FLAT:
-            raise ValueError(
-                f"--features flat compares covariances of all {size} numbers of a sample, "
-                f"{MOST_FLAT} at most: take inception, dinov2 or a class_path of your own"
-            )
-        return FlatFeatures(size).to(device)
+        origin = torch.zeros(1, *teacher.sample_shape, device=device)
+        shape = tuple(teacher.decode(origin).shape[1:])
+        name = features
+        if name == "auto":
+            name = _automatic(shape, teacher.num_classes, weights)
+        _refuse_weights(weights, name)
+        return _build(name, weights, math.prod(shape)).to(device)
+    _refuse_weights(weights, type(features).__name__)
     return features.to(device).eval().requires_grad_(False)
 
 
-def _automatic(shape: tuple[int, ...]) -> str:
+def _refuse_weights(weights: str | None, name: str) -> None:
+    if weights is not None and name not in FROM_FILE:
+        raise ValueError(
+            f"--weights is a file for --features inception or dinov2, and these samples are seen "
+            f"by {name}: leave it out"
+        )
+
+
+def _build(name: str, weights: str | None, size: int) -> FeatureNetwork:
+    """The network of a name, for samples of `size` numbers."""
+    try:
+        if name in FROM_FILE:
+            return FROM_FILE[name](weights)
+        if name in SHIPPED:
+            return SHIPPED[name]()
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{error}; {ALTERNATIVES}") from error
+    if size > MOST_FLAT:
+        raise ValueError(
+            f"--features flat compares covariances of all {size} numbers of a sample, "
+            f"{MOST_FLAT} at most: take lite0, inception, dinov2 or a class_path of your own"
+        )
+    return FlatFeatures(size)
+
+
+def _automatic(shape: tuple[int, ...], num_classes: int, weights: str | None) -> str:
+    """The name of the network that suits samples of a shape."""
     if shape == (1, 8, 8):
         return "digits"
-    return "inception" if len(shape) == 3 and min(shape[1:]) >= SMALLEST_PICTURE else "flat"
+    if shape == (3, 16, 16) and num_classes == FacesFeatures.num_classes:
+        return "faces"
+    if len(shape) != 3 or min(shape[1:]) < SMALLEST_PICTURE:
+        return "flat"
+    if weights is not None or default_weights().is_file() or not is_installed():
+        return "inception"
+    log.warning(
+        "no Inception weights at %s: features are lite0's, %s",
+        default_weights(),
+        Lite0Features.note,
+    )
+    return "lite0"

@@ -10,10 +10,11 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.evaluation.cache import read_cache, write_cache
+from freeflow_lightning.evaluation.shipped_tables import feature_facts, find_shipped
 from freeflow_lightning.flow import take
-from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, TableBuilder, merge_tables
+from freeflow_lightning.metrics import FeatureTable, TableBuilder, merge_tables
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
-from freeflow_lightning.sampling.hashes import fingerprint, weights_hash
+from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -43,6 +44,7 @@ def teacher_table(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     folder: Path | None = None,
     advance: Callable[[int], None] | None = None,
+    needs_rows: bool = True,
 ) -> FeatureTable | None:
     """The features of `count` samples of the teacher, read from the cache where its key agrees,
     drawn and kept otherwise.
@@ -64,6 +66,8 @@ def teacher_table(
         processes: each draws its share.
         folder: of the cache; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
         advance: told the number of samples after each batch.
+        needs_rows: whether the features are wanted one by one: if not, moments that ship with the
+            package serve too.
 
     Returns:
         The table on the first process, None on the others.
@@ -81,6 +85,10 @@ def teacher_table(
     }
     path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
     table = _read_table(path) if processes.first else None
+    if table is None and processes.first and classes is None and not needs_rows:
+        table = find_shipped(
+            sampler, network, count=count, seed=seed, stream=stream, device=device
+        )
     if processes.share(table is not None):
         return table
     if processes.first:
@@ -193,10 +201,3 @@ def teacher_endpoints(
     endpoints = torch.cat(parts)
     write_cache(path, {"endpoints": endpoints}, facts)
     return endpoints
-
-
-def feature_facts(network: nn.Module) -> dict[str, str]:
-    """What a feature network is: class, weights' hash, version of the library behind it."""
-    version = network.version if isinstance(network, FeatureNetwork) else ""
-    name = f"{type(network).__module__}.{type(network).__qualname__}"
-    return {"class": name, "weights": weights_hash(network), "version": version}

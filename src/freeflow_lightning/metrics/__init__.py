@@ -3,16 +3,19 @@ tables of both.
 """
 
 from freeflow_lightning.metrics.dinov2 import DINOv2Features
+from freeflow_lightning.metrics.faces import FacesFeatures
 from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
 from freeflow_lightning.metrics.frechet import FrechetDistance
 from freeflow_lightning.metrics.images import from_uint8, to_uint8
 from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
 from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
+from freeflow_lightning.metrics.lite0 import Lite0Features
 from freeflow_lightning.metrics.moments import (
     Moments,
     frechet_distance,
     mean_and_covariance,
     square_root,
+    warn_of_few_samples,
 )
 from freeflow_lightning.metrics.scores import Score, compare, inception_score
 from freeflow_lightning.metrics.statistics import read_statistics
@@ -23,6 +26,7 @@ __all__ = [
     "Coverage",
     "DINOv2Features",
     "DigitsFeatures",
+    "FacesFeatures",
     "FeatureNetwork",
     "FeatureTable",
     "FlatFeatures",
@@ -30,6 +34,7 @@ __all__ = [
     "InceptionFID",
     "InceptionFeatures",
     "KernelDistance",
+    "Lite0Features",
     "Moments",
     "Score",
     "TableBuilder",
@@ -44,4 +49,5 @@ __all__ = [
     "read_statistics",
     "square_root",
     "to_uint8",
+    "warn_of_few_samples",
 ]

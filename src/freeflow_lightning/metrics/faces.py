@@ -49,6 +49,16 @@ class FacesFeatures(FeatureNetwork):
 
     num_features = 128
     num_classes = 8
+    class_names = (
+        "short hair",
+        "glasses",
+        "hat",
+        "hat, glasses",
+        "long hair",
+        "long, glasses",
+        "long, hat",
+        "long, hat, glasses",
+    )
 
     def __init__(self) -> None:
         super().__init__()
@@ -60,9 +70,7 @@ class FacesFeatures(FeatureNetwork):
     def forward(self, samples: Tensor) -> Tensor:
         """uint8 faces [B, 3, 16, 16] to features [B, 128]."""
         if samples.shape[1:] != (3, 16, 16):
-            raise ValueError(
-                f"expected faces of shape [B, 3, 16, 16], got {tuple(samples.shape)}"
-            )
+            raise ValueError(f"expected faces of shape [B, 3, 16, 16], got {tuple(samples.shape)}")
         return self.network[:-1](from_uint8(samples))
 
     def attributes(self, features: Tensor) -> dict[str, Tensor]:
@@ -106,7 +114,7 @@ def faces_network() -> nn.Sequential:
     the input of its last layer is 128 wide.
 
     >>> sum(p.numel() for p in faces_network().parameters())
-    0
+    212159
     """
     return nn.Sequential(
         nn.Conv2d(3, 32, 3, padding=1),

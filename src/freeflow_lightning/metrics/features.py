@@ -23,6 +23,14 @@ class FeatureNetwork(nn.Module, ABC):
     """What the features depend on beside class and weights, for example the version of a library
     that resizes.
     """
+    num_classes: int = 0
+    """Classes of the teacher that "logits" of `outputs` tells apart, in its order; 0 if they are
+    none.
+    """
+    class_names: tuple[str, ...] = ()
+    """What those classes are called, for captions."""
+    note: str = ""
+    """What a reader of its distances must know, for example what they cannot be compared with."""
 
     @abstractmethod
     def forward(self, samples: Tensor) -> Tensor:
@@ -32,7 +40,7 @@ class FeatureNetwork(nn.Module, ABC):
 
     def outputs(self, samples: Tensor) -> dict[str, Tensor]:
         """ "features", the output of `forward`, and what else the network sees: "spatial" [B, d'],
-        "logits" [B, classes].
+        "logits" [B, classes], "modes" (the number of a sample's mode, int64 [B]).
         """
         return {"features": self(samples)}
 
@@ -78,6 +86,8 @@ class DigitsFeatures(FeatureNetwork):
     """
 
     num_features = 64
+    num_classes = 10
+    class_names = tuple("0123456789")
 
     def __init__(self) -> None:
         super().__init__()

@@ -46,11 +46,7 @@ class InceptionFeatures(FeatureNetwork):
 
     def __init__(self, weights_path: str | None = None) -> None:
         super().__init__()
-        path = (
-            Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
-            if weights_path is None
-            else Path(weights_path)
-        )
+        path = default_weights() if weights_path is None else Path(weights_path)
         plain = io.BytesIO()  # torch-fidelity unpickles without restriction: it gets a copy that we wrote, not the file
         torch.save(_read_weights(path), plain)
         plain.seek(0)
@@ -114,6 +110,11 @@ class InceptionFID(FrechetDistance):
 
     def __init__(self, weights_path: str | None = None) -> None:
         super().__init__(InceptionFeatures(weights_path))
+
+
+def default_weights() -> Path:
+    """Where Inception's weights are looked for if no file is given: torch.hub's folder."""
+    return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -1,9 +1,12 @@
 """Means and covariances of features, and the Fréchet distance between two: exact, in float64, by symmetric eigenproblems."""
 
+import logging
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+log = logging.getLogger(__name__)
 
 _ROUND_OFF = 1e-6
 """Negative eigenvalues up to this fraction of the matrix's size are round-off and count as 0."""
@@ -102,3 +105,17 @@ def _without_round_off(values: Tensor, size: Tensor) -> Tensor:
             "feature network"
         )
     return values.clamp(min=0)
+
+
+def warn_of_few_samples(samples: int, features: int) -> None:
+    """Warn where a Frechet distance is of fewer samples than features: their covariance has no full
+    rank, and the distance is far too high.
+    """
+    if samples < features:
+        log.warning(
+            "FID of %d samples in %d features: with fewer samples than features it is mostly "
+            "bias; compare at least %d",
+            samples,
+            features,
+            10 * features,
+        )

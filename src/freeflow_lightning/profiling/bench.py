@@ -140,7 +140,7 @@ def measure_fid(subject: BenchSubject, module: Distillation, clock: Clock) -> fl
     """
     if subject.fid is None or not subject.val_samples:
         return None
-    metric = subject.fid.metric.to(module.device)
+    metric = subject.fid.metric_for(module)
     z, condition = module.teacher.draw_indexed(
         torch.arange(subject.val_batch_size), seed=0, stream="bench", device=module.device
     )

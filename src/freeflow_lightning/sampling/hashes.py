@@ -17,18 +17,28 @@ def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 
 
     The points tell apart functions and settings that no weight shows.
     """
+    values = probe(teacher, device, guidance).tolist()
+    text = f"{class_name(teacher)} {weights_hash(teacher)} " + ",".join(f"{v:.2e}" for v in values)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+@torch.no_grad()
+def probe(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> Tensor:
+    """What a teacher does with fixed points, on the CPU: its velocity at four and one decoded
+    point, at most 4096 numbers of either.
+    """
     z, condition = teacher.draw_indexed(
         torch.arange(4), seed=0, stream="fingerprint", device=device
     )
     z = z.to(torch.promote_types(z.dtype, precision_of(teacher)))
     velocity = teacher.guided_velocity(condition, gamma=guidance)
-    u = velocity(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device)).flatten()[:4096].tolist()
-    decoded = teacher.decode(z[:1]).flatten()[:4096].tolist()
-    probe = ",".join(f"{value:.2e}" for value in u + decoded)
-    text = (
-        f"{type(teacher).__module__}.{type(teacher).__qualname__} {weights_hash(teacher)} {probe}"
-    )
-    return hashlib.sha256(text.encode()).hexdigest()
+    u = velocity(z, torch.tensor([1.0, 0.7, 0.4, 0.1], device=z.device)).flatten()[:4096]
+    return torch.cat([u, teacher.decode(z[:1]).flatten()[:4096]]).cpu()
+
+
+def class_name(module: nn.Module) -> str:
+    """Where a module's class is defined, and its name."""
+    return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def weights_hash(module: nn.Module) -> str:

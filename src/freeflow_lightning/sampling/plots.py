@@ -1,6 +1,7 @@
 """Pictures that people look at: sample grids with named rows, scatter plots of points, curves."""
 
 import io
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -15,6 +17,7 @@ from torch import Tensor
 from freeflow_lightning.training.atomic_write import write_file
 
 STUDENT, TEACHER = "#d1495b", "#30638e"
+FID_PANEL = "FID to the teacher's samples"
 
 
 def canvas(
@@ -30,22 +33,69 @@ def canvas(
     return figure, figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
-def picture_rows(groups: Mapping[str, Tensor], title: str = "") -> Figure:
-    """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left."""
+GAP, CLASS_GAP = 0.06, 0.35
+"""Space between pictures, and between columns of different captions, in widths of a picture."""
+
+
+def picture_rows(
+    groups: Mapping[str, Tensor], title: str = "", captions: Sequence[str] | None = None
+) -> Figure:
+    """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left.
+
+    Args:
+        groups: pictures by the name of their row; a row may be shorter than another.
+        title: above all.
+        captions: one for each column, above it; neighbours of one caption stand together and share
+            it.
+    """
     count = max(len(group) for group in groups.values())
-    figure, axes = canvas(
-        len(groups), count, figsize=(1.9 + 0.55 * count, 0.25 + 0.6 * len(groups))
-    )
-    for line, (name, group) in zip(axes, groups.items(), strict=True):
-        for axis in line:
-            axis.set_axis_off()
-        for axis, picture in zip(line[: len(group)], group, strict=True):
-            axis.imshow(_hwc(picture), cmap="gray", vmin=0, vmax=255, interpolation="nearest")
-        line[0].text(
-            -0.25, 0.5, name, transform=line[0].transAxes, ha="right", va="center", fontsize=9
-        )
+    captions = captions or [""] * count
+    lefts = place_columns(captions)
+    height = 0.3 + 0.6 * len(groups) + 0.16 * max(len(caption.splitlines()) for caption in captions)
+    figure, axes = canvas(figsize=(1.9 + 0.57 * (lefts[-1] + 1), height))
+    axis = axes[0, 0]
+    tops = [(1 + GAP) * line for line in range(len(groups))]
+    for top, group in zip(tops, groups.values(), strict=True):
+        for left, picture in zip(lefts, group, strict=False):
+            place = (left, left + 1, top + 1, top)
+            axis.imshow(
+                _hwc(picture), extent=place, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+            )
+    axis.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + 1, 0))
+    axis.set_yticks([top + 0.5 for top in tops], list(groups), fontsize=9)
+    centres = centre_captions(captions, lefts)
+    axis.set_xticks([place for place, _ in centres], [text for _, text in centres], fontsize=8)
+    axis.tick_params(length=0, top=False, bottom=False, labeltop=True, labelbottom=False)
+    axis.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def place_columns(captions: Sequence[str]) -> list[float]:
+    """Where each column begins, in widths of a picture: a gap parts columns of unlike captions.
+
+    >>> place_columns(["a", "a", "b"])
+    [0.0, 1.06, 2.41]
+    """
+    lefts = [0.0]
+    for before, caption in itertools.pairwise(captions):
+        gap = GAP if caption == before else CLASS_GAP
+        lefts.append(round(lefts[-1] + 1 + gap, 6))
+    return lefts
+
+
+def centre_captions(captions: Sequence[str], lefts: Sequence[float]) -> list[tuple[float, str]]:
+    """The centre of neighbouring columns of one caption, and the caption.
+
+    >>> centre_captions(["a", "a", "b"], [0.0, 1.0, 3.0])
+    [(1.0, 'a'), (3.5, 'b')]
+    """
+    placed = zip(captions, lefts, strict=True)
+    centres = []
+    for caption, group in itertools.groupby(placed, key=lambda column: column[0]):
+        columns = [left for _, left in group]
+        centres.append(((columns[0] + columns[-1] + 1) / 2, caption))
+    return centres
 
 
 def grid(pictures: Tensor, columns: int | None = None) -> np.ndarray:
@@ -202,7 +252,7 @@ def training(
     panels: dict[str, Sequence[str]] = {
         **curves,
         "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
-        "FID to the teacher's samples": ["fid/student", "fid/floor"],
+        FID_PANEL: ["fid/student", "fid/floor"],
     }
     figure, axes = canvas(2, math.ceil(len(panels) / 2), figsize=(13, 6.4))
     for axis in axes.flat[len(panels) :]:  # an odd number of panels leaves one place
@@ -218,7 +268,22 @@ def training(
         if axis.lines:
             axis.legend(fontsize=8)
         axis.set_ylim(bottom=0)
+        if title == FID_PANEL:
+            explain_floor(axis, rows_)
     return figure
+
+
+def explain_floor(axis: Axes, rows_: Sequence[Mapping[str, float]]) -> None:
+    """Shade what lies below the floor, and say on the picture what a student there means."""
+    measured = [(row["fid/student"], row["fid/floor"]) for row in rows_ if "fid/floor" in row]
+    if not measured:
+        return
+    floor = min(floor for _, floor in measured)
+    axis.axhspan(0, floor, color="#777777", alpha=0.15, linewidth=0)
+    text = "floor: the teacher against itself at this number of samples"
+    if any(student < floor for student, floor in measured):
+        text += "\nbelow it is sampling noise: use more samples to tell students apart"
+    axis.annotate(text, (0.02, 0.02), xycoords="axes fraction", ha="left", va="bottom", fontsize=7)
 
 
 def png(figure: Figure, dpi: int = 110, maker: str = "freeflow") -> bytes:

@@ -38,8 +38,8 @@ class SiTTeacher(Teacher):
     convention that it found out.
 
     Args:
-        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, or "embedded:digits"; not with
-            `repo_id`.
+        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, or "embedded:faces" or
+            "embedded:digits"; not with `repo_id`.
         convention: "sit", "repa", or "auto": our own files say theirs, that of others is measured
             (`check_convention`).
         repo_id: repository of the hub to take the weights from, for example

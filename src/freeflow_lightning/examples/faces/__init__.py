@@ -1,5 +1,5 @@
 """The faces, drawn by DiceBear's pixel-art style (CC0): data, and the classifier that sees them."""
 
-from freeflow_lightning.examples.faces.data import FacesDataModule, read_faces
+from freeflow_lightning.examples.faces.data import FacesDataModule, load_faces, read_faces
 
-__all__ = ["FacesDataModule", "read_faces"]
+__all__ = ["FacesDataModule", "load_faces", "read_faces"]

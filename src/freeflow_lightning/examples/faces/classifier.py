@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from freeflow_lightning.examples.faces.data import Faces, read_faces, split
+from freeflow_lightning.examples.faces.data import HELD_OUT_SAMPLES, Faces, read_faces, split
 from freeflow_lightning.metrics.faces import ATTRIBUTES, faces_network, read_logits
 from freeflow_lightning.metrics.images import from_uint8
 
@@ -39,9 +39,13 @@ def train(faces: Faces, *, steps: int, batch_samples: int = 256, seed: int = 0) 
         rows = torch.randint(len(numbers), (batch_samples,), generator=generator)
         pictures = from_uint8(faces.pictures[rows])
         size = 0.1 * torch.rand(batch_samples, 1, 1, 1, generator=generator)
-        logits = read_logits(network(pictures + size * torch.randn(pictures.shape, generator=generator)))
+        logits = read_logits(
+            network(pictures + size * torch.randn(pictures.shape, generator=generator))
+        )
         targets = numbers[rows].unbind(dim=1)
-        loss = torch.stack([cross_entropy(*pair) for pair in zip(logits, targets, strict=True)]).sum()
+        loss = torch.stack(
+            [cross_entropy(*pair) for pair in zip(logits, targets, strict=True)]
+        ).sum()
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -64,10 +68,10 @@ def main() -> None:
     )
     parser.add_argument("faces", help="file that notebooks/tools/faces/rasterize.py wrote")
     parser.add_argument("output", help="safetensors file to write")
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--steps", type=int, default=3000, help="training steps")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the order of summation, and so the weights, depend on it
-    training, held_out = split(read_faces(options.faces))
+    training, held_out = split(read_faces(options.faces), HELD_OUT_SAMPLES)
     network = train(training, steps=options.steps)
     save_file(
         {name: weight.half() for name, weight in network.state_dict().items()},

@@ -3,6 +3,7 @@ pictures that ship with the package.
 """
 
 import json
+from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
 
@@ -11,9 +12,12 @@ import torch
 from torch import Generator, Tensor
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from freeflow_lightning.metrics import Moments
 from freeflow_lightning.training.data import SettingsOnly
 
 HELD_OUT_SAMPLES = 10_000
+REFERENCE = files("freeflow_lightning") / "assets" / "faces_reference.npz"
+"""Held-out faces in ADM's layout: arr_0, labels, and mu and sigma of FacesFeatures."""
 
 
 class Faces(NamedTuple):
@@ -49,13 +53,39 @@ def read_faces(path: str | Path) -> Faces:
         )
 
 
-def split(faces: Faces, held_out: int = HELD_OUT_SAMPLES) -> tuple[Faces, Faces]:
+def split(faces: Faces, held_out: int) -> tuple[Faces, Faces]:
     """The faces to train on, and the last ones, which nothing is trained on."""
-    first, last = slice(None, -held_out), slice(-held_out, None)
-    return tuple(
-        Faces(faces.pictures[part], faces.labels[part], faces.attributes[part], faces.names)
-        for part in (first, last)
-    )
+    return _rows(faces, slice(None, -held_out)), _rows(faces, slice(-held_out, None))
+
+
+def _rows(faces: Faces, rows: slice) -> Faces:
+    return Faces(faces.pictures[rows], faces.labels[rows], faces.attributes[rows], faces.names)
+
+
+class ShippedFaces(NamedTuple):
+    """The first 2,000 held-out faces, uint8 [2000, 3, 16, 16], and their classes, int64 [2000]."""
+
+    pictures: Tensor
+    labels: Tensor
+
+
+def load_faces() -> ShippedFaces:
+    """The faces that ship with the package: real ones, which no network was trained on.
+
+    >>> load_faces().pictures.shape
+    torch.Size([2000, 3, 16, 16])
+    """
+    with REFERENCE.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return ShippedFaces(
+            torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).contiguous(),
+            torch.from_numpy(file["labels"].astype(np.int64)),
+        )
+
+
+def load_moments() -> Moments:
+    """The moments of all 10,000 held-out faces in the features of FacesFeatures."""
+    with REFERENCE.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+        return Moments(torch.from_numpy(file["mu"]), torch.from_numpy(file["sigma"]))
 
 
 class FacesDataModule(SettingsOnly):
@@ -68,14 +98,12 @@ class FacesDataModule(SettingsOnly):
         seed: seed of the order.
     """
 
-    def __init__(
-        self, path: str, batch_size: int = 64, length: int = 500, seed: int = 0
-    ) -> None:
+    def __init__(self, path: str, batch_size: int = 64, length: int = 500, seed: int = 0) -> None:
         super().__init__()
         self.path, self.batch_size, self.length, self.seed = path, batch_size, length, seed
 
     def train_dataloader(self) -> DataLoader:
-        faces, _ = split(read_faces(self.path))
+        faces, _ = split(read_faces(self.path), HELD_OUT_SAMPLES)
         data = TensorDataset(faces.pictures.float() / 127.5 - 1, faces.labels)
         generator = Generator().manual_seed(self.seed)
         order = RandomSampler(

@@ -1,0 +1,44 @@
+"""Sheets and curves: what stands where, and what a picture says of itself."""
+
+import torch
+
+from freeflow_lightning.sampling import plots
+
+
+def test_neighbours_of_one_caption_share_it_and_a_gap_parts_the_others():
+    sheet = {"teacher": torch.zeros(3, 1, 4, 4, dtype=torch.uint8)}
+    sheet["student"] = sheet["teacher"][:2]
+    figure = plots.rows(sheet, "title", ["hat", "hat", "glasses"])
+    axis = figure.axes[0]
+    assert [label.get_text() for label in axis.get_yticklabels()] == ["teacher", "student"]
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["hat", "glasses"]
+    lefts = [image.get_extent()[0] for image in axis.images]
+    first, second, third = lefts[:3]
+    assert lefts[3:] == [first, second]  # the shorter row, column by column
+    assert third - second - 1 > 3 * (second - first - 1) > 0
+    assert list(axis.get_xticks()) == [(first + second + 1) / 2, third + 0.5]
+
+
+def curve(*students):
+    rows = [{"step": k, "fid/student": x, "fid/floor": 5.0} for k, x in enumerate(students)]
+    figure = plots.training(rows)
+    axis = next(axis for axis in figure.axes if axis.get_title() == plots.FID_PANEL)
+    return " ".join(text.get_text() for text in axis.texts), axis
+
+
+def test_a_student_below_the_floor_is_explained_on_the_picture():
+    text, axis = curve(9.0, 4.0)
+    assert "the teacher against itself" in text
+    assert "below it is sampling noise" in text
+    (shaded,) = axis.patches
+    assert shaded.get_y() + shaded.get_height() == 5.0
+
+
+def test_a_student_above_the_floor_needs_no_excuse():
+    text, _ = curve(9.0, 6.0)
+    assert "the teacher against itself" in text
+    assert "sampling noise" not in text
+
+
+def test_no_floor_no_remark():
+    assert plots.explain_floor(plots.canvas(figsize=(1, 1))[1][0, 0], [{"step": 0.0}]) is None
