@@ -113,6 +113,26 @@ def test_each_validation_measures_anew():
     assert float(made.callback_metrics["fid/student"]) != first[0]["fid/student"]
 
 
+def test_features_have_the_names_of_evaluate():
+    named = PeriodicFID(features="flat", reference_samples=40, steps=4)
+    assert validate(module(), named) == validate(module(), fid())
+    with pytest.raises(ValueError, match="leave one of them out"):
+        PeriodicFID(FrechetDistance(FlatFeatures(2)), features="flat")
+    with pytest.raises(ValueError, match="leave one of them out"):
+        PeriodicFID(FrechetDistance(FlatFeatures(2)), weights="inception.pth")
+
+
+def test_fewer_samples_than_features_are_warned_of(caplog):
+    wide = FlatFeatures(2)
+    wide.forward = lambda samples: torch.randn(len(samples), 22)
+    wide.num_features, wide.version = 22, "22"
+    validate(module(), PeriodicFID(FrechetDistance(wide), reference_samples=40, steps=4))
+    assert "FID of 21 samples in 22 features: " in caplog.text
+    caplog.clear()
+    validate(module(), fid())
+    assert "samples in" not in caplog.text
+
+
 # The evaluation only looks
 
 

@@ -8,7 +8,7 @@ from freeflow_lightning.examples.faces import load_faces
 from freeflow_lightning.metrics import FrechetDistance, Lite0Features
 from freeflow_lightning.metrics.lite0 import find_weights
 
-SAMPLES = 64
+SAMPLES = 48
 
 
 @pytest.fixture(scope="module")
@@ -52,6 +52,7 @@ def blurred(pictures):
     return avg_pool2d(pad(pictures, (2, 2, 2, 2), mode="replicate"), 5, stride=1)
 
 
+@pytest.mark.slow  # 240 pictures through an ImageNet network
 def test_noise_blur_and_a_wrong_resize_are_further_away(distance):
     faces = real(SAMPLES)
     right = enlarged(faces, "bilinear")

@@ -64,7 +64,7 @@ def pick_features(
     if isinstance(features, str):
         origin = torch.zeros(1, *teacher.sample_shape, device=device)
         shape = tuple(teacher.decode(origin).shape[1:])
-        name = features
+        name: str = features
         if name == "auto":
             name = _automatic(shape, teacher.num_classes, weights)
         _refuse_weights(weights, name)
