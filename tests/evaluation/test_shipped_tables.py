@@ -53,7 +53,8 @@ def test_a_teacher_that_does_something_else_with_the_same_weights_is_told_apart(
 
 def test_the_demo_finds_its_reference_and_its_floor():
     """What configs/faces.yaml compares with: two draws of one law, and so close to each other."""
-    sampler, network = TeacherSampler(SiTTeacher("embedded:faces"), steps=16), FacesFeatures()
+    sampler = TeacherSampler(SiTTeacher("embedded:faces"), "midpoint", 16)
+    network = FacesFeatures()
     tables = [
         shipped_tables.find_shipped(sampler, network, count=10_000, seed=1, stream=stream)
         for stream in ("reference", "floor")

@@ -3,8 +3,14 @@
 import pytest
 import torch
 
+from freeflow_lightning.evaluation.scores import evaluate_tables
 from freeflow_lightning.examples.faces import load_faces
-from freeflow_lightning.metrics import FacesFeatures, FrechetDistance
+from freeflow_lightning.metrics import (
+    FacesFeatures,
+    FrechetDistance,
+    TableBuilder,
+    merge_tables,
+)
 from freeflow_lightning.metrics.faces import ATTRIBUTES, MODE, NUM_MODES, class_logits
 
 
@@ -41,6 +47,18 @@ def test_modes_number_the_combinations_of_attributes(network, faces):
     for name in reversed(MODE):
         assert torch.equal(left % ATTRIBUTES[name], seen[name])
         left //= ATTRIBUTES[name]
+
+
+def test_an_evaluation_counts_the_modes(network, faces):
+    def table(rows):
+        builder = TableBuilder(network, 200)
+        builder.add(torch.arange(200), faces.pictures[rows], faces.labels[rows])
+        return merge_tables([builder.part()])
+
+    few, many = table(torch.arange(200) % 8), table(torch.arange(200, 400))
+    scores = evaluate_tables(few, many, None, None, num_classes=8, classifies=True).scores
+    assert scores["modes"].value == 8
+    assert scores["recognised"].value > 0.9
 
 
 def test_stronger_corruptions_are_further_away(network, faces):

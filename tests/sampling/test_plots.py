@@ -8,7 +8,7 @@ from freeflow_lightning.sampling import plots
 def test_neighbours_of_one_caption_share_it_and_a_gap_parts_the_others():
     sheet = {"teacher": torch.zeros(3, 1, 4, 4, dtype=torch.uint8)}
     sheet["student"] = sheet["teacher"][:2]
-    figure = plots.rows(sheet, "title", ["hat", "hat", "glasses"])
+    figure = plots.picture_rows(sheet, "title", ["hat", "hat", "glasses"])
     axis = figure.axes[0]
     assert [label.get_text() for label in axis.get_yticklabels()] == ["teacher", "student"]
     assert [label.get_text() for label in axis.get_xticklabels()] == ["hat", "glasses"]

@@ -9,13 +9,18 @@ from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 
+from freeflow_lightning.evaluation.reference import teacher_table
+from freeflow_lightning.evaluation.shipped_tables import write_shipped
 from freeflow_lightning.examples.faces.data import HELD_OUT_SAMPLES, read_faces, split
 from freeflow_lightning.metrics import FacesFeatures, mean_and_covariance, to_uint8
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, load_sit, save_sit
 
 SHIPPED_SAMPLES = 2000
+SEED = 1  # PeriodicFID's
+ROOT = Path(__file__).parents[3]
 
 
 def write_teacher(source: str, target: Path) -> None:
@@ -52,6 +57,23 @@ def write_reference(source: str, target: Path) -> None:
     print(f"{target}: {target.stat().st_size / 2**20:.2f} MiB")
 
 
+def write_moments(teacher: Path, folder: Path) -> None:
+    """Write the moments that configs/faces.yaml compares with, and those of its floor."""
+    config = yaml.safe_load((ROOT / "configs" / "faces.yaml").read_text())
+    callbacks = config["trainer"]["callbacks"]
+    fid = next(each for each in callbacks if each["class_path"].endswith("PeriodicFID"))
+    asked = fid["init_args"]
+    sampler = TeacherSampler(SiTTeacher(teacher), asked["method"], asked["steps"])
+    network = FacesFeatures()
+    counts = {"reference": asked["reference_samples"]}
+    counts["floor"] = config["data"]["init_args"]["val_samples"]
+    for stream, count in counts.items():
+        table = teacher_table(sampler, network, count=count, seed=SEED, stream=stream)
+        assert table is not None  # one process
+        path = write_shipped(folder, table, sampler, network, seed=SEED, stream=stream)
+        print(f"{path}: {count} samples, {path.stat().st_size / 2**20:.2f} MiB")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Write the shipped files of the faces.")
     parser.add_argument("teacher", help="teacher.safetensors of configs/faces_teacher.yaml")
@@ -60,6 +82,7 @@ def main() -> None:
     options = parser.parse_args()
     write_teacher(options.teacher, options.assets / "faces_teacher.safetensors")
     write_reference(options.faces, options.assets / "faces_reference.npz")
+    write_moments(options.assets / "faces_teacher.safetensors", options.assets / "moments")
 
 
 if __name__ == "__main__":

@@ -86,9 +86,7 @@ def teacher_table(
     path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
     table = _read_table(path) if processes.first else None
     if table is None and processes.first and classes is None and not needs_rows:
-        table = find_shipped(
-            sampler, network, count=count, seed=seed, stream=stream, device=device
-        )
+        table = find_shipped(sampler, network, count=count, seed=seed, stream=stream, device=device)
     if processes.share(table is not None):
         return table
     if processes.first:

@@ -146,6 +146,8 @@ def _table_scores(
         made["recognised"] = Score.share(
             float(_is_recognised(table).mean()), len(table.rows["labels"])
         )
+    if "modes" in table.rows:
+        made["modes"] = Score(len(table.rows["modes"].unique()))
     return made
 
 

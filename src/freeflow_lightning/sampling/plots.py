@@ -269,13 +269,13 @@ def training(
             axis.legend(fontsize=8)
         axis.set_ylim(bottom=0)
         if title == FID_PANEL:
-            explain_floor(axis, rows_)
+            explain_floor(axis, logged)
     return figure
 
 
-def explain_floor(axis: Axes, rows_: Sequence[Mapping[str, float]]) -> None:
+def explain_floor(axis: Axes, logged: Sequence[Mapping[str, float]]) -> None:
     """Shade what lies below the floor, and say on the picture what a student there means."""
-    measured = [(row["fid/student"], row["fid/floor"]) for row in rows_ if "fid/floor" in row]
+    measured = [(row["fid/student"], row["fid/floor"]) for row in logged if "fid/floor" in row]
     if not measured:
         return
     floor = min(floor for _, floor in measured)

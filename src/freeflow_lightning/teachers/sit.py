@@ -38,7 +38,7 @@ class SiTTeacher(Teacher):
     convention that it found out.
 
     Args:
-        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, or "embedded:faces" or
+        checkpoint: path of a .pt, .pth, .ckpt or .safetensors file, "embedded:faces" or
             "embedded:digits"; not with `repo_id`.
         convention: "sit", "repa", or "auto": our own files say theirs, that of others is measured
             (`check_convention`).

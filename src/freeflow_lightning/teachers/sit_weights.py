@@ -111,6 +111,6 @@ def find_file(path: str | Path) -> Path:
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no teacher weights at {path}: give the path of a .pt, .pth, .ckpt or .safetensors "
-            f"file, or 'embedded:digits'"
+            f"file, 'embedded:faces' or 'embedded:digits'"
         )
     return Path(path)
