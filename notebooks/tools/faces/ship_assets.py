@@ -50,7 +50,7 @@ def write_reference(source: str, target: Path) -> None:
     np.savez_compressed(
         target,
         arr_0=pictures.numpy(),
-        labels=held_out.labels[:SHIPPED_SAMPLES].numpy().astype(np.uint8),
+        arr_1=held_out.labels[:SHIPPED_SAMPLES].numpy().astype(np.uint8),
         mu=mean.numpy(),
         sigma=covariance.numpy(),
     )

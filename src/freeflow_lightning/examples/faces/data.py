@@ -17,7 +17,7 @@ from freeflow_lightning.training.data import SettingsOnly
 
 HELD_OUT_SAMPLES = 10_000
 REFERENCE = files("freeflow_lightning") / "assets" / "faces_reference.npz"
-"""Held-out faces in ADM's layout: arr_0, labels, and mu and sigma of FacesFeatures."""
+"""Held-out faces in ADM's layout: arr_0, arr_1 (classes), and mu and sigma of FacesFeatures."""
 
 
 class Faces(NamedTuple):
@@ -78,7 +78,7 @@ def load_faces() -> ShippedFaces:
     with REFERENCE.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
         return ShippedFaces(
             torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).contiguous(),
-            torch.from_numpy(file["labels"].astype(np.int64)),
+            torch.from_numpy(file["arr_1"].astype(np.int64)),
         )
 
 
