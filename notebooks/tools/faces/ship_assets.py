@@ -29,7 +29,7 @@ def write_teacher(source: str, target: Path) -> None:
     halves = {name: weight.half() for name, weight in velocity.net.state_dict().items()}
     save_sit(target, velocity, halves)
     first, second = SiTTeacher(source), SiTTeacher(target)
-    z, condition = first.draw_indexed(torch.arange(256), seed=0, stream="ship")
+    z, condition = first.draw_indexed(torch.arange(128), seed=0, stream="ship")
     drawn = [TeacherSampler(teacher, "heun", 64)(z, condition) for teacher in (first, second)]
     error = (drawn[0] - drawn[1]).flatten(1).norm(dim=1) / drawn[0].flatten(1).norm(dim=1)
     levels = (to_uint8(drawn[0]).int() - to_uint8(drawn[1]).int()).abs()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 
@@ -19,6 +19,7 @@ from freeflow_lightning.evaluation.steps_table import (
     STEPS,
     Inputs,
     Judge,
+    Reference,
     StepsTable,
     features_for,
     halves,
@@ -66,7 +67,7 @@ class StepsOptions(Options):
 
 def report(
     run: str,
-    reference: Literal["teacher", "digits"] = "teacher",
+    reference: Reference = "teacher",
     num_samples: int = 1797,
     guidance: list[float] | None = None,
     features: Name | FeatureNetwork | None = None,
@@ -82,13 +83,12 @@ def report(
     Args:
         run: folder of a run, runs/NAME/version_N, or runs/NAME for its newest.
         reference: what FID compares with: samples of the teacher (64 Heun steps, other noise) or
-            scikit-learn's real digits.
+            real pictures, faces that ship with the package or scikit-learn's digits.
         num_samples: samples per sampler; the same noise for all.
         guidance: guidance scales to compare; the lowest of the student's range and the middle if
             not given.
-        features: network that FID sees samples with, as in `freeflow evaluate`; if not given, the
-            digits' own with reference digits, the plain numbers of samples of up to 8192 numbers,
-            and Inception's above.
+        features: network that FID sees samples with, as in `freeflow evaluate`; if not given, that
+            of the real pictures, and auto with reference teacher.
         weights: the file of Inception's or DINOv2's weights.
         seed: seed of the noise.
         way: the student's steps.
@@ -109,7 +109,7 @@ def report(
     for samplers in students:
         made.compare(student.teacher, STEPS, samplers)
     numbers: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed}
-    numbers["floor"] = halves(judge) if reference == "digits" else None
+    numbers["floor"] = halves(judge, reference)
     publish_report(folder, student, made, numbers, scales)
 
 
@@ -132,7 +132,8 @@ def publish_report(
     z, condition, labels = made.inputs
     paths = measure_along_delta(student, z[:256], take(condition, slice(256)), scales[0])._asdict()
     paths["error"] = paths.pop("errors").mean(1)
-    drawn = draw_pictures(folder, student, made.shown, labels, paths)
+    names = made.judge.features.class_names
+    drawn = draw_pictures(folder, student, made.shown, labels, paths, names)
     page = text(
         folder, made.lines, list(drawn), numbers["reference"], numbers["floor"], numbers["samples"]
     )

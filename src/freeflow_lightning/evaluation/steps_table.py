@@ -1,16 +1,17 @@
 """A student beside its teacher at several numbers of steps: one line of figures for each."""
 
 import time
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from freeflow_lightning.evaluation.pick_features import MOST_FLAT, Name, pick_features
+from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.examples.digits.data import load_digits
+from freeflow_lightning.examples.faces.data import load_faces
 from freeflow_lightning.flow import take
-from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, FrechetDistance, to_uint8
+from freeflow_lightning.metrics import FeatureNetwork, FrechetDistance, to_uint8
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.jumps import Jumps
@@ -20,6 +21,12 @@ from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import Teacher
 
+Reference = Literal["teacher", "faces", "digits"]
+REAL: dict[str, Callable[[], Tensor]] = {
+    "faces": lambda: load_faces().pictures,
+    "digits": lambda: to_uint8(load_digits()[0]),
+}
+"""Real pictures, uint8 [N, C, H, W], by the name of their teacher."""
 STEPS = (1, 2, 4, 8, 64)
 """Of the teacher."""
 BATCH = 512
@@ -52,31 +59,30 @@ class Judge:
 
     def accuracy(self, drawn: Tensor, labels: Tensor | None) -> float | None:
         """Share of samples that the classifier sees as the class they were drawn for."""
-        if labels is None or not isinstance(self.features, DigitsFeatures):
+        if labels is None or not self.features.num_classes:
             return None
-        seen = self.features.logits(drawn).argmax(1).cpu()
+        seen = self.features.outputs(drawn)["logits"].argmax(1).cpu()
         return float((seen == labels).float().mean())
 
 
 def features_for(
-    student: FlowMap, reference: str, features: Name | FeatureNetwork | None, weights: str | None
+    student: FlowMap,
+    reference: Reference,
+    features: Name | FeatureNetwork | None,
+    weights: str | None,
 ) -> FeatureNetwork:
-    """The given network; else the digits' own for the digits, and by the size of decoded samples
-    otherwise.
-    """
-    if features is None and reference == "digits":
-        features = "digits"
-    elif features is None:
-        teacher = student.teacher
-        origin = torch.zeros(1, *teacher.sample_shape, device=student.device)
-        features = "flat" if teacher.decode(origin).numel() <= MOST_FLAT else "auto"
+    """The given network; else that of the real pictures, or what suits the samples."""
+    if features is None:
+        features = "auto" if reference == "teacher" else reference
     return pick_features(features, weights, student.teacher, student.device)
 
 
-def reference_samples(student: FlowMap, reference: str, n: int, gamma: float, seed: int) -> Tensor:
+def reference_samples(
+    student: FlowMap, reference: Reference, n: int, gamma: float, seed: int
+) -> Tensor:
     """What FID compares with."""
-    if reference == "digits":
-        return to_uint8(load_digits()[0]).to(student.device)
+    if reference in REAL:
+        return REAL[reference]().to(student.device)
     z, condition = student.teacher.draw_indexed(
         torch.arange(n), seed=seed, stream="reference", device=student.device
     )
@@ -168,11 +174,13 @@ class StepsTable:
             self.shown[name] = drawn.x
 
 
-def halves(judge: Judge) -> float:
-    """FID between two random halves of the real digits: what sampling noise alone costs at half the
-    count.
+def halves(judge: Judge, reference: Reference) -> float | None:
+    """FID between two random halves of the real pictures: what sampling noise alone costs at half
+    the count; None where the reference is the teacher.
     """
-    real = to_uint8(load_digits()[0])
+    if reference not in REAL:
+        return None
+    real = REAL[reference]()
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
     half = FrechetDistance(judge.features)
     half.update(real[order[: len(real) // 2]], real=True)

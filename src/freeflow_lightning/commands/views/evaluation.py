@@ -30,6 +30,7 @@ TITLES = {
         "mean distance within a class over the reference's; below 1, modes are lost",
     ),
     "recognised": ("recognised", "share that a classifier sees as the class asked for"),
+    "modes": ("modes", "different combinations of attributes among the samples"),
     "endpoint_error": (
         "endpoint error",
         "distance to the teacher's sample x of the same noise, over the norm of x",

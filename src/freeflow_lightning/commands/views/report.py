@@ -1,5 +1,6 @@
 """What freeflow report shows: report.md and its pictures."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -24,6 +25,7 @@ def draw_pictures(
     shown: dict[str, Tensor],
     labels: Tensor | None,
     paths: dict[str, Tensor],
+    class_names: Sequence[str] = (),
 ) -> dict[str, bytes]:
     """Every picture that report.md shows, as the bytes of a PNG by its name."""
     drawn = {}
@@ -33,7 +35,9 @@ def draw_pictures(
             slice(12) if labels is None else one_per_class(labels, student.teacher.num_classes)
         )
         figure = plots.picture_rows(
-            {name: x[columns] for name, x in first.items()}, "the same noise, column by column"
+            {name: x[columns] for name, x in first.items()},
+            "the same noise, column by column",
+            caption_columns(None if labels is None else labels[columns], class_names),
         )
     else:
         last = [name for name in first if name.startswith("teacher")][-1]
@@ -58,6 +62,18 @@ def draw_pictures(
 def one_per_class(labels: Tensor, classes: int) -> Tensor:
     """The first two samples of each class, class by class."""
     return torch.cat([(labels == k).nonzero()[:2, 0] for k in range(min(classes, 10))])
+
+
+def caption_columns(labels: Tensor | None, names: Sequence[str]) -> list[str] | None:
+    """What the class of each column is called, a part a line; None without classes.
+
+    >>> caption_columns(torch.tensor([0, 1]), ["hat, glasses"])
+    ['hat\\nglasses', 'class 1']
+    """
+    if labels is None:
+        return None
+    known = dict(enumerate(names))
+    return [known.get(k, f"class {k}").replace(", ", "\n") for k in labels.tolist()]
 
 
 def table(lines: list[Line]) -> list[str]:
