@@ -88,7 +88,25 @@ def test_a_report_is_made_for_every_kind_of_teacher(kind, run, monkeypatch):
     assert (run / "trajectories.png").is_file() == (kind == "labelled points")
 
 
-from freeflow_lightning.commands.report import StepsOptions
+def test_a_report_shows_the_steps_that_a_student_was_trained_for(run, monkeypatch):
+    for pairs, way, shown in (
+        ("any to any", StepsOptions(), ("1 step", "2 steps", "4 steps", "8 steps")),
+        ("any to data", StepsOptions(steps=[2]), ("2 steps, renoise",)),
+    ):
+        made = student("states of one number", pairs)
+        monkeypatch.setattr(reporting, "open_student", lambda path, made=made, **others: made)
+        settings = {"beside": TeacherOptions(), "where": CPU, "way": way}
+        reporting.report(str(run), num_samples=12, **settings)
+        lines = (run / "report.md").read_text().splitlines()
+        rows = [line.split(" | ") for line in lines if line.startswith("| student")]
+        assert [row[0] for row in rows] == [f"| student, {name}" for name in shown]
+        assert [row[2] for row in rows] == [name.split()[0] for name in shown]  # evaluations
+    made = student("states of one number", "prior to any")
+    monkeypatch.setattr(reporting, "open_student", lambda path, **others: made)
+    with pytest.raises(ValueError, match="trained from prior to any alone"):
+        reporting.report(str(run), **settings)
+
+
 def test_real_faces_are_a_reference_and_their_classes_captions(run, monkeypatch):
     faces = SiTTeacher("embedded:faces").eval().requires_grad_(False)
     student, captions = FlowMap(Pull(), faces, (1.0, 1.0)), []

@@ -45,7 +45,7 @@ def diagnose(
         guidance: guidance scale of student and teacher; the run's evaluation_guidance if not given.
         num_samples: samples that are compared with the teacher's.
         output: folder to write to; made if it does not exist.
-        features: network that says which samples are alike: auto, inception, dinov2, digits, flat
+        features: network that says which samples are alike: auto, faces, digits, lite0, flat, inception, dinov2
             (the plain numbers), or a class_path.
         weights: the file of Inception's or DINOv2's weights.
         fine_steps: Heun steps of the solution that coarser ones are measured against.

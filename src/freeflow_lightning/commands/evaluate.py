@@ -52,8 +52,8 @@ class ReferenceOptions(Options):
     Args:
         reference: "teacher" for its own samples, or a file: ADM's .npz (mu, sigma, arr_0),
             torch-fidelity's .pt, or an .npz of pictures (arr_0, as `freeflow sample --npz` writes).
-        features: auto, inception, dinov2, digits, flat (the plain numbers), or a class_path of your
-            own FeatureNetwork.
+        features: auto, faces, digits, lite0, flat (the plain numbers), inception, dinov2, or a
+            class_path of your own FeatureNetwork.
         weights: the file of Inception's or DINOv2's weights.
         reference_samples: samples of the teacher to compare with.
         reference_steps: the teacher's steps.
@@ -217,7 +217,7 @@ def evaluation_facts(
         "samples": comparison.num_samples,
         **comparison.which.facts(),
         "reference": against.facts(comparison),
-        "features": feature_facts(comparison.features),
+        "features": feature_facts(comparison.features) | {"note": comparison.features.note},
         "precision": f"{precision}, float32 matmul {torch.get_float32_matmul_precision()}",
         "pictures": "uint8 by clamp(127.5 x + 128), rounded down",
         "evaluator": f"freeflow-lightning {version('freeflow-lightning')}, torch "

@@ -13,10 +13,10 @@ from freeflow_lightning.evaluation.scores import (
     evaluate_tables,
 )
 from freeflow_lightning.metrics import (
-    DigitsFeatures,
     FeatureNetwork,
     FeatureTable,
     InceptionFeatures,
+    warn_of_few_samples,
 )
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.processes import Processes
@@ -112,13 +112,15 @@ class Comparison(NamedTuple):
         if table is None:
             return None
         assert self.reference is not None  # the first process has it
+        warn_of_few_samples(min(table.n, self.reference.n or table.n), self.features.num_features)
+        num_classes = self.truth.teacher.num_classes
         return evaluate_tables(
             table,
             self.reference,
             self.floor,
             self._endpoints(sampler, start),
-            num_classes=self.truth.teacher.num_classes,
-            classifies=isinstance(self.features, DigitsFeatures),
+            num_classes=num_classes,
+            classifies=0 < num_classes == self.features.num_classes,
             scores_inception=isinstance(self.features, InceptionFeatures),
             about=sampler.facts() | about,
         )

@@ -11,7 +11,12 @@ from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.examples.faces.data import load_faces
 from freeflow_lightning.flow import take
-from freeflow_lightning.metrics import FeatureNetwork, FrechetDistance, to_uint8
+from freeflow_lightning.metrics import (
+    FeatureNetwork,
+    FrechetDistance,
+    to_uint8,
+    warn_of_few_samples,
+)
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.sampling.jumps import Jumps
@@ -50,9 +55,11 @@ class Judge:
     def __init__(self, reference: Tensor, features: FeatureNetwork) -> None:
         self.features, self.metric = features, FrechetDistance(features)
         self.metric.update(reference, real=True)
+        self.reference_samples = len(reference)
 
     def fid(self, drawn: Tensor) -> float:
         """Distance of samples, as `pictures` gives them, to the reference."""
+        warn_of_few_samples(min(len(drawn), self.reference_samples), self.features.num_features)
         self.metric.reset()
         self.metric.update(drawn, real=False)
         return float(self.metric.compute())

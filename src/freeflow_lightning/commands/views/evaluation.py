@@ -65,7 +65,7 @@ def publish_evaluation(results: Sequence[Result], folder: Path) -> None:
     console = Console()
     explained = console.width >= WIDE  # elsewhere the meanings are in evaluation.md alone
     header = ["", name, "95 % interval", *floor_header(first), *[""] * explained]
-    console.print(_table("freeflow evaluate", header, score_rows(first)))
+    console.print(_table(f"freeflow evaluate: {seen_by(first)}", header, score_rows(first)))
     if first.classes:
         console.print(_table(_classes_title(first), class_header(first), class_rows(first)))
     if len(results) > 1:
@@ -92,6 +92,13 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
         drawn = {key: result.about.get(key, 1) for key in ("drawn by", "steps")}
         by_steps.append(drawn | {"scores": plain_result["scores"]})
     return results[0].as_json() | {"by_steps": by_steps}
+
+
+def seen_by(result: Result) -> str:
+    """The feature network of the scores, and what its distances cannot be compared with."""
+    features = result.about["features"]
+    name = features["class"].rsplit(".", 1)[1].removesuffix("Features")
+    return f"{name} features" + (f", {features['note']}" if features["note"] else "")
 
 
 def drawn_by(result: Result) -> str:
@@ -207,6 +214,7 @@ def markdown(results: Sequence[Result]) -> str:
     first, name = results[0], drawn_by(results[0])
     header = ["", name, "95 % interval", *floor_header(first), ""]
     parts = [f"# Evaluation: {name}, guidance {first.about['guidance']:g}"]
+    parts += ["", f"Seen by {seen_by(first)}."]
     parts += ["", *_lines(header, score_rows(first))]
     if len(results) > 1:
         parts += ["", "## By steps", "", *_lines(step_header(results), step_rows(results))]
