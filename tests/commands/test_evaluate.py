@@ -212,7 +212,7 @@ def test_an_error_of_all_processes_is_said_once():
 # Evaluation
 
 
-def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path):
+def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path, caplog):
     code, out, err = freeflow(
         "evaluate", "--checkpoint", checkpoint, *QUICK, "--features", "flat", "--output", "e"
     )
@@ -241,6 +241,8 @@ def test_the_figures_are_those_of_the_samples(freeflow, checkpoint, tmp_path):
     assert len(result["about"]["features"]["weights"]) == 64
     assert "| FID |" in (tmp_path / "e/evaluation.md").read_text()
     assert "endpoint error" in out
+    assert "freeflow evaluate: Flat features" in out
+    assert "FID of 40 samples in 48 features" in caplog.text
 
 
 def test_training_and_evaluation_share_the_reference(freeflow, checkpoint):
@@ -303,6 +305,7 @@ class Bright(FeatureNetwork):
     """A user's features: the mean of each channel."""
 
     num_features = 3
+    note = "of colours alone"
 
     def forward(self, samples):
         return samples.float().mean(dim=(2, 3))
@@ -313,6 +316,8 @@ def test_a_users_own_features(freeflow, checkpoint, tmp_path):
     assert freeflow("evaluate", "--checkpoint", checkpoint, *options)[0] == 0
     result = json.loads((tmp_path / "evaluation/evaluation.json").read_text())
     assert result["about"]["features"]["class"].endswith("Bright")
+    page = next(tmp_path.rglob("evaluation.md")).read_text()
+    assert "Seen by Bright features, of colours alone." in page
     assert result["floor"] == {}
 
 
