@@ -141,7 +141,7 @@ def test_large_pictures_are_seen_by_a_network_and_not_number_by_number(run, monk
 def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, monkeypatch):
     monkeypatch.setattr(options, "open_student", lambda path, *others, **more: student(kind))
     monkeypatch.setattr(diagnosing, "open_auxiliary", lambda *others, **more: None)
-    monkeypatch.setattr(diagnosing, "SOLVER_SAMPLES", 8)
+    monkeypatch.setattr("freeflow_lightning.evaluation.diagnosis.SOLVER_SAMPLES", 8)
     diagnosing.diagnose(
         CheckpointOptions(checkpoint="a.ckpt"),
         guidance=1.0,
