@@ -32,10 +32,14 @@ ORDER = (
 LIBRARIES = {
     "flow": {"torch"},
     "objectives": {"torch"},
-    "metrics": {"torch", "torchmetrics", "safetensors", "numpy", "timm", "torch_fidelity"},
+    "metrics": {"torch", "torchmetrics", "safetensors", "numpy", "timm"},
 }
 """The libraries that a room may import, where they are limited."""
-OPTIONAL = {"sklearn", "peft"}  # imported inside functions alone: distillation runs without it
+OPTIONAL = {
+    "sklearn",
+    "peft",
+    "torch_fidelity",
+}  # imported inside functions alone: distillation runs without it
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 

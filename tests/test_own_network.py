@@ -1,9 +1,6 @@
 """Networks of one's own: conditions of any shape, a network without a time vector, and the documented example."""
 
 import os
-import re
-import runpy
-import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -15,14 +12,13 @@ from torch import nn
 
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, SampleGrid, StudentEMA, TrajectoryError
-from freeflow_lightning.flow import interpolate, take
+from freeflow_lightning.flow import take
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.teachers import VelocityTeacher
 from tiny import data, drawn_together, fit, same, shaken, weights
 from trees import SHAPE, TextTeacher
 
-EXAMPLE = Path(__file__).parents[1] / "configs" / "own_network"
 LORAS = {
     "full": None,
     "LoRA": LoRA(rank=2),
@@ -204,84 +200,3 @@ def test_a_network_without_a_time_vector_learns_delta_through_a_wrapper():
     fit(m, max_steps=4)
     assert (ask(torch.zeros(4)) - ask(torch.ones(4))).abs().max() > 1e-4
     assert torch.equal(m.teacher(x, t, None), shaken(TimeAsChannel())(x, t))
-
-
-# The documented example
-
-
-def trained_unet(folder: Path, steps: int = 150) -> Path:
-    """The example's U-Net after a moment of flow matching on stripes, one per label."""
-    UNet = runpy.run_path(str(folder / "my_unet.py"))["UNet"]
-    torch.manual_seed(0)
-    net = UNet()
-    optimizer = torch.optim.Adam(net.parameters(), 3e-3)
-    for _ in range(steps):
-        label = torch.randint(10, (64,))
-        picture = torch.zeros(64, 1, 8, 8)
-        picture[torch.arange(64), 0, label % 8] = 1.0
-        noise, t = torch.randn_like(picture), torch.rand(64)
-        dropped = torch.where(torch.rand(64) < 0.1, 10, label)
-        loss = (
-            (net(interpolate(picture, noise, t), 1000 * t, dropped) - (noise - picture))
-            .square()
-            .mean()
-        )
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-    torch.save(net.state_dict(), folder / "unet.pt")
-    return folder / "unet.pt"
-
-
-def test_the_example_is_trained_resumed_and_sampled_from(tmp_path, freeflow):
-    for file in EXAMPLE.iterdir():
-        if file.is_file():
-            shutil.copy(file, tmp_path)
-    trained_unet(tmp_path)
-    small = [
-        "--trainer.accelerator",
-        "cpu",
-        "--trainer.enable_progress_bar",
-        "false",
-        "--data.batch_size",
-        "8",
-    ]
-    for extra in (
-        ["--trainer.max_steps", "2"],
-        ["--trainer.max_steps", "3", "--ckpt_path", "last"],
-    ):
-        code, _, err = freeflow(
-            "fit", "--config", "my_unet.yaml", *small, "--data.length", "2", *extra
-        )
-        assert code == 0, err
-    checkpoint = max(
-        Path("runs/my_unet/version_0/checkpoints").glob("*.ckpt"),
-        key=lambda path: path.stat().st_mtime_ns,
-    )
-    code, out, err = freeflow(
-        "sample",
-        "--checkpoint",
-        checkpoint,
-        "--num_samples",
-        "3",
-        "--classes",
-        "[3]",
-        "--device",
-        "cpu",
-    )
-    assert code == 0, err
-    assert "3 samples" in out
-    sys.modules.pop("my_unet", None)
-
-
-def test_the_example_says_where_its_time_is_if_asked(tmp_path, freeflow):
-    for file in EXAMPLE.iterdir():
-        if file.is_file():
-            shutil.copy(file, tmp_path)
-    trained_unet(tmp_path, steps=1)
-    config = re.sub(r"  time_module: .*\n", "", (tmp_path / "my_unet.yaml").read_text())
-    (tmp_path / "forgotten.yaml").write_text(config)
-    code, _, err = freeflow("fit", "--config", "forgotten.yaml", "--trainer.accelerator", "cpu")
-    assert code == 1
-    assert "found 0: name it with time_module=..., for example one of ['unet', 'unet.clock'" in err
-    sys.modules.pop("my_unet", None)

@@ -1,6 +1,7 @@
 """Data-free distillation of flow-matching teachers into one-step flow maps, on PyTorch Lightning."""
 
 import importlib
+import importlib.metadata
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -12,6 +13,8 @@ if TYPE_CHECKING:
     from freeflow_lightning.students.flow_map import FlowMap
     from freeflow_lightning.teachers import Teacher
     from freeflow_lightning.training.data import PriorDataModule
+
+    __version__: str
 
 __all__ = [
     "DMDModule",
@@ -42,6 +45,8 @@ not wait for torch.
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.metadata.version("freeflow-lightning")
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     module = importlib.import_module(f"{__name__}.{_MODULES.get(name, name)}")

@@ -4,7 +4,11 @@ from freeflow_lightning.callbacks.alpha import AlphaSchedule
 from freeflow_lightning.callbacks.ema import StudentEMA
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
-from freeflow_lightning.callbacks.progress import DistillationProgress, NetworkSummary
+from freeflow_lightning.callbacks.progress import (
+    DistillationProgress,
+    NetworkSummary,
+    ProgressLines,
+)
 from freeflow_lightning.callbacks.requeue import Requeue
 from freeflow_lightning.callbacks.samples import SampleGrid
 from freeflow_lightning.callbacks.save_teacher import SaveTeacher
@@ -19,6 +23,7 @@ __all__ = [
     "HealthMonitor",
     "NetworkSummary",
     "PeriodicFID",
+    "ProgressLines",
     "Requeue",
     "SampleGrid",
     "SaveTeacher",

@@ -168,8 +168,12 @@ class FreeFlowCLI(LightningCLI):
         given = as_objects(config.callbacks)
         added: list[Any] = [callbacks.NetworkSummary()]
         has_bar = any(isinstance(callback, ProgressBar) for callback in given)
-        if config.enable_progress_bar is not False and not has_bar:
+        wants_bar = config.enable_progress_bar is not False and not has_bar
+        if wants_bar and sys.stdout.isatty():
             added.append(callbacks.DistillationProgress())
+        elif wants_bar:
+            added.append(callbacks.ProgressLines())
+            kwargs["enable_progress_bar"] = False  # Lightning would add its own
         has_requeue = any(isinstance(callback, callbacks.Requeue) for callback in given)
         if SLURMEnvironment.detect() and not has_requeue:
             added.append(callbacks.Requeue())  # the last: after the averages' update

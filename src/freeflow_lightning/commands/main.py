@@ -11,6 +11,8 @@ from importlib.metadata import version
 from typing import NoReturn
 
 from freeflow_lightning.commands.parser import brief, is_foreseen
+from freeflow_lightning.commands.static_help import read_help
+from freeflow_lightning.commands.views.fit_help import short_help
 
 VERBS = {
     "fit": ("freeflow_lightning.commands.fit", "distil a teacher (or train one) from a config"),
@@ -50,6 +52,10 @@ VERBS = {
     "report": (
         "freeflow_lightning.commands.report",
         "compare a run's student with its teacher: figures and pictures",
+    ),
+    "init": (
+        "freeflow_lightning.commands.init",
+        "write a teacher's file, a config and weights to start from",
     ),
     "configs": (
         "freeflow_lightning.commands.configs",
@@ -99,6 +105,9 @@ def main() -> None:
             file=sys.stderr,
         )
         sys.exit(2)
+    if {"-h", "--help"} & set(sys.argv[2:]):
+        print(help_of_verb(verb))
+        return
     sys.path.insert(0, os.getcwd())  # a teacher defined in a file of the current folder is found
     try:
         run: Callable[[], None] = importlib.import_module(VERBS[verb][0]).main
@@ -115,6 +124,13 @@ def main() -> None:
         cause = brief(str(error)) or type(error).__name__
         print(f"freeflow {verb}: {cause}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def help_of_verb(verb: str) -> str:
+    """What `freeflow VERB --help` prints, without an import of what the verb needs."""
+    if verb in ("fit", "validate"):
+        return short_help(verb)
+    return read_help(VERBS[verb][0], verb)
 
 
 def stop_interrupted(verb: str) -> NoReturn:

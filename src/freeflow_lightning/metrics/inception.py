@@ -4,13 +4,13 @@ weights read safely.
 
 import io
 import pickle
+from collections.abc import Callable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor
-from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorInceptionV3
+from torch import Tensor, nn
 
 from freeflow_lightning.metrics.features import FeatureNetwork
 from freeflow_lightning.metrics.frechet import FrechetDistance
@@ -42,18 +42,17 @@ class InceptionFeatures(FeatureNetwork):
     """
 
     num_features = 2048
-    version = f"torch-fidelity {version('torch-fidelity')}"
 
     def __init__(self, weights_path: str | None = None) -> None:
         super().__init__()
+        network = _inception_network()
+        self.version = f"torch-fidelity {version('torch-fidelity')}"
         path = default_weights() if weights_path is None else Path(weights_path)
         plain = io.BytesIO()  # torch-fidelity unpickles without restriction: it gets a copy that we wrote, not the file
         torch.save(_read_weights(path), plain)
         plain.seek(0)
         try:
-            self.network = FeatureExtractorInceptionV3(
-                "inception-v3-compat", ["2048", "logits_unbiased"], plain
-            )
+            self.network = network("inception-v3-compat", ["2048", "logits_unbiased"], plain)
         except RuntimeError as error:
             raise ValueError(
                 f"the weights of {path} are not those of {_ORIGIN}: {error}"
@@ -115,6 +114,19 @@ class InceptionFID(FrechetDistance):
 def default_weights() -> Path:
     """Where Inception's weights are looked for if no file is given: torch.hub's folder."""
     return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
+
+
+def _inception_network() -> Callable[..., nn.Module]:
+    """Return torch-fidelity's network (Raises: ModuleNotFoundError if it is not installed)."""
+    try:
+        from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415 (optional)
+            FeatureExtractorInceptionV3,
+        )
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
+            "Inception's features need torch-fidelity: pip install 'freeflow-lightning[features]'"
+        ) from error
+    return FeatureExtractorInceptionV3
 
 
 def _read_weights(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning import FlowMap
+from freeflow_lightning.examples.own_network import FOLDER
 from freeflow_lightning.nets import ScalarConditioned, merge
 from freeflow_lightning.students.export import foreign
 from freeflow_lightning.students.export.folder import seal
@@ -23,7 +24,6 @@ from freeflow_lightning.teachers import (
 from nets.random_weights import tiny_sit
 from students.export import students
 from students.export.students import STUDENTS
-from test_own_network import EXAMPLE
 
 
 def opened(folder, made):
@@ -227,17 +227,17 @@ def test_arguments_are_those_of_the_training_config(tmp_path):
 
 def test_the_documented_example_of_ones_own_network(tmp_path, monkeypatch):
     """A network inside a network: its arguments name the inner one by class path."""
-    monkeypatch.syspath_prepend(str(EXAMPLE))
+    monkeypatch.syspath_prepend(str(FOLDER))
     import my_unet
 
-    torch.save(my_unet.UNet().state_dict(), tmp_path / "unet.pt")
-    made = students.student(my_unet.UNetTeacher(tmp_path / "unet.pt"), time_module="unet.clock")
+    weights = str(FOLDER / "my_unet.pt")
+    made = students.student(my_unet.UNetTeacher(weights), time_module="unet.clock")
     with pytest.raises(
         ValueError,
         match=r"my_unet.Velocity is not of this package, and the config does not say .*class_path",
     ):
         made.save_pretrained(tmp_path / "out")
-    inner = {"unet": {"class_path": "my_unet.UNet", "init_args": {"width": 32}}}
+    inner = {"unet": {"class_path": "my_unet.UNet", "init_args": {"width": 16}}}
     made.save_pretrained(tmp_path / "out", network_arguments=inner)
     again = FlowMap.from_pretrained(tmp_path / "out", trust="my_unet.Velocity")
     assert torch.equal(again.sample(4), made.sample(4))

@@ -2,15 +2,10 @@
 Trainer's commonest.
 """
 
-import inspect
 import re
 
-from jsonargparse import ArgumentParser
-from lightning.pytorch import Trainer
-
 from freeflow_lightning.commands.parser import BriefErrors
-from freeflow_lightning.recipes.freeflow import FreeFlowModule
-from freeflow_lightning.training.data import PriorDataModule
+from freeflow_lightning.commands.static_help import Option, format_help, read_class
 
 USAGE = """freeflow {verb} --config CONFIG [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE] ...
 
@@ -24,8 +19,28 @@ more help
   freeflow {verb} --trainer.help         all of Lightning's Trainer
   freeflow {verb} --config CONFIG --print_config   every setting with its value
 """
-DEFAULTS = {"--model.help": FreeFlowModule, "--data.help": PriorDataModule}
-"""What is explained where no class is named."""
+DEFAULTS = {
+    "--model.help": ("freeflow_lightning.recipes.freeflow", "FreeFlowModule"),
+    "--data.help": ("freeflow_lightning.training.data", "PriorDataModule"),
+}
+"""What is explained where no class is named: module and class."""
+RUN = [
+    Option(
+        "config",
+        "str",
+        "None",
+        "a YAML file of settings, or a name of `freeflow configs`; several are laid over each "
+        "other",
+    ),
+    Option(
+        "ckpt_path",
+        "str",
+        "None",
+        "a checkpoint to go on from; last for the newest of this config",
+    ),
+    Option("seed_everything", "int", "0", "the seed of all that is drawn"),
+]
+"""Options beside model, data and Trainer."""
 PART = re.compile(r"^--(model|data)\.(?!init_args\.)(.+)\.help$")
 """Asks for the help of a part of the model or the data."""
 COMMON = (
@@ -51,34 +66,37 @@ def help_of(verb: str, words: list[str]) -> str | None:
     if {"-h", "--help"} & set(words):
         return short_help(verb)
     if "--trainer.help" in words:
-        parser = _parser(f"freeflow {verb} [--trainer.NAME VALUE] ...", "Lightning's Trainer.")
-        parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
-        return parser.format_help()
+        return trainer_help(verb)
     return None
 
 
+def trainer_help(verb: str) -> str:
+    """All of the Trainer's settings."""
+    from lightning.pytorch import Trainer  # noqa: PLC0415 (the other pages do not wait for it)
+
+    usage = f"freeflow {verb} [--trainer.NAME VALUE] ..."
+    parser = BriefErrors(prog="freeflow", usage=usage, description="Lightning's Trainer.")
+    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False)
+    return str(parser.format_help())
+
+
 def short_help(verb: str) -> str:
-    """The options that a distillation is made of, in chapters."""
+    """The options that a distillation is made of, in chapters, read from the source."""
     about = {
         "fit": "Distil a teacher into a one-step student, or train another recipe, from a config.",
         "validate": "Validate a checkpoint as training does.",
     }
-    parser = _parser(USAGE.format(verb=verb), about[verb])
-    run = parser.add_argument_group("the run")
-    run.add_argument(
-        "--config",
-        help="a YAML file of settings, or a name of `freeflow configs`; several are laid over each "
-        "other",
+    trainer = read_class("lightning.pytorch.trainer.trainer", "Trainer", "trainer")
+    common = [option for option in trainer if option.name.partition(".")[2] in COMMON]
+    chapters = {
+        "the run": RUN,
+        "the model: FreeFlowModule": read_class(*DEFAULTS["--model.help"], "model"),
+        "the data: PriorDataModule": read_class(*DEFAULTS["--data.help"], "data"),
+        "the Trainer": common,
+    }
+    return format_help(USAGE.format(verb=verb), about[verb], chapters.items()) + MORE.format(
+        verb=verb
     )
-    run.add_argument(
-        "--ckpt_path", help="a checkpoint to go on from; last for the newest of this config"
-    )
-    run.add_argument("--seed_everything", type=int, default=0, help="the seed of all that is drawn")
-    parser.add_class_arguments(FreeFlowModule, "model", fail_untyped=False)
-    parser.add_class_arguments(PriorDataModule, "data", fail_untyped=False)
-    rare = set(inspect.signature(Trainer).parameters) - set(COMMON)
-    parser.add_class_arguments(Trainer, "trainer", fail_untyped=False, skip=rare)
-    return parser.format_help() + MORE.format(verb=verb)
 
 
 def name_classes(words: list[str]) -> list[str]:
@@ -96,10 +114,5 @@ def name_classes(words: list[str]) -> list[str]:
         named.append(PART.sub(r"--\1.init_args.\2.help", word))
         following = words[position + 1 : position + 2]
         if word in DEFAULTS and (not following or following[0].startswith("-")):
-            kind = DEFAULTS[word]
-            named.append(f"{kind.__module__}.{kind.__qualname__}")
+            named.append(".".join(DEFAULTS[word]))
     return named
-
-
-def _parser(usage: str, about: str) -> ArgumentParser:
-    return BriefErrors(prog="freeflow", usage=usage, description=about)

@@ -1,0 +1,218 @@
+"""Options and their help, read from the source: nothing is imported, so that no one waits for torch."""
+
+import argparse
+import ast
+import importlib.util
+import inspect
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+PACKAGE = "freeflow_lightning"
+
+
+class Option(NamedTuple):
+    """An option as the source says it."""
+
+    name: str
+    kind: str
+    default: str | None
+    """As in the source; None for an option that must be given."""
+    about: str
+
+
+class Source:
+    """A module of this package as a tree, with the modules that it takes names from."""
+
+    def __init__(self, module: str) -> None:
+        package, *parts = module.split(".")
+        spec = importlib.util.find_spec(package)  # of a package: looked for, not imported
+        assert spec is not None
+        assert spec.submodule_search_locations is not None
+        path = Path(spec.submodule_search_locations[0], *parts)
+        file = (
+            path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py"
+        )
+        self.tree = ast.parse(file.read_text(encoding="utf-8"))
+
+    def find(self, name: str) -> "tuple[ast.AST, Source] | None":
+        """Return what a name stands for here, and the module that says it; None for others' names."""
+        for node in self.tree.body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
+                return node, self
+            if isinstance(node, ast.Assign) and name in map(ast.unparse, node.targets):
+                return node.value, self
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith(PACKAGE):
+                for alias in node.names:
+                    if name == (alias.asname or alias.name):
+                        return Source(str(node.module)).find(alias.name)
+        return None
+
+
+def read_help(module: str, verb: str) -> str:
+    """Return the help of a verb.
+
+    Args:
+        module: its import path.
+        verb: the function: its parameters are the options, those of an Options its fields.
+
+    >>> read_help("freeflow_lightning.commands.sample", "sample").splitlines()[0]
+    'usage: freeflow sample CHECKPOINT [options]'
+    """
+    source = Source(module)
+    found = source.find(verb)
+    assert found is not None, f"{module} has no {verb}"
+    function = found[0]
+    assert isinstance(function, ast.FunctionDef)
+    given = source.find("USAGE")
+    chapters = _chapters(function, source)
+    required = [option.name for _, options in chapters for option in options if not option.default]
+    words = ["freeflow", verb, *(name.upper() for name in required[:1]), "[options]"]
+    usage = ast.literal_eval(given[0]) if given else " ".join(words)
+    return format_help(str(usage), _about(function), chapters)
+
+
+def read_class(module: str, name: str, prefix: str) -> list[Option]:
+    """Return the arguments of a class's constructor as options, --PREFIX.NAME.
+
+    >>> read_class("freeflow_lightning.training.data", "PriorDataModule", "data")[0].name
+    'data.batch_size'
+    """
+    source = Source(module)
+    found = source.find(name)
+    assert found is not None, f"{module} has no {name}"
+    node, home = found
+    assert isinstance(node, ast.ClassDef)
+    bodies = [part for part in node.body if isinstance(part, ast.FunctionDef)]
+    constructor = next(part for part in bodies if part.name == "__init__")
+    about = _arguments_of(node) | _arguments_of(constructor)
+    return [
+        Option(
+            f"{prefix}.{name}",
+            _kind_in_words(kind, home),
+            _default_in_words(default, home),
+            about.get(name, ""),
+        )
+        for name, kind, default in _parameters(constructor)
+        if name != "self"
+    ]
+
+
+def format_help(usage: str, about: str, chapters: Iterable[tuple[str, Iterable[Option]]]) -> str:
+    """Return a page of help: usage, what it is about, and chapters of options."""
+    parser = argparse.ArgumentParser(usage=usage, description=about)
+    for title, options in chapters:
+        group = parser.add_argument_group(title)
+        for option in options:
+            _add(group, option)
+    return parser.format_help()
+
+
+def _chapters(function: ast.FunctionDef, source: Source) -> list[tuple[str, list[Option]]]:
+    """Return the titles and options of a verb's chapters, in the order of its parameters."""
+    about = _arguments_of(function)
+    own: list[Option] = []
+    chapters: list[tuple[str, list[Option]]] = []
+    for name, kind, default in _parameters(function):
+        shared = source.find(kind)
+        if shared is not None and isinstance(shared[0], ast.ClassDef) and _is_options(*shared):
+            title = (ast.get_docstring(shared[0]) or "").partition("\n")[0]
+            chapters.append((title, list(_fields(*shared))))
+            continue
+        if name == "overrides":
+            continue
+        if not own:
+            chapters.append((f"of {function.name}", own))
+        own.append(Option(name, _kind_in_words(kind, source), default, about.get(name, "")))
+    return chapters
+
+
+def _parameters(function: ast.FunctionDef) -> Iterator[tuple[str, str, str | None]]:
+    """Yield name, annotation and default of each parameter."""
+    given = function.args
+    positional = [*given.posonlyargs, *given.args]
+    defaults: list[ast.expr | None] = [None] * (len(positional) - len(given.defaults))
+    pairs = zip(
+        [*positional, *given.kwonlyargs],
+        [*defaults, *given.defaults, *given.kw_defaults],
+        strict=True,
+    )
+    for argument, default in pairs:
+        kind = ast.unparse(argument.annotation) if argument.annotation else ""
+        yield argument.arg, kind, None if default is None else ast.unparse(default)
+
+
+def _fields(node: ast.AST, source: Source) -> Iterator[Option]:
+    """Yield the fields of a dataclass, those of its bases first."""
+    assert isinstance(node, ast.ClassDef)
+    about = _arguments_of(node)
+    for base in node.bases:
+        inherited = source.find(ast.unparse(base))
+        if inherited is not None:
+            for option in _fields(*inherited):
+                yield option._replace(about=about.get(option.name, option.about))
+    for field in node.body:
+        if isinstance(field, ast.AnnAssign):
+            name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
+            default = None if field.value is None else ast.unparse(field.value)
+            inner = source.find(kind)
+            if inner is not None and isinstance(inner[0], ast.ClassDef) and default is not None:
+                for option in _fields(*inner):
+                    yield option._replace(name=f"{name}.{option.name}")
+            else:
+                yield Option(name, _kind_in_words(kind, source), default, about.get(name, ""))
+
+
+def _is_options(node: ast.AST, source: Source) -> bool:
+    """Whether a class is an Options, itself or by its bases."""
+    if not isinstance(node, ast.ClassDef):
+        return False
+    for base in map(ast.unparse, node.bases):
+        above = source.find(base)
+        if base == "Options" or (above is not None and _is_options(*above)):
+            return True
+    return False
+
+
+def _kind_in_words(kind: str, source: Source) -> str:
+    """Return a type as a reader wants it: the words of a Literal, without None."""
+    parts = [part.strip() for part in kind.split(" | ")]
+    words = []
+    for part in parts:
+        found = source.find(part)
+        spelled = ast.unparse(found[0]) if found and isinstance(found[0], ast.Subscript) else part
+        words.append(spelled)
+    return " or ".join(word for word in words if word != "None").replace("Literal", "one of ")
+
+
+def _default_in_words(default: str | None, source: Source) -> str | None:
+    """Return a default with a constant of the module as what it stands for."""
+    found = source.find(default) if default is not None else None
+    return ast.unparse(found[0]) if found else default
+
+
+def _arguments_of(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
+    """Return what the docstring's "Args:" says of each name."""
+    text = (ast.get_docstring(node) or "").partition("\n\nArgs:\n")[2].partition("\n\n")[0]
+    about: dict[str, str] = {}
+    name = ""
+    for line in inspect.cleandoc(text).splitlines():
+        words = line
+        if not line.startswith(" "):
+            name, _, words = line.partition(":")
+        about[name] = f"{about.get(name, '')} {words.strip()}".strip()
+    return about
+
+
+def _about(function: ast.FunctionDef) -> str:
+    return (ast.get_docstring(function) or "").partition("\n\nArgs:")[0]
+
+
+def _add(group: argparse._ArgumentGroup, option: Option) -> None:
+    default = "must be given" if option.default is None else f"default: {option.default}"
+    if option.default in ("None", "True", "False"):
+        default = {"None": "", "True": "default: true", "False": "default: false"}[option.default]
+    facts = ", ".join(fact for fact in (option.kind, default) if fact)
+    text = f"{option.about} ({facts})".replace("%", "%%")
+    metavar = option.name.rpartition(".")[2].upper()
+    group.add_argument(f"--{option.name}", metavar=metavar, help=text)

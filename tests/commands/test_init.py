@@ -1,0 +1,81 @@
+"""The folder that init writes runs at once: it is inspected, distilled, resumed and sampled from."""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+
+from freeflow_lightning.examples.own_network import NETWORKS, files_of
+
+SMALL = ["--trainer.accelerator", "cpu", "--data.batch_size", 8, "--data.length", 2]
+
+
+@pytest.fixture
+def written(freeflow, monkeypatch):
+    """Write a folder, go into it, and forget its module afterwards: written(network) -> stem."""
+    imported = []
+
+    def write(network):
+        code, out, err = freeflow("init", "mine", "--network", network)
+        assert code == 0, err
+        assert f"freeflow inspect --config {files_of(network)[1].name}" in out
+        monkeypatch.chdir("mine")
+        imported.append(files_of(network)[0].stem)
+        return imported[-1]
+
+    yield write
+    for name in imported:
+        sys.modules.pop(name, None)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_what_is_written_is_sound_and_trains(freeflow, written, network):
+    config = f"{written(network)}.yaml"
+    code, out, err = freeflow("inspect", "--config", config, "--steps", 8, "--device", "cpu")
+    assert code == 0, out + err
+    assert "unclear" not in out
+    code, _, err = freeflow("fit", "--config", config, *SMALL, "--trainer.max_steps", 2)
+    assert code == 0, err
+    run = Path("runs", Path(config).stem)
+    assert list(run.glob("version_0/checkpoints/*.ckpt"))
+    if network != "unet":
+        return
+    code, _, err = freeflow(
+        "fit", "--config", config, *SMALL, "--trainer.max_steps", 3, "--ckpt_path", "last"
+    )
+    assert code == 0, err
+    code, out, err = freeflow(
+        "sample", "--checkpoint", run, "--num_samples", 3, "--classes", 3, "--device", "cpu"
+    )
+    assert code == 0, err
+    assert out.startswith("3 samples at guidance 1 in")
+
+
+def test_the_unet_says_where_its_time_is_if_asked(freeflow, written):
+    config = Path(f"{written('unet')}.yaml")
+    Path("forgotten.yaml").write_text(re.sub(r"    time_module: .*\n", "", config.read_text()))
+    code, _, err = freeflow("fit", "--config", "forgotten.yaml", *SMALL)
+    assert code == 1
+    assert "found 0: name it with time_module=..., for example one of ['unet', 'unet.clock'" in err
+
+
+@pytest.mark.parametrize("there", ["file", "folder"])
+def test_what_is_not_empty_is_refused(freeflow, there):
+    place = Path("mine")
+    if there == "folder":
+        place.mkdir()
+    (place / "notes.txt" if there == "folder" else place).write_text("mine")
+    code, _, err = freeflow("init", "mine")
+    assert code == 1
+    assert "mine is there and not empty: give the name of a new folder" in err
+    kept = place / "notes.txt" if there == "folder" else place
+    assert kept.read_text() == "mine"
+
+
+def test_an_empty_folder_is_filled(freeflow):
+    Path("mine").mkdir()
+    assert freeflow("init", "mine")[0] == 0
+    assert {path.name for path in Path("mine").iterdir()} == {
+        file.name for file in files_of("unet")
+    }

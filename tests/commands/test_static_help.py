@@ -1,0 +1,61 @@
+"""The help that is read from the source has the options, chapters and words of the parser that reads the command line."""
+
+import ast
+import importlib
+import inspect
+import re
+
+import pytest
+
+from freeflow_lightning.commands.main import VERBS
+from freeflow_lightning.commands.run import parser_of
+from freeflow_lightning.commands.static_help import read_class, read_help
+from freeflow_lightning.recipes.freeflow import FreeFlowModule
+from freeflow_lightning.training.data import PriorDataModule
+
+PARSED = [verb for verb in VERBS if verb not in ("fit", "validate")]
+
+
+def options_in(page):
+    """Chapters and the options in them, in the order of a page of help."""
+    found = re.findall(r"^(?:  --([\w.]+) |(\S.*):$)", page, re.MULTILINE)
+    return [option or f"# {title}" for option, title in found if title != "options"]
+
+
+@pytest.mark.parametrize("verb", PARSED)
+def test_it_lists_what_the_parser_takes(verb):
+    module = VERBS[verb][0]
+    parser = parser_of(getattr(importlib.import_module(module), verb))
+    taken = [option for option in options_in(parser.format_help()) if option != "config"]
+    page = read_help(module, verb)
+    listed = [option for option in options_in(page) if option != "config"]
+    parts = (".help", "print_config")  # of classes, and jsonargparse's own
+    expected = [option for option in taken if not option.endswith(parts)]
+    assert [option for option in expected if not option.startswith("# ")] == [
+        option for option in listed if not option.startswith("# ")
+    ]
+    chapters = [option for option in listed if option.startswith("# ")]
+    assert f"# of {verb}" in chapters
+    assert set(chapters) <= set(expected)
+
+
+@pytest.mark.parametrize(("kind", "prefix"), [(FreeFlowModule, "model"), (PriorDataModule, "data")])
+def test_a_class_has_its_arguments_with_defaults_and_words(kind, prefix):
+    options = read_class(kind.__module__, kind.__name__, prefix)
+    parameters = inspect.signature(kind).parameters
+    assert [option.name for option in options] == [f"{prefix}.{name}" for name in parameters]
+    assert all(option.about for option in options)
+    for option, parameter in zip(options, parameters.values(), strict=True):
+        if isinstance(parameter.default, int | float | str | tuple):
+            assert ast.literal_eval(option.default) == parameter.default
+        assert (option.default is None) == (parameter.default is parameter.empty)
+
+
+def test_types_and_defaults_are_said_in_words():
+    page = " ".join(read_help("freeflow_lightning.commands.sample", "sample").split())
+    assert "heun if not given. (one of ['euler', 'heun', 'midpoint', 'rk4'])" in page
+    assert "how many samples. (int, default: 64)" in page
+    assert "for its last one; a folder or hub repository" in page  # of StudentOptions
+    assert "(str, must be given)" in page
+    fit = read_class("freeflow_lightning.recipes.freeflow", "FreeFlowModule", "model")
+    assert {option.name: option.default for option in fit}["model.r"] == "LogitNormal(0.8, 1.6)"
