@@ -512,7 +512,7 @@ def test_help_does_not_wait_for_torch():
 import sys
 sys.modules['torch'] = None  # whoever imports it fails
 from freeflow_lightning.commands.main import VERBS, main
-for words in [["--help"], *([verb, "--help"] for verb in VERBS), ["configs"]]:
+for words in [["--help"], *([verb, "--help"] for verb in VERBS), ["configs"], ["completion", "bash"]]:
     sys.argv = ["freeflow", *words]
     main()
 """
@@ -525,6 +525,19 @@ for words in [["--help"], *([verb, "--help"] for verb in VERBS), ["configs"]]:
     assert done.returncode == 0, done.stderr[-3000:]
     assert "freeflow fit --config digits" in done.stdout
     assert done.stdout.count("show this help message and exit") == len(cli.VERBS)
+
+
+@pytest.mark.parametrize(
+    ("verb", "is_terminal", "said"),
+    [("sample", True, "loading torch ...\n"), ("sample", False, ""), ("configs", True, "")],
+)
+def test_a_terminal_is_told_what_the_first_seconds_are_spent_on(
+    freeflow, monkeypatch, verb, is_terminal, said
+):
+    module = importlib.import_module(cli.VERBS[verb][0])
+    monkeypatch.setattr(module, "main", lambda: None)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: is_terminal)
+    assert freeflow(verb) == (0, "", said)
 
 
 def test_the_package_has_its_names_and_no_others():

@@ -61,9 +61,16 @@ VERBS = {
         "freeflow_lightning.commands.configs",
         "list the configs that come with the package, or print one",
     ),
+    "completion": (
+        "freeflow_lightning.commands.completion",
+        "let bash, zsh or fish complete verbs and options",
+    ),
 }
 """Verb: (module with a `main`, what it does). Modules are imported only when their verb is called.
 """
+
+WITHOUT_TORCH = ("init", "configs", "completion")
+"""Verbs that start at once."""
 
 
 def usage() -> str:
@@ -108,6 +115,7 @@ def main() -> None:
     if {"-h", "--help"} & set(sys.argv[2:]):
         print(help_of_verb(verb))
         return
+    say_loading(verb)
     sys.path.insert(0, os.getcwd())  # a teacher defined in a file of the current folder is found
     try:
         run: Callable[[], None] = importlib.import_module(VERBS[verb][0]).main
@@ -131,6 +139,13 @@ def help_of_verb(verb: str) -> str:
     if verb in ("fit", "validate"):
         return short_help(verb)
     return read_help(VERBS[verb][0], verb)
+
+
+def say_loading(verb: str) -> None:
+    """Say in a terminal, at once, what the first seconds are spent on."""
+    is_first = os.environ.get("LOCAL_RANK", "0") == "0"
+    if verb not in WITHOUT_TORCH and is_first and sys.stderr.isatty():
+        print("loading torch ...", file=sys.stderr, flush=True)
 
 
 def stop_interrupted(verb: str) -> NoReturn:

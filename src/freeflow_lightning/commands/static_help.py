@@ -4,7 +4,7 @@ import argparse
 import ast
 import importlib.util
 import inspect
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,6 +19,10 @@ class Option(NamedTuple):
     default: str | None
     """As in the source; None for an option that must be given."""
     about: str
+
+
+Chapters = Sequence[tuple[str, Sequence[Option]]]
+"""Titles, and the options below each."""
 
 
 class Source:
@@ -60,16 +64,42 @@ def read_help(module: str, verb: str) -> str:
     'usage: freeflow sample CHECKPOINT [options]'
     """
     source = Source(module)
-    found = source.find(verb)
-    assert found is not None, f"{module} has no {verb}"
-    function = found[0]
-    assert isinstance(function, ast.FunctionDef)
     given = source.find("USAGE")
-    chapters = _chapters(function, source)
+    chapters = read_chapters(module, verb)
     required = [option.name for _, options in chapters for option in options if not option.default]
     words = ["freeflow", verb, *(name.upper() for name in required[:1]), "[options]"]
     usage = ast.literal_eval(given[0]) if given else " ".join(words)
-    return format_help(str(usage), _about(function), chapters)
+    about = (ast.get_docstring(_function(source, verb)) or "").partition("\n\nArgs:")[0]
+    return format_help(str(usage), about, chapters)
+
+
+def read_chapters(module: str, verb: str) -> Chapters:
+    """Return the titles and options of a verb's chapters, in the order of its parameters."""
+    source = Source(module)
+    function = _function(source, verb)
+    about = _arguments_of(function)
+    own: list[Option] = []
+    chapters: list[tuple[str, list[Option]]] = []
+    for name, kind, default in _parameters(function):
+        shared = source.find(kind)
+        if shared is not None and _is_options(*shared):
+            title = (ast.get_docstring(shared[0]) or "").partition("\n")[0]  # type: ignore[arg-type]  # a class
+            chapters.append((title, list(_fields(*shared))))
+            continue
+        if name == "overrides":
+            continue
+        if not own:
+            chapters.append((f"of {function.name}", own))
+        own.append(Option(name, _kind_in_words(kind, source), default, about.get(name, "")))
+    return chapters
+
+
+def _function(source: Source, name: str) -> ast.FunctionDef:
+    found = source.find(name)
+    assert found is not None, f"no {name} in the source"
+    function = found[0]
+    assert isinstance(function, ast.FunctionDef)
+    return function
 
 
 def read_class(module: str, name: str, prefix: str) -> list[Option]:
@@ -98,7 +128,7 @@ def read_class(module: str, name: str, prefix: str) -> list[Option]:
     ]
 
 
-def format_help(usage: str, about: str, chapters: Iterable[tuple[str, Iterable[Option]]]) -> str:
+def format_help(usage: str, about: str, chapters: Chapters) -> str:
     """Return a page of help: usage, what it is about, and chapters of options."""
     parser = argparse.ArgumentParser(usage=usage, description=about)
     for title, options in chapters:
@@ -106,25 +136,6 @@ def format_help(usage: str, about: str, chapters: Iterable[tuple[str, Iterable[O
         for option in options:
             _add(group, option)
     return parser.format_help()
-
-
-def _chapters(function: ast.FunctionDef, source: Source) -> list[tuple[str, list[Option]]]:
-    """Return the titles and options of a verb's chapters, in the order of its parameters."""
-    about = _arguments_of(function)
-    own: list[Option] = []
-    chapters: list[tuple[str, list[Option]]] = []
-    for name, kind, default in _parameters(function):
-        shared = source.find(kind)
-        if shared is not None and isinstance(shared[0], ast.ClassDef) and _is_options(*shared):
-            title = (ast.get_docstring(shared[0]) or "").partition("\n")[0]
-            chapters.append((title, list(_fields(*shared))))
-            continue
-        if name == "overrides":
-            continue
-        if not own:
-            chapters.append((f"of {function.name}", own))
-        own.append(Option(name, _kind_in_words(kind, source), default, about.get(name, "")))
-    return chapters
 
 
 def _parameters(function: ast.FunctionDef) -> Iterator[tuple[str, str, str | None]]:
@@ -202,10 +213,6 @@ def _arguments_of(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
             name, _, words = line.partition(":")
         about[name] = f"{about.get(name, '')} {words.strip()}".strip()
     return about
-
-
-def _about(function: ast.FunctionDef) -> str:
-    return (ast.get_docstring(function) or "").partition("\n\nArgs:")[0]
 
 
 def _add(group: argparse._ArgumentGroup, option: Option) -> None:

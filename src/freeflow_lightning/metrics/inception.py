@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from freeflow_lightning.metrics.features import FeatureNetwork
 from freeflow_lightning.metrics.frechet import FrechetDistance
@@ -116,7 +116,7 @@ def default_weights() -> Path:
     return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
 
 
-def _inception_network() -> Callable[..., nn.Module]:
+def _inception_network() -> Callable[..., Any]:
     """Return torch-fidelity's network (Raises: ModuleNotFoundError if it is not installed)."""
     try:
         from torch_fidelity.feature_extractor_inceptionv3 import (  # noqa: PLC0415 (optional)

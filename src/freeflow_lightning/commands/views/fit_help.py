@@ -5,7 +5,7 @@ Trainer's commonest.
 import re
 
 from freeflow_lightning.commands.parser import BriefErrors
-from freeflow_lightning.commands.static_help import Option, format_help, read_class
+from freeflow_lightning.commands.static_help import Chapters, Option, format_help, read_class
 
 USAGE = """freeflow {verb} --config CONFIG [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE] ...
 
@@ -86,17 +86,20 @@ def short_help(verb: str) -> str:
         "fit": "Distil a teacher into a one-step student, or train another recipe, from a config.",
         "validate": "Validate a checkpoint as training does.",
     }
+    page = format_help(USAGE.format(verb=verb), about[verb], fit_chapters())
+    return page + MORE.format(verb=verb)
+
+
+def fit_chapters() -> Chapters:
+    """The chapters of that page: the run, the model, the data and the Trainer."""
     trainer = read_class("lightning.pytorch.trainer.trainer", "Trainer", "trainer")
     common = [option for option in trainer if option.name.partition(".")[2] in COMMON]
-    chapters = {
-        "the run": RUN,
-        "the model: FreeFlowModule": read_class(*DEFAULTS["--model.help"], "model"),
-        "the data: PriorDataModule": read_class(*DEFAULTS["--data.help"], "data"),
-        "the Trainer": common,
-    }
-    return format_help(USAGE.format(verb=verb), about[verb], chapters.items()) + MORE.format(
-        verb=verb
-    )
+    return [
+        ("the run", RUN),
+        ("the model: FreeFlowModule", read_class(*DEFAULTS["--model.help"], "model")),
+        ("the data: PriorDataModule", read_class(*DEFAULTS["--data.help"], "data")),
+        ("the Trainer", common),
+    ]
 
 
 def name_classes(words: list[str]) -> list[str]:
