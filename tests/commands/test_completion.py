@@ -19,7 +19,7 @@ def test_bash_completes(freeflow, tmp_path, words, completed):
     assert code == 0, err
     (tmp_path / "script").write_text(out)
     line = " ".join(["freeflow", *words])
-    asked = f"source script; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _shtab_freeflow; echo ${{COMPREPLY[@]}}"
+    asked = f"source ./script; COMP_WORDS=({line}); COMP_CWORD={len(words)}; _shtab_freeflow; echo ${{COMPREPLY[@]}}"
     done = subprocess.run(["bash", "-c", asked], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [completed]
 

@@ -77,7 +77,7 @@ def read_chapters(module: str, verb: str) -> Chapters:
     """Return the titles and options of a verb's chapters, in the order of its parameters."""
     source = Source(module)
     function = _function(source, verb)
-    about = _arguments_of(function)
+    about = _docs_of(function)
     own: list[Option] = []
     chapters: list[tuple[str, list[Option]]] = []
     for name, kind, default in _parameters(function):
@@ -108,24 +108,37 @@ def read_class(module: str, name: str, prefix: str) -> list[Option]:
     >>> read_class("freeflow_lightning.training.data", "PriorDataModule", "data")[0].name
     'data.batch_size'
     """
-    source = Source(module)
-    found = source.find(name)
+    found = Source(module).find(name)
     assert found is not None, f"{module} has no {name}"
-    node, home = found
+    return [
+        option._replace(name=f"{prefix}.{option.name}") for option in _constructor_options(*found)
+    ]
+
+
+def _constructor_options(node: ast.AST, source: Source) -> list[Option]:
+    """Return the arguments of a class's constructor, and of its base's those that **settings take."""
+    assert isinstance(node, ast.ClassDef)
+    constructor = _constructor_of(node)
+    about = _docs_of(node) | _docs_of(constructor)
+    options = []
+    for name, kind, default in _parameters(constructor):
+        if name != "self":
+            words = _kind_in_words(kind, source), _default_in_words(default, source)
+            options.append(Option(name, *words, about.get(name, "")))
+    base = source.find(ast.unparse(node.bases[0])) if constructor.args.kwarg else None
+    if base is None:
+        return options
+    keywords = {argument.arg for argument in _constructor_of(base[0]).args.kwonlyargs}
+    for option in _constructor_options(*base):
+        if option.name in keywords - {own.name for own in options}:
+            options.append(option._replace(about=about.get(option.name, option.about)))
+    return options
+
+
+def _constructor_of(node: ast.AST) -> ast.FunctionDef:
     assert isinstance(node, ast.ClassDef)
     bodies = [part for part in node.body if isinstance(part, ast.FunctionDef)]
-    constructor = next(part for part in bodies if part.name == "__init__")
-    about = _arguments_of(node) | _arguments_of(constructor)
-    return [
-        Option(
-            f"{prefix}.{name}",
-            _kind_in_words(kind, home),
-            _default_in_words(default, home),
-            about.get(name, ""),
-        )
-        for name, kind, default in _parameters(constructor)
-        if name != "self"
-    ]
+    return next(part for part in bodies if part.name == "__init__")
 
 
 def format_help(usage: str, about: str, chapters: Chapters) -> str:
@@ -156,7 +169,7 @@ def _parameters(function: ast.FunctionDef) -> Iterator[tuple[str, str, str | Non
 def _fields(node: ast.AST, source: Source) -> Iterator[Option]:
     """Yield the fields of a dataclass, those of its bases first."""
     assert isinstance(node, ast.ClassDef)
-    about = _arguments_of(node)
+    about = _docs_of(node)
     for base in node.bases:
         inherited = source.find(ast.unparse(base))
         if inherited is not None:
@@ -202,7 +215,7 @@ def _default_in_words(default: str | None, source: Source) -> str | None:
     return ast.unparse(found[0]) if found else default
 
 
-def _arguments_of(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
+def _docs_of(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
     """Return what the docstring's "Args:" says of each name."""
     text = (ast.get_docstring(node) or "").partition("\n\nArgs:\n")[2].partition("\n\n")[0]
     about: dict[str, str] = {}
