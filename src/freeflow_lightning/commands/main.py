@@ -79,7 +79,7 @@ def usage() -> str:
     >>> usage().splitlines()[0]
     'usage: freeflow VERB [options]'
     """
-    lines = [f"  {verb:<10}{about}" for verb, (_, about) in VERBS.items()]
+    lines = [f"  {verb:<12}{about}" for verb, (_, about) in VERBS.items()]
     return "\n".join(
         [
             "usage: freeflow VERB [options]",
