@@ -29,6 +29,10 @@ VERBS = {
         "freeflow_lightning.commands.evaluate",
         "measure a student against its teacher or given statistics",
     ),
+    "compare": (
+        "freeflow_lightning.commands.compare",
+        "train several methods on one teacher within one budget: table and plot",
+    ),
     "diagnose": (
         "freeflow_lightning.commands.diagnose",
         "see where a student goes wrong, in one HTML page",

@@ -4,6 +4,10 @@ import torch
 from torch import Tensor
 
 
+class DivergedSamplesError(ValueError):
+    """Samples hold NaN or infinite values: the network that drew them has diverged."""
+
+
 def to_uint8(images: Tensor) -> Tensor:
     """clamp(127.5 x + 128, 0, 255), rounded down: DiT's and SiT's convention; it recovers every
     8-bit value exactly.
@@ -16,8 +20,9 @@ def to_uint8(images: Tensor) -> Tensor:
         uint8 [B, ...].
 
     Raises:
-        ValueError: not floating point, or samples with NaN or infinite values (a cast would turn
-            NaN into black).
+        ValueError: not floating point.
+        DivergedSamplesError: samples with NaN or infinite values (a cast would turn NaN into
+            black).
 
     >>> to_uint8(torch.tensor([[-1.0, 0.0, 1.0]]))
     tensor([[  0, 128, 255]], dtype=torch.uint8)
@@ -29,7 +34,7 @@ def to_uint8(images: Tensor) -> Tensor:
         )
     bad = int((~torch.isfinite(images).flatten(1).all(dim=1)).sum())
     if bad:
-        raise ValueError(
+        raise DivergedSamplesError(
             f"{bad} of {len(images)} samples hold NaN or infinite values: the network that made "
             f"them diverged"
         )

@@ -128,7 +128,7 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
             None,
             (arguments, keywords),
         )
-        if any(_is_dual(x) for x in (*arguments, *keywords.values())):
+        if has_dual(given):
             kind, tangent, given = "derivative", _tangent(given), tree_map(_plain, given)
         found.append(NetworkCall(name, module, *given, kind, autocast, tangent))
         return call(*arguments, **keywords)
@@ -155,6 +155,12 @@ def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, int]]:
     for evaluation in evaluations:
         rows.setdefault(evaluation.network, Counter())[evaluation.kind] += evaluation.rows
     return {name: dict(kinds) for name, kinds in rows.items()}
+
+
+def has_dual(given: tuple[tuple, dict[str, Any]]) -> bool:
+    """Whether an argument of a call carries a tangent."""
+    arguments, keywords = given
+    return any(_is_dual(x) for x in (*arguments, *keywords.values()))
 
 
 def _is_dual(x: Any) -> bool:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import to_uint8
+from freeflow_lightning.metrics.images import DivergedSamplesError
 from freeflow_lightning.teachers import Teacher
 
 ROWS = 8
@@ -83,7 +84,7 @@ def pictures(teacher: Teacher, x: Tensor, *, batch_size: int | None = None) -> T
         batch_size: samples that are decoded at once; all of them if not given.
 
     Raises:
-        ValueError: samples that are not finite.
+        DivergedSamplesError: samples that are not finite.
     """
     return torch.cat(
         [_pictures(teacher.decode(part)) for part in x.split(batch_size or max(1, len(x)))]
@@ -94,7 +95,9 @@ def _pictures(decoded: Tensor) -> Tensor:
     if decoded.ndim == 4:
         return to_uint8(decoded)
     if not bool(torch.isfinite(decoded).all()):
-        raise ValueError("samples are not finite: the network that drew them has diverged")
+        raise DivergedSamplesError(
+            "samples are not finite: the network that drew them has diverged"
+        )
     return decoded
 
 

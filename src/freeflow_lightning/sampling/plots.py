@@ -5,7 +5,7 @@ import itertools
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -25,8 +25,8 @@ def canvas(
     columns: int = 1,
     *,
     figsize: tuple[float, float],
-    sharex: bool = False,
-    sharey: bool = False,
+    sharex: bool | Literal["row", "col"] = False,
+    sharey: bool | Literal["row", "col"] = False,
 ) -> tuple[Figure, np.ndarray]:
     """A figure that belongs to no window or backend, and its axes, [lines, columns]."""
     figure = Figure(figsize=figsize, layout="constrained")

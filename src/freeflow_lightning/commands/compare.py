@@ -1,0 +1,289 @@
+"""freeflow compare: several methods on one teacher, each within the same budget: a table and a plot."""
+
+import logging
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import torch
+
+from freeflow_lightning.commands.contender import Contender, Place, read_contender, run_contender
+from freeflow_lightning.commands.options import DeviceOptions
+from freeflow_lightning.commands.run import Options, run
+from freeflow_lightning.commands.views.comparison import (
+    NOTE,
+    PAGE,
+    PLOT,
+    describe_run,
+    markdown,
+    plot,
+)
+from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run, pick_rate
+from freeflow_lightning.evaluation.pick_features import Name, pick_features
+from freeflow_lightning.evaluation.yardstick import Measure, Yardstick
+from freeflow_lightning.flow import check_counts, check_numbers
+from freeflow_lightning.metrics import FeatureNetwork
+from freeflow_lightning.profiling.budget import Budget, evaluations_per_step
+from freeflow_lightning.profiling.hardware import machine
+from freeflow_lightning.sampling.hashes import fingerprint
+from freeflow_lightning.students.open_student import pick_device
+from freeflow_lightning.training.output_folder import claim_names, lock_folder, publish
+
+USAGE = """freeflow compare --config A.yaml B.yaml [--budget evaluations --amount N] [options]
+
+for example
+       freeflow compare --config configs/digits.yaml configs/digits_anystep.yaml --amount 2e6
+       freeflow compare --config base.yaml+one.yaml base.yaml+two.yaml --budget seconds --amount 600"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BudgetOptions(Options):
+    """what each run may spend
+
+    Args:
+        budget: evaluations are forward passes of student, auxiliary network and teacher, counted
+            call by call (a pass with its gradient is 3, a forward-mode derivative 2, both 6);
+            seconds are those of training alone.
+        amount: how many; what the first config's own max_steps take, in evaluations, if not given.
+        points: measurements at equal parts of it, the last at its end.
+    """
+
+    budget: Literal["evaluations", "seconds"] = "evaluations"
+    amount: float | None = None
+    points: int = 4
+
+    def of(self, first: Contender) -> Budget:
+        """The budget; without an amount that of a config's own run."""
+        check_counts(1, points=self.points)
+        if self.amount is not None:
+            check_numbers(0, without_low=True, amount=self.amount)
+            return Budget(self.budget, float(self.amount), self.points)
+        if self.budget == "seconds":
+            raise ValueError("--budget seconds wants how many: give --amount SECONDS")
+        if first.max_steps < 1:
+            raise ValueError(
+                f"{first.words} has no max_steps to take the budget from: give --amount"
+            )
+        per_step = evaluations_per_step(first.module(), first.batch_size)
+        return Budget(self.budget, per_step * first.max_steps, self.points)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MeasureOptions(Options):
+    """how students are measured
+
+    Args:
+        guidance: gamma of all samples; the configs' evaluation_guidance if not given.
+        num_samples: samples of each student; FID depends on how many, so compare equal numbers.
+        reference_samples: samples of the teacher to compare with.
+        reference_steps: the teacher's Heun steps.
+        paired_samples: samples whose endpoint is compared with the teacher's for the same noise.
+        statistics: a file that FID is measured to as well: ADM's .npz, torch-fidelity's .pt, or an
+            .npz of pictures.
+        features: auto, inception, dinov2, digits, flat (the plain numbers), or a class_path of your
+            own FeatureNetwork.
+        weights: the file of Inception's or DINOv2's weights.
+    """
+
+    guidance: float | None = None
+    num_samples: int = 10_000
+    reference_samples: int = 10_000
+    reference_steps: int = 64
+    paired_samples: int = 512
+    statistics: str | None = None
+    features: Name | FeatureNetwork = "auto"
+    weights: str | None = None
+
+    def of(self, guidance: float) -> Measure:
+        """How samples of a guidance are measured."""
+        check_counts(2, num_samples=self.num_samples, reference_samples=self.reference_samples)
+        check_counts(1, reference_steps=self.reference_steps)
+        check_counts(0, paired_samples=self.paired_samples)
+        return Measure(
+            guidance,
+            self.num_samples,
+            self.reference_samples,
+            self.paired_samples,
+            self.reference_steps,
+            self.statistics,
+        )
+
+
+def compare(
+    config: list[str],
+    seeds: list[int] = [0, 1, 2],  # noqa: B006 (never changed)
+    rates: list[float] = [1.0],  # noqa: B006
+    output: str = "comparison",
+    overrides: list[str] | None = None,
+    *,
+    spending: BudgetOptions,
+    measuring: MeasureOptions,
+    where: DeviceOptions,
+) -> None:
+    """Train several methods on one teacher, each within the same budget, with several seeds.
+
+    Writes comparison.md, comparison.png and comparison.json: FID to the teacher and to given
+    statistics, endpoint error, recall and diversity at 1, 2, 4 and 8 steps, as far as a method is
+    trained for them, over the evaluations spent; mean and spread over the seeds.
+
+    The same command goes on where a killed one has stopped. A run that diverges is a row that says
+    so. Configs are those of `freeflow fit`; nothing is validated meanwhile, and one device trains.
+
+    Args:
+        config: configs of `freeflow fit`, one for each method; files joined by + are one config, of
+            which the later files win.
+        seeds: of training, one run each.
+        rates: multiples of each config's student_lr. With several, the first seed tries all of
+            them, and the one with the lowest final FID, in the mean over the steps, is taken.
+        output: folder to write to; made if it does not exist.
+        overrides: set by --model.*, --data.* and --trainer.*, for all configs.
+        spending: the budget.
+        measuring: the figures.
+        where: the device.
+    """
+    check_lists(config, seeds, rates)
+    logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
+    device = pick_device(where.device)
+    root = Path(output)
+    contenders = read_contenders(config, overrides or [])
+    guidance = check_contenders(contenders, measuring.guidance, device)
+    budget = spending.of(contenders[0])
+    with lock_folder(root, "compare"):
+        claim_names(root, NOTE, "compare", [PAGE, PLOT])
+        teacher = contenders[0].teacher().to(device).eval()
+        features = pick_features(measuring.features, measuring.weights, teacher, device)
+        yardstick = Yardstick(teacher, features, measuring.of(guidance), device)
+        about = {
+            "command": " ".join(["freeflow", *sys.argv[1:]]),
+            "budget": budget._asdict(),
+            "seeds": seeds,
+            "rates": rates,
+            **yardstick.facts(),
+            "machine": machine(device),
+        }
+        field = Field(budget, yardstick, device, root, seeds, rates)
+        compared = field.compare(contenders, about)
+        files = {PAGE: markdown(compared).encode(), PLOT: plot(compared)}
+        publish(root, NOTE, "compare", compared.as_json(), files)
+    print(f"written: {root / PAGE}, {root / PLOT}, {root / NOTE}")
+
+
+class Field(NamedTuple):
+    """What all contenders of a comparison have in common."""
+
+    budget: Budget
+    yardstick: Yardstick
+    device: torch.device
+    root: Path
+    seeds: Sequence[int]
+    rates: Sequence[float]
+
+    def run(self, contender: Contender, seed: int, rate: float) -> Run:
+        """One run: read if it has ended before, trained otherwise."""
+        facts = {
+            "contender": contender.facts(),
+            "budget": self.budget._asdict(),
+            "yardstick": self.yardstick.facts(),
+        }
+        run = Run(contender.name, seed, rate)
+        place = Place.of(self.root, run, facts)
+        ended = place.read(run)
+        if ended is None:
+            ended = run_contender(contender, run, place, self.budget, self.yardstick, self.device)
+        print(describe_run(ended))
+        return ended
+
+    def method(self, contender: Contender) -> Method:
+        """All runs of one contender: the rates on the first seed, then the other seeds."""
+        first = self.seeds[0]
+        tried = [self.run(contender, first, rate) for rate in self.rates]
+        rate = pick_rate(tried)
+        best = next(run for run in tried if run.rate == rate)
+        others = [self.run(contender, seed, rate) for seed in self.seeds[1:]]
+        return Method(contender.name, [best, *others], tried)
+
+    def compare(
+        self, contenders: Sequence[Contender], about: Mapping[str, Any]
+    ) -> MethodComparison:
+        """All methods beside the teacher."""
+        teacher, floor = self.yardstick.teacher_by_steps(), self.yardstick.floor()
+        methods = [self.method(contender) for contender in contenders]
+        return MethodComparison(methods, teacher, floor, about)
+
+
+def check_lists(config: Sequence[str], seeds: Sequence[int], rates: Sequence[float]) -> None:
+    """Refuse empty lists and values that stand twice (ValueError)."""
+    for name, values in {"config": config, "seeds": seeds, "rates": rates}.items():
+        if not values or len(set(values)) < len(values):
+            raise ValueError(f"expected --{name} to be one or more different values, got {values}")
+    for rate in rates:
+        check_numbers(0, without_low=True, rates=rate)
+
+
+def read_contenders(config: Sequence[str], overrides: list[str]) -> list[Contender]:
+    """The contenders, each with a name of its own.
+
+    Raises:
+        FileNotFoundError: no such config.
+        ValueError: a config that distils no teacher.
+    """
+    contenders = [read_contender(words, overrides) for words in config]
+    names = [contender.name for contender in contenders]
+    return [
+        each if names.count(each.name) == 1 else each._replace(name=name_of_path(each.words))
+        for each in contenders
+    ]
+
+
+def name_of_path(words: str) -> str:
+    """A name that tells configs of the same file name apart.
+
+    >>> name_of_path("a/digits.yaml+b/tvm.yaml")
+    'a-digits.yaml+b-tvm.yaml'
+    """
+    return words.strip("./").replace("/", "-")
+
+
+def check_contenders(
+    contenders: Sequence[Contender], guidance: float | None, device: torch.device
+) -> float:
+    """Build every contender once, before any is trained, and return the guidance of all samples.
+
+    Raises:
+        ValueError: settings that a recipe refuses, another teacher, or another guidance.
+    """
+    first = contenders[0]
+    teachers, scales = set(), set()
+    for contender in contenders:
+        module = built(contender)
+        teachers.add(fingerprint(module.teacher.to(device), device))
+        scales.add(float(module.evaluation_guidance))
+        if len(teachers) > 1:
+            raise ValueError(
+                f"{contender.words} has another teacher than {first.words}: expected one teacher "
+                f"for all methods"
+            )
+    if guidance is not None:
+        check_numbers(0, guidance=guidance)
+        return float(guidance)
+    if len(scales) > 1:
+        raise ValueError(
+            f"the configs evaluate at different guidance scales, {sorted(scales)}: give --guidance"
+        )
+    return scales.pop()
+
+
+def built(contender: Contender) -> Any:
+    """The module of a contender, and its data and callbacks for a look; errors name the config."""
+    try:
+        contender.data(0)
+        contender.callbacks()
+        return contender.module()
+    except (ValueError, FileNotFoundError) as error:
+        raise type(error)(f"{contender.words}:\n{error}") from error
+
+
+main = partial(run, compare, usage=USAGE)

@@ -1,0 +1,94 @@
+"""CallCounter: what training evaluates, counted call by call in forward passes."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_iter
+
+from freeflow_lightning.profiling.network_calls import has_dual, intercept_calls
+
+FORWARD_EQUIVALENTS = {
+    "forward": 1,
+    "with gradient": 3,
+    "derivative": 2,
+    "derivative with gradient": 6,
+}
+"""Forward passes that one row of a call is worth, by its kind.
+
+A backward pass is two forward passes, a forward-mode derivative makes two of one; nothing else
+counts.
+"""
+
+
+class CallCounter:
+    """Counts the rows of every network call while it is on, without keeping anything of them.
+
+    >>> net = nn.Linear(2, 2)
+    >>> counter = CallCounter()
+    >>> with counter.watch({"student": net}):
+    ...     counter.is_on = True
+    ...     _ = net(torch.ones(3, 2))
+    ...     with torch.no_grad():
+    ...         _ = net(torch.ones(4, 2))
+    >>> counter.rows, counter.evaluations
+    ({'student': {'with gradient': 3, 'forward': 4}}, {'student': 13})
+    """
+
+    def __init__(self) -> None:
+        self.is_on = False
+        self.rows: dict[str, dict[str, int]] = {}
+        """Samples evaluated so far, by network and kind; a guided velocity has two for one."""
+
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """What the rows are worth in forward passes of one sample, by network."""
+        return {
+            name: sum(FORWARD_EQUIVALENTS[kind] * n for kind, n in kinds.items())
+            for name, kinds in self.rows.items()
+        }
+
+    @property
+    def total(self) -> int:
+        """Forward passes of all networks together."""
+        return sum(self.evaluations.values())
+
+    @contextmanager
+    def watch(self, networks: Mapping[str, nn.Module]) -> Iterator[None]:
+        """Count the calls of these networks, and of parts of them that are called alone."""
+
+        def count(
+            name: str,
+            module: nn.Module,
+            call: Callable[..., Any],
+            arguments: tuple,
+            keywords: dict[str, Any],
+        ) -> Any:
+            if self.is_on:
+                kind = kind_of(module, arguments, keywords)
+                kinds = Counter(self.rows.get(name, {}))
+                kinds[kind] += len(arguments[0])
+                self.rows[name] = dict(kinds)
+            return call(*arguments, **keywords)
+
+        with intercept_calls(networks, count):
+            yield
+
+
+def kind_of(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> str:
+    """What a call of a module is worth: a key of `FORWARD_EQUIVALENTS`."""
+    is_derivative = has_dual((arguments, keywords))
+    if not (torch.is_grad_enabled() and _leads_to_gradient(module, arguments, keywords)):
+        return "derivative" if is_derivative else "forward"
+    return "derivative with gradient" if is_derivative else "with gradient"
+
+
+def _leads_to_gradient(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> bool:
+    """Whether a weight or an argument of the call wants a gradient."""
+    if any(weight.requires_grad for weight in module.parameters()):
+        return True
+    given = tree_iter((arguments, keywords))
+    return any(isinstance(x, Tensor) and x.requires_grad for x in given)
