@@ -156,6 +156,7 @@ REFUSED = [
     (module, "residual_decay", NO_AMOUNTS),
     (module, "student_lr", NO_FACTORS),
     (module, "auxiliary_lr", NO_FACTORS),
+    (module, "lr_decay_steps", NO_SIZES),
     (module, "eps", NO_FACTORS),
     (module, "scalar_scale", NO_FACTORS),
     (module, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),

@@ -169,3 +169,42 @@ def test_a_trainer_that_logs_nothing_trains():
     before = weights(m.student)
     fit(m, max_steps=2, barebones=True, log_every_n_steps=0)
     assert not same(before, weights(m.student))
+
+
+class Rates(Callback):
+    """Notes the student's and the auxiliary network's learning rate at each step."""
+
+    def __init__(self):
+        self.seen = []
+
+    def on_train_batch_start(self, trainer, *_):
+        self.seen.append([group["lr"] for group in trainer.optimizers[0].param_groups])
+
+
+def test_both_rates_fall_along_half_a_cosine_over_the_last_steps():
+    rates = Rates()
+    fit(module(student_lr=1e-3, auxiliary_lr=1e-2, lr_decay_steps=4), rates, max_steps=6)
+    factors = [1, 1, *((1 + math.cos(math.pi * k / 4)) / 2 for k in range(4))]
+    assert rates.seen == [[pytest.approx(1e-3 * f), pytest.approx(1e-2 * f)] for f in factors]
+
+
+def test_rates_stay_unless_asked_to_fall():
+    rates = Rates()
+    made = fit(module(student_lr=1e-3, auxiliary_lr=1e-2), rates, max_steps=3)
+    assert rates.seen == [[1e-3, 1e-2]] * 3
+    assert made.lr_scheduler_configs == []
+
+
+def test_a_fall_longer_than_the_run_is_refused():
+    with pytest.raises(ValueError, match="expected lr_decay_steps among the steps of the run"):
+        fit(module(lr_decay_steps=7), max_steps=6)
+
+
+def test_a_resumed_run_goes_on_along_the_fall(tmp_path):
+    checkpoints = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=3, save_top_k=-1)
+    straight, resumed, rates = module(lr_decay_steps=5), module(lr_decay_steps=5), Rates()
+    fit(straight, checkpoints, max_steps=6, enable_checkpointing=True)
+    fit(resumed, rates, max_steps=6, ckpt_path=tmp_path / "step=3.ckpt")
+    assert len(rates.seen) == 3
+    assert rates.seen[0][0] == pytest.approx(1e-2 * (1 + math.cos(math.pi * 2 / 5)) / 2)
+    assert same(weights(straight.student), weights(resumed.student))

@@ -26,6 +26,7 @@ from freeflow_lightning.evaluation.comparison import Comparison, Resources, Star
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.reference import feature_facts
 from freeflow_lightning.evaluation.scores import Result
+from freeflow_lightning.examples.faces.data import REFERENCE
 from freeflow_lightning.metrics import FeatureNetwork, read_statistics
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.hashes import fingerprint
@@ -50,8 +51,9 @@ class ReferenceOptions(Options):
     """what the samples are compared with
 
     Args:
-        reference: "teacher" for its own samples, or a file: ADM's .npz (mu, sigma, arr_0),
-            torch-fidelity's .pt, or an .npz of pictures (arr_0, as `freeflow sample --npz` writes).
+        reference: "teacher" for its own samples, "faces" for the real faces that ship, or a file:
+            ADM's .npz (mu, sigma, arr_0), torch-fidelity's .pt, or an .npz of pictures (arr_0, as
+            `freeflow sample --npz` writes).
         features: auto, faces, digits, lite0, flat (the plain numbers), inception, dinov2, or a
             class_path of your own FeatureNetwork.
         weights: the file of Inception's or DINOv2's weights.
@@ -102,7 +104,8 @@ class ReferenceOptions(Options):
         seen_by = pick_features(self.features, self.weights, student.teacher, student.device)
         table = None
         if not self.is_teacher and resources.processes.first:
-            table = read_statistics(self.reference, seen_by, device=student.device)
+            path = REFERENCE if self.reference == "faces" else self.reference
+            table = read_statistics(path, seen_by, device=student.device)
         truth = TeacherSampler(
             student.teacher, self.reference_method, self.reference_steps, guidance
         )

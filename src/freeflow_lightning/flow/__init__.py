@@ -48,7 +48,7 @@ from freeflow_lightning.flow.noise import (
 from freeflow_lightning.flow.pairs import Pairs
 from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
 from freeflow_lightning.flow.rows import on_rows, spread
-from freeflow_lightning.flow.schedules import alpha, confident_time, tangent_share
+from freeflow_lightning.flow.schedules import alpha, confident_time, falling_rate, tangent_share
 from freeflow_lightning.flow.solver import (
     CHORD_RULES,
     EVALUATIONS,
@@ -138,6 +138,7 @@ __all__ = [
     "count_evaluations",
     "euler",
     "expand",
+    "falling_rate",
     "floor_to_grid",
     "flow_map",
     "glass",

@@ -49,3 +49,16 @@ def tangent_share(step: int, *, warmup_steps: int = 10_000, most: float = 1.0) -
     check_numbers(0, 1, most=most)
     check_counts(0, warmup_steps=warmup_steps)
     return most * min(1.0, step / warmup_steps) if warmup_steps > 0 else most
+
+
+def falling_rate(step: int, total_steps: int, decay_steps: int) -> float:
+    """Factor on a learning rate after `step` steps: 1, and along half a cosine to 0 over the last
+    `decay_steps` of the run.
+
+    >>> [round(falling_rate(step, 10, 4), 2) for step in (0, 6, 8, 10)]
+    [1.0, 1.0, 0.5, 0.0]
+    """
+    if not decay_steps:
+        return 1.0
+    fallen = (step - (total_steps - decay_steps)) / decay_steps
+    return (1 + math.cos(math.pi * min(max(fallen, 0.0), 1.0))) / 2

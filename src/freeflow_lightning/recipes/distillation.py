@@ -14,8 +14,10 @@ from freeflow_lightning.flow import (
     Pairs,
     TwoTimeVelocity,
     Velocity,
+    check_counts,
     check_numbers,
     check_pairs,
+    falling_rate,
     on_rows,
 )
 from freeflow_lightning.nets import LoRA, ScalarConditioned, map_state
@@ -54,6 +56,8 @@ class Distillation(Recipe):
         student_lr: learning rate of the student, in units of u: Adam's is this over
             `student_scale`, which is 1 for velocities.
         auxiliary_lr: learning rate of the auxiliary network.
+        lr_decay_steps: last steps of the run (trainer.max_steps) over which both rates fall along
+            half a cosine to 0; 0 keeps them, as the paper does.
         betas: Adam's.
         eps: Adam's.
         scalar_scale: factor on delta and gamma before their frequency embeddings.
@@ -101,6 +105,7 @@ class Distillation(Recipe):
         evaluation_guidance: float = 1.5,
         student_lr: float = 3e-5,  # Table 6
         auxiliary_lr: float = 1e-4,  # Table 6
+        lr_decay_steps: int = 0,
         betas: Sequence[float] = (0.9, 0.99),  # Table 6
         eps: float = 1e-8,  # Table 6
         scalar_scale: float = 1.0,
@@ -121,12 +126,14 @@ class Distillation(Recipe):
             0, without_low=True, student_lr=student_lr, auxiliary_lr=auxiliary_lr, eps=eps
         )
         check_numbers(0, without_low=True, scalar_scale=scalar_scale)
+        check_counts(0, lr_decay_steps=lr_decay_steps)
         self.frozen = Frozen(teacher)
         self.starts_from_teacher = network is None  # and so in the teacher's own parameterisation
         self.guidance_range = (low, high)
         self.evaluation_guidance = evaluation_guidance
         self.student_lr = student_lr
         self.auxiliary_lr = auxiliary_lr
+        self.lr_decay_steps = lr_decay_steps
         self.betas = (betas[0], betas[1])
         self.eps = eps
         self.scalar_scale = scalar_scale
@@ -353,7 +360,7 @@ class Distillation(Recipe):
             )
         return scale
 
-    def configure_optimizers(self) -> torch.optim.Optimizer:
+    def configure_optimizers(self) -> Any:
         rates = {"student": self.student_lr / self.student_scale, "auxiliary": self.auxiliary_lr}
         groups = [
             {
@@ -363,7 +370,22 @@ class Distillation(Recipe):
             }
             for name, network in self.networks().items()
         ]
-        return adam(groups, betas=self.betas, eps=self.eps)
+        optimizer = adam(groups, betas=self.betas, eps=self.eps)
+        if not self.lr_decay_steps:
+            return optimizer
+        total = self.trainer.estimated_stepping_batches
+        if self.lr_decay_steps > total or math.isinf(total):
+            raise ValueError(
+                f"expected lr_decay_steps among the steps of the run, got {self.lr_decay_steps} of "
+                f"{total}: lower it, or set --trainer.max_steps"
+            )
+        scheduler = torch.optim.lr_scheduler.LambdaLR(
+            optimizer, lambda step: falling_rate(step, int(total), self.lr_decay_steps)
+        )
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": scheduler, "interval": "step"},
+        }
 
     def configure_model(self) -> None:
         if self.compile_backend is not None and not self._is_compiled:

@@ -16,7 +16,7 @@ from freeflow_lightning.metrics import Moments
 from freeflow_lightning.training.data import SettingsOnly
 
 HELD_OUT_SAMPLES = 10_000
-REFERENCE = files("freeflow_lightning") / "assets" / "faces_reference.npz"
+REFERENCE = Path(str(files("freeflow_lightning") / "assets" / "faces_reference.npz"))
 """Held-out faces in ADM's layout: arr_0, arr_1 (classes), and mu and sigma of FacesFeatures."""
 
 
@@ -75,7 +75,7 @@ def load_faces() -> ShippedFaces:
     >>> load_faces().pictures.shape
     torch.Size([2000, 3, 16, 16])
     """
-    with REFERENCE.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with np.load(REFERENCE, allow_pickle=False) as file:
         return ShippedFaces(
             torch.from_numpy(file["arr_0"]).permute(0, 3, 1, 2).contiguous(),
             torch.from_numpy(file["arr_1"].astype(np.int64)),
@@ -84,7 +84,7 @@ def load_faces() -> ShippedFaces:
 
 def load_moments() -> Moments:
     """The moments of all 10,000 held-out faces in the features of FacesFeatures."""
-    with REFERENCE.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+    with np.load(REFERENCE, allow_pickle=False) as file:
         return Moments(torch.from_numpy(file["mu"]), torch.from_numpy(file["sigma"]))
 
 
