@@ -83,7 +83,7 @@ class MeasureOptions(Options):
         paired_samples: samples whose endpoint is compared with the teacher's for the same noise.
         statistics: a file that FID is measured to as well: ADM's .npz, torch-fidelity's .pt, or an
             .npz of pictures.
-        features: auto, inception, dinov2, digits, flat (the plain numbers), or a class_path of your
+        features: auto, faces, digits, lite0, flat, inception, dinov2, or a class_path of your
             own FeatureNetwork.
         weights: the file of Inception's or DINOv2's weights.
     """
