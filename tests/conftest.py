@@ -1,4 +1,4 @@
-"""Every test has a folder of its own to run in and to cache references in."""
+"""What tests of commands and of Lightning's loggers share."""
 
 import os
 
@@ -16,12 +16,6 @@ import torch
 
 torch.set_num_threads(1)
 LIGHTNING = logging.getLogger("lightning.pytorch")
-
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("FREEFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.fixture

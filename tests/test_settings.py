@@ -6,6 +6,7 @@ import re
 
 import pytest
 import torch
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 
 from freeflow_lightning import PriorDataModule
 from freeflow_lightning.callbacks import (
@@ -442,6 +443,12 @@ def test_accumulation_divides_the_epoch(length, several, limit, refused):
         match=rf"accumulate_grad_batches to divide the \d+ batches of an epoch, got {several}",
     ):
         fit(module(), prior=data(length=length), **settings)
+
+
+def test_a_schedule_of_accumulations_divides_the_epoch():
+    fit(module(), GradientAccumulationScheduler({0: 2, 1: 4}), max_steps=1)
+    with pytest.raises(ValueError, match=r"divide the 4 batches of an epoch, got 3"):
+        fit(module(), GradientAccumulationScheduler({1: 3}), max_steps=1)
 
 
 def test_the_floor_is_of_the_samples_that_were_measured():

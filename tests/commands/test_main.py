@@ -61,6 +61,8 @@ def pull(tmp_path, monkeypatch):
     (tmp_path / "my_teacher.py").write_text(TEACHERS)
     (tmp_path / "pull.yaml").write_text(CONFIG)
     (tmp_path / "twice.yaml").write_text(f"{CONFIG}data: {{}}\n")
+    average = "{class_path: StudentEMA, init_args: {decays: 0.9}}"
+    (tmp_path / "decays.yaml").write_text(f"trainer: {{callbacks: [{average}]}}")
     (tmp_path / "file").touch()
     monkeypatch.delitem(sys.modules, "my_teacher", raising=False)
     yield tmp_path
@@ -99,7 +101,18 @@ def pull(tmp_path, monkeypatch):
         (["--model.studnet_lr", "1"], "did you mean 'student_lr'?"),
         (
             ["--model.student_lr", "fast"],
-            "model.student_lr: Expected a <class 'float'>. Got value: fast",
+            "model.student_lr: expected a number, got fast",
+        ),
+        (["--config", "decays.yaml"], "decays: expected a list, got 0.9: write [0.9]"),
+        (["--data.length", "1.5"], "data.length: expected an integer, got 1.5"),
+        (["--trainer.barebones", "true"], "expected trainer.barebones to be false, got true"),
+        (
+            ["--trainer.default_root_dir", "/dev/null/x"],
+            "expected a folder that can be written to in --trainer.default_root_dir",
+        ),
+        (
+            ["--trainer.log_every_n_steps", "-1"],
+            "expected trainer.log_every_n_steps to be an integer of at least 0, got -1",
         ),
         (
             ["--model.network.sample_shape", "[3]"],
@@ -199,7 +212,10 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
             ["sample", "--checkpoint", "x.ckpt", "--sed", "1"],
             "unknown option --sed; did you mean '--seed'?",
         ),
-        (["sample", "--checkpoint", "x.ckpt", "--num_samples", "many"], "Got value: many"),
+        (
+            ["sample", "--checkpoint", "x.ckpt", "--num_samples", "many"],
+            "num_samples: expected an integer, got many",
+        ),
     ],
 )
 def test_every_verb_says_what_is_wrong(freeflow, arguments, words):
@@ -231,6 +247,13 @@ def test_every_verb_says_what_is_wrong(freeflow, arguments, words):
             ["--trainer.callbacks+=StudentEMA", "--trainer.callbacks.decays", "0.5", "0.9"],
             "- 0.5\n      - 0.9\n",
         ),
+        (["--trainer.max_steps", "1e4"], "max_steps: 10000\n"),
+        (["--data.length=2.5e2"], "length: 250\n"),
+        (
+            ["--trainer.callbacks+=AlphaSchedule", "--trainer.callbacks.delay_steps=1e3"],
+            "delay_steps: 1000\n",
+        ),
+        (["--config", "exponent.yaml"], "max_steps: 10000\n"),
         (["--config", "infinity.yaml"], "decay_steps: .inf\n"),
         (["--config", "quoted.yaml"], "decay_steps: 1000000.0\n"),
     ],
@@ -239,6 +262,7 @@ def test_lists_and_infinity_are_understood(pull, freeflow, options, found):
     for name, value in {"infinity": "Infinity", "quoted": "'1e6'"}.items():
         schedule = f"{{class_path: AlphaSchedule, init_args: {{decay_steps: {value}}}}}"
         (pull / f"{name}.yaml").write_text(f"trainer: {{callbacks: [{schedule}]}}")
+    (pull / "exponent.yaml").write_text("trainer: {max_steps: 1e4}")
     code, out, err = freeflow("fit", "--config", "pull.yaml", *options, "--print_config")
     assert code == 0, err
     assert found in out

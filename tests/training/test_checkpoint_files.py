@@ -14,7 +14,13 @@ from tiny import fit, module
 
 FULL = Path("/dev/full")  # every write to it finds no space left
 needs_full = pytest.mark.skipif(not FULL.exists(), reason="a device that is always full is Linux's")
-WHOLE = {"optimizer_states": [], "lr_schedulers": [], "loops": {}, "weights": torch.zeros(100_000)}
+WHOLE = {
+    "state_dict": {},
+    "optimizer_states": [],
+    "lr_schedulers": [],
+    "loops": {},
+    "weights": torch.zeros(100_000),
+}
 
 
 @needs_full

@@ -5,6 +5,7 @@ import os
 import pytest
 import torch
 
+from damaged import flipped, record_of
 from freeflow_lightning.training.resuming import (
     FoundCheckpoint,
     Origin,
@@ -63,6 +64,43 @@ def test_last_passes_over_what_cannot_be_gone_on_from_and_says_why(tmp_path):
     assert (
         last_checkpoint(tmp_path, trains=False).path == folder / "best.ckpt"
     )  # to validate, weights are enough
+
+
+def test_last_passes_over_a_flipped_bit(tmp_path):
+    folder = tmp_path / "version_0/checkpoints"
+    weights = WHOLE | {"state_dict": {"weight": torch.ones(100)}}
+    good = save(folder / "older.ckpt", 100, weights)
+    last = save(folder / "last.ckpt", 200, weights)
+    record = record_of(last, torch.ones(100).numpy().tobytes())
+    flipped(last, record)
+    os.utime(last, (200, 200))
+    reason = f"last.ckpt (unreadable, {record} has changed since it was written)"
+    assert last_checkpoint(tmp_path) == FoundCheckpoint(good, (reason,))
+    (folder / "newest.ckpt").write_bytes(good.read_bytes())
+    assert last_checkpoint(tmp_path) == FoundCheckpoint(folder / "newest.ckpt")
+
+
+def test_last_passes_over_a_sharded_folder_with_a_flipped_bit(tmp_path):
+    folder = tmp_path / "version_0/checkpoints"
+    good = save(folder / "older.ckpt", 100)
+    state = {"state_dict": {"weight": torch.ones(100)}, "optimizer_0": {"moment": torch.ones(3)}}
+    torch.distributed.checkpoint.save(state, checkpoint_id=folder / "last.ckpt", no_dist=True)
+    save(folder / "last.ckpt/meta.pt", 200, {"lr_schedulers": [], "loops": {}, "global_step": 1})
+    assert last_checkpoint(tmp_path).path == folder / "last.ckpt"
+    (share,) = (folder / "last.ckpt").glob("*.distcp")
+    content = bytearray(share.read_bytes())
+    content[content.index(torch.ones(100).numpy().tobytes()) + 5] ^= 1
+    share.write_bytes(content)
+    found = last_checkpoint(tmp_path)
+    assert found.path == good
+    (reason,) = found.passed_over
+    assert reason == f"last.ckpt (unreadable, {share.name} has changed since it was written)"
+
+
+def test_a_file_of_anything_else_is_no_checkpoint(tmp_path):
+    save(tmp_path / "version_0/checkpoints/last.ckpt", 100, {"global_step": 1, "loops": {}})
+    with pytest.raises(ValueError, match=r"found last\.ckpt \(no state_dict\)"):
+        last_checkpoint(tmp_path, trains=False)
 
 
 def test_nothing_older_is_taken_where_the_newest_run_has_nothing_good(tmp_path):

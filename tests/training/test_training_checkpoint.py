@@ -11,6 +11,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from damaged import flipped, record_of
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.nets import MLP, LoRA
@@ -299,7 +300,7 @@ def test_a_run_and_its_versions_lead_to_the_last_checkpoint(tmp_path):
         folder = tmp_path / f"run/version_{n}/checkpoints"
         folder.mkdir(parents=True)
         for age, name in enumerate(reversed(names)):
-            (folder / name).touch()
+            torch.save({"state_dict": {}}, folder / name)
             os.utime(folder / name, (age, age))
     assert find_checkpoint(tmp_path / "run") == tmp_path / "run/version_10/checkpoints/step_5.ckpt"
     assert (
@@ -307,6 +308,24 @@ def test_a_run_and_its_versions_lead_to_the_last_checkpoint(tmp_path):
     )  # though best.ckpt is newer
     with pytest.raises(FileNotFoundError, match=r"no checkpoint in .*version_11: expected a run"):
         find_checkpoint(tmp_path / "run/version_11")
+
+
+def test_a_run_passes_over_its_damaged_checkpoints_and_says_so(pair, tmp_path):
+    older, newer, record = pair
+    folder = tmp_path / "runs/x/version_0/checkpoints"
+    folder.mkdir(parents=True)
+    kept, last = (path.rename(folder / path.name) for path in (older, newer))
+    flipped(last, record)
+    with pytest.warns(
+        UserWarning, match=r"taking \S+step=1.ckpt; passed over: step=2.ckpt \(unread"
+    ):
+        flow_map = FlowMap.from_checkpoint(tmp_path / "runs/x")
+    assert flow_map.about["steps"] == 1
+    kept.write_text("no checkpoint")
+    with pytest.raises(
+        ValueError, match=r"no checkpoint of \S+version_0 is whole: found step=1.ckpt .*, step=2"
+    ):
+        FlowMap.from_checkpoint(tmp_path / "runs/x")
 
 
 def as_folder(path, folder):
@@ -401,26 +420,6 @@ def test_a_student_is_read_without_the_optimizer_and_the_auxiliary_network():
     read = bytes_read() - before
     assert student < read < 1.1 * student + 2**18
     assert read < size / 5  # student, average, auxiliary network, and two moments of two networks
-
-
-def flipped(path, part, at=0.5):
-    """Change one bit in a record of a file of torch.save."""
-    with zipfile.ZipFile(path) as archive:
-        record = archive.getinfo(part)
-        with path.open("rb") as file:
-            file.seek(record.header_offset)
-            header = file.read(30)
-    names = int.from_bytes(header[26:28], "little") + int.from_bytes(header[28:30], "little")
-    place = record.header_offset + 30 + names + int(at * record.file_size)
-    content = bytearray(path.read_bytes())
-    content[place] ^= 1
-    path.write_bytes(content)
-
-
-def record_of(path, tensor_bytes):
-    """The name of the record that holds the given bytes."""
-    with zipfile.ZipFile(path) as archive:
-        return next(name for name in archive.namelist() if archive.read(name) == tensor_bytes)
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ resuming.
 import sys
 from contextlib import nullcontext
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
@@ -48,6 +49,10 @@ from freeflow_lightning.training.unfinished_validation import is_validation_pend
 
 FOUND_BY_LIGHTNING = ("", "best", "hpc", "registry")
 """Words for --ckpt_path that are no path of ours to read."""
+BAREBONES = (
+    "expected trainer.barebones to be false, got true: a run without logger, checkpoints and bar "
+    "leaves nothing behind; to measure the speed of a step, use freeflow bench"
+)
 
 
 class Parser(BriefErrors, LightningArgumentParser):
@@ -87,6 +92,8 @@ class FreeFlowCLI(LightningCLI):
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
+        if config.trainer.barebones:
+            raise ValueError(BAREBONES)
         self._place_run()
         found = self._find_checkpoint()
         if found is not None:
@@ -117,6 +124,8 @@ class FreeFlowCLI(LightningCLI):
         self.run_name = given.stem if given else "default"
         self.root = Path(root) / ROOT
         self.folder = self.root / self.run_name
+        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
+            check_writable(Path(root))
         self.origin = Origin.of_file(given, Path(root)) if given and given.is_file() else None
 
     def _find_checkpoint(self) -> FoundCheckpoint | None:
@@ -177,8 +186,7 @@ class FreeFlowCLI(LightningCLI):
         has_requeue = any(isinstance(callback, callbacks.Requeue) for callback in given)
         if SLURMEnvironment.detect() and not has_requeue:
             added.append(callbacks.Requeue())  # the last: after the averages' update
-        if not config.barebones:
-            kwargs["logger"] = self._loggers(config.logger)
+        kwargs["logger"] = self._loggers(config.logger)
         plugins = as_objects(config.plugins)
         if not any(isinstance(plugin, CheckpointIO) for plugin in plugins):
             kwargs["plugins"] = [*plugins, AtomicCheckpointIO()]
@@ -196,6 +204,19 @@ class FreeFlowCLI(LightningCLI):
         if given in (None, True):
             return [table, Events(table)]
         return [table, *as_objects(given)]
+
+
+def check_writable(root: Path) -> None:
+    """Make the folder that holds runs/, and refuse one that cannot be written to (ValueError)."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=root):
+            pass
+    except OSError as error:
+        raise ValueError(
+            "expected a folder that can be written to in --trainer.default_root_dir (the current "
+            f"one if it is not given), got {root} ({error.strerror}): choose another"
+        ) from error
 
 
 SETTINGS: dict[str, Any] = {

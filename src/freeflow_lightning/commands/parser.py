@@ -10,12 +10,12 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
-from freeflow_lightning.commands.words import as_list, spell_out
+from freeflow_lightning.commands.words import as_integer, as_list, spell_out
 from freeflow_lightning.commands.yaml_settings import MODE
 
 _KEY = re.compile(r'Parser key "(.+?)":$')
@@ -29,9 +29,23 @@ _ALWAYS_TOLD = ("MisconfigurationException", "OutOfMemoryError")
 _TELLING = ("freeflow_lightning", "jsonargparse", "lightning")
 """Packages whose errors are written for who gave the settings."""
 _LONGEST = 600
-_EXPECTED_LIST = re.compile(
-    r"(\S+): Expected a <class '[\w.]*(?:Sequence|list|tuple)'>. Got value: (\S+)"
-)
+_EXPECTED_CLASS = re.compile(r"Expected a <class '(?:[\w.]+\.)?(\w+)'>\. Got value: (.*)")
+_KINDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a text",
+    "Sequence": "a list",
+    "list": "a list",
+    "tuple": "a list",
+    "dict": "settings by name",
+}
+"""How a class is called in a message."""
+_OTHER_SPELLINGS = {
+    re.compile(r"(\S+): expected a list, got (\S+): write \["): as_list,
+    re.compile(r"(\S+): expected an integer, got ([\d.e+-]+)(?: |$)"): as_integer,
+}
+"""Messages about a value that may be meant otherwise, and how the command line says it then."""
 
 
 def brief(message: str) -> str:
@@ -73,6 +87,7 @@ def brief(message: str) -> str:
 def _advice(text: str, owner: str) -> str:
     """The cause of a refusal in words of its own, with the way out."""
     text = re.sub(r"^Type .+? expects a function or a callable class: ", "", text)
+    text = _EXPECTED_CLASS.sub(_expected_kind, text)
     if match := re.fullmatch(r"Problems parsing config: (.+)", text):
         return f"the config cannot be read: {match[1]}"
     if match := re.fullmatch(r"Expected a dot import path string: (.+)", text):
@@ -90,6 +105,15 @@ def _advice(text: str, owner: str) -> str:
     if match := re.fullmatch(r"the following arguments are required: (.+)", text):
         return f"missing: {match[1]}" + (f" (of {owner})" if owner else "")
     return text
+
+
+def _expected_kind(match: re.Match[str]) -> str:
+    """What jsonargparse says of a value of another class, in words."""
+    if match[1] not in _KINDS:
+        return match[0]
+    kind, value = _KINDS[match[1]], match[2]
+    example = f": write [{value}]" if kind == "a list" and not value.startswith("{") else ""
+    return f"expected {kind}, got {value}{example}"
 
 
 def is_foreseen(error: BaseException) -> bool:
@@ -138,14 +162,19 @@ def _find(path: str) -> Any:
     return getattr(importlib.import_module(module), name)
 
 
-class _ExpectedList(Exception):  # noqa: N818 (never seen: the one value becomes a list, or the message is printed)
-    """An option was given one value where its class expects a list: only jsonargparse knows the
-    types of classes.
+class _ExpectedOther(Exception):  # noqa: N818 (never seen: the value is spelled otherwise, or the message is printed)
+    """An option was given one value where its class expects a list, or 1e4 where it expects an
+    integer: only jsonargparse knows the types of classes.
     """
 
-    def __init__(self, key: str, value: str, message: str) -> None:
+    def __init__(self, spell: Callable[..., list[str]], key: str, value: str, message: str) -> None:
         super().__init__(message)
-        self.key, self.value, self.message = key, value, message
+        self.message = message
+        self._spell, self._key, self._value = spell, key, value
+
+    def spell(self, words: list[str]) -> list[str]:
+        """The words with the value as its class expects it."""
+        return self._spell(words, self._key, self._value)
 
 
 class BriefErrors(ArgumentParser):
@@ -163,11 +192,11 @@ class BriefErrors(ArgumentParser):
         words = spell_out(list(words), self._options(words))
         try:
             return super().parse_args(words, *others, **named)
-        except _ExpectedList as expected:
-            listed = as_list(words, expected.key, expected.value)
-            if listed == words:  # a config says it
+        except _ExpectedOther as expected:
+            spelled = expected.spell(words)
+            if spelled == words:  # a config says it
                 self._refuse(expected.message)
-            return self.parse_args(listed, *others, **named)
+            return self.parse_args(spelled, *others, **named)
 
     def _options(self, words: Sequence[str]) -> dict[str, Any]:
         """The options by name, those of the subcommand that the words begin with among them."""
@@ -189,8 +218,9 @@ class BriefErrors(ArgumentParser):
     def error(self, message: str, ex: Exception | None = None) -> NoReturn:
         if not self.exit_on_error:
             super().error(message, ex)
-        if match := _EXPECTED_LIST.match(brief(message)):
-            raise _ExpectedList(match[1], match[2], message)
+        for expected, spell in _OTHER_SPELLINGS.items():
+            if match := expected.match(brief(message)):
+                raise _ExpectedOther(spell, match[1], match[2], message)
         self._refuse(message)
 
     def _refuse(self, message: str) -> NoReturn:

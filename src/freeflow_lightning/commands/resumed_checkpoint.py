@@ -9,7 +9,7 @@ from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
 from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
-from freeflow_lightning.training.checkpoint_files import META, defect
+from freeflow_lightning.training.checkpoint_files import META, lack
 
 
 def read_step(path: str, *, trains: bool = False) -> int:
@@ -30,9 +30,10 @@ def read_step(path: str, *, trains: bool = False) -> int:
         raise ValueError(
             f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})"
         ) from error
-    if trains and (reason := defect(Path(path))):
+    if reason:
+        verb = "training" if trains else "validation"
         raise ValueError(
-            f"--ckpt_path: training cannot go on from {path} ({reason}): give a checkpoint "
+            f"--ckpt_path: {verb} cannot go on from {path} ({reason}): give a checkpoint "
             "that was saved with save_weights_only: false, or 'last' for the newest such one of "
             "this config"
         )

@@ -1,10 +1,10 @@
 """The words of a command line, written as jsonargparse reads them."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, get_args, get_origin
 
-from freeflow_lightning.commands.yaml_settings import INFINITY
+from freeflow_lightning.commands.yaml_settings import INFINITY, whole_number
 
 _OPTION = re.compile(r"--?[A-Za-z]")
 _NUMBERS = re.compile(r"[-+.\deE]+(,[-+.\deE]+)+")
@@ -47,14 +47,33 @@ def as_list(words: list[str], key: str, value: str) -> list[str]:
     >>> as_list(["fit", "--callbacks.decays=0.9", "--callbacks.decays", "0.9"], "callbacks.decays", "0.9")
     ['fit', '--callbacks.decays=[0.9]', '--callbacks.decays', '[0.9]']
     """
-    last = key.rpartition(".")[2]
-    option = rf"--(\S+\.)?{re.escape(last)}"
+    return _with_value(words, key, lambda word: f"[{word}]" if word == value else word)
+
+
+def as_integer(words: list[str], key: str, value: str) -> list[str]:
+    """The words with an option's 1e4 as 10000, where `value` says which number it is.
+
+    >>> as_integer(["fit", "--data.length", "1e4", "--name=1e4"], "data.length", "10000.0")
+    ['fit', '--data.length', '10000', '--name=1e4']
+    """
+
+    def spell(word: str) -> str:
+        number = whole_number(word)
+        return number if number is not None and float(number) == float(value) else word
+
+    return _with_value(words, key, spell)
+
+
+def _with_value(words: list[str], key: str, spell: Callable[[str], str]) -> list[str]:
+    """The words with the values of an option spelled otherwise; the option ends as the key does."""
+    option = rf"--(\S+\.)?{re.escape(key.rpartition('.')[2])}"
     done: list[str] = []
     for word in words:
-        if re.fullmatch(rf"{option}={re.escape(value)}", word):
-            done.append(f"{word.partition('=')[0]}=[{value}]")
-        elif word == value and done and re.fullmatch(option, done[-1]):
-            done.append(f"[{value}]")
+        name, joined, value = word.partition("=")
+        if joined and re.fullmatch(option, name):
+            done.append(f"{name}={spell(value)}")
+        elif done and re.fullmatch(option, done[-1]):
+            done.append(spell(word))
         else:
             done.append(word)
     return done

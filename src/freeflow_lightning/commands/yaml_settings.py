@@ -1,6 +1,9 @@
-"""YAML as configs of this package are written: a key stands once, and inf is a number."""
+"""YAML as configs of this package are written: a key stands once, inf is a number, and 1e4 a whole
+one.
+"""
 
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import yaml
@@ -13,17 +16,21 @@ MODE = "freeflow"
 INFINITY = re.compile(r"([+-]?)\.?inf(inity)?", re.IGNORECASE)
 """Infinity as people write it; YAML's own spelling is .inf."""
 
+EXPONENT = re.compile(r"[+-]?\d+(\.\d+)?[eE]\+?\d{1,2}")
+"""A number that may be a whole one, written with an exponent."""
+
 _read = get_loader("yaml")
 
 
 def read_yaml(text: str) -> Any:
-    """Read YAML as jsonargparse does, with inf as a number and class paths of 0.1.0 as today's.
+    """Read YAML as jsonargparse does, with inf as a number, 1e4 as an integer, and class paths of
+    0.1.0 as today's.
 
     Raises:
         yaml.YAMLError: a key that stands twice in one mapping.
 
-    >>> read_yaml("{decay_steps: inf, rate: 1e-3, name: x}")
-    {'decay_steps': inf, 'rate': 0.001, 'name': 'x'}
+    >>> read_yaml("{decay_steps: inf, rate: 1e-3, steps: 2.5e4, name: x}")
+    {'decay_steps': inf, 'rate': 0.001, 'steps': 25000, 'name': 'x'}
     >>> read_yaml("{steps: 1, steps: 2}")
     Traceback (most recent call last):
     yaml.error.YAMLError: the key 'steps' stands twice, in lines 1 and 1: remove one
@@ -31,6 +38,7 @@ def read_yaml(text: str) -> Any:
     tree = yaml.compose(text, Loader=yaml.SafeLoader)
     if tree is not None:
         _refuse_second_keys(tree)
+        text = _with_whole_numbers(text, tree)
     return use_new_paths(_with_infinities(_read(text)))
 
 
@@ -52,6 +60,38 @@ def _refuse_second_keys(node: yaml.Node) -> None:
                 )
             lines[key.value] = line
         _refuse_second_keys(value)
+
+
+def _with_whole_numbers(text: str, tree: yaml.Node) -> str:
+    """The text with 1e4 as 10000, which alone passes for a count; a number such as 1.25e1 stays."""
+    for node in reversed(list(_plain_scalars(tree))):
+        number = whole_number(node.value)
+        if number is not None:
+            text = f"{text[: node.start_mark.index]}{number}{text[node.end_mark.index :]}"
+    return text
+
+
+def whole_number(text: str) -> str | None:
+    """A whole number that is written with an exponent, without it; None for anything else.
+
+    >>> whole_number("2.5e4"), whole_number("2.5e0"), whole_number("25000")
+    ('25000', None, None)
+    """
+    if not EXPONENT.fullmatch(text) or not float(text).is_integer():
+        return None
+    return f"{float(text):.0f}"
+
+
+def _plain_scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
+    """The values of a tree that stand without quotes, in the order of the text; keys are none."""
+    if isinstance(node, yaml.ScalarNode) and node.style is None:
+        yield node
+    elif isinstance(node, yaml.SequenceNode):
+        for part in node.value:
+            yield from _plain_scalars(part)
+    elif isinstance(node, yaml.MappingNode):
+        for _, part in node.value:
+            yield from _plain_scalars(part)
 
 
 def _with_infinities(value: Any) -> Any:

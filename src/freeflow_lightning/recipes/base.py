@@ -29,6 +29,7 @@ from freeflow_lightning.training.gradients import (
     skips_by_itself,
 )
 from freeflow_lightning.training.last_step import LastStep
+from freeflow_lightning.training.monitors import MonitoredFigures
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.training.own_runs import remember_config
 from freeflow_lightning.training.rebuild import load_recipe
@@ -156,14 +157,14 @@ class Recipe(Recorded, LightningModule, ABC):
         return {}
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: its last step in `last`, and a validation that was cut short made
-        up for on resuming.
+        """What every run needs: its last step in `last`, a validation that was cut short made up for
+        on resuming, and figures where callbacks watch some.
         """
         present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
         kinds = {type(callback) for callback in present}  # where this Trainer has run before
         return [
             callback
-            for callback in (UnfinishedValidation(), LastStep())
+            for callback in (UnfinishedValidation(), MonitoredFigures(), LastStep())
             if type(callback) not in kinds
         ]
 

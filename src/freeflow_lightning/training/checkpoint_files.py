@@ -189,11 +189,19 @@ def is_remote(path: str | Path) -> bool:
 
 
 def check_whole(path: Path) -> None:
-    """Compare every record of a checkpoint file with the CRC32 that torch.save wrote beside it.
+    """Compare every record of a checkpoint, a file or a sharded run's folder, with its CRC32.
+
+    All of it is read, a record at a time.
 
     Raises:
         ValueError: a record that has changed.
     """
+    if path.is_dir():
+        check_whole(path / META)
+        reader = _Reader(path)
+        for share in (reader.read_metadata().storage_data or {}).values():
+            reader.check_share(share.relative_path, share.offset, share.length)
+        return
     if not zipfile.is_zipfile(path):
         return  # torch's older format, or no checkpoint at all: torch.load tells
     with zipfile.ZipFile(path) as archive:
@@ -203,9 +211,6 @@ def check_whole(path: Path) -> None:
 
 def unreadable(path: str | Path, error: Exception) -> ValueError:
     """What is said of a checkpoint that cannot be read, with the way out."""
-    why = str(error) if isinstance(error, ValueError) else type(error).__name__
-    if isinstance(error, zipfile.BadZipFile):
-        why = str(error)
     if isinstance(error, pickle.UnpicklingError):
         return ValueError(
             f"{path} is not a readable checkpoint: it holds more than tensors and plain values, "
@@ -215,7 +220,14 @@ def unreadable(path: str | Path, error: Exception) -> ValueError:
     way_out = (
         f"the newest good one before it is {older}" if older else "no older good one lies beside it"
     )
+    why = describe_damage(error)
     return ValueError(f"{path} is not a readable checkpoint ({why}): it is damaged; {way_out}")
+
+
+def describe_damage(error: Exception) -> str:
+    """What is wrong with a file, from what it made of its reader."""
+    tells = isinstance(error, ValueError | zipfile.BadZipFile)
+    return str(error) if tells and str(error) else type(error).__name__
 
 
 def older_checkpoint(path: Path) -> Path | None:
@@ -227,23 +239,13 @@ def older_checkpoint(path: Path) -> Path | None:
         for other in path.parent.glob("*.ckpt")
         if other != path and written_at(other) <= written_at(path)
     ]
-    return next(
-        (other for other in sorted(beside, key=written_at, reverse=True) if is_whole(other)), None
-    )
+    newest_first = sorted(beside, key=written_at, reverse=True)
+    return next((other for other in newest_first if not defect(other, trains=False)), None)
 
 
 def written_at(path: Path) -> int:
     """When a file or folder was written, in nanoseconds."""
     return path.stat().st_mtime_ns
-
-
-def is_whole(path: Path) -> bool:
-    """Whether all of a checkpoint, a file or a sharded run's folder, can be read as it was written."""
-    try:
-        found = read_sharded(path) if path.is_dir() else read_whole(path, mmap=True)
-    except Exception:  # damaged files fail in many ways
-        return False
-    return "state_dict" in found
 
 
 def read_whole(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
@@ -400,16 +402,20 @@ class _Reader(FileSystemReader):
 
     def read_data(self, plan: LoadPlan, planner: LoadPlanner) -> Future[None]:
         places = (self.storage_data[item.storage_index] for item in plan.items)
-        for name, offset, length in sorted(
+        for share in sorted(
             {(place.relative_path, place.offset, place.length) for place in places}
         ):
-            with (Path(self.path) / name).open("rb") as file:
-                file.seek(offset)
-                part = io.BytesIO(file.read(length))
-            with zipfile.ZipFile(part) as archive:
-                if archive.testzip() is not None:
-                    raise ValueError(f"{name} has changed since it was written")
+            self.check_share(*share)
         return super().read_data(plan, planner)
+
+    def check_share(self, name: str, offset: int, length: int) -> None:
+        """Compare one tensor's share of a file with its CRC32 (Raises: ValueError)."""
+        with (Path(self.path) / name).open("rb") as file:
+            file.seek(offset)
+            part = io.BytesIO(file.read(length))
+        with zipfile.ZipFile(part) as archive:
+            if archive.testzip() is not None:
+                raise ValueError(f"{name} has changed since it was written")
 
 
 class _PlainValues(DefaultLoadPlanner):
@@ -431,20 +437,32 @@ class _InPlacePlanner(_PlainValues):
 def defect(path: Path, *, trains: bool = True) -> str:
     """Say why nothing can go on from a checkpoint, a file or a folder; empty where it can.
 
-    Only its table of contents is read.
+    All of it is read once, a record at a time, for a flipped bit shows nowhere else: seconds for a
+    checkpoint of 8 GiB, so callers ask the newest first and stop at the first good one.
 
     Args:
         path: the checkpoint.
         trains: whether it is training that is to go on, which takes more than weights.
     """
     try:
-        content = contents(path)
+        check_whole(path)
+        return lack(path, trains=trains)
     except Exception as error:  # whatever a damaged file makes of its reader
-        return f"unreadable, {type(error).__name__}"
+        return f"unreadable, {describe_damage(error)}"
+
+
+def lack(path: Path, *, trains: bool) -> str:
+    """Say what a checkpoint lacks to go on from, by its table of contents; empty for nothing.
+
+    Raises:
+        Exception: whatever a file that is none makes of its reader.
+    """
+    held = contents(path)
+    if "state_dict" not in held:
+        return "no state_dict"
     needed = ("optimizer_states", "lr_schedulers", "loops") if trains else ()
-    if missing := [part for part in needed if part not in content]:
-        return f"weights without {', '.join(missing)}"
-    return ""
+    missing = [part for part in needed if part not in held]
+    return f"weights without {', '.join(missing)}" if missing else ""
 
 
 def contents(path: Path) -> set[str]:

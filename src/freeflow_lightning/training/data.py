@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 from typing import Any, NamedTuple, NoReturn
 
 import torch
-from lightning.pytorch import LightningDataModule, Trainer
+from lightning.pytorch import Callback, LightningDataModule, Trainer
+from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Generator, Tensor
 
 from freeflow_lightning.flow import check_counts, training_generator
@@ -143,6 +144,15 @@ class SettingsOnly(LightningDataModule):
         )
 
 
+def accumulations(trainer: Trainer) -> list[int]:
+    """The numbers of batches that a run gathers gradients of, in the order of its epochs."""
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
+    schedules = [c for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
+    if not schedules:
+        return [trainer.accumulate_grad_batches]
+    return [several for each in schedules for _, several in sorted(each.scheduling.items())]
+
+
 class PriorDataModule(SettingsOnly):
     """Counters instead of data: nothing is opened, nothing is downloaded.
 
@@ -187,14 +197,15 @@ class PriorDataModule(SettingsOnly):
         """
         if self.trainer is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
-        limit, several = self.trainer.limit_train_batches, self.trainer.accumulate_grad_batches
+        limit = self.trainer.limit_train_batches
         length = min(limit, self.length) if isinstance(limit, int) else int(limit * self.length)
-        if length % several:
-            raise ValueError(
-                f"expected trainer.accumulate_grad_batches to divide the {length} batches of an "
-                f"epoch, got {several}: set data.length (or trainer.limit_train_batches) to a "
-                "multiple of it"
-            )
+        for several in accumulations(self.trainer):
+            if length % several:
+                raise ValueError(
+                    f"expected trainer.accumulate_grad_batches to divide the {length} batches of "
+                    f"an epoch, got {several}: set data.length (or trainer.limit_train_batches) "
+                    "to a multiple of it"
+                )
 
     def val_dataloader(self) -> IndexRange | list:
         if not self.val_samples:

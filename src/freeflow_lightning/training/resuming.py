@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freeflow_lightning.training.atomic_write import write_json
-from freeflow_lightning.training.checkpoint_files import defect
+from freeflow_lightning.training.checkpoint_files import defect, written_at
 from freeflow_lightning.training.run_folder import checkpoints_of, job_file, versions
 
 ORIGIN = "origin.json"
@@ -106,13 +106,21 @@ def newest_good(paths: Iterable[Path], *, trains: bool = True) -> FoundCheckpoin
     Raises:
         ValueError: there is none.
     """
-    bad: list[str] = []
-    for path in sorted(paths, key=lambda path: path.stat().st_mtime_ns, reverse=True):
-        if reason := defect(path, trains=trains):
-            bad.append(f"{path.name} ({reason})")
-        else:
-            return FoundCheckpoint(path, tuple(bad))
+    found = first_good(sorted(paths, key=written_at, reverse=True), trains=trains)
+    if isinstance(found, FoundCheckpoint):
+        return found
     raise ValueError(
         "no checkpoint to go on from: expected one with weights and optimizer, "
-        f"found {', '.join(bad)}; leave --ckpt_path out to start anew"
+        f"found {', '.join(found)}; leave --ckpt_path out to start anew"
     )
+
+
+def first_good(paths: Iterable[Path], *, trains: bool) -> FoundCheckpoint | list[str]:
+    """Find the first that can be gone on from; where there is none, what is wrong with each."""
+    bad: list[str] = []
+    for path in paths:
+        reason = defect(path, trains=trains)
+        if not reason:
+            return FoundCheckpoint(path, tuple(bad))
+        bad.append(f"{path.name} ({reason})")
+    return bad

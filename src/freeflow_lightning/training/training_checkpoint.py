@@ -3,6 +3,7 @@ that it carries.
 """
 
 import struct
+import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
@@ -24,6 +25,7 @@ from freeflow_lightning.training.checkpoint_files import (
     written_at,
 )
 from freeflow_lightning.training.old_names import use_new_paths
+from freeflow_lightning.training.resuming import FoundCheckpoint, first_good
 from freeflow_lightning.training.run_folder import versions
 
 ABOUT = "freeflow_lightning"
@@ -121,10 +123,12 @@ def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
 
 
 def find_checkpoint(place: str | Path) -> Path:
-    """The checkpoint itself, of a run's folder its last one.
+    """The checkpoint itself, of a run's folder its last one that is whole; a warning names those
+    that are passed over.
 
     Raises:
         FileNotFoundError: a folder that is neither a run nor a checkpoint.
+        ValueError: a run of which no checkpoint is whole.
     """
     path = Path(place)
     if (
@@ -136,13 +140,25 @@ def find_checkpoint(place: str | Path) -> Path:
         return path
     runs = [path / f"version_{n}" for n in reversed(versions(path))] or [path]
     for run in runs:
-        if written := sorted((run / "checkpoints").glob("*.ckpt"), key=_age):
-            return written[-1]
+        if written := sorted((run / "checkpoints").glob("*.ckpt"), key=_age, reverse=True):
+            return _last_whole(run, written)
     raise FileNotFoundError(
         f"no checkpoint in {place}: expected a run that has written one (runs/NAME or "
         "runs/NAME/version_N), the folder of a sharded checkpoint, or an exported student (with "
         "freeflow.json)"
     )
+
+
+def _last_whole(run: Path, last_first: Sequence[Path]) -> Path:
+    """The first whole checkpoint of a run."""
+    found = first_good(last_first, trains=False)
+    if not isinstance(found, FoundCheckpoint):
+        raise ValueError(f"no checkpoint of {run} is whole: found {', '.join(found)}")
+    if found.passed_over:
+        warnings.warn(
+            f"taking {found.path}; passed over: {', '.join(found.passed_over)}", stacklevel=2
+        )
+    return found.path
 
 
 def _age(checkpoint: Path) -> tuple[bool, int]:
