@@ -1,4 +1,5 @@
-"""Runs that are ended by signals again and again, and go on each time: python broken_runs.py kill|terminate SEED.
+"""Runs that are ended by signals again and again, and go on each time: python broken_runs.py KIND SEED,
+KIND being kill, terminate (two processes of ddp) or terminate_sharded (two of FSDP2).
 
 Every start is a fork of this process, which has imported everything: a second instead of ten. The last line that is printed
 is a table of what was seen, as JSON.
@@ -20,13 +21,15 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 from freeflow_lightning.callbacks import PeriodicFID, StudentEMA
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
-from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_meta
 from freeflow_lightning.training.resuming import newest_good
 from freeflow_lightning.training.run_folder import MetricsCSV
+from freeflow_lightning.training.strategies import FSDP2
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
 from tiny import data, module, trainer
 
 PATIENCE_S = 60.0
+DEVICES = {"auto": 1, "ddp": 2, "sharded": 2}
 CHECKPOINTS = Path("run/version_0/checkpoints")
 
 
@@ -46,15 +49,15 @@ class Started(Callback):
         Path(f"started_{trainer.global_rank}").touch()
 
 
-def train(devices: int, max_steps: int, every: int) -> None:
+def train(strategy: str, max_steps: int, every: int) -> None:
     """Train up to a step, from the newest checkpoint where there is one."""
     written = list(CHECKPOINTS.glob("*.ckpt"))
     resume = newest_good(written).path if written else None
     keep_below = step_of(resume) if resume else 0
     repeats_validation = resume is not None and is_validation_pending(resume)
     run = trainer(
-        devices=devices,
-        strategy="ddp" if devices > 1 else "auto",
+        devices=DEVICES[strategy],
+        strategy=FSDP2(save_distributed_checkpoint=True) if strategy == "sharded" else strategy,
         max_steps=max_steps,
         enable_checkpointing=True,
         plugins=[Saves()],
@@ -77,8 +80,9 @@ def train(devices: int, max_steps: int, every: int) -> None:
     run.fit(module(student_lr=1e-3, auxiliary_lr=1e-3), prior, ckpt_path=resume)
 
 
-def start(devices: int, max_steps: int, every: int) -> list[int]:
+def start(strategy: str, max_steps: int, every: int) -> list[int]:
     """Fork the processes of one run: their numbers by rank."""
+    devices = DEVICES[strategy]
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -93,7 +97,7 @@ def start(devices: int, max_steps: int, every: int) -> list[int]:
                 )
             code = 99
             try:
-                train(devices, max_steps, every)
+                train(strategy, max_steps, every)
                 code = 0
             except SystemExit as stop:
                 code = int(stop.code or 0)
@@ -131,7 +135,8 @@ def wait_for_start(devices: int) -> None:
 
 
 def step_of(path: Path) -> int:
-    return int(torch.load(path, weights_only=True)["global_step"])
+    content = read_meta(path) if path.is_dir() else torch.load(path, weights_only=True)
+    return int(content["global_step"])
 
 
 def step_reached() -> int:
@@ -139,14 +144,20 @@ def step_reached() -> int:
 
 
 def break_off(
-    devices: int, number: signal.Signals, targets: list[int], delay: float, repeats: int, every: int
+    strategy: str,
+    number: signal.Signals,
+    targets: list[int],
+    delay: float,
+    repeats: int,
+    every: int,
 ) -> dict:
     """One run that is sent a signal some time after its first step."""
+    devices = DEVICES[strategy]
     for rank in range(devices):
         Path(f"started_{rank}").unlink(missing_ok=True)
     Path("saves").unlink(missing_ok=True)
     before = step_reached()
-    pids = start(devices, 10**6, every)
+    pids = start(strategy, 10**6, every)
     wait_for_start(devices)
     time.sleep(delay)
     for _ in range(repeats):
@@ -173,29 +184,30 @@ def main(kind: str, seed: int) -> None:
     os.makedirs("broken")
     os.chdir("broken")
     if kind == "kill":
-        devices, every = 1, 3
+        strategy, every = "auto", 3
         trials = [
-            break_off(1, signal.SIGKILL, [0], chance.uniform(0.0, 0.6), 1, every) for _ in range(12)
+            break_off(strategy, signal.SIGKILL, [0], chance.uniform(0.0, 0.6), 1, every)
+            for _ in range(12)
         ]
     else:
-        devices, every = 2, 10**6
+        strategy, every = "sharded" if kind == "terminate_sharded" else "ddp", 10**6
         choices = [[0], [1], [0, 1]]
         trials = [
             break_off(
-                2,
+                strategy,
                 signal.SIGTERM,
                 choices[k % 3],
                 chance.uniform(0.0, 0.6),
                 chance.choice([1, 3]),
                 every,
             )
-            for k in range(20)
+            for k in range(20 if kind == "terminate" else 4)
         ]
     until = step_reached() + 5
-    codes = end(start(devices, until, every))
+    codes = end(start(strategy, until, every))
     os.makedirs("../straight")
     os.chdir("../straight")
-    codes += end(start(devices, until, every))
+    codes += end(start(strategy, until, every))
     print(json.dumps({"trials": trials, "until": until, "codes": codes}))
 
 

@@ -1,13 +1,16 @@
 """Runs of a tiny SiT, one after the other: torchrun --nproc_per_node 2 parallel_run.py '[{"name": "a", "strategy": ...}]'."""
 
+import errno
 import json
 import os
 import sys
 from collections.abc import Sequence
 
+import pytest
 import torch
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed.checkpoint import FileSystemWriter
 from torch.distributed.tensor import DTensor
 
 from freeflow_lightning import FreeFlowModule
@@ -21,7 +24,7 @@ from freeflow_lightning.callbacks import (
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
-from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, CheckpointWriteError
 from freeflow_lightning.training.strategies import FSDP2, gather_full
 from nets.random_weights import tiny_sit
 from tiny import data, shaken, trainer
@@ -74,7 +77,10 @@ def run(
     precision: str = "32-true",
     decays: Sequence[float] = (0.9,),
     settings: dict | None = None,
+    full_rank: int | None = None,
 ) -> None:
+    if full_rank == int(os.environ.get("RANK", "0")):
+        FileSystemWriter.write_data = find_no_space
     m, seen = module(**(settings or {})), Seen()
     watchers = [
         SampleGrid(3, steps=2),
@@ -106,6 +112,11 @@ def run(
         val_batch_size=8,
     )
     figures = made.validate(m, prior, verbose=False)[0] if validate else {}
+    if full_rank is not None:
+        with pytest.raises(CheckpointWriteError) as refused:
+            made.fit(m, prior, ckpt_path=resume)
+        torch.save({"error": str(refused.value)}, f"{name}_{made.global_rank}.pt")
+        return
     made.fit(m, prior, ckpt_path=resume)
     weights = {key: gather_full(value.detach()) for key, value in m.state_dict().items()}
     held = {
@@ -115,6 +126,11 @@ def run(
         {"weights": weights, "seen": seen.figures, "figures": figures, "held": held},
         f"{name}_{made.global_rank}.pt",
     )
+
+
+def find_no_space(*_):
+    """In the place of the writer of one process's share."""
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:

@@ -136,5 +136,5 @@ def test_wrong_settings_are_refused():
         ValueError, match=r"expected one of \['epsilon', 'sample', 'v_prediction'\]"
     ):
         DDPMTeacher(Remembers(), (1,), "eps")
-    with pytest.raises(ValueError, match=r"expected t_max in"):
+    with pytest.raises(ValueError, match=r"expected t_max to be a finite number above"):
         DDPMTeacher(Remembers(), (1,), t_max=0.0)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from freeflow_lightning.training.checkpoint_files import read_checkpoint_file
 from freeflow_lightning.training.run_folder import read_metrics
 from recipes.test_resume import LAST, configure, run_of
 from tiny import same
@@ -45,7 +46,7 @@ def rows(folder: Path) -> list[dict[str, float]]:
 
 
 def checkpoint(folder: Path) -> dict:
-    return torch.load(folder / "run/version_0/checkpoints/last.ckpt", weights_only=True)
+    return read_checkpoint_file(folder / "run/version_0/checkpoints/last.ckpt")
 
 
 def assert_same_run(broken: Path, straight: Path, until: int) -> None:
@@ -86,6 +87,18 @@ def test_sigterm_to_either_process_and_to_both_ends_the_run_between_two_steps(tm
     assert seen["codes"] == [0, 0, 0, 0]
     assert_same_run(tmp_path / "broken", tmp_path / "straight", seen["until"])
     assert rows(tmp_path / "broken") == rows(tmp_path / "straight")
+
+
+@pytest.mark.slow
+def test_sigterm_to_sharded_processes_saves_the_last_step_in_their_folder(tmp_path):
+    """Two processes of FSDP2 over gloo, each with a share of every weight."""
+    seen = break_runs(tmp_path, "terminate_sharded")
+    for trial in seen["trials"]:
+        assert trial["codes"] == [143, 143], trial
+        assert trial["step"] > trial["before"], trial
+    assert seen["codes"] == [0, 0, 0, 0]
+    assert (tmp_path / "broken/run/version_0/checkpoints/last.ckpt").is_dir()
+    assert_same_run(tmp_path / "broken", tmp_path / "straight", seen["until"])
 
 
 @pytest.mark.slow

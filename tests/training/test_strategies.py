@@ -1,6 +1,7 @@
 """DDP and FSDP2 over gloo are one process with everybody's rows, and each reads what the others wrote."""
 
 import contextlib
+import errno
 import json
 import os
 import pickle
@@ -14,11 +15,13 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.training.checkpoint_files import (
+    CheckpointWriteError,
     by_index,
     by_name,
     check_keys,
@@ -40,6 +43,7 @@ from tiny import drawn_together, same
 SIZE, ACCUMULATE, CLIP = 8, 2, 0.05
 COMMON = {"size": SIZE, "accumulate": ACCUMULATE, "clip": CLIP}
 HERE = TESTS
+FULL = os.strerror(errno.ENOSPC)
 
 
 def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:
@@ -364,6 +368,39 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
         write(folder, "broken")
     assert (folder / "meta.pt").read_text() == "two"
     assert list(tmp_path.glob("*.ckpt")) == [folder]
+
+
+def test_a_full_disk_leaves_nothing_and_names_the_last_good_folder(tmp_path):
+    def fill(folder):
+        with written_whole(folder, lambda: None, first=True) as temporary:
+            temporary.mkdir()
+            raise CheckpointException("", {1: _wrap_exception(OSError(errno.ENOSPC, FULL))})
+
+    folder = tmp_path / "last.ckpt"
+    with pytest.raises(
+        CheckpointWriteError, match=rf"last.ckpt: {FULL}: .* MiB are free; no check"
+    ):
+        fill(folder)
+    assert not list(tmp_path.iterdir())
+    state = {"state_dict": {"weight": torch.ones(3)}, "optimizer_0": {"moment": torch.ones(3)}}
+    torch.distributed.checkpoint.save(state, checkpoint_id=folder, no_dist=True)
+    torch.save({"lr_schedulers": [], "loops": {}}, folder / "meta.pt")
+    with pytest.raises(CheckpointWriteError, match=rf"go on with --ckpt_path {folder}$"):
+        fill(tmp_path / "next.ckpt")
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.slow
+def test_one_process_without_space_ends_both_with_the_last_good_folder(tmp_path):
+    runs = [
+        {"name": "good", "sharded": True, **COMMON | {"steps": 1}},
+        {"name": "full", "sharded": True, "full_rank": 1, **COMMON | {"steps": 1}},
+    ]
+    for said in launch(2, runs)["full"]:
+        assert FULL in said["error"]
+        assert said["error"].endswith("go on with --ckpt_path checkpoints/good.ckpt")
+        assert "\n" not in said["error"]
+    assert os.listdir("checkpoints") == ["good.ckpt"]
 
 
 def test_nothing_in_a_folder_is_executed(tmp_path):

@@ -26,6 +26,7 @@ def read_step(path: str, *, trains: bool = False) -> int:
         )
     try:
         step = int(read_plain_part(Path(path))["global_step"])
+        reason = lack(Path(path), trains=trains)
     except Exception as error:  # torch.load raises what the bytes of a damaged file lead to
         raise ValueError(
             f"--ckpt_path: {path} is not a readable checkpoint ({type(error).__name__})"

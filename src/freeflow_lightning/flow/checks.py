@@ -82,6 +82,18 @@ def check_shapes(**shapes: Any) -> None:
             )
 
 
+def in_list(value: Any) -> list[Any]:
+    """One value or several as a list; None for none.
+
+    >>> in_list(0.5), in_list((1, 2)), in_list(None)
+    ([0.5], [1, 2], [])
+    """
+    if value is None:
+        return []
+    listed = _listed(value)
+    return listed if isinstance(listed, list) else [listed]
+
+
 def _listed(values: Any) -> Any:
     """A tuple, list or other sequence as a list; anything else as it is."""
     return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else values

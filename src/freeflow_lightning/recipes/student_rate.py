@@ -2,13 +2,17 @@
 
 
 def step_size(rate: float | None, scale: float) -> str:
-    """The student's learning rate in words: why and by what it is divided.
+    """The student's learning rate in words: why and by what it is divided, and what to give for an
+    Adam rate of that size.
 
     >>> step_size(3e-4, 150.0)
-    'student_lr / 150 = 2e-06: at the prior u is the raw output times 150'
+    'student_lr / 150 = 2e-06: at the prior u is the raw output times 150; an Adam rate of 0.0003 is student_lr 0.045'
     """
-    result = "" if rate is None else f" = {rate / scale:.4g}"
-    return f"student_lr / {scale:.4g}{result}: at the prior u is the raw output times {scale:.4g}"
+    reason = f"at the prior u is the raw output times {scale:.4g}"
+    if rate is None:
+        return f"student_lr / {scale:.4g}: {reason}"
+    adam = f"an Adam rate of {rate:.4g} is student_lr {rate * scale:.4g}"
+    return f"student_lr / {scale:.4g} = {rate / scale:.4g}: {reason}; {adam}"
 
 
 def bfloat16_error(scale: float, precision: str) -> str | None:

@@ -1,5 +1,6 @@
 """FlowMap: a trained student for inference: noise to a sample in one network evaluation or a few."""
 
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
@@ -52,6 +53,7 @@ class FlowMap(nn.Module):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        flow.check_pairs(0, math.inf, guidance_range=guidance_range)
         self.network, self.teacher, self.guidance_range, self.about = (
             network.eval(),
             teacher,

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Literal
 
@@ -115,6 +116,14 @@ class GivenAbars(Schedule):
 
     values: Sequence[float]
 
+    def __post_init__(self) -> None:
+        for value in self.values:
+            check_numbers(0, 1, without_high=True, values=value)
+        if len(self.values) < 2 or any(b >= a for a, b in pairwise(self.values)):
+            raise ValueError(
+                f"expected values to be two or more falling numbers, got {self.values}"
+            )
+
     def abars(self) -> Tensor:
         return torch.tensor(self.values, dtype=torch.float64)
 
@@ -170,8 +179,7 @@ class DiscretePath(GaussianPath):
         self.t_min, last = (
             float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1])
         )
-        if not self.t_min < t_max <= 1:
-            raise ValueError(f"expected t_max in ({self.t_min:.4f}, 1], got {t_max}")
+        check_numbers(self.t_min, 1, without_low=True, t_max=t_max)
         self.t_max = min(t_max, last)
 
     def tau(self, t: Tensor) -> Tensor:

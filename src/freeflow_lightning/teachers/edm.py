@@ -18,7 +18,15 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import Guidance, check_counts, check_numbers, expand, guide, on_rows
+from freeflow_lightning.flow import (
+    Guidance,
+    check_counts,
+    check_numbers,
+    check_shapes,
+    expand,
+    guide,
+    on_rows,
+)
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.predictions import balanced_scale, norm
 from freeflow_lightning.teachers.reading.weights import load_weight_file, read_metadata
@@ -137,6 +145,7 @@ class EDMTeacher(Teacher):
         weights_key: str | None = None,
     ) -> None:
         super().__init__()
+        check_shapes(sample_shape=sample_shape)
         if guide is None and guide_checkpoint is not None:
             raise ValueError(
                 "guide_checkpoint is given without guide: name the guiding network's class"

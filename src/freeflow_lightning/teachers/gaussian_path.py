@@ -137,8 +137,7 @@ class PathVelocity(nn.Module):
         t_max: float = 1.0,
     ) -> None:
         super().__init__()
-        if not path.t_min < t_max <= 1:
-            raise ValueError(f"expected t_max in ({path.t_min:.4f}, 1], got {t_max}")
+        check_numbers(path.t_min, 1, without_low=True, t_max=t_max)
         self.net = net
         self.path = path
         self.prediction = prediction_type(prediction)

@@ -1,5 +1,6 @@
 """Latents to pictures through a VAE of diffusers, loaded when the first picture is asked for."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import check_counts
+from freeflow_lightning.flow import check_counts, check_numbers
+from freeflow_lightning.flow.checks import in_list
 
 
 class LatentDecoder:
@@ -45,6 +47,10 @@ class LatentDecoder:
         offline: bool = False,
     ) -> None:
         check_counts(1, chunk=chunk)
+        for number in in_list(scale):
+            check_numbers(0, without_low=True, scale=number)
+        for number in in_list(shift):
+            check_numbers(-math.inf, shift=number)
         self.vae, self.chunk, self.class_name = str(vae), chunk, class_name
         self.given_scale, self.given_shift = scale, shift
         self.subfolder, self.revision, self.cache_dir, self.offline = (

@@ -8,6 +8,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.teachers.base import Teacher, trainable_copy
 from freeflow_lightning.teachers.latents import LatentDecoder
 from freeflow_lightning.teachers.reading.sit_files import read_sit
@@ -80,6 +81,10 @@ class SiTTeacher(Teacher):
         weights_key: str | None = None,
     ) -> None:
         super().__init__()
+        sizes = {"cfg_channels": cfg_channels, "num_heads": num_heads, "input_size": input_size}
+        check_counts(1, **{name: size for name, size in sizes.items() if size is not None})
+        if num_classes is not None:
+            check_counts(0, num_classes=num_classes)
         path = find_weights(checkpoint, repo_id, filename, revision, cache_dir, offline)
         reading = {
             "num_heads": num_heads,

@@ -5,6 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.nets import SiT
 
 Name = Literal["sit", "repa"]
@@ -23,6 +24,7 @@ class Convention:
     sign: int
 
     def __post_init__(self) -> None:
+        check_counts(-1, prior_time=self.prior_time, sign=self.sign)
         if self.prior_time not in (0, 1) or self.sign not in (-1, 1):
             raise ValueError(
                 f"expected prior_time 0 or 1 and sign 1 or -1, got {self.prior_time} and "

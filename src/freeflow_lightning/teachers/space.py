@@ -5,6 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
+from freeflow_lightning.flow import check_counts, check_shapes
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Conditions
 
@@ -29,6 +30,8 @@ class LatentSpace(Teacher):
         conditions: Conditions | None = None,
     ) -> None:
         super().__init__()
+        check_shapes(sample_shape=sample_shape)
+        check_counts(0, num_classes=num_classes)
         self.sample_shape = sample_shape
         self.num_classes = num_classes
         self.vae = vae

@@ -1,11 +1,13 @@
 """What is said of one family of diffusers networks: its convention and its arguments."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
+from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.teachers.diffusers.layouts import LAYOUTS
 
 TEXT, MASK, POOLED = "encoder_hidden_states", "encoder_attention_mask", "pooled_projections"
@@ -99,6 +101,11 @@ class Family:
     needs_scheduler: bool = False
 
     def __post_init__(self) -> None:
+        check_counts(-1, sign=self.sign)
+        check_numbers(-math.inf, guidance_offset=self.guidance_offset)
+        check_numbers(0, without_low=True, guidance_input=self.guidance_input[1])
+        for number in self.time:
+            check_numbers(-math.inf, time=number)
         if (
             self.sign not in (-1, 1)
             or len(self.time) != 2

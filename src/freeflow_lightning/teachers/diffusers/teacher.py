@@ -9,7 +9,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import Guidance, interval_guidance
+from freeflow_lightning.flow import Guidance, check_numbers, check_shapes, interval_guidance
+from freeflow_lightning.flow.checks import in_list
 from freeflow_lightning.nets import Backbone
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
@@ -159,6 +160,9 @@ class DiffusersTeacher(Teacher):
         t_max: float = 1.0,
     ) -> None:
         super().__init__()
+        check_numbers(0, 1, without_low=True, t_max=t_max)
+        if latent_size is not None:
+            check_shapes(latent_size=in_list(latent_size))
         pipeline = read_pipeline(model, subfolder, revision)
         row = family or find_family(pipeline.class_name)
         net = load_network(pipeline, getattr(torch, dtype), variant)
