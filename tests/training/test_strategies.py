@@ -398,7 +398,8 @@ def test_one_process_without_space_ends_both_with_the_last_good_folder(tmp_path)
     ]
     for said in launch(2, runs)["full"]:
         assert FULL in said["error"]
-        assert said["error"].endswith("go on with --ckpt_path checkpoints/good.ckpt")
+        assert said["error"].endswith("/checkpoints/good.ckpt")
+        assert "make room and go on with --ckpt_path /" in said["error"]
         assert "\n" not in said["error"]
     assert os.listdir("checkpoints") == ["good.ckpt"]
 
