@@ -32,6 +32,7 @@ from freeflow_lightning.callbacks import (
     Requeue,
     SampleGrid,
     StudentEMA,
+    TangentWarmup,
     TrajectoryError,
 )
 from freeflow_lightning.flow import (
@@ -68,12 +69,13 @@ from freeflow_lightning.objectives import (
     DiscreteEulerian,
     DiscreteLagrangian,
     DiscretePrediction,
+    DMDWeight,
     Endpoint,
     Eulerian,
     Normalise,
     Semigroup,
 )
-from freeflow_lightning.recipes import Correction
+from freeflow_lightning.recipes import Correction, DMDModule
 from freeflow_lightning.students import search
 from freeflow_lightning.students.search import (
     PathSearch,
@@ -193,6 +195,10 @@ def mixture_of_two(**setting):
 
 def maps(**setting):
     return FlowMapModule(mixture(), mlp(), **setting)
+
+
+def matched(**setting):
+    return DMDModule(mixture(), mlp(), **setting)
 
 
 def diagonal(**setting):
@@ -382,6 +388,18 @@ REFUSED = [
     (maps, "eps", NO_FACTORS),
     (maps, "scalar_scale", NO_FACTORS),
     (maps, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
+    (matched, "times", ((), (0.0, 1.0), (1.5,), (NAN,), (True,))),
+    (matched, "auxiliary_updates", NO_COUNTS),
+    (matched, "guidance_range", NO_PAIRS),
+    (matched, "guidance_interval", NO_INTERVALS),
+    (matched, "betas", NO_BETAS),
+    (matched, "student_lr", NO_FACTORS),
+    (matched, "auxiliary_lr", NO_FACTORS),
+    (matched, "eps", NO_FACTORS),
+    (matched, "scalar_scale", NO_FACTORS),
+    (matched, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
+    (DMDWeight, "floor", NO_FACTORS),
+    (TangentWarmup, "steps", NO_COUNTS),
     (maps, "anchor_fraction", (*NO_SHARES, 1.0)),
     (Correction, "fraction", (*NO_SHARES, 0.0, 1.0)),
     (Correction, "alpha_ref", NO_AMOUNTS),
@@ -454,6 +472,7 @@ BUILT_BY = {
     LogitNormal: normal,
     FreeFlowModule: module,
     FlowMapModule: maps,
+    DMDModule: matched,
     FlowMatchingModule: matching,
     PeriodicFID: frechet,
     WithAtom: atom,
