@@ -31,6 +31,8 @@ def read_yaml(text: str) -> Any:
 
     >>> read_yaml("{decay_steps: inf, rate: 1e-3, steps: 2.5e4, name: x}")
     {'decay_steps': inf, 'rate': 0.001, 'steps': 25000, 'name': 'x'}
+    >>> read_yaml("{a: &many 1e4, b: *many, c: 1e2, d: [1e2, '1e2']}")
+    {'a': 10000.0, 'b': 10000.0, 'c': 100, 'd': [100, '1e2']}
     >>> read_yaml("{steps: 1, steps: 2}")
     Traceback (most recent call last):
     yaml.error.YAMLError: the key 'steps' stands twice, in lines 1 and 1: remove one
@@ -63,11 +65,15 @@ def _refuse_second_keys(node: yaml.Node) -> None:
 
 
 def _with_whole_numbers(text: str, tree: yaml.Node) -> str:
-    """The text with 1e4 as 10000, which alone passes for a count; a number such as 1.25e1 stays."""
-    for node in reversed(list(_plain_scalars(tree))):
+    """The text with 1e4 as 10000, which alone passes for a count; a number such as 1.25e1 stays,
+    and so does one with an anchor or a tag.
+    """
+    spans = {node.start_mark.index: node for node in _plain_scalars(tree)}  # aliases repeat nodes
+    for start, node in sorted(spans.items(), reverse=True):
+        end = node.end_mark.index
         number = whole_number(node.value)
-        if number is not None:
-            text = f"{text[: node.start_mark.index]}{number}{text[node.end_mark.index :]}"
+        if number is not None and text[start:end] == node.value:
+            text = f"{text[:start]}{number}{text[end:]}"
     return text
 
 
