@@ -100,7 +100,10 @@ class FacesDataModule(SettingsOnly):
 
     def __init__(self, path: str, batch_size: int = 64, length: int = 500, seed: int = 0) -> None:
         super().__init__()
-        self.path, self.batch_size, self.length, self.seed = path, batch_size, length, seed
+        self.path = path
+        self.batch_size = batch_size
+        self.length = length
+        self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
         faces, _ = split(read_faces(self.path), HELD_OUT_SAMPLES)
