@@ -85,10 +85,12 @@ def teacher_table(
     }
     path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
     table = _read_table(path) if processes.first else None
-    if table is None and processes.first and classes is None and not needs_rows:
-        table = find_shipped(sampler, network, count=count, seed=seed, stream=stream, device=device)
     if processes.share(table is not None):
         return table
+    if classes is None and not needs_rows:  # by all: they gather sharded weights together
+        table = find_shipped(sampler, network, count=count, seed=seed, stream=stream, device=device)
+        if processes.share(table is not None):
+            return table if processes.first else None
     if processes.first:
         log.info(
             "drawing %d samples of the teacher (%s), %d %s steps",
