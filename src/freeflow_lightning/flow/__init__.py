@@ -14,6 +14,7 @@ from freeflow_lightning.flow.distributions import (
     GridStep,
     LogitNormal,
     TimeDistribution,
+    TowardsPrior,
     Uniform,
     WithAtom,
     floor_to_grid,
@@ -46,7 +47,14 @@ from freeflow_lightning.flow.noise import (
     training_generator,
 )
 from freeflow_lightning.flow.pairs import Pairs
-from freeflow_lightning.flow.posterior import bridge, glass, glass_transition, renoise
+from freeflow_lightning.flow.posterior import (
+    OneCopy,
+    bridge,
+    glass,
+    glass_transition,
+    merge_copies,
+    renoise,
+)
 from freeflow_lightning.flow.rows import on_rows, spread
 from freeflow_lightning.flow.schedules import alpha, confident_time, falling_rate, tangent_share
 from freeflow_lightning.flow.solver import (
@@ -105,6 +113,7 @@ __all__ = [
     "Guidance",
     "LogitNormal",
     "Noised",
+    "OneCopy",
     "Pairs",
     "PartOfPath",
     "Prior",
@@ -118,6 +127,7 @@ __all__ = [
     "TimePair",
     "Times",
     "ToData",
+    "TowardsPrior",
     "TwoTimeVelocity",
     "Uniform",
     "UniformStart",
@@ -155,6 +165,7 @@ __all__ = [
     "interpolate",
     "interval_guidance",
     "join",
+    "merge_copies",
     "midpoint",
     "on_rows",
     "one_step_rule",

@@ -81,6 +81,25 @@ class WithAtom(TimeDistribution):
         return torch.where(hit, self.at, self.base.sample(n, generator))
 
 
+@dataclass(frozen=True)
+class TowardsPrior(TimeDistribution):
+    """1 - U^power with U uniform on [0, 1]: more mass near t = 1 the larger the power.
+
+    Meta Flow Maps (arXiv 2601.14430) take power 2 for the states that they condition on.
+
+    >>> TowardsPrior(2.0).sample(1000, Generator().manual_seed(0)).mean()  # 1 - 1 / 3
+    tensor(0.6680)
+    """
+
+    power: float = 2.0
+
+    def __post_init__(self) -> None:
+        check_numbers(0, without_low=True, power=self.power)
+
+    def sample(self, n: int, generator: Generator) -> Tensor:
+        return 1 - Uniform().sample(n, generator) ** self.power
+
+
 def floor_to_grid(delta: Tensor, steps: int) -> Tensor:
     """Find i in 0 .. steps - 1 with i / steps <= delta < (i + 1) / steps; delta = 1 gives the last.
 

@@ -5,11 +5,53 @@ it. Together they are one noised copy x* at a time t*, so one call of the veloci
 enough: the marginal velocity u holds that of every posterior (GLASS flows, arXiv 2509.25170).
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.interpolant import expand, interpolate
 from freeflow_lightning.flow.solver import Velocity
+
+
+class OneCopy(NamedTuple):
+    """Two noised copies of one x0 as a single one, and how a posterior's velocity is read off it.
+
+    Args:
+        x: x*, [B, ...].
+        t: t* in [0, 1], [B].
+        skip: what is added, [B, ...].
+        scale: what u(x*, t*) is multiplied by, [B].
+    """
+
+    x: Tensor
+    t: Tensor
+    skip: Tensor
+    scale: Tensor
+
+    def posterior_velocity(self, u: Tensor) -> Tensor:
+        """The inner velocity b = skip + scale u(x*, t*), [B, ...], from u(x*, t*)."""
+        return self.skip + expand(self.scale, u) * u
+
+
+def merge_copies(y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> OneCopy:
+    r"""x*, t* and the rest of `glass`, whose arguments these are.
+
+    >>> one, half = torch.ones(1, 1), torch.tensor([0.5])
+    >>> merge_copies(one, half, 9 * one, torch.ones(1))[:2]  # x_1 tells nothing
+    (tensor([[1.]]), tensor([0.5000]))
+    """
+    q = torch.hypot(s * (1 - t), t * (1 - s))
+    tells = q > 8 * torch.finfo(q.dtype).eps
+    d = torch.where(tells, s * t + q, 1)
+    q = torch.where(tells, q, 1)
+    of_x = torch.where(tells, s * (1 - t) / (q * d), 0)
+    of_u = torch.where(tells, t / d, 1)
+    sin = torch.where(tells, t * (1 - s) / q, 1)
+
+    star = expand(of_x * s, x) * x + expand(of_u * sin, y) * y
+    of_y = of_u * (1 - sin) + of_x * (1 - t)
+    return OneCopy(star.to(x.dtype), of_u * s, expand(of_x, x) * x - expand(of_y, y) * y, of_u)
 
 
 def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
@@ -39,18 +81,8 @@ def glass(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
     >>> glass(u, one, one, one, torch.tensor([0.5]))  # E[x0 | x_t] - y
     tensor([0.])
     """
-    q = torch.hypot(s * (1 - t), t * (1 - s))
-    tells = q > 8 * torch.finfo(q.dtype).eps
-    d = torch.where(tells, s * t + q, 1)
-    q = torch.where(tells, q, 1)
-    of_x = torch.where(tells, s * (1 - t) / (q * d), 0)
-    of_u = torch.where(tells, t / d, 1)
-    sin = torch.where(tells, t * (1 - s) / q, 1)
-
-    star = expand(of_x * s, x) * x + expand(of_u * sin, y) * y
-    velocity = u(star.to(x.dtype), of_u * s)
-    of_y = of_u * (1 - sin) + of_x * (1 - t)
-    return expand(of_x, x) * x - expand(of_y, y) * y + expand(of_u, y) * velocity
+    copy = merge_copies(y, s, x, t)
+    return copy.posterior_velocity(u(copy.x, copy.t))
 
 
 def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> Tensor:
