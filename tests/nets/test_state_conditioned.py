@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning.flow import glass
-from freeflow_lightning.nets import MLP, SiT, StateConditioned
+from freeflow_lightning.nets import MLP, SecondState, SiT, StateConditioned
 from freeflow_lightning.nets.state_conditioned import find_input_layer
 from freeflow_lightning.teachers import SiTTeacher
 
@@ -52,7 +52,7 @@ def test_it_starts_as_the_backbone_bit_for_bit_whatever_the_state(kind):
 def test_preconditioned_it_starts_as_the_exact_posterior_velocity(kind):
     backbone, condition = BACKBONES[kind]()
     y, s, state, t, scalars = rows(backbone)
-    network = StateConditioned(copy.deepcopy(backbone), preconditioned=True)
+    network = StateConditioned(copy.deepcopy(backbone), second=SecondState(preconditioned=True))
     u = lambda x, t: backbone(x, t, condition)
     seen = network(y, s, condition, state=state, t_state=t, **scalars)
     assert torch.equal(seen, glass(u, y, s, state, t))
@@ -63,7 +63,7 @@ def test_preconditioned_it_starts_as_the_exact_posterior_velocity(kind):
 @pytest.mark.parametrize("kind", BACKBONES)
 def test_every_input_is_learnt_and_a_state_at_the_prior_tells_nothing(kind, preconditioned):
     backbone, condition = BACKBONES[kind]()
-    network = StateConditioned(backbone, preconditioned=preconditioned)
+    network = StateConditioned(backbone, second=SecondState(preconditioned=preconditioned))
     y, s, state, t, scalars = rows(backbone)
     ask = lambda state, t: network(y, s, condition, state=state, t_state=t, **scalars)
     ask(state, t).square().sum().backward()
@@ -102,7 +102,7 @@ def test_the_input_layer_is_found_by_usual_names_or_named():
 
     with pytest.raises(ValueError, match="expected one input layer in Plain, found 0.*start"):
         StateConditioned(Plain())
-    network = StateConditioned(Plain(), input_module="start")
+    network = StateConditioned(Plain(), second=SecondState("start"))
     assert network.state_embedder.weight.shape == (4, 3, 3, 3)
     y, s, state, t, scalars = rows(network)
     assert network(y, s, state=state, t_state=t, **scalars).shape == y.shape

@@ -19,7 +19,7 @@ from freeflow_lightning.nets.embeddings import (
 from freeflow_lightning.nets.lora import Adapter, LoRA, merge
 from freeflow_lightning.nets.mlp import MLP
 from freeflow_lightning.nets.sit import SIZES, SiT
-from freeflow_lightning.nets.state_conditioned import StateConditioned
+from freeflow_lightning.nets.state_conditioned import SecondState, StateConditioned
 
 __all__ = [
     "MLP",
@@ -30,6 +30,7 @@ __all__ = [
     "LoRA",
     "ScalarConditioned",
     "ScalarEmbedder",
+    "SecondState",
     "SiT",
     "StateConditioned",
     "blocks",

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -19,6 +20,24 @@ _INPUT = re.compile(
 _SCALARS = ("delta", "gamma", "t_state")
 
 
+@dataclass(frozen=True)
+class SecondState:
+    """How a backbone takes a second state.
+
+    Args:
+        input_module: path of the first layer that a state passes (a convolution or linear layer, or
+            a module that holds one); found by its usual names if not given.
+        preconditioned: feed x* and t* of `merge_copies` to the backbone, y as the second state, and
+            return the posterior's velocity from its output: exact on the diagonal from the start.
+    """
+
+    input_module: str | None = None
+    preconditioned: bool = False
+
+
+_SECOND = SecondState()
+
+
 class StateConditioned(ScalarConditioned):
     """A backbone (y, s, condition) -> velocity that also sees a noised state x_t and its time.
 
@@ -32,11 +51,8 @@ class StateConditioned(ScalarConditioned):
         backbone: a velocity network with a time-embedding module.
         time_module: path of the module whose output is the time embedding; found if not given.
         scale: factor on the scalars before their sinusoids.
-        hooked: the module with the embeddings, where it is not registered in `backbone`.
-        input_module: path of the first layer that the state passes (a convolution or linear layer,
-            or a module that holds one); found by its usual names if not given.
-        preconditioned: feed x* and t* of `merge_copies` to the backbone, y as the second state, and
-            return the posterior's velocity from its output: exact on the diagonal from the start.
+        time_owner: the module with the embeddings, where it is not registered in `backbone`.
+        second: how the state enters.
 
     Raises:
         ValueError: no such layer, or several.
@@ -47,16 +63,13 @@ class StateConditioned(ScalarConditioned):
         backbone: nn.Module,
         time_module: str | None = None,
         scale: float | Mapping[str, float] = 1.0,
-        hooked: nn.Module | None = None,
-        *,
-        input_module: str | None = None,
-        preconditioned: bool = False,
+        time_owner: nn.Module | None = None,
+        second: SecondState = _SECOND,
     ) -> None:
-        scalars = (*_SCALARS, "s") if preconditioned else _SCALARS
-        super().__init__(backbone, scalars, time_module, scale, hooked)
-        self.input_module = input_module
-        self.preconditioned = preconditioned
-        layer = find_input_layer(self.hooked, input_module)
+        scalars = (*_SCALARS, "s") if second.preconditioned else _SCALARS
+        super().__init__(backbone, scalars, time_module, scale, time_owner)
+        self.second = second
+        layer = find_input_layer(self.time_owner, second.input_module)
         self.state_embedder = _copy_at_zero(layer)
         self._second_state: Tensor | None = None
         layer.register_forward_hook(self._add_state)
@@ -89,7 +102,7 @@ class StateConditioned(ScalarConditioned):
         one = torch.ones_like(scalars["delta"])
         state = torch.zeros_like(x) if state is None else state
         t_state = one if t_state is None else t_state
-        if not self.preconditioned:
+        if not self.second.preconditioned:
             return self._evaluate(
                 x, t, condition, expand(1 - t_state, state) * state, t_state=t_state, **scalars
             )

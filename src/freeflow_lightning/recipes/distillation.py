@@ -20,7 +20,7 @@ from freeflow_lightning.flow import (
     falling_rate,
     on_rows,
 )
-from freeflow_lightning.nets import LoRA, ScalarConditioned, map_state
+from freeflow_lightning.nets import LoRA, ScalarConditioned, SecondState, map_state
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.holders import Frozen
@@ -51,6 +51,7 @@ class Distillation(Recipe):
         network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
             teacher's if not given.
         has_auxiliary: whether a second network (x, r, condition, gamma) is trained.
+        second_state: how the student takes a state beside its own, where the recipe gives it one.
         guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
         student_lr: learning rate of the student, in units of u: Adam's is this over
@@ -100,6 +101,7 @@ class Distillation(Recipe):
         teacher: Teacher,
         network: nn.Module | None = None,
         has_auxiliary: bool = False,
+        second_state: SecondState | None = None,
         *,
         guidance_range: Sequence[float] = (1.0, 2.0),  # Table 6
         evaluation_guidance: float = 1.5,
@@ -145,7 +147,9 @@ class Distillation(Recipe):
         self.meta_init = meta_init
         self._is_compiled = False
         self._speed = Speed()
-        self._builder = NetworkBuilder(teacher, lora, time_module, scalar_scale, meta_init)
+        self._builder = NetworkBuilder(
+            teacher, lora, time_module, scalar_scale, meta_init, second_state
+        )
         names = ("student", "auxiliary") if has_auxiliary else ("student",)
         networks = self._builder.build(names, network)
         self.student = networks["student"]

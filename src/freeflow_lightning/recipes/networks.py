@@ -11,6 +11,8 @@ from freeflow_lightning.nets import (
     Adapter,
     LoRA,
     ScalarConditioned,
+    SecondState,
+    StateConditioned,
     compile_blocks,
     recompute,
     time_embeddings,
@@ -32,6 +34,7 @@ class NetworkBuilder:
         time_module: path of the networks' time embedding, where it is not found by name.
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         meta_init: build the networks without data.
+        second_state: how the student takes a state beside its own; it takes none if not given.
     """
 
     teacher: Teacher
@@ -39,6 +42,7 @@ class NetworkBuilder:
     time_module: str | None
     scalar_scale: float
     meta_init: bool
+    second_state: SecondState | None = None
 
     def build(
         self, names: Sequence[str], network: nn.Module | None
@@ -58,14 +62,14 @@ class NetworkBuilder:
         backbones = self._copy(copied, network)
         for name in adapted:
             backbones[name] = self._adapt(name)
-        return {name: self._condition(backbones[name], SCALARS[name]) for name in names}
+        return {name: self._condition(backbones[name], name) for name in names}
 
     def average(self, student: ScalarConditioned, name: str) -> nn.Module:
         """Return a copy of the student, or a new adapter if the student is a LoRA adapter."""
         if not isinstance(student.backbone, Adapter):
             return deepcopy(student)
         device = next(student.parameters()).device
-        average = self._condition(self._adapt(name), SCALARS["student"]).to(device)
+        average = self._condition(self._adapt(name), "student").to(device)
         average.load_state_dict(student.state_dict())
         return average
 
@@ -124,6 +128,9 @@ class NetworkBuilder:
         base = self.teacher.backbone()
         return Adapter(base, name, self.lora, list(time_embeddings(base, self.time_module)))
 
-    def _condition(self, backbone: nn.Module, scalars: tuple[str, ...]) -> ScalarConditioned:
+    def _condition(self, backbone: nn.Module, name: str) -> ScalarConditioned:
         owner = backbone.base if isinstance(backbone, Adapter) else None
-        return ScalarConditioned(backbone, scalars, self.time_module, self.scalar_scale, owner)
+        settings = self.time_module, self.scalar_scale, owner
+        if name == "student" and self.second_state is not None:
+            return StateConditioned(backbone, *settings, self.second_state)
+        return ScalarConditioned(backbone, SCALARS[name], *settings)
