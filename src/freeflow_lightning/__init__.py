@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from freeflow_lightning.recipes.flow_map import FlowMapModule
     from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
     from freeflow_lightning.recipes.freeflow import FreeFlowModule
+    from freeflow_lightning.recipes.posterior import PosteriorModule
     from freeflow_lightning.students.flow_map import FlowMap
     from freeflow_lightning.teachers import Teacher
     from freeflow_lightning.training.data import PriorDataModule
@@ -22,6 +23,7 @@ __all__ = [
     "FlowMapModule",
     "FlowMatchingModule",
     "FreeFlowModule",
+    "PosteriorModule",
     "PriorDataModule",
     "Teacher",
     "callbacks",
@@ -36,6 +38,7 @@ _MODULES = {
     "FlowMapModule": "recipes.flow_map",
     "FlowMatchingModule": "recipes.flow_matching",
     "FreeFlowModule": "recipes.freeflow",
+    "PosteriorModule": "recipes.posterior",
     "PriorDataModule": "training.data",
     "Teacher": "teachers",
 }

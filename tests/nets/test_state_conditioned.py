@@ -100,7 +100,7 @@ def test_the_input_layer_is_found_by_usual_names_or_named():
         def forward(self, x, t, condition=None):
             return self.end(self.start(x) + self.time_embed(t[:, None])[:, :, None, None])
 
-    with pytest.raises(ValueError, match="expected one input layer in Plain, found 0.*start"):
+    with pytest.raises(ValueError, match=r"one input layer in Plain, found 0.*start"):
         StateConditioned(Plain())
     network = StateConditioned(Plain(), second=SecondState("start"))
     assert network.state_embedder.weight.shape == (4, 3, 3, 3)

@@ -8,6 +8,7 @@ from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.recipes.outputs import Step
+from freeflow_lightning.recipes.posterior import PosteriorModule
 
 __all__ = [
     "Correction",
@@ -16,6 +17,7 @@ __all__ = [
     "FlowMapModule",
     "FlowMatchingModule",
     "FreeFlowModule",
+    "PosteriorModule",
     "Recipe",
     "Step",
 ]

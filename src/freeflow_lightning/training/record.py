@@ -160,7 +160,8 @@ def weights_sample(module: nn.Module) -> str | None:
     digest = hashlib.sha256()
     for name, tensor in tensors:
         values = tensor.detach().flatten()
-        some = values[:: max(1, len(values) // SAMPLED)].cpu().contiguous()
+        some = values[:: max(1, len(values) // SAMPLED)].cpu()
+        some = some.clone(memory_format=torch.contiguous_format)  # one value may have no stride
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}".encode())
         digest.update(some.view(torch.uint8).numpy().data)
     return digest.hexdigest()[:32]
