@@ -162,8 +162,7 @@ def test_a_resumed_run_ends_where_the_whole_one_does(name, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["differences", "preconditioned"])
-def test_a_short_training_reaches_the_posterior_without_data(name):
+def test_a_short_training_reaches_the_posterior_without_data():
     """W1 to the exact posterior, at one and at four inner steps, far below that of the noise."""
     teacher = GaussianMixtureTeacher([[1.2], [-1.0], [0.1]], [0.25, 0.4, 0.15], [0.45, 0.35, 0.2])
     torch.manual_seed(0)

@@ -185,6 +185,11 @@ class ScalarConditioned(nn.Module):
         """x [B, ...], t [B], the condition, and every named scalar [B] to the velocity [B, ...]."""
         if scalars.keys() != set(self.scalars):
             raise ValueError(f"expected the scalars {sorted(self.scalars)}, got {sorted(scalars)}")
+        return self._evaluate(x, t, condition, scalars)
+
+    def _evaluate(
+        self, x: Tensor, t: Tensor, condition: Any, scalars: Mapping[str, Tensor]
+    ) -> Tensor:
         parts = [embedder(scalars[name]) for name, embedder in self.embedders.items()]
         self._scalar_embedding = sum(parts[1:], parts[0]) if parts else None
         try:

@@ -66,8 +66,9 @@ class StateConditioned(ScalarConditioned):
         time_owner: nn.Module | None = None,
         second: SecondState = _SECOND,
     ) -> None:
-        scalars = (*_SCALARS, "s") if second.preconditioned else _SCALARS
-        super().__init__(backbone, scalars, time_module, scale, time_owner)
+        embedded = (*_SCALARS, "s") if second.preconditioned else _SCALARS
+        super().__init__(backbone, embedded, time_module, scale, time_owner)
+        self.scalars = _SCALARS  # s is given as a time
         self.second = second
         layer = find_input_layer(self.time_owner, second.input_module)
         self.state_embedder = _copy_at_zero(layer)
@@ -99,23 +100,23 @@ class StateConditioned(ScalarConditioned):
             t_state: its time t in [0, 1], [B].
             scalars: delta and gamma, [B] each.
         """
-        one = torch.ones_like(scalars["delta"])
+        if scalars.keys() != {"delta", "gamma"}:
+            raise ValueError(f"expected the scalars delta and gamma, got {sorted(scalars)}")
         state = torch.zeros_like(x) if state is None else state
-        t_state = one if t_state is None else t_state
+        t_state = torch.ones_like(scalars["delta"]) if t_state is None else t_state
+        scalars["t_state"] = t_state
         if not self.second.preconditioned:
-            return self._evaluate(
-                x, t, condition, expand(1 - t_state, state) * state, t_state=t_state, **scalars
-            )
+            return self._with_state(expand(1 - t_state, state) * state, x, t, condition, scalars)
         copy = merge_copies(x, t, state, t_state)
-        inner = self._evaluate(copy.x, copy.t, condition, x, t_state=t_state, s=t, **scalars)
-        return copy.posterior_velocity(inner)
+        u = self._with_state(x, copy.x, copy.t, condition, scalars | {"s": t})
+        return copy.posterior_velocity(u)
 
-    def _evaluate(
-        self, x: Tensor, t: Tensor, condition: Any, second: Tensor, **scalars: Tensor
+    def _with_state(
+        self, state: Tensor, x: Tensor, t: Tensor, condition: Any, scalars: dict[str, Tensor]
     ) -> Tensor:
-        self._second_state = second.to(x.dtype)
+        self._second_state = state.to(x.dtype)
         try:
-            return super().forward(x, t.to(x.dtype), condition, **scalars)
+            return self._evaluate(x, t.to(x.dtype), condition, scalars)
         finally:
             self._second_state = None
 
