@@ -169,9 +169,7 @@ def test_a_short_training_reaches_the_posterior_without_data():
     network = MLP((1,), hidden_size=48, depth=2)
     guidance = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0}
     changes = {"objective": Eulerian(CENTRAL), "times": SortedPair(Uniform())}
-    m = build(
-        teacher, False, network=network, student_lr=3e-3, **guidance, **(FORMS[name] | changes)
-    )
+    m = build(teacher, False, network=network, student_lr=3e-3, **guidance, **changes)
     optimizer = m.configure_optimizers()
     for step in range(500):
         optimizer.zero_grad()
