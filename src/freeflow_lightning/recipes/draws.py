@@ -66,6 +66,12 @@ class Draws:
             condition = self.teacher.conditions.of_classes(self.to_device(labels))
         return self.to_device(x).to(torch.get_default_dtype()), condition
 
+    def starts(self, samples: Samples | None, n: int) -> tuple[Tensor, Any]:
+        """What states are made of, with its conditions: `data` where there is some, else noise."""
+        if samples is None:
+            return self.noise(n), self.condition(n)
+        return self.data(samples, n)
+
     def guidance(self, n: int) -> Tensor:
         """Guidance scales gamma, float32 [n] on the host."""
         low, high = self.guidance_range

@@ -38,7 +38,6 @@ from freeflow_lightning.recipes.correction import (
     select_rows,
 )
 from freeflow_lightning.recipes.distillation import Distillation
-from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows
 from freeflow_lightning.recipes.map_settings import check_settings
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
@@ -155,7 +154,7 @@ class FlowMapModule(Distillation):
         states, corrected = objectives.split(size, self.correction_fraction)
         draws = self.draws(generator)
         paths, per_path = self._count_paths(states), self.states.per_path
-        z, condition = self._draw_starts(draws, paths)
+        z, condition = draws.starts(self.states.data, paths)
         gamma = draws.guidance(paths)
         n = draws.noise(states)
         maps, _ = objectives.split(states, self.anchor_fraction)
@@ -174,12 +173,6 @@ class FlowMapModule(Distillation):
             return FlowMapDraw(drawn, None)
         r, interval = self.correction.r, self.correction.guidance_interval
         return FlowMapDraw(drawn, draw_correction(self, draws, corrected, r, interval))
-
-    def _draw_starts(self, draws: Draws, n: int) -> tuple[Tensor, Any]:
-        """What the states are made of, prior noise or data, with its conditions."""
-        if self.states.data is None:
-            return draws.noise(n), draws.condition(n)
-        return draws.data(self.states.data, n)
 
     def _count_paths(self, states: int) -> int:
         paths, rest = divmod(states, self.states.per_path)

@@ -173,7 +173,8 @@ class PosteriorModule(Distillation):
 
     def draw(self, size: int, generator: Generator) -> PosteriorDraw:
         draws = self.draws(generator)
-        z, condition, gamma = draws.noise(size), draws.condition(size), draws.guidance(size)
+        z, condition = draws.starts(self.states.data, size)
+        gamma = draws.guidance(size)
         n, e = draws.noise(size), draws.noise(size)
         maps, rest = objectives.split(size, self.diagonal_fraction)
         objective = self.objective.prepare(maps, draws.host)
@@ -209,11 +210,7 @@ class PosteriorModule(Distillation):
     def _place(self, draw: PosteriorDraw) -> PosteriorRows:
         """States x_t and inner states y_s, two noised copies of one sample x0."""
         z, condition, gamma = draw.z, draw.condition, draw.gamma
-
-        def average(z: Tensor, t: Tensor, delta: Tensor) -> Tensor:
-            return self.average(z, t, t - delta, condition, gamma)
-
-        x0 = self.states.endpoint(average, z)
+        x0 = self.states.endpoint(self.student_at(z, condition, gamma), z)
         x = renoise(x0, draw.n, draw.t).to(z.dtype)
         y = renoise(x0, draw.e, draw.s).to(z.dtype)
         return PosteriorRows(y, draw.s, draw.delta, x, draw.t, condition, gamma)
@@ -232,7 +229,7 @@ class PosteriorModule(Distillation):
 
     def _inner(self, rows: PosteriorRows) -> tuple[TwoTimeVelocity, Velocity]:
         """V(y, s, delta) and b(y, s) at the rows' states."""
-        u = self.velocity(rows.y, rows.condition, rows.gamma)
+        u = self.teacher_at(rows.y, rows.condition, rows.gamma)
 
         def average(y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
             return self._student(rows._replace(y=y.to(rows.y.dtype), s=s, delta=delta))
