@@ -14,6 +14,7 @@ from freeflow_lightning import (
     FlowMapModule,
     FlowMatchingModule,
     FreeFlowModule,
+    PosteriorModule,
     PriorDataModule,
     callbacks,
     flow,
@@ -42,6 +43,7 @@ from freeflow_lightning.flow import (
     LogitNormal,
     TeacherPath,
     ToData,
+    TowardsPrior,
     Uniform,
     WithAtom,
     WithDiagonal,
@@ -62,7 +64,15 @@ from freeflow_lightning.metrics import (
     frechet_distance,
     inception_score,
 )
-from freeflow_lightning.nets import MLP, LabelEmbedder, LoRA, ScalarConditioned, ScalarEmbedder, SiT
+from freeflow_lightning.nets import (
+    MLP,
+    LabelEmbedder,
+    LoRA,
+    ScalarConditioned,
+    ScalarEmbedder,
+    SiT,
+    StateConditioned,
+)
 from freeflow_lightning.objectives import (
     Consistency,
     Decay,
@@ -195,6 +205,14 @@ def mixture_of_two(**setting):
 
 def maps(**setting):
     return FlowMapModule(mixture(), mlp(), **setting)
+
+
+def posteriors(**setting):
+    return PosteriorModule(mixture(), mlp(), **setting)
+
+
+def stated(**setting):
+    return StateConditioned(mlp(), **setting)
 
 
 def matched(**setting):
@@ -381,6 +399,17 @@ REFUSED = [
     (oracle, "weight", NO_COUNTS),
     (oracle, "refresh", NO_COUNTS),
     (TargetDistance, "target", ([], [NAN, 1.0])),
+    (posteriors, "guidance_range", NO_PAIRS),
+    (posteriors, "betas", NO_BETAS),
+    (posteriors, "student_lr", NO_FACTORS),
+    (posteriors, "auxiliary_lr", NO_FACTORS),
+    (posteriors, "eps", NO_FACTORS),
+    (posteriors, "scalar_scale", NO_FACTORS),
+    (posteriors, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
+    (posteriors, "lr_decay_steps", NO_SIZES),
+    (posteriors, "diagonal_fraction", (*NO_SHARES, 1.0)),
+    (stated, "scale", (*NO_FACTORS, {"delta": NAN})),
+    (TowardsPrior, "power", NO_FACTORS),
     (maps, "guidance_range", NO_PAIRS),
     (maps, "betas", NO_BETAS),
     (maps, "student_lr", NO_FACTORS),
@@ -479,6 +508,8 @@ BUILT_BY = {
     WithDiagonal: diagonal,
     TableBuilder: table,
     ScalarConditioned: conditioned,
+    StateConditioned: stated,
+    PosteriorModule: posteriors,
     ScalarEmbedder: scalars,
     LabelEmbedder: labels,
     FrechetOracle: oracle,

@@ -1,10 +1,13 @@
 """PosteriorModule: the inner map of a posterior against its closed form; costs, refusals, runs."""
 
+import json
+from pathlib import Path
+
 import pytest
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning import PosteriorModule
+from freeflow_lightning import FlowMap, PosteriorModule
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import CentralDifference, FromPrior, SortedPair, Uniform, renoise
 from freeflow_lightning.nets import MLP, SecondState, StateConditioned
@@ -159,6 +162,54 @@ def test_a_resumed_run_ends_where_the_whole_one_does(name, tmp_path):
     again, _ = train(6, ckpt_path=tmp_path / "half.ckpt")
     assert isinstance(again.student, StateConditioned)
     assert same(weights(m), weights(again))
+
+
+CONFIG = {
+    "model": {
+        "class_path": "PosteriorModule",
+        "init_args": {
+            "teacher": {
+                "class_path": "GaussianMixtureTeacher",
+                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
+            },
+            "network": {
+                "class_path": "freeflow_lightning.nets.MLP",
+                "init_args": {"sample_shape": [2], "num_classes": 2},
+            },
+            "second_state": {"preconditioned": True},
+        },
+    },
+    "data": {
+        "class_path": "PriorDataModule",
+        "init_args": {"batch_size": 8, "length": 4, "val_samples": 8},
+    },
+    "trainer": {"accelerator": "cpu", "max_steps": 2, "enable_progress_bar": False},
+}
+
+
+def test_the_student_of_a_run_draws_posteriors_and_comes_back_from_a_folder(freeflow):
+    Path("posterior.yaml").write_text(json.dumps(CONFIG))
+    code, _, error = freeflow("fit", "--config", "posterior.yaml")
+    assert code == 0, error
+    student = FlowMap.from_checkpoint("runs/posterior")
+    labels, x = torch.tensor([0, 1, 1]), torch.randn(3, 2)
+    drawn = student.posterior(x, 0.5, 4, labels, steps=2)
+    assert drawn.shape == (4, 3, 2)
+    assert torch.equal(drawn[:2, :2], student.posterior(x[:2], 0.5, 2, labels[:2], steps=2))
+    assert not torch.equal(drawn, student.posterior(x, 0.9, 4, labels, steps=2))
+    assert student.sample(3, labels, steps=4).shape == (3, 2)
+    student.save_pretrained("exported")
+    again = FlowMap.from_pretrained("exported")
+    assert torch.equal(again.posterior(x, 0.5, 4, labels, steps=2), drawn)
+    with pytest.raises(ValueError, match="expected t to be a finite number from 0 to 1"):
+        student.posterior(x, 1.5, 1, labels)
+
+
+def test_only_a_student_with_a_second_state_draws_posteriors(checkpoint):
+    student = FlowMap.from_checkpoint(checkpoint)
+    x = torch.randn(2, *student.teacher.sample_shape)
+    with pytest.raises(ValueError, match="that PosteriorModule has trained"):
+        student.posterior(x, 0.5, 1, torch.tensor([0, 1]))
 
 
 @pytest.mark.slow

@@ -124,7 +124,7 @@ def _inception_network() -> Callable[..., Any]:
         )
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError(
-            "Inception's features need torch-fidelity: pip install 'freeflow-lightning[features]'"
+            "Inception's features need torch-fidelity: pip install torch-fidelity"
         ) from error
     return FeatureExtractorInceptionV3
 

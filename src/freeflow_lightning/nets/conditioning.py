@@ -187,6 +187,10 @@ class ScalarConditioned(nn.Module):
             raise ValueError(f"expected the scalars {sorted(self.scalars)}, got {sorted(scalars)}")
         return self._evaluate(x, t, condition, scalars)
 
+    def on_backbone(self, backbone: nn.Module) -> "ScalarConditioned":
+        """A new network of this kind and these settings on another backbone."""
+        return ScalarConditioned(backbone, self.scalars, self.time_module, self.scale)
+
     def _evaluate(
         self, x: Tensor, t: Tensor, condition: Any, scalars: Mapping[str, Tensor]
     ) -> Tensor:

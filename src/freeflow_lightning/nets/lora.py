@@ -136,10 +136,10 @@ def merge(network: ScalarConditioned) -> ScalarConditioned:
     """
     if not isinstance(network.backbone, Adapter):
         return copy.deepcopy(network)
-    copied = ScalarConditioned(
-        network.backbone.merged(), network.scalars, network.time_module, network.scale
-    )
-    copied.embedders.load_state_dict(network.embedders.state_dict())
+    copied = network.on_backbone(network.backbone.merged())
+    for name, own in copied.named_children():
+        if name != "backbone":
+            own.load_state_dict(network.get_submodule(name).state_dict())
     return copied.to(next(network.parameters()).device).train(network.training)
 
 

@@ -111,6 +111,9 @@ class StateConditioned(ScalarConditioned):
         u = self._with_state(x, copy.x, copy.t, condition, scalars | {"s": t})
         return copy.posterior_velocity(u)
 
+    def on_backbone(self, backbone: nn.Module) -> "StateConditioned":
+        return StateConditioned(backbone, self.time_module, self.scale, second=self.second)
+
     def _with_state(
         self, state: Tensor, x: Tensor, t: Tensor, condition: Any, scalars: dict[str, Tensor]
     ) -> Tensor:

@@ -28,6 +28,7 @@ from freeflow_lightning.students.export import (
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
+from freeflow_lightning.students.posterior_draws import draw_posterior, inner_noise
 from freeflow_lightning.students.read_condition import read_condition
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.training_checkpoint import read_training_checkpoint
@@ -376,6 +377,42 @@ class FlowMap(nn.Module):
                 given = flow.take(condition, index)
             parts.append(evaluate_rows(lambda z, c: self.jump(z, c, guidance, jumps), z, given))
         return torch.cat(parts)
+
+    def posterior(
+        self,
+        x: Tensor,
+        t: float,
+        n: int,
+        condition: Any = None,
+        guidance: float | None = None,
+        seed: int = 0,
+        *,
+        steps: int = 1,
+    ) -> Tensor:
+        """Draws of p(x0 | x_t = x) for each state, [n, B, *sample_shape], of a Meta Flow Map.
+
+        Args:
+            x: noised states, [B, *sample_shape].
+            t: their time in [0, 1]; 1 is noise.
+            n: draws for each.
+            condition: of each state; class labels [B] for a class-conditional student.
+            guidance: gamma; that of the run's validation if not given. A guided student's draws
+                are of no posterior.
+            seed: draw i of state b is a function of (seed, b, i).
+            steps: evaluations for each draw.
+
+        Raises:
+            ValueError: a student that PosteriorModule has not trained.
+        """
+        self.check_noise(x)
+        flow.check_counts(1, n=n)
+        gamma = self.evaluation_guidance if guidance is None else guidance
+        self.check_guidance(gamma)
+        given = read_condition(self.teacher, condition, len(x), x.device)
+        noise = inner_noise(n, len(x), tuple(x.shape[1:]), seed).to(x.device)
+        return torch.stack(
+            [draw_posterior(self.network, e, x, t, given, gamma, steps) for e in noise]
+        )
 
     def check_noise(self, z: Tensor) -> None:
         """Refuse noise that is not of the student's shape (ValueError)."""

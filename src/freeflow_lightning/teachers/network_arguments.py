@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from freeflow_lightning.nets import MLP, ScalarConditioned, SiT
+from freeflow_lightning.nets import MLP, ScalarConditioned, SecondState, SiT, StateConditioned
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.diffusers.teacher import DiffusersNetwork, DiffusersVelocity
 from freeflow_lightning.teachers.edm import EDMVelocity
@@ -35,6 +35,13 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
         "time_module": m.time_module,
         "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
     },
+    StateConditioned: lambda m: {
+        "backbone": m.backbone,
+        "time_module": m.time_module,
+        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
+        "second": m.second,
+    },
+    SecondState: dataclasses.asdict,
     SiT: lambda m: m.architecture,
     MLP: lambda m: m.architecture,
     SiTVelocity: lambda m: {

@@ -10,7 +10,7 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from freeflow_lightning.nets import MLP, ScalarConditioned, SiT
+from freeflow_lightning.nets import MLP, ScalarConditioned, SecondState, SiT, StateConditioned
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.edm import EDMVelocity
 from freeflow_lightning.teachers.gaussian_path import (
@@ -23,6 +23,8 @@ from freeflow_lightning.teachers.sit_velocity import Convention, SiTVelocity
 
 MAKERS: dict[str, Callable[..., Any]] = {
     "ScalarConditioned": ScalarConditioned,
+    "StateConditioned": StateConditioned,
+    "SecondState": SecondState,
     "SiT": SiT,
     "MLP": MLP,
     "SiTVelocity": SiTVelocity,

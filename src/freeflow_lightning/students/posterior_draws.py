@@ -1,0 +1,67 @@
+"""Draws of p(x0 | x_t) by a student that takes a second state (Meta Flow Maps)."""
+
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.flow import (
+    check_counts,
+    check_numbers,
+    flow_map,
+    indexed_noise,
+    uniform_grid,
+)
+from freeflow_lightning.nets import StateConditioned, precision_of
+
+
+def inner_noise(n: int, rows: int, shape: tuple[int, ...], seed: int) -> Tensor:
+    """N(0, I) noise [n, rows, *shape]; draw i of row b is a function of (seed, b, i) alone."""
+    index = torch.arange(n)
+    streams = [f"posterior {row}" for row in range(rows)]
+    return torch.stack([indexed_noise(index, shape, seed=seed, stream=s) for s in streams], 1)
+
+
+@torch.no_grad()
+def draw_posterior(
+    network: nn.Module, e: Tensor, x: Tensor, t: float, condition: Any, gamma: float, steps: int
+) -> Tensor:
+    """Draws y_0 [B, ...] of p(x0 | x_t = x), along a uniform grid of inner times from noise e.
+
+    Args:
+        network: V(y, s, condition, state=, t_state=, delta=, gamma=).
+        e: inner noise, [B, ...].
+        x: the states, [B, ...].
+        t: their time in [0, 1].
+        condition: of each row, as the network takes it.
+        gamma: guidance scale.
+        steps: evaluations of the network.
+
+    Raises:
+        ValueError: a network that takes no second state, or settings that cannot be meant.
+    """
+    if not isinstance(network, StateConditioned):
+        raise ValueError(
+            "this student maps noise to samples and takes no second state: posterior draws need "
+            "one that PosteriorModule has trained"
+        )
+    check_counts(1, steps=steps)
+    check_numbers(0, 1, t=t)
+    dtype = precision_of(network)
+    y, wide = e.float(), {"device": e.device, "dtype": torch.float32}
+    state, t_state = x.to(dtype), torch.full((len(e),), t, **wide)
+    scale = torch.full((len(e),), gamma, **wide)
+    for s, r in pairwise(uniform_grid(steps).tolist()):
+        times, delta = torch.full_like(scale, s), torch.full_like(scale, s - r)
+        average = network(
+            y.to(dtype),
+            times.to(dtype),
+            condition,
+            state=state,
+            t_state=t_state.to(dtype),
+            delta=delta,
+            gamma=scale,
+        )
+        y = flow_map(y, average.float(), delta)
+    return y
