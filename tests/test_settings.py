@@ -407,6 +407,8 @@ REFUSED = [
     (posteriors, "scalar_scale", NO_FACTORS),
     (posteriors, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
     (posteriors, "lr_decay_steps", NO_SIZES),
+    (maps, "lr_decay_steps", NO_SIZES),
+    (matched, "lr_decay_steps", NO_SIZES),
     (posteriors, "diagonal_fraction", (*NO_SHARES, 1.0)),
     (stated, "scale", (*NO_FACTORS, {"delta": NAN})),
     (TowardsPrior, "power", NO_FACTORS),

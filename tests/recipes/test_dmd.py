@@ -49,7 +49,7 @@ def test_the_gradient_is_that_of_dmd_s_own_loss(times):
     x0 = x + t[:, None] * m.student(x, t, condition, delta=t, gamma=gamma)
     with torch.no_grad():
         x_r = (1 - r)[:, None] * x0 + r[:, None] * n
-        real = x_r + r[:, None] * m.velocity(z, condition, gamma)(x_r, r)
+        real = x_r + r[:, None] * m.teacher_at(z, condition, gamma)(x_r, r)
         fake = x_r + r[:, None] * m.auxiliary(x_r, r, condition, gamma=gamma)
         moved = x0 - (fake - real) / (x0 - real).abs().mean(1, keepdim=True)
     loss = 0.5 * (x0 - moved).square().sum() / len(z)

@@ -50,8 +50,6 @@ class Distillation(Recipe):
         teacher: the frozen velocity field.
         network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
             teacher's if not given.
-        has_auxiliary: whether a second network (x, r, condition, gamma) is trained.
-        second_state: how the student takes a state beside its own, where the recipe gives it one.
         guidance_range: gamma is uniform on [low, high] per sample; [1, 1] trains without guidance.
         evaluation_guidance: gamma of validation samples, inside guidance_range.
         student_lr: learning rate of the student, in units of u: Adam's is this over
@@ -94,14 +92,20 @@ class Distillation(Recipe):
     empty.
     """
 
+    has_auxiliary: bool = False
+    """Whether a second network (x, r, condition, gamma) is trained. A recipe that has one sets this
+    before it calls this constructor, and so the next.
+    """
+
+    second_state: SecondState | None = None
+    """How the student takes a state beside its own, if it does."""
+
     sampling = "student, 1 step"
 
     def __init__(
         self,
         teacher: Teacher,
         network: nn.Module | None = None,
-        has_auxiliary: bool = False,
-        second_state: SecondState | None = None,
         *,
         guidance_range: Sequence[float] = (1.0, 2.0),  # Table 6
         evaluation_guidance: float = 1.5,
@@ -148,9 +152,9 @@ class Distillation(Recipe):
         self._is_compiled = False
         self._speed = Speed()
         self._builder = NetworkBuilder(
-            teacher, lora, time_module, scalar_scale, meta_init, second_state
+            teacher, lora, time_module, scalar_scale, meta_init, self.second_state
         )
-        names = ("student", "auxiliary") if has_auxiliary else ("student",)
+        names = ("student", "auxiliary") if self.has_auxiliary else ("student",)
         networks = self._builder.build(names, network)
         self.student = networks["student"]
         self.auxiliary: ScalarConditioned | None = networks.get("auxiliary")

@@ -120,10 +120,10 @@ class DMDModule(Distillation):
         check_times(times)
         check_pairs(0, 1, guidance_interval=guidance_interval)
         check_counts(1, auxiliary_updates=auxiliary_updates)
+        self.has_auxiliary = True
         super().__init__(
             teacher,
             network,
-            True,
             student_lr=student_lr,
             auxiliary_lr=auxiliary_lr,
             betas=betas,

@@ -117,7 +117,8 @@ class FlowMapModule(Distillation):
     ) -> None:
         check_numbers(0, 1, without_high=True, anchor_fraction=anchor_fraction)
         check_settings(objective, states, times, anchor_fraction)
-        super().__init__(teacher, network, correction is not None, **settings)
+        self.has_auxiliary = correction is not None
+        super().__init__(teacher, network, **settings)
         if objective.subtracts_outputs:
             refuse_dropout(self.student, objective)
         if objective.time_step and not self.meta_init:

@@ -120,7 +120,8 @@ class FreeFlowModule(Distillation):
         check_pairs(0, 1, guidance_interval=guidance_interval)
         check_numbers(0, 1, correction_fraction=correction_fraction)
         check_numbers(0, alpha_ref=alpha_ref, residual_decay=residual_decay)
-        super().__init__(teacher, network, correction_fraction > 0, **settings)
+        self.has_auxiliary = correction_fraction > 0
+        super().__init__(teacher, network, **settings)
         if correction_fraction < 1 and prediction.subtracts_outputs:
             refuse_dropout(self.student, prediction)
         self.prediction = prediction

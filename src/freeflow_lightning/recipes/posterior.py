@@ -146,7 +146,8 @@ class PosteriorModule(Distillation):
     ) -> None:
         check_numbers(0, 1, without_high=True, diagonal_fraction=diagonal_fraction)
         check_inner_map(objective, times, diagonal_fraction)
-        super().__init__(teacher, network, second_state=second_state, **settings)
+        self.second_state = second_state
+        super().__init__(teacher, network, **settings)
         if objective.subtracts_outputs:
             refuse_dropout(self.student, objective)
         if objective.time_step and not self.meta_init:
