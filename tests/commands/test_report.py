@@ -73,7 +73,7 @@ def run(tmp_path, monkeypatch):
     """A run's folder with a checkpoint in name only."""
     folder = tmp_path / "run"
     (folder / "checkpoints").mkdir(parents=True)
-    (folder / "checkpoints" / "last.ckpt").touch()
+    torch.save({"state_dict": {}}, folder / "checkpoints" / "last.ckpt")
     monkeypatch.setattr(reporting, "STEPS", (1, 2, 64))
     return folder
 

@@ -241,7 +241,7 @@ def test_a_checkpoint_from_elsewhere_starts_a_new_run(freeflow, tmp_path, said):
 
 
 def test_the_step_of_files_and_of_sharded_folders(tmp_path):
-    torch.save({"global_step": 7}, tmp_path / "a.ckpt")
+    torch.save({"global_step": 7, "state_dict": {}}, tmp_path / "a.ckpt")
     (tmp_path / "sharded.ckpt").mkdir()
     torch.save({"global_step": 8}, tmp_path / "sharded.ckpt" / "meta.pt")
     assert [read_step(str(tmp_path / name)) for name in ("a.ckpt", "sharded.ckpt")] == [7, 8]

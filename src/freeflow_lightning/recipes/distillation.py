@@ -382,13 +382,16 @@ class Distillation(Recipe):
         if not self.lr_decay_steps:
             return optimizer
         total = self.trainer.estimated_stepping_batches
-        if self.lr_decay_steps > total or math.isinf(total):
-            raise ValueError(
-                f"expected lr_decay_steps among the steps of the run, got {self.lr_decay_steps} of "
-                f"{total}: lower it, or set --trainer.max_steps"
+        if math.isinf(total):
+            raise ValueError("lr_decay_steps needs a run that ends: set --trainer.max_steps")
+        if self.lr_decay_steps > total:
+            rank_zero_warn(
+                f"lr_decay_steps={self.lr_decay_steps} is longer than this run of {total:.0f} "
+                "steps: the rates fall from its first step"
             )
+        decay = min(self.lr_decay_steps, int(total))
         scheduler = torch.optim.lr_scheduler.LambdaLR(
-            optimizer, lambda step: falling_rate(step, int(total), self.lr_decay_steps)
+            optimizer, lambda step: falling_rate(step, int(total), decay)
         )
         return {
             "optimizer": optimizer,

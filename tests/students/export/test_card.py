@@ -66,7 +66,13 @@ def test_a_cell_stays_a_cell_and_names_stay_readable():
     assert plain("a|b") == r"a\|b"
     assert plain("ema_0_9999") == "ema_0_9999"
     assert plain("a\u202eb\x00c") == "a b c"
-    about = {"drawn by": "student, 1 step", "guidance": 1.5, "checkpoint": EVIL}
+    features = {"class": "metrics.FlatFeatures", "note": ""}
+    about = {
+        "drawn by": "student, 1 step",
+        "guidance": 1.5,
+        "checkpoint": EVIL,
+        "features": features,
+    }
     page = markdown([Result({}, {}, [], about | {EVIL: {"file": EVIL}})])
     assert "<img" not in page
     assert "[click]" not in page
