@@ -7,6 +7,7 @@ import torch
 import yaml
 from lightning.pytorch import Callback
 from lightning.pytorch.callbacks import ModelCheckpoint
+from torch.distributed import checkpoint
 
 from freeflow_lightning.commands.resumed_checkpoint import read_step
 from freeflow_lightning.training.optimizer import adam, apply_changes, settings_of
@@ -242,7 +243,8 @@ def test_a_checkpoint_from_elsewhere_starts_a_new_run(freeflow, tmp_path, said):
 
 def test_the_step_of_files_and_of_sharded_folders(tmp_path):
     torch.save({"global_step": 7, "state_dict": {}}, tmp_path / "a.ckpt")
-    (tmp_path / "sharded.ckpt").mkdir()
+    weights = {"state_dict": {"student.weight": torch.zeros(1)}}
+    checkpoint.save(weights, checkpoint_id=tmp_path / "sharded.ckpt", no_dist=True)
     torch.save({"global_step": 8}, tmp_path / "sharded.ckpt" / "meta.pt")
     assert [read_step(str(tmp_path / name)) for name in ("a.ckpt", "sharded.ckpt")] == [7, 8]
     (tmp_path / "empty").mkdir()
