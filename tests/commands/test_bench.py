@@ -51,6 +51,24 @@ def test_every_round_counts_the_evaluations_of_its_own_step(measured):
     assert rows["student"]["backward"] == 16
 
 
+def test_averages_are_updated_in_the_trainers_step_and_counted_as_their_own_part(monkeypatch):
+    """By a clock that goes on by 1 when averages are updated, and stands still otherwise."""
+    clock, time = Clock(torch.device("cpu")), [0.0]
+    clock.now = lambda: time[0]
+    lerp = torch._foreach_lerp_
+
+    def timed_lerp(*arguments):
+        time[0] += 1
+        return lerp(*arguments)
+
+    monkeypatch.setattr(torch, "_foreach_lerp_", timed_lerp)
+    m = module(learned_teacher(), check_teacher=False)
+    side = SideBySide(clock, rounds=2)
+    fit(m, StudentEMA(), side, max_steps=side.steps, prior=data(batch_size=4, length=side.steps))
+    assert [seen[:4] for seen in side.rounds] == [(1.0, 0.0, 0.0, 0.0)] * 2
+    assert (side.parts[EMA], side.parts[ADAM]) == (1.0, 0.0)
+
+
 def test_all_runs_find_the_same_weights(measured):
     m, before, side = measured
     now = weights(m)

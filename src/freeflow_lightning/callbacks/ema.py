@@ -93,7 +93,7 @@ class StudentEMA(Callback):
         # at the end of the optimizer's own step: no error or signal can part the averages from the
         # weights
         self._hook = trainer.optimizers[0].register_step_post_hook(
-            lambda *_: self._update(trainer.global_step + 1)
+            lambda *_: self.update(trainer.global_step + 1)
         )
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
@@ -101,7 +101,8 @@ class StudentEMA(Callback):
             self._hook.remove()
 
     @torch.no_grad()
-    def _update(self, step: int) -> None:
+    def update(self, step: int) -> None:
+        """Move the averages towards the weights of `step`, once."""
         if (
             step == self._updated_at
         ):  # MasterAdam calls Adam's step: torch runs the hook for both once it has met a plain Adam

@@ -10,6 +10,7 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.profiling.network_calls import intercept_calls
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
 from freeflow_lightning.recipes.distillation import Distillation
@@ -159,7 +160,7 @@ def watch_parts(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[
         return wrap(name, call)(*arguments, **keywords)
 
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
-    averaging = [callback for callback in callbacks if type(callback).__name__ == "StudentEMA"]
+    averaging = [callback for callback in callbacks if isinstance(callback, StudentEMA)]
     parts = [
         (module, "training_step", LOSS),
         (module, "draw", "noise"),
@@ -167,7 +168,7 @@ def watch_parts(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[
         (module, "configure_gradient_clipping", CHECKS),
         (module, "_log", LOGGING),
         (module, "log_dict", LOGGING),
-        *((callback, "on_train_batch_end", EMA) for callback in averaging),
+        *((callback, "update", EMA) for callback in averaging),
         *((logger, "log_metrics", LOGGING) for logger in trainer.loggers),
         (trainer.optimizers[0], "step", ADAM),
     ]

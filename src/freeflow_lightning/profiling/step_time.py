@@ -3,8 +3,8 @@ same weights.
 """
 
 from collections import Counter
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -12,9 +12,11 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.network_calls import NetworkCall, count_rows, record_calls
 from freeflow_lightning.profiling.operations import MISSING
+from freeflow_lightning.profiling.replace_attribute import replace_attribute
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, watch_parts
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.data import PriorBatch
@@ -183,10 +185,11 @@ class SideBySide(Callback):
                 ]
             )
 
-        alone = self.clock(method) if method_first else 0.0
-        evaluations = self.clock(bare)
-        adam = self.clock(optimizer.step)
-        alone = alone if method_first else self.clock(method)
+        with without_averages(trainer):
+            alone = self.clock(method) if method_first else 0.0
+            evaluations = self.clock(bare)
+            adam = self.clock(optimizer.step)
+            alone = alone if method_first else self.clock(method)
         return Round(seconds, alone, evaluations, adam, count_rows(made))
 
     def _count_flops(self, trainer: Trainer, made: list[NetworkCall]) -> None:
@@ -208,6 +211,17 @@ class SideBySide(Callback):
             self.peak_memory = max(
                 self.peak_memory, torch.cuda.max_memory_allocated(self.clock.device)
             )
+
+
+@contextmanager
+def without_averages(trainer: Trainer) -> Iterator[None]:
+    """Let steps of the optimizer leave the averages alone: those of the Trainer's step count."""
+    callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
+    with ExitStack() as stack:
+        for callback in callbacks:
+            if isinstance(callback, StudentEMA):
+                stack.enter_context(replace_attribute(callback, "update", lambda step: None))
+        yield
 
 
 def backward(outputs: Sequence[Tensor]) -> None:
