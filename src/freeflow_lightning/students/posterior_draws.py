@@ -49,9 +49,9 @@ def draw_posterior(
     check_counts(1, steps=steps)
     check_numbers(0, 1, t=t)
     dtype = precision_of(network)
-    y, wide = e.float(), {"device": e.device, "dtype": torch.float32}
-    state, t_state = x.to(dtype), torch.full((len(e),), t, **wide)
-    scale = torch.full((len(e),), gamma, **wide)
+    y, state = e.float(), x.to(dtype)
+    scale = torch.full((len(e),), gamma, dtype=torch.float32, device=e.device)
+    t_state = torch.full_like(scale, t)
     for s, r in pairwise(uniform_grid(steps).tolist()):
         times, delta = torch.full_like(scale, s), torch.full_like(scale, s - r)
         average = network(
