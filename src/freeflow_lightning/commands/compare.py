@@ -2,7 +2,7 @@
 
 import logging
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,10 +24,11 @@ from freeflow_lightning.commands.views.comparison import (
 from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run, pick_rate
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.yardstick import Measure, Yardstick
-from freeflow_lightning.flow import check_counts, check_numbers
+from freeflow_lightning.flow import check_counts, check_numbers, training_generator
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.profiling.budget import Budget, evaluations_per_step
 from freeflow_lightning.profiling.hardware import machine
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names, lock_folder, publish
@@ -129,8 +130,9 @@ def compare(
     statistics, endpoint error, recall and diversity at 1, 2, 4 and 8 steps, as far as a method is
     trained for them, over the evaluations spent; mean and spread over the seeds.
 
-    The same command goes on where a killed one has stopped. A run that diverges is a row that says
-    so. Configs are those of `freeflow fit`; nothing is validated meanwhile, and one device trains.
+    They are written after each method, and the same command goes on where a killed one has stopped.
+    A run that diverges is a row that says so. Configs are those of `freeflow fit`; nothing is
+    validated meanwhile, and one device trains.
 
     Args:
         config: configs of `freeflow fit`, one for each method; files joined by + are one config, of
@@ -156,18 +158,8 @@ def compare(
         teacher = contenders[0].teacher().to(device).eval()
         features = pick_features(measuring.features, measuring.weights, teacher, device)
         yardstick = Yardstick(teacher, features, measuring.of(guidance), device)
-        about = {
-            "command": " ".join(["freeflow", *sys.argv[1:]]),
-            "budget": budget._asdict(),
-            "seeds": seeds,
-            "rates": rates,
-            **yardstick.facts(),
-            "machine": machine(device),
-        }
         field = Field(budget, yardstick, device, root, seeds, rates)
-        compared = field.compare(contenders, about)
-        files = {PAGE: markdown(compared).encode(), PLOT: plot(compared)}
-        publish(root, NOTE, "compare", compared.as_json(), files)
+        write_methods(field, contenders)
     print(f"written: {root / PAGE}, {root / PLOT}, {root / NOTE}")
 
 
@@ -205,13 +197,27 @@ class Field(NamedTuple):
         others = [self.run(contender, seed, rate) for seed in self.seeds[1:]]
         return Method(contender.name, [best, *others], tried)
 
-    def compare(
-        self, contenders: Sequence[Contender], about: Mapping[str, Any]
-    ) -> MethodComparison:
-        """All methods beside the teacher."""
-        teacher, floor = self.yardstick.teacher_by_steps(), self.yardstick.floor()
-        methods = [self.method(contender) for contender in contenders]
-        return MethodComparison(methods, teacher, floor, about)
+    def facts(self) -> dict[str, Any]:
+        """How the comparison is made, as JSON."""
+        return {
+            "command": " ".join(["freeflow", *sys.argv[1:]]),
+            "budget": self.budget._asdict(),
+            "seeds": self.seeds,
+            "rates": self.rates,
+            **self.yardstick.facts(),
+            "machine": machine(self.device),
+        }
+
+
+def write_methods(field: Field, contenders: Sequence[Contender]) -> None:
+    """Run every contender, and write after each of them what is known so far."""
+    teacher, floor = field.yardstick.teacher_by_steps(), field.yardstick.floor()
+    methods: list[Method] = []
+    for contender in contenders:
+        methods.append(field.method(contender))
+        known = MethodComparison(methods, teacher, floor, field.facts())
+        files = {PAGE: markdown(known).encode(), PLOT: plot(known)}
+        publish(field.root, NOTE, "compare", known.as_json(), files)
 
 
 def check_lists(config: Sequence[str], seeds: Sequence[int], rates: Sequence[float]) -> None:
@@ -258,7 +264,7 @@ def check_contenders(
     first = contenders[0]
     teachers, scales = set(), set()
     for contender in contenders:
-        module = built(contender)
+        module = build_module(contender)
         teachers.add(fingerprint(module.teacher.to(device), device))
         scales.add(float(module.evaluation_guidance))
         if len(teachers) > 1:
@@ -276,12 +282,14 @@ def check_contenders(
     return scales.pop()
 
 
-def built(contender: Contender) -> Any:
-    """The module of a contender, and its data and callbacks for a look; errors name the config."""
+def build_module(contender: Contender) -> Distillation:
+    """The module of a contender, after a look at its data and callbacks; errors name the config."""
     try:
         contender.data(0)
         contender.callbacks()
-        return contender.module()
+        module = contender.module()
+        module.draw(contender.batch_size, training_generator(0, 0, 0))
+        return module
     except (ValueError, FileNotFoundError) as error:
         raise type(error)(f"{contender.words}:\n{error}") from error
 
