@@ -18,6 +18,12 @@ torch.set_num_threads(1)
 LIGHTNING = logging.getLogger("lightning.pytorch")
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Lightning's loggers say what they do, whatever a command before has quieted."""
+    LIGHTNING.setLevel(logging.INFO)
+
+
 @pytest.fixture
 def said(caplog):
     """What Lightning's loggers have been told, line by line, so far: said() -> [line, ...]."""
