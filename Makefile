@@ -37,7 +37,7 @@ format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff check --fix .
 
 faces-data: $(VENV)/.installed ## draw the faces that the embedded teacher was trained on (needs node)
-	npm ci --prefix notebooks/tools/faces
+	npm install --no-package-lock --prefix notebooks/tools/faces
 	mkdir -p runs
 	node notebooks/tools/faces/draw_faces.mjs 50000 runs/faces.jsonl
 	$(BIN)/python notebooks/tools/faces/rasterize.py runs/faces.jsonl runs/faces.npz

@@ -1,5 +1,5 @@
 // Draws COUNT faces as lines of JSON, each with its class, its attributes and its SVG shapes. Face i depends on i alone.
-// npm ci && node draw_faces.mjs COUNT faces.jsonl
+// npm install --no-package-lock (package.json names every version) && node draw_faces.mjs COUNT faces.jsonl
 import { once } from 'node:events';
 import fs from 'node:fs';
 import { createAvatar } from '@dicebear/core';

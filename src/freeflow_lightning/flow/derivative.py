@@ -183,7 +183,7 @@ def _forward_mode() -> Iterator[None]:
     with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
         try:
             yield
-        except (NotImplementedError, RuntimeError) as error:
+        except (NotImplementedError, RuntimeError) as error:  # torch raises either for such a rule
             if "forward AD" not in str(error) and "jvp" not in str(error):
                 raise
             raise RuntimeError(

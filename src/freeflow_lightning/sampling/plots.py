@@ -56,7 +56,7 @@ def picture_rows(
     axis = axes[0, 0]
     tops = [(1 + GAP) * line for line in range(len(groups))]
     for top, group in zip(tops, groups.values(), strict=True):
-        for left, picture in zip(lefts, group, strict=False):
+        for left, picture in zip(lefts[: len(group)], group, strict=True):  # rows may be shorter
             place = (left, left + 1, top + 1, top)
             axis.imshow(
                 _hwc(picture), extent=place, cmap="gray", vmin=0, vmax=255, interpolation="nearest"

@@ -78,7 +78,7 @@ def explain_difference(
     for label, time in TIMES.items():
         try:
             outputs[label] = backbone(x, time(t)).float()
-        except Exception:  # a time that it cannot take is not its time
+        except Exception:  # a foreign network may raise anything at a time that is not its own
             continue
     u = u.float()
     gaps = {
