@@ -50,7 +50,21 @@ def train(faces: Faces, *, steps: int, batch_samples: int = 256, seed: int = 0) 
         loss.backward()
         optimizer.step()
         schedule.step()
-    return network.eval()
+    return divide_features(network).eval()
+
+
+@torch.no_grad()
+def divide_features(network: nn.Sequential, by: float = 16.0) -> nn.Sequential:
+    """The same classifier with features of a size near 1: distances of those of a trained network
+    are in the hundreds, and the third powers of kernel distances in the millions.
+    """
+    before, last = network[-3], network[-1]
+    assert isinstance(before, nn.Linear)
+    assert isinstance(last, nn.Linear)
+    before.weight /= by
+    before.bias /= by
+    last.weight *= by
+    return network
 
 
 @torch.no_grad()
