@@ -61,9 +61,9 @@ def divide_features(network: nn.Sequential, by: float = 16.0) -> nn.Sequential:
     before, last = network[-3], network[-1]
     assert isinstance(before, nn.Linear)
     assert isinstance(last, nn.Linear)
-    before.weight /= by
-    before.bias /= by
-    last.weight *= by
+    before.weight.div_(by)
+    before.bias.div_(by)
+    last.weight.mul_(by)
     return network
 
 
