@@ -59,6 +59,7 @@ def test_types_and_defaults_are_said_in_words():
     assert "heun if not given. (one of ['euler', 'heun', 'midpoint', 'rk4'])" in page
     assert "how many samples. (int, default: 64)" in page
     assert "for its last one; a folder or hub repository" in page  # of StudentOptions
+    page = " ".join(read_help("freeflow_lightning.commands.evaluate", "evaluate").split())
     assert "(str, must be given)" in page
     fit = read_class("freeflow_lightning.recipes.freeflow", "FreeFlowModule", "model")
     assert {option.name: option.default for option in fit}["model.r"] == "LogitNormal(0.8, 1.6)"

@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from freeflow_lightning.flow import bridge, glass, glass_transition, interpolate, renoise, solve
+from freeflow_lightning.flow import (
+    bridge,
+    glass,
+    glass_transition,
+    inner_grid,
+    interpolate,
+    renoise,
+    sample_posterior,
+    solve,
+)
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 
 PLANE = GaussianMixtureTeacher(
@@ -219,3 +228,26 @@ def test_gradients_reach_the_state_that_is_conditioned_on():
     expected = pull(lambda x: by_force(y, s, x, t))
     value = pull(lambda x: glass(PLANE.velocity, y, s, x, t))
     torch.testing.assert_close(value, expected, atol=1e-10, rtol=1e-9)
+
+
+@pytest.mark.parametrize("t", [0.02, 0.3, 0.9, 1.0])
+def test_few_steps_draw_the_posterior_at_any_time(t):
+    """With 32 uniform steps the distance at t = 0.02 is 0.05, at its own grid 0.001."""
+    quantile = (torch.arange(N, dtype=torch.float64) + 0.5) / N
+    e = torch.distributions.Normal(0.0, 1.0).icdf(quantile)[:, None]
+    x, time = torch.full((N, 1), 0.4, dtype=torch.float64), torch.full((N,), t).double()
+    law = LINE.posterior(x[:1], time[:1])
+    y = sample_posterior(LINE.velocity, e, x, time, steps=32).flatten().sort().values
+    normal = torch.distributions.Normal(law.means[0, :, 0], law.stds[0])
+    cdf = (law.log_weights[0].exp() * normal.cdf(y[:, None])).sum(1)
+    assert float((cdf - quantile).abs().max()) < 0.004
+
+
+def test_inner_times_fall_from_1_to_0_and_bend_towards_the_state_s_own():
+    t = torch.tensor([1.0, 0.1, 0.01])
+    s = inner_grid(t, 10)
+    assert s[0].tolist() == [1, 1, 1]
+    assert s[-1].tolist() == [0, 0, 0]
+    assert bool((s.diff(dim=0) < 0).all())
+    torch.testing.assert_close(s[:, 0], torch.linspace(1, 0, 11))
+    torch.testing.assert_close(s[5] / (1 - s[5]), t)  # half way

@@ -1,38 +1,54 @@
-"""freeflow sample: any number of samples, by any number of processes, as pictures or as an .npz."""
+"""freeflow sample: any number of samples or posterior draws, by any number of processes, as pictures
+or as an .npz.
+"""
 
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
+import torch
+
 from freeflow_lightning.commands.options import (
     FolderOptions,
     NoiseOptions,
     SamplerOptions,
-    StudentOptions,
     WorkOptions,
+)
+from freeflow_lightning.commands.posterior_options import (
+    PerhapsStudentOptions,
+    PosteriorOptions,
+    SamplerAt,
+    sampler_at,
 )
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling import plots
-from freeflow_lightning.sampling.draw import Draw, draws_pictures
-from freeflow_lightning.sampling.draw_into import BatchSizes, draw_into
+from freeflow_lightning.sampling.draw import draws_pictures
+from freeflow_lightning.sampling.draw_into import BatchSizes, IndexedDraw, draw_into
+from freeflow_lightning.sampling.noised_states import NoisedStates
 from freeflow_lightning.sampling.processes import Processes, joined, start, starts_others
 from freeflow_lightning.sampling.sample_folder import SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
-from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import pick_device
+from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 
+USAGE = "freeflow sample CHECKPOINT [options]"
 SWEEP = "sweep.json"
 """Lists sweep.png, and says which guidance scales it shows."""
+STATES = "states.npz"
+"""The noised states of posterior draws, as --posterior reads them."""
+COLUMNS = 16
+"""Of grid.png at most: one for each noised state, where there are no more."""
 
 
 def sample(
-    opening: StudentOptions,
+    opening: PerhapsStudentOptions,
     num_samples: int = 64,
     guidance: Sequence[float] | None = None,
     output: str = "samples",
     *,
+    given: PosteriorOptions,
     noise: NoiseOptions,
     beside: SamplerOptions,
     files: FolderOptions,
@@ -46,13 +62,17 @@ def sample(
     interruption: it draws what is missing or damaged. A file that samples.json does not list is
     never overwritten. Under torchrun, or with --devices, the processes share the work.
 
+    With --posterior it draws what a noised state may have been, p(x0 | x_t), by any teacher
+    (exactly, in many steps) or by a student of PosteriorModule, and writes the states beside.
+
     Args:
         opening: the student.
         num_samples: how many samples.
         guidance: guidance scale gamma, inside the range the student was trained for; the run's
-            evaluation_guidance if not given. Several make a sweep with the same noise: a folder for
-            each, and sweep.png.
+            evaluation_guidance if not given, 1 for a teacher alone and for posteriors. Several make
+            a sweep with the same noise: a folder for each, and sweep.png.
         output: folder to write to; made if it does not exist.
+        given: the noised states.
         noise: the noise and the classes.
         beside: what takes the place of the checkpoint's own, and who draws.
         files: how the folder is written.
@@ -63,15 +83,19 @@ def sample(
         start(work.devices)
         return
     with joined() as processes:
-        student = opening.open(beside.overrides).to(pick_device(work.device, processes))
-        samplers = samplers_at(guidance, beside, student)
-        draw = noise.draw(student.teacher)
-        flat = not draws_pictures(student.teacher, student.device)
+        device = pick_device(work.device, processes)
+        student = opening.open_or_none(beside)
+        teacher = ready(beside.teacher if student is None else student.to(device).teacher, device)
+        states = given.read(teacher, noise)
+        usual = student.evaluation_guidance if student and not states else 1.0
+        samplers = samplers_at(guidance, usual, sampler_at(student, beside, states))
+        draw = states or noise.draw(teacher)
+        flat = not draws_pictures(teacher, device)
         is_sweep = len(samplers) > 1 and not flat
         if processes.first and is_sweep:
             claim_names(Path(output), SWEEP, "sample", ["sweep.png"])
         folders = [
-            SampleFolder(path, num_samples, sampler.facts() | draw.facts(), npz=files.npz or flat)
+            folder_of(path, num_samples, sampler, draw, npz=files.npz or flat)
             for path, sampler in zip(places(Path(output), samplers), samplers, strict=True)
         ]
         fill(folders, samplers, draw, work, processes, overwrite=files.overwrite)
@@ -82,17 +106,34 @@ def sample(
         at = f"guidance {samplers[0].guidance:g}"
         if len(samplers) > 1:
             at = f"each of {len(samplers)} guidance scales"
-        print(f"{num_samples} samples at {at} in {output}")
+        what = "samples" if states is None else f"draws from {len(states.x)} posteriors"
+        print(f"{num_samples} {what} at {at} in {output}")
 
 
-def samplers_at(
-    guidance: Sequence[float] | None, beside: SamplerOptions, student: FlowMap
-) -> list[Sampler]:
+def ready(teacher: object, device: torch.device) -> Teacher:
+    """A teacher that draws, on the device and frozen."""
+    assert isinstance(teacher, Teacher)  # `open_or_none` refuses others
+    return teacher.to(device).eval().requires_grad_(False)
+
+
+def samplers_at(guidance: Sequence[float] | None, usual: float, at: SamplerAt) -> list[Sampler]:
     """Who draws at each guidance scale, ascending (Raises: ValueError without any)."""
-    scales = sorted({student.evaluation_guidance} if guidance is None else set(guidance))
+    scales = sorted({usual} if guidance is None else set(guidance))
     if not scales:
         raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
-    return [beside.sampler_of(student, gamma) for gamma in scales]
+    return [at(gamma) for gamma in scales]
+
+
+def folder_of(
+    path: Path, count: int, sampler: Sampler, draw: IndexedDraw, *, npz: bool
+) -> SampleFolder:
+    """The folder of a sampler; that of posterior draws has a column for each state, and holds them."""
+    about = sampler.facts() | draw.facts()
+    if not isinstance(draw, NoisedStates):
+        return SampleFolder(path, count, about, npz=npz)
+    columns = len(draw.x) if 1 < len(draw.x) <= COLUMNS else None
+    beside = {STATES: draw.to_npz()}
+    return SampleFolder(path, count, about, npz=npz, columns=columns, beside=beside)
 
 
 def places(output: Path, samplers: Sequence[Sampler]) -> list[Path]:
@@ -105,7 +146,7 @@ def places(output: Path, samplers: Sequence[Sampler]) -> list[Path]:
 def fill(
     folders: Sequence[SampleFolder],
     samplers: Sequence[Sampler],
-    draw: Draw,
+    draw: IndexedDraw,
     work: WorkOptions,
     processes: Processes,
     *,
@@ -139,4 +180,4 @@ def publish_sweep(
     publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 
 
-main = partial(run, sample)
+main = partial(run, sample, usage=USAGE)

@@ -3,7 +3,7 @@
 import argparse
 import ast
 import importlib.util
-import inspect
+import textwrap
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -167,14 +167,15 @@ def _parameters(function: ast.FunctionDef) -> Iterator[tuple[str, str, str | Non
 
 
 def _fields(node: ast.AST, source: Source) -> Iterator[Option]:
-    """Yield the fields of a dataclass, those of its bases first."""
+    """Yield the fields of a dataclass, those of its bases first, each as it is said last."""
     assert isinstance(node, ast.ClassDef)
     about = _docs_of(node)
+    fields: dict[str, Option] = {}
     for base in node.bases:
         inherited = source.find(ast.unparse(base))
         if inherited is not None:
             for option in _fields(*inherited):
-                yield option._replace(about=about.get(option.name, option.about))
+                fields[option.name] = option._replace(about=about.get(option.name, option.about))
     for field in node.body:
         if isinstance(field, ast.AnnAssign):
             name, kind = ast.unparse(field.target), ast.unparse(field.annotation)
@@ -182,9 +183,12 @@ def _fields(node: ast.AST, source: Source) -> Iterator[Option]:
             inner = source.find(kind)
             if inner is not None and isinstance(inner[0], ast.ClassDef) and default is not None:
                 for option in _fields(*inner):
-                    yield option._replace(name=f"{name}.{option.name}")
+                    longer = f"{name}.{option.name}"
+                    fields[longer] = option._replace(name=longer)
             else:
-                yield Option(name, _kind_in_words(kind, source), default, about.get(name, ""))
+                words = _kind_in_words(kind, source)
+                fields[name] = Option(name, words, default, about.get(name, ""))
+    yield from fields.values()
 
 
 def _is_options(node: ast.AST, source: Source) -> bool:
@@ -220,7 +224,7 @@ def _docs_of(node: ast.FunctionDef | ast.ClassDef) -> dict[str, str]:
     text = (ast.get_docstring(node) or "").partition("\n\nArgs:\n")[2].partition("\n\n")[0]
     about: dict[str, str] = {}
     name = ""
-    for line in inspect.cleandoc(text).splitlines():
+    for line in textwrap.dedent(text).splitlines():
         words = line
         if not line.startswith(" "):
             name, _, words = line.partition(":")

@@ -52,8 +52,10 @@ from freeflow_lightning.flow.posterior import (
     bridge,
     glass,
     glass_transition,
+    inner_grid,
     merge_copies,
     renoise,
+    sample_posterior,
 )
 from freeflow_lightning.flow.rows import on_rows, spread
 from freeflow_lightning.flow.schedules import alpha, confident_time, falling_rate, tangent_share
@@ -162,6 +164,7 @@ __all__ = [
     "implicit_midpoint",
     "indexed_generators",
     "indexed_noise",
+    "inner_grid",
     "interpolate",
     "interval_guidance",
     "join",
@@ -171,6 +174,7 @@ __all__ = [
     "one_step_rule",
     "renoise",
     "rk4",
+    "sample_posterior",
     "solve",
     "spread",
     "stream_seed",

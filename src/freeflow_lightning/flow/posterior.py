@@ -5,13 +5,14 @@ it. Together they are one noised copy x* at a time t*, so one call of the veloci
 enough: the marginal velocity u holds that of every posterior (GLASS flows, arXiv 2509.25170).
 """
 
+from itertools import pairwise
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.interpolant import expand, interpolate
-from freeflow_lightning.flow.solver import Velocity
+from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule, uniform_grid
 
 
 class OneCopy(NamedTuple):
@@ -120,6 +121,60 @@ def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) ->
     velocity = u(star.to(x.dtype), s * t / d)
     of_y = (sin - t - (1 - t) * cos) / d
     return expand(of_y, y) * y - expand((1 - cos) / d, x) * x + expand(1 / d, y) * velocity
+
+
+def inner_grid(t: Tensor, steps: int) -> Tensor:
+    r"""Inner times 1 = s_1 > ... > s_{steps+1} = 0 with $s/(1-s) = t\,w/(1-w)$, w uniform; [k, B].
+
+    The states y_s of a posterior are decided where s/(1-s) is about as large as t/(1-t), which is
+    near 0 for a state that is hardly noised: uniform times would step over it. At t = 1 they are
+    uniform.
+
+    Args:
+        t: times of the states, in (0, 1], [B].
+        steps: k - 1.
+
+    >>> inner_grid(torch.tensor([1.0, 0.25]), 2)
+    tensor([[1.0000, 1.0000],
+            [0.5000, 0.2000],
+            [0.0000, 0.0000]])
+    """
+    w = uniform_grid(steps).to(t)[:, None]
+    return w * t / (1 - w + w * t)
+
+
+def sample_posterior(
+    u: Velocity,
+    e: Tensor,
+    x: Tensor,
+    t: Tensor,
+    *,
+    steps: int = 64,
+    method: str | Rule = "heun",
+) -> Tensor:
+    """Draws of p(x0 | x_t = x), [B, ...], by the flow of `glass` along `inner_grid`.
+
+    Args:
+        u: the velocity u(x, t).
+        e: inner noise N(0, I), one row for each draw, [B, ...].
+        x: the state of each row, [B, ...].
+        t: their times in (0, 1], [B]; 1 is noise, and the draws are those of the prior then.
+        steps: of the inner flow.
+        method: "euler", "heun", "midpoint", "rk4" or a rule of one's own.
+
+    >>> u = lambda x, t: x / (1 - 2 * t + 2 * t**2)[:, None] * (1 - 2 * t)[:, None]  # N(0, 1)
+    >>> half = torch.tensor([0.5, 0.5])
+    >>> e, x = torch.tensor([[-1.0], [1.0]]), torch.ones(2, 1)
+    >>> sample_posterior(u, e, x, half, steps=128)  # 1 - sqrt(1/2) and 1 + sqrt(1/2)
+    tensor([[0.2929],
+            [1.7071]])
+    """
+    rule = one_step_rule(method)
+    y = e
+    for s, r in pairwise(inner_grid(t, steps)):
+        mean = rule(lambda y, s: glass(u, y, s, x, t), y, s, r)
+        y = y + expand(s - r, y) * mean
+    return y
 
 
 def renoise(x0: Tensor, n: Tensor, t: Tensor) -> Tensor:

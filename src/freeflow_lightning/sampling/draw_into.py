@@ -2,15 +2,16 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.draw import evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sample_folder import PART, SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import lock_folder
 
 
@@ -19,6 +20,18 @@ class HasMissingParts(Protocol):
 
     def missing(self) -> list[int]:
         """Return the parts that are not there yet, ascending."""
+
+
+class IndexedDraw(Protocol):
+    """Which samples: `Draw`, or `NoisedStates` for those of posteriors."""
+
+    def noise(
+        self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu"
+    ) -> tuple[Tensor, Any]:
+        """Noise [B, *sample_shape] and what else the sampler takes, of the given indices [B]."""
+
+    def facts(self) -> dict[str, Any]:
+        """Return what tells these samples from others of the same sampler, as JSON."""
 
 
 class BatchSizes(NamedTuple):
@@ -33,7 +46,7 @@ class BatchSizes(NamedTuple):
 def draw_into(
     folder: SampleFolder,
     sampler: Sampler,
-    draw: Draw,
+    draw: IndexedDraw,
     *,
     sizes: BatchSizes = BatchSizes(),  # noqa: B008 (immutable)
     device: torch.device | str = "cpu",
@@ -86,7 +99,7 @@ def _draw_parts(
     folder: SampleFolder,
     parts: list[int],
     sampler: Sampler,
-    draw: Draw,
+    draw: IndexedDraw,
     sizes: BatchSizes,
     device: torch.device | str,
     advance: Callable[[int], None] | None,

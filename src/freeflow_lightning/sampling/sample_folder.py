@@ -3,6 +3,7 @@
 import io
 import re
 import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
@@ -50,15 +51,27 @@ class SampleFolder:
         count: samples that it will hold.
         about: all that the samples depend on, as JSON.
         npz: one .npz instead of PNG files. Samples that are no pictures are always written so.
+        columns: of grid.png; a square if not given.
+        beside: further files by name, which belong to the samples.
 
     Raises:
         ValueError: no samples asked for, or the folder holds other samples.
     """
 
-    def __init__(self, path: Path, count: int, about: dict[str, Any], *, npz: bool) -> None:
+    def __init__(
+        self,
+        path: Path,
+        count: int,
+        about: dict[str, Any],
+        *,
+        npz: bool,
+        columns: int | None = None,
+        beside: Mapping[str, bytes] = {},
+    ) -> None:
         if count < 1:
             raise ValueError(f"expected at least one sample, got {count}")
         self.path, self.count, self.npz = path, count, npz
+        self.columns, self.beside = columns, beside
         self.about = about | {"format": "npz" if npz else "png"} | ({"count": count} if npz else {})
         self.parts = range(-(-count // PART))
 
@@ -142,11 +155,11 @@ class SampleFolder:
         if not self.npz:
             listed |= self._noted(records)
         sheet = self._sheet()
-        if sheet is not None:
-            listed[SHEET] = digest_of(sheet)
+        further = dict(self.beside) if sheet is None else {**self.beside, SHEET: sheet}
+        listed |= {name: digest_of(data) for name, data in further.items()}
         self._write_note(listed)
-        if sheet is not None:
-            write_bytes(self.path / SHEET, sheet)
+        for name, data in further.items():
+            write_bytes(self.path / name, data)
         done = [name for files in records.values() for name in files if name not in listed]
         remove_listed(self.path, done)
         remove_listed(self.path, records)
@@ -178,7 +191,7 @@ class SampleFolder:
 
     def _names(self) -> list[str]:
         """Every name that this folder may come to hold."""
-        names = [NOTE, SHEET, *([JOINED] if self.npz else [])]
+        names = [NOTE, SHEET, *self.beside, *([JOINED] if self.npz else [])]
         for part in self.parts:
             names += [self._record(part), *self._files(part)]
         return names
@@ -261,15 +274,15 @@ class SampleFolder:
         """grid.png, of pictures and of points in the plane."""
         drawn = self.first(GRID)
         if drawn.ndim == 4:
-            return _png(sheet_of(drawn))
+            return _png(sheet_of(drawn, self.columns))
         if drawn.shape[1:] == (2,):
             return plots.png(plots.points({"samples": drawn}))
         return None
 
 
-def sheet_of(drawn: Tensor) -> Image.Image:
+def sheet_of(drawn: Tensor, columns: int | None = None) -> Image.Image:
     """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
-    sheet = Image.fromarray(plots.grid(drawn))
+    sheet = Image.fromarray(plots.grid(drawn, columns))
     zoom = max(1, 512 // sheet.height)
     return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
 

@@ -378,6 +378,7 @@ class FlowMap(nn.Module):
             parts.append(evaluate_rows(lambda z, c: self.jump(z, c, guidance, jumps), z, given))
         return torch.cat(parts)
 
+    @torch.no_grad()
     def posterior(
         self,
         x: Tensor,

@@ -23,17 +23,33 @@ def inner_noise(n: int, rows: int, shape: tuple[int, ...], seed: int) -> Tensor:
     return torch.stack([indexed_noise(index, shape, seed=seed, stream=s) for s in streams], 1)
 
 
-@torch.no_grad()
+def check_draws_posteriors(network: nn.Module) -> None:
+    """Refuse a network that takes no second state (ValueError)."""
+    if not isinstance(network, StateConditioned):
+        raise ValueError(
+            "this student maps noise to samples and takes no second state: posterior draws need "
+            "one that PosteriorModule has trained"
+        )
+
+
 def draw_posterior(
-    network: nn.Module, e: Tensor, x: Tensor, t: float, condition: Any, gamma: float, steps: int
+    network: nn.Module,
+    e: Tensor,
+    x: Tensor,
+    t: float | Tensor,
+    condition: Any,
+    gamma: float,
+    steps: int,
 ) -> Tensor:
     """Draws y_0 [B, ...] of p(x0 | x_t = x), along a uniform grid of inner times from noise e.
+
+    It has a gradient in x, where there is a graph.
 
     Args:
         network: V(y, s, condition, state=, t_state=, delta=, gamma=).
         e: inner noise, [B, ...].
         x: the states, [B, ...].
-        t: their time in [0, 1].
+        t: their time in [0, 1], or times [B].
         condition: of each row, as the network takes it.
         gamma: guidance scale.
         steps: evaluations of the network.
@@ -41,17 +57,14 @@ def draw_posterior(
     Raises:
         ValueError: a network that takes no second state, or settings that cannot be meant.
     """
-    if not isinstance(network, StateConditioned):
-        raise ValueError(
-            "this student maps noise to samples and takes no second state: posterior draws need "
-            "one that PosteriorModule has trained"
-        )
+    check_draws_posteriors(network)
     check_counts(1, steps=steps)
-    check_numbers(0, 1, t=t)
+    if not isinstance(t, Tensor):
+        check_numbers(0, 1, t=t)
     dtype = precision_of(network)
     y, state = e.float(), x.to(dtype)
     scale = torch.full((len(e),), gamma, dtype=torch.float32, device=e.device)
-    t_state = torch.full_like(scale, t)
+    t_state = scale.new_ones(len(e)) * t
     for s, r in pairwise(uniform_grid(steps).tolist()):
         times, delta = torch.full_like(scale, s), torch.full_like(scale, s - r)
         average = network(
