@@ -17,6 +17,7 @@ from freeflow_lightning import FreeFlowModule
 from freeflow_lightning.callbacks import (
     HealthMonitor,
     PeriodicFID,
+    PostHocEMA,
     SampleGrid,
     StudentEMA,
     TrajectoryError,
@@ -76,6 +77,7 @@ def run(
     sharded: bool = False,
     precision: str = "32-true",
     decays: Sequence[float] = (0.9,),
+    lengths: Sequence[float] = (),
     settings: dict | None = None,
     full_rank: int | None = None,
 ) -> None:
@@ -90,6 +92,7 @@ def run(
             FrechetDistance(FlatFeatures(48)), reference_samples=101, steps=2, cache=f"cache_{name}"
         ),
     ]
+    averages = [StudentEMA(decays), *([PostHocEMA(lengths, 1)] if lengths else [])]
     keep = ModelCheckpoint(
         "checkpoints", name, every_n_train_steps=steps, enable_version_counter=False
     )
@@ -101,7 +104,7 @@ def run(
         gradient_clip_val=clip,
         precision=precision,
         enable_checkpointing=True,
-        callbacks=[StudentEMA(decays), seen, *(watchers if validate else []), keep],
+        callbacks=[*averages, seen, *(watchers if validate else []), keep],
         plugins=[AtomicCheckpointIO()],
         default_root_dir=name,
     )

@@ -30,6 +30,7 @@ from freeflow_lightning.callbacks import (
     DistillationProgress,
     HealthMonitor,
     PeriodicFID,
+    PostHocEMA,
     Requeue,
     SampleGrid,
     StudentEMA,
@@ -300,6 +301,8 @@ REFUSED = [
     (AlphaSchedule, "decay_steps", (0, -1, NAN, -INF, True, "3", None)),
     (ConfidentRegionWarmup, "steps", NO_COUNTS),
     (StudentEMA, "decays", ((), (1.0,), (-0.1,), (NAN,), (0.9, 0.9), (True,), ("0.9",), 0.9, None)),
+    (PostHocEMA, "lengths", ((), (0.3,), (0.0,), (0.1, 0.1), 0.1)),
+    (PostHocEMA, "every_n_steps", NO_COUNTS),
     (frechet, "reference_samples", (*NO_COUNTS, 1)),
     (frechet, "steps", NO_COUNTS),
     (frechet, "seed", NO_SEEDS),
@@ -648,7 +651,7 @@ def test_two_callbacks_of_one_kind_are_refused(build):
 
 
 def test_two_averages_of_one_decay_are_refused():
-    with pytest.raises(ValueError, match=r"got \[0.5\] in two of them"):
+    with pytest.raises(ValueError, match=r"got ema_0_5 in two of them"):
         fit(module(), StudentEMA([0.9, 0.5]), StudentEMA([0.5]))
     fit(module(), StudentEMA([0.9]), StudentEMA([0.5]), max_steps=1)
 

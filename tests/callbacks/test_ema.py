@@ -155,3 +155,14 @@ def test_an_average_is_updated_once_a_step_of_narrow_weights():
         patch.setattr(torch, "_foreach_lerp_", lambda *a: steps.append(a) or lerp(*a))
         fit(module(check_teacher=False), updates, max_steps=3, precision="bf16-true")
     assert len(steps) == 3
+
+
+def test_without_warmup_the_decay_is_the_papers_from_the_first_step_on():
+    m, seen = module(), Students()
+    fit(m, seen, StudentEMA([0.9], warmup=False), max_steps=3)
+    mean = {name: value.double() for name, value in seen.after[0].items()}
+    for new in seen.after[1:]:
+        mean = {name: 0.9 * old + 0.1 * new[name].double() for name, old in mean.items()}
+    for name, expected in mean.items():
+        ours = m.averages["ema_0_9"].state_dict()[name]
+        torch.testing.assert_close(ours.double(), expected, rtol=1e-5, atol=1e-6)

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
+from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
 from freeflow_lightning import FlowMap, FreeFlowModule
@@ -126,7 +127,7 @@ def test_averages_come_and_go_between_sharded_runs(tmp_path):
     more = COMMON | {"steps": 3, "decays": [0.5]}
     runs = [
         {"name": "folder", "sharded": True, **COMMON | {"steps": 2}},
-        {"name": "file", "strategy": "fsdp2", **COMMON | {"steps": 2}},
+        {"name": "file", "strategy": "fsdp2", **COMMON | {"steps": 2, "lengths": [0.1]}},
         {
             "name": "folder_from_folder",
             "sharded": True,
@@ -148,6 +149,11 @@ def test_averages_come_and_go_between_sharded_runs(tmp_path):
         },
     ]
     found = {name: both[0]["weights"] for name, both in launch(2, runs).items()}
+    snapshot = load_file("file/ema_snapshots/step_00000002.safetensors")  # whole, of shards
+    length = "averages.ema_length_0_1."
+    assert len(snapshot) == len([key for key in found["file"] if key.startswith(length)])
+    for key, value in snapshot.items():
+        assert torch.equal(value, found["file"][f"averages.{key}"])
     for name in ("folder_from_folder", "file_from_folder", "file_from_file", "both"):
         names = {key.split(".")[1] for key in found[name] if key.startswith("averages.")}
         assert names == ({"ema_0_5", "ema_0_9"} if name == "both" else {"ema_0_5"})

@@ -4,6 +4,7 @@ from freeflow_lightning.callbacks.alpha import AlphaSchedule
 from freeflow_lightning.callbacks.ema import StudentEMA
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
+from freeflow_lightning.callbacks.post_hoc_ema import PostHocEMA
 from freeflow_lightning.callbacks.progress import (
     DistillationProgress,
     NetworkSummary,
@@ -23,6 +24,7 @@ __all__ = [
     "HealthMonitor",
     "NetworkSummary",
     "PeriodicFID",
+    "PostHocEMA",
     "ProgressLines",
     "Requeue",
     "SampleGrid",

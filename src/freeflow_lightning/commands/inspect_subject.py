@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.callbacks import PostHocEMA, StudentEMA
 from freeflow_lightning.commands.config import find_precision, read_distillation, refuse_overrides
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.profiling.step_memory import PrecisionName, SizeName, sit_teacher
@@ -99,16 +99,21 @@ def _of_teacher(name: str, teacher: Teacher, lora: LoRA | None) -> InspectSubjec
     )
 
 
+def count_averages(callbacks: list[Any]) -> int:
+    """The averages that the callbacks of a config keep."""
+    settings = {StudentEMA.__name__: "decays", PostHocEMA.__name__: "lengths"}
+    found = 0
+    for callback in callbacks:
+        name = settings.get(callback.class_path.rpartition(".")[2])
+        found += len(callback.init_args[name]) if name else 0
+    return found
+
+
 def _of_config(path: str, overrides: list[str], precision: PrecisionName | None) -> InspectSubject:
     """The teacher of a config, built; everything else as the config says, to be built around a
     stand-in.
     """
     config = read_distillation(path, overrides)
-    decays = [
-        callback.init_args.decays
-        for callback in config.fit.trainer.callbacks or []
-        if callback.class_path.endswith(f".{StudentEMA.__name__}")
-    ]
     guidance_range = tuple(config.arguments.get("guidance_range", (1.0, 2.0)))
     return InspectSubject(
         name=f"{path}: {type(config.teacher).__name__}",
@@ -117,7 +122,7 @@ def _of_config(path: str, overrides: list[str], precision: PrecisionName | None)
         guided=guidance_range != (1.0, 1.0),
         batch_size=config.fit.data.init_args.batch_size,
         precision=find_precision(precision, config.fit.trainer),
-        averages=sum(map(len, decays)),
+        averages=count_averages(config.fit.trainer.callbacks or []),
         has_network=config.arguments.get("network") is not None,
         student_lr=config.arguments.get("student_lr"),
     )

@@ -33,14 +33,19 @@ class CheckpointOptions(Options):
         checkpoint: a .ckpt file that `freeflow fit` wrote, or a run's folder, for its last one.
         average: which moving average, for example ema_0_9999, or raw for the trained weights; the
             first one if not given.
+        ema_length: instead, the length of an average that is made of the snapshots of PostHocEMA,
+            as a share of the run: 0.1 is its last tenth, roughly.
     """
 
     checkpoint: str
     average: str | None = None
+    ema_length: float | None = None
 
     def open(self, overrides: Overrides) -> FlowMap:
         """The student, with what the user gives beside the checkpoint."""
-        return open_student(self.checkpoint, self.average, overrides=overrides)
+        return open_student(
+            self.checkpoint, self.average, overrides=overrides, ema_length=self.ema_length
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +78,7 @@ class StudentOptions(CheckpointOptions):
             self.official,
             self.prompts,
             overrides,
+            self.ema_length,
         )
 
 

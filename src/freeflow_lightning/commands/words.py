@@ -18,6 +18,11 @@ def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
 
     >>> spell_out(["--model.guidance_range", "1", "2", "--a=0.9,0.99", "--steps", "inf"], {})
     ['--model.guidance_range', '[1,2]', '--a=[0.9,0.99]', '--steps', '.inf']
+
+    Hyphens in the name of an option stand for underscores:
+
+    >>> spell_out(["--ema-length=0.1"], {"--ema_length": None})
+    ['--ema_length=0.1']
     """
     done: list[str] = []
     position = 0
@@ -27,6 +32,8 @@ def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
         if not _OPTION.match(word):
             done.append(word)
             continue
+        underscored = f"--{name[2:].replace('-', '_')}"
+        name = underscored if underscored in options else name
         values = [value] if joined else []
         while not joined and position < len(words) and is_value(words[position]):
             values.append(words[position])

@@ -6,6 +6,7 @@ from typing import NamedTuple
 from lightning.pytorch import Callback
 
 from freeflow_lightning.callbacks import PeriodicFID, StudentEMA
+from freeflow_lightning.callbacks.averages import MovingAverages
 from freeflow_lightning.profiling.step_memory import PrecisionName, SizeName, sit_teacher
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
@@ -58,4 +59,4 @@ def subject_of_size(size: SizeName, image_size: int, precision: PrecisionName) -
 
 def count_averages(subject: BenchSubject) -> int:
     """Moving averages of the student."""
-    return sum(len(x.decays) for x in subject.callbacks if isinstance(x, StudentEMA))
+    return sum(len(x.names) for x in subject.callbacks if isinstance(x, MovingAverages))

@@ -10,7 +10,7 @@ from torch import nn
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.callbacks.averages import MovingAverages
 from freeflow_lightning.profiling.network_calls import intercept_calls
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
 from freeflow_lightning.recipes.distillation import Distillation
@@ -160,7 +160,7 @@ def watch_parts(trainer: Trainer, module: Distillation, wrap: Wrap) -> Iterator[
         return wrap(name, call)(*arguments, **keywords)
 
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
-    averaging = [callback for callback in callbacks if isinstance(callback, StudentEMA)]
+    averaging = [callback for callback in callbacks if isinstance(callback, MovingAverages)]
     parts = [
         (module, "training_step", LOSS),
         (module, "draw", "noise"),

@@ -12,7 +12,7 @@ from lightning.pytorch import Callback, Trainer
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning.callbacks.averages import MovingAverages
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.network_calls import NetworkCall, count_rows, record_calls
 from freeflow_lightning.profiling.operations import MISSING
@@ -219,7 +219,7 @@ def without_averages(trainer: Trainer) -> Iterator[None]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
     with ExitStack() as stack:
         for callback in callbacks:
-            if isinstance(callback, StudentEMA):
+            if isinstance(callback, MovingAverages):
                 stack.enter_context(replace_attribute(callback, "update", lambda step: None))
         yield
 

@@ -68,6 +68,7 @@ class FlowMap(nn.Module):
         path: str | Path,
         *,
         average: str | None = None,
+        ema_length: float | None = None,
         teacher: Teacher | None = None,
         network: nn.Module | None = None,
         trust: str | Sequence[str] | None = None,
@@ -83,6 +84,8 @@ class FlowMap(nn.Module):
                 run's folder, for its last one. Nothing in it is executed.
             average: name of the average, for example "ema_0_9999", or "raw" for the trained weights
                 themselves.
+            ema_length: instead, the length of an average that is made of the snapshots of
+                PostHocEMA, as a share of the run in (0, 0.2886].
             teacher: takes the place of the recorded one; needed where the checkpoint cannot say it.
             network: the same for the network that the student started from, with any weights.
             trust: class paths outside this package that the checkpoint may import.
@@ -94,7 +97,12 @@ class FlowMap(nn.Module):
         """
         return cls(
             *read_training_checkpoint(
-                path, average=average, teacher=teacher, network=network, trust=trust
+                path,
+                average=average,
+                ema_length=ema_length,
+                teacher=teacher,
+                network=network,
+                trust=trust,
             )
         )
 

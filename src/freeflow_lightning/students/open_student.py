@@ -41,6 +41,7 @@ def open_student(
     official: OfficialConvention = OfficialConvention(),  # noqa: B008 (frozen)
     prompts: str | None = None,
     overrides: Overrides = Overrides(),  # noqa: B008 (immutable)
+    ema_length: float | None = None,
 ) -> FlowMap:
     """The student of a file or a folder, by what it is: the one place where commands open one.
 
@@ -55,6 +56,7 @@ def open_student(
         official: how to read official weights.
         prompts: folder of embeddings for an exported student of prompts.
         overrides: teacher, network and class paths that the user gives beside it.
+        ema_length: length of an average that is made of a run's snapshots.
 
     Raises:
         FileNotFoundError: no such file or folder.
@@ -62,10 +64,10 @@ def open_student(
             size.
     """
     if is_exported(checkpoint):
-        if average or image_size or vae or official != OfficialConvention():
+        if average or ema_length or image_size or vae or official != OfficialConvention():
             raise ValueError(
                 f"{checkpoint} is an exported student, which says all of itself: leave --average, "
-                "--image_size, --vae and --official out"
+                "--ema_length, --image_size, --vae and --official out"
             )
         if overrides.teacher is not None:
             raise ValueError(
@@ -84,14 +86,17 @@ def open_student(
                 f"{checkpoint} is a training checkpoint, which carries its config: leave "
                 f"--image_size, --vae and --official out"
             )
-        return FlowMap.from_checkpoint(checkpoint, average=average, **overrides._asdict())
+        return FlowMap.from_checkpoint(
+            checkpoint, average=average, ema_length=ema_length, **overrides._asdict()
+        )
     if any(overrides):
         raise ValueError(
             f"{checkpoint} holds official weights: leave --teacher CLASS, --network and --trust out"
         )
-    if average is not None:
+    if average is not None or ema_length is not None:
         raise ValueError(
-            f"{checkpoint} is no training checkpoint and holds one student: leave --average out"
+            f"{checkpoint} is no training checkpoint and holds one student: leave --average and "
+            "--ema_length out"
         )
     return FlowMap.from_official(
         checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8

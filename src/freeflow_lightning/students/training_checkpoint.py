@@ -1,24 +1,30 @@
 """The student of a training checkpoint, and its auxiliary network."""
 
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+from torch import Tensor, nn
 
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.rebuild import build_recipe, load_weights
+from freeflow_lightning.training.snapshots import length_name, make_average
 from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
+
+COARSE = 0.05
+"""Distance from an average's profile beyond which too few snapshots are warned of."""
 
 
 def read_training_checkpoint(
     path: str | Path,
     *,
     average: str | None = None,
+    ema_length: float | None = None,
     teacher: Teacher | None = None,
     network: nn.Module | None = None,
     trust: str | Sequence[str] | None = None,
@@ -35,15 +41,11 @@ def read_training_checkpoint(
     module = build_module(
         checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False
     )
-    names = checkpoint.averages
-    chosen = average or (names[0] if names else "raw")
-    if chosen != "raw" and chosen not in names:
-        raise ValueError(f"{path} has no average {chosen!r}: expected one of {[*names, 'raw']}")
-    weights = checkpoint.weights("student." if chosen == "raw" else f"averages.{chosen}.")
+    chosen, weights = choose_weights(checkpoint, average, ema_length)
     load_weights(module.student, weights, f"the weights of {checkpoint.path}")
     about = {
         "average": chosen,
-        "averages": names,
+        "averages": checkpoint.averages,
         "steps": checkpoint.content.get("global_step"),
         "evaluation_guidance": module.evaluation_guidance,
         "config": checkpoint.config,
@@ -51,6 +53,36 @@ def read_training_checkpoint(
         "curves": module.curves,
     }
     return Student(module.student, module.teacher, module.guidance_range, about)
+
+
+def choose_weights(
+    checkpoint: TrainingCheckpoint, average: str | None, ema_length: float | None
+) -> tuple[str, dict[str, Tensor]]:
+    """The name and the weights of a student: an average that the checkpoint holds, the raw network,
+    or an average of a length that is made of the run's snapshots.
+
+    Raises:
+        ValueError: an average that there is not, or an average and a length.
+    """
+    if ema_length is not None:
+        if average is not None:
+            raise ValueError("--average names one average and --ema_length another: leave one out")
+        made = make_average(checkpoint, ema_length)
+        if made.error > COARSE:
+            warnings.warn(
+                f"an average of length {ema_length} is made of {made.snapshots} snapshots, whose "
+                f"profiles miss its own by {made.error:.0%}: take snapshots more often",
+                stacklevel=4,
+            )
+        return length_name(ema_length), made.weights
+    names = checkpoint.averages
+    chosen = average or (names[0] if names else "raw")
+    if chosen != "raw" and chosen not in names:
+        raise ValueError(
+            f"{checkpoint.path} has no average {chosen!r}: expected one of {[*names, 'raw']}"
+        )
+    prefix = "student." if chosen == "raw" else f"averages.{chosen}."
+    return chosen, checkpoint.weights(prefix)
 
 
 def build_module(
