@@ -26,6 +26,7 @@ ORDER = (
     "evaluation",
     "callbacks",
     "profiling",
+    "tasks",
     "commands",
 )
 """The rooms: a file imports from its own and from those to its left."""

@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from freeflow_lightning.recipes.freeflow import FreeFlowModule
     from freeflow_lightning.recipes.posterior import PosteriorModule
     from freeflow_lightning.students.flow_map import FlowMap
+    from freeflow_lightning.tasks.diagnose import diagnose
+    from freeflow_lightning.tasks.evaluate import evaluate
+    from freeflow_lightning.tasks.export import export
+    from freeflow_lightning.tasks.report import report
+    from freeflow_lightning.tasks.search import search
     from freeflow_lightning.teachers import Teacher
     from freeflow_lightning.training.data import PriorDataModule
 
@@ -27,9 +32,14 @@ __all__ = [
     "PriorDataModule",
     "Teacher",
     "callbacks",
+    "diagnose",
+    "evaluate",
+    "export",
     "flow",
     "nets",
     "objectives",
+    "report",
+    "search",
     "teachers",
 ]
 _MODULES = {
@@ -41,6 +51,11 @@ _MODULES = {
     "PosteriorModule": "recipes.posterior",
     "PriorDataModule": "training.data",
     "Teacher": "teachers",
+    "diagnose": "tasks.diagnose",
+    "evaluate": "tasks.evaluate",
+    "export": "tasks.export",
+    "report": "tasks.report",
+    "search": "tasks.search",
 }
 """Where a name lives. Modules are imported when they are asked for, so that `freeflow --help` does
 not wait for torch.

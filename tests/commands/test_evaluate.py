@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.commands.evaluate import ReferenceOptions
 from freeflow_lightning.commands.words import spell_out
-from freeflow_lightning.evaluation.comparison import Resources
+from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.examples.faces.data import load_moments
 from freeflow_lightning.metrics import FacesFeatures, FeatureNetwork, FlatFeatures, FrechetDistance
 from freeflow_lightning.sampling.draw import Draw, pictures
+from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
+from freeflow_lightning.tasks.evaluate import read_reference
 from freeflow_lightning.teachers import SiTTeacher
 from freeflow_lightning.training.cache_folder import cache_folder
 from places import TESTS
@@ -308,12 +309,11 @@ def test_given_statistics_and_the_teacher_itself(freeflow, checkpoint, tmp_path)
 
 def test_real_faces_are_a_reference_by_name():
     student = FlowMap(nn.Linear(1, 1), SiTTeacher("embedded:faces"), (1.0, 1.0))
-    against = ReferenceOptions(reference="faces")
-    comparison = against.compared(student, 1.0, Draw(), 10, Resources())
-    assert isinstance(comparison.features, FacesFeatures)
-    moments = comparison.reference.moments["features"]
-    assert torch.equal(moments.covariance, load_moments().covariance)
-    assert len(comparison.reference.rows["labels"]) == 2000
+    features = pick_features("auto", None, student.teacher, student.device)
+    assert isinstance(features, FacesFeatures)
+    table = read_reference("faces", features, student, Processes())
+    assert torch.equal(table.moments["features"].covariance, load_moments().covariance)
+    assert len(table.rows["labels"]) == 2000
 
 
 class Bright(FeatureNetwork):

@@ -7,7 +7,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from freeflow_lightning.commands.export_forms import FormOptions
 from freeflow_lightning.commands.options import (
     DeviceOptions,
     JumpOptions,
@@ -16,22 +15,41 @@ from freeflow_lightning.commands.options import (
     TeacherOptions,
 )
 from freeflow_lightning.commands.run import run
-from freeflow_lightning.commands.views.export import figures_of, show_written
 from freeflow_lightning.evaluation.compare_averages import compare_averages, show_averages
 from freeflow_lightning.sampling.jumps import Jumps
-from freeflow_lightning.students.export import (
-    PICTURE,
-    UNKNOWN,
-    foreign,
-    push_folder,
-    seal,
-    write_card,
-)
-from freeflow_lightning.students.export.write_exported import write_exported
+from freeflow_lightning.students.export import UNKNOWN
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import is_exported, open_student, pick_device
+from freeflow_lightning.tasks.export import export as write
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.training_checkpoint import find_checkpoint
+
+
+@dataclass(frozen=True, kw_only=True)
+class FormOptions(Options):
+    """what the folder holds beside the weights
+
+    Args:
+        pipeline: let diffusers open the folder: DiffusionPipeline.from_pretrained(FOLDER) makes
+            pictures. A student of pictures with or without classes takes its code along
+            (trust_remote_code=True); one of a diffusers network becomes its family's own pipeline,
+            with --guidance and --steps folded into the weights.
+        onnx: add flow_map.onnx: z, gamma and labels to samples in --steps, any batch size; checked
+            with onnxruntime.
+        pt2: add flow_map.pt2, the same as a program of torch.export.
+        decode: let both end with the VAE's pictures in [-1, 1] rather than with latents.
+        parts: take along the text encoders, tokenizers and VAE of a diffusers student's pipeline,
+            or a SiT student's VAE.
+        network_arguments: of a network of your own: its constructor's arguments, where the config
+            does not name them.
+    """
+
+    pipeline: bool = False
+    onnx: bool = False
+    pt2: bool = False
+    decode: bool = False
+    parts: bool = True
+    network_arguments: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,32 +113,28 @@ def export(
         raise ValueError("--output is missing: the folder to write to (or give --compare alone)")
     path, run_folder = find_student(opening.checkpoint)
     student = replace(opening, checkpoint=path).open(beside.overrides)
-    gamma = student.evaluation_guidance if guidance is None else guidance
-    student.check_guidance(gamma)
-    way.jumps.check_trained(student.pairs)
     if compare:
-        compare_all(student, path, num_samples, gamma, way.jumps, where, beside)
+        compare_all(student, path, num_samples, guidance, way.jumps, where, beside)
     if output is None:
         return
-    figures = figures_of(student, run_folder, card.evaluation)
-    with write_exported(Path(output), overwrite) as folder:
-        manifest = forms.write_into(folder, student, gamma, way.jumps)
-        student.to(pick_device(where.device))
-        if reason := student.draw_picture(folder / PICTURE, gamma, jumps=way.jumps):
-            print(f"no picture: {reason}")
-        write_card(folder, manifest, card.license, card.push or output, figures)
-        seal(folder, manifest)
-        FlowMap.from_pretrained(folder, trust=own_class(manifest))  # nothing added has broken it
-    show_written(Path(output), student, card.license)
-    if card.push:
-        print(f"uploaded: {push_folder(Path(output), card.push, private=card.private)}")
+    made = write(
+        student.to(pick_device(where.device)),
+        output,
+        guidance=guidance,
+        overwrite=overwrite,
+        **vars(forms),
+        **vars(card),
+        **vars(way),
+        run=run_folder,
+    )
+    print(made)
 
 
 def compare_all(
     student: FlowMap,
     path: str,
     num_samples: int,
-    gamma: float,
+    guidance: float | None,
     jumps: Jumps,
     where: DeviceOptions,
     beside: TeacherOptions,
@@ -130,6 +144,9 @@ def compare_all(
         raise ValueError(
             f"{path} holds one student and no teacher: --compare wants a training checkpoint"
         )
+    gamma = student.evaluation_guidance if guidance is None else guidance
+    student.check_guidance(gamma)
+    jumps.check_trained(student.pairs)
     names = [*student.about["averages"], "raw"]
     every = ((name, open_student(path, name, overrides=beside.overrides)) for name in names)
     device = pick_device(where.device)
@@ -146,12 +163,6 @@ def find_student(checkpoint: str) -> tuple[str, Path | None]:
     return str(path) if Path(checkpoint).is_dir() else checkpoint, home if (
         home / "checkpoints"
     ).is_dir() else None
-
-
-def own_class(manifest: dict[str, Any]) -> str | None:
-    """The class path of a network of the user's own, which this process has imported already."""
-    mine = foreign(manifest["network"])
-    return mine[0].class_path if mine else None
 
 
 main = partial(run, export)

@@ -1,14 +1,15 @@
 """Options that several verbs share, each documented once; what a verb has alone stands in its file."""
 
-from dataclasses import dataclass, replace
-from typing import Literal
+from dataclasses import dataclass
+from typing import Any, Literal
 
 from torch import nn
 
 from freeflow_lightning.commands.run import Options
 from freeflow_lightning.flow.pairs import SamplerName
+from freeflow_lightning.flow.solver import RuleName
 from freeflow_lightning.sampling.draw import Draw
-from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE, Jumps
+from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
@@ -20,9 +21,6 @@ from freeflow_lightning.students.open_student import (
     sampler_of_options,
 )
 from freeflow_lightning.teachers import Teacher
-
-Rule = Literal["euler", "heun", "midpoint", "rk4"]
-"""The one-step rules by which a teacher's path can be followed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -134,7 +132,7 @@ class SamplerOptions(NetworkOptions):
     steps: int | None = None
     sampler: SamplerName | None = None
     noise_share: float | None = None
-    method: Rule | None = None
+    method: RuleName | None = None
 
     @property
     def overrides(self) -> Overrides:
@@ -149,20 +147,21 @@ class SamplerOptions(NetworkOptions):
             return self.method is not None
         return self.teacher
 
+    @property
+    def way(self) -> dict[str, Any]:
+        """Who draws and in how many steps, by the names of a Python function's arguments."""
+        return {
+            "teacher": self.teacher_draws,
+            "steps": self.steps,
+            "sampler": self.sampler,
+            "noise_share": self.noise_share,
+            "method": self.method,
+        }
+
     def sampler_of(self, student: FlowMap, guidance: float) -> Sampler:
         """Who draws at a guidance: the student, or the teacher."""
         told = StepOptions(self.steps, self.method, self.sampler, self.noise_share)
         return sampler_of_options(student, guidance, self.teacher_draws, told)
-
-    def samplers_side_by_side(self, student: FlowMap, guidance: float) -> list[Sampler]:
-        """Who draws at a guidance; a student at each number of `SIDE_BY_SIDE` that it was trained
-        for, if none is given.
-        """
-        known = student.pairs.samplers
-        if self.teacher_draws or self.steps is not None or not known:
-            return [self.sampler_of(student, guidance)]
-        way = replace(self, sampler=self.sampler or known[0])
-        return [replace(way, steps=k).sampler_of(student, guidance) for k in SIDE_BY_SIDE]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -231,6 +230,11 @@ class WorkOptions(DeviceOptions):
     devices: int = 1
     batch_size: int = 256
     decode_batch_size: int = 64
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """How much at once, by the names of a Python function's arguments."""
+        return {"batch_size": self.batch_size, "decode_batch_size": self.decode_batch_size}
 
     def check_counts(self, num_samples: int) -> None:
         """Raise a ValueError unless there is something to do, and batches to do it in."""

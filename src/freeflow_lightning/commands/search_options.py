@@ -1,16 +1,11 @@
 """The options that freeflow search has alone: how noise is found, who judges it, and who draws last."""
 
-import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from freeflow_lightning.commands.options import Options, Rule, WorkOptions
-from freeflow_lightning.sampling.jumps import Jumps
-from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.search import ALGORITHMS, Algorithm, ClassScore, Verifier
-from freeflow_lightning.students.search.noise_search import NoiseSearch, freeze
+from freeflow_lightning.commands.options import Options
+from freeflow_lightning.flow.solver import RuleName
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,33 +41,6 @@ class AlgorithmOptions(Options):
     backward: float | None = None
     path_steps: int | None = None
 
-    def build(self) -> Algorithm:
-        """The algorithm (Raises: ValueError for options that it does not have)."""
-        kind = ALGORITHMS[self.algorithm]
-        given = {
-            "neighbours": self.neighbours,
-            "radius": self.radius,
-            "paths": self.paths,
-            "branches": self.branches,
-            "start": self.start_time,
-            "forward": self.forward,
-            "backward": self.backward,
-        }
-        given = {option: value for option, value in given.items() if value is not None}
-        known = inspect.signature(kind).parameters
-        stray = ["start_time" if name == "start" else name for name in given if name not in known]
-        if self.path_steps is not None and self.algorithm != "paths":
-            stray.append("path_steps")
-        if stray:
-            flags = ", ".join(f"--{name}" for name in stray)
-            raise ValueError(
-                f"{flags} has no effect on --algorithm {self.algorithm}: leave it out, or choose "
-                f"the algorithm that has it"
-            )
-        if self.path_steps is not None and self.path_steps < 1:
-            raise ValueError(f"expected --path_steps of at least 1, got {self.path_steps}")
-        return kind(candidates=self.candidates, **given)
-
 
 @dataclass(frozen=True, kw_only=True)
 class FinalOptions(Options):
@@ -89,53 +57,4 @@ class FinalOptions(Options):
 
     verifier: Callable | None = None
     teacher_steps: int = 16
-    teacher_method: Rule = "heun"
-
-    def check_steps(self) -> None:
-        """Raise a ValueError for negative steps."""
-        if self.teacher_steps < 0:
-            raise ValueError(
-                f"expected no negative steps, got --teacher_steps {self.teacher_steps}: 0 keeps "
-                f"the student's samples"
-            )
-
-    def search_of(
-        self,
-        student: FlowMap,
-        guidance: float,
-        how: AlgorithmOptions,
-        way: Jumps,
-        work: WorkOptions,
-    ) -> NoiseSearch:
-        """The search with a student at a guidance (Raises: ValueError for steps that it was not
-        trained for).
-        """
-        student.check_guidance(guidance)
-        way.check_trained(student.pairs)
-        judge = freeze(pick_verifier(self.verifier, student), student.device)
-        final = TeacherSampler(student.teacher, self.teacher_method, self.teacher_steps, guidance)
-        return NoiseSearch(
-            student,
-            judge,
-            how.build(),
-            final,
-            how.path_steps or 8,
-            work.batch_size,
-            work.decode_batch_size,
-            way,
-        )
-
-
-def pick_verifier(verifier: Verifier | None, student: FlowMap) -> Verifier:
-    """The given one, or the digits' classifier for digits (Raises: ValueError for others without
-    one).
-    """
-    if verifier is not None:
-        return verifier
-    if student.teacher.sample_shape != (1, 8, 8) or student.teacher.num_classes != 10:
-        raise ValueError(
-            "say what a good sample is: --verifier my_file.MyVerifier (a function or class, "
-            "called as verifier(samples, condition) -> scores), --verifier TargetDistance "
-            "--verifier.target FILE, or ClassScore with a classifier of yours"
-        )
-    return ClassScore()
+    teacher_method: RuleName = "heun"

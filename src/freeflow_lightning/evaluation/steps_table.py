@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from freeflow_lightning.evaluation.comparison import Start
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.examples.faces.data import load_faces
@@ -113,13 +114,21 @@ class Drawn(NamedTuple):
     milliseconds: float
 
 
-def drawn_from(inputs: Inputs, sampler: Sampler) -> Drawn:
-    """All samples, in batches."""
+def drawn_from(
+    inputs: Inputs, sampler: Sampler, advance: Callable[[int], None] = lambda n: None
+) -> Drawn:
+    """All samples, in batches; `advance` is told the size of each."""
     z, parts, start = inputs.z, [], time.perf_counter()
     for rows in torch.arange(len(z), device=z.device).split(BATCH):
         parts.append(sampler(z[rows], take(inputs.condition, rows)))
+        advance(len(rows))
     x = torch.cat(parts).cpu().to(z.device)
     return Drawn(x, (time.perf_counter() - start) * 1000 / len(z))
+
+
+def in_silence(name: str, total: int | None) -> Callable[[int], None]:
+    """A `Start` that tells nobody."""
+    return lambda n: None
 
 
 class StepsTable:
@@ -128,14 +137,15 @@ class StepsTable:
     Args:
         judge: gives the figures.
         inputs: of every sampler.
+        start: told which sampler begins and of how many samples; returns what is told of each batch.
 
     Attributes:
         lines: one for each sampler and guidance.
         shown: the samples by the name of their line, of the first guidance alone.
     """
 
-    def __init__(self, judge: Judge, inputs: Inputs) -> None:
-        self.judge, self.inputs = judge, inputs
+    def __init__(self, judge: Judge, inputs: Inputs, start: Start = in_silence) -> None:
+        self.judge, self.inputs, self.start = judge, inputs, start
         self.lines: list[Line] = []
         self.shown: dict[str, Tensor] = {}
 
@@ -154,14 +164,18 @@ class StepsTable:
             f"teacher, {Jumps(k).name}": TeacherSampler(teacher, "heun", k, gamma) for k in steps
         }
         names = list(ways) if not self.lines else list(ways)[-1:]
-        samples = {name: drawn_from(self.inputs, ways[name]) for name in names}
+        samples = {name: self._draw(name, ways[name]) for name in names}
         truth = samples[names[-1]].x
         for name, drawn in samples.items():
             cost = 2 * ways[name].steps * (1 if gamma == 1 else 2)
             self._add(name, ways[name], cost, drawn, truth)
         for student in students:
-            drawn = drawn_from(self.inputs, student)
+            drawn = self._draw(student.name, student)
             self._add(student.name, student, student.jumps.steps, drawn, truth)
+
+    def _draw(self, name: str, sampler: Sampler) -> Drawn:
+        advance = self.start(f"{name}, guidance {sampler.guidance:g}", len(self.inputs.z))
+        return drawn_from(self.inputs, sampler, advance)
 
     def _add(
         self, name: str, sampler: Sampler, evaluations: int, drawn: Drawn, truth: Tensor

@@ -3,7 +3,7 @@ to data (t = 0).
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -60,6 +60,8 @@ def implicit_midpoint(
     return velocity((x + x_next) / 2, (t + t_next) / 2)
 
 
+RuleName = Literal["euler", "heun", "midpoint", "rk4"]
+"""The one-step rules by which a teacher's path can be followed, by name."""
 RULES: dict[str, Rule] = {"euler": euler, "heun": heun, "midpoint": midpoint, "rk4": rk4}
 CHORD_RULES: dict[str, ChordRule] = {"implicit_midpoint": implicit_midpoint}
 EVALUATIONS: dict[str, int] = {

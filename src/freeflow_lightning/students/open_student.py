@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from freeflow_lightning.flow import TimeDistribution
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.draw import Draw, balanced_classes
+from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -202,6 +203,21 @@ def sampler_of_options(
         return TeacherSampler(student.teacher, told.method or "heun", steps, guidance)
     steps = 1 if told.steps is None else told.steps
     return StudentSampler(student, guidance, steps, told.sampler or "chain", told.noise_share)
+
+
+def samplers_side_by_side(
+    student: FlowMap, guidance: float, teacher_draws: bool, told: StepOptions
+) -> list[Sampler]:
+    """Who draws at a guidance; a student at each number of `SIDE_BY_SIDE` that it was trained for,
+    if no steps are given.
+    """
+    known = student.pairs.samplers
+    if teacher_draws or told.steps is not None or not known:
+        return [sampler_of_options(student, guidance, teacher_draws, told)]
+    way = told._replace(sampler=told.sampler or known[0])
+    return [
+        sampler_of_options(student, guidance, False, way._replace(steps=k)) for k in SIDE_BY_SIDE
+    ]
 
 
 def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:

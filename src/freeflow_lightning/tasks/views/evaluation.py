@@ -1,17 +1,21 @@
-"""What freeflow evaluate shows: tables on screen, evaluation.json and evaluation.md."""
+"""What an evaluation shows: tables on screen and in a notebook, evaluation.json, evaluation.md."""
 
 from collections.abc import Sequence
 from math import isnan
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
-from rich.table import Table
 
 from freeflow_lightning.evaluation.scores import ClassRow, Result
 from freeflow_lightning.metrics import Score
 from freeflow_lightning.students.export.markdown import plain
-from freeflow_lightning.training.output_folder import publish
+from freeflow_lightning.tasks.views.tables import (
+    Table,
+    print_tables,
+    table_markdown,
+    table_text,
+    tables_html,
+)
 
 TITLES = {
     "fid": ("FID", "Frechet distance of features; 0 is best, and it shrinks with more samples"),
@@ -46,40 +50,53 @@ SHOWN_CLASSES = 20
 
 
 WIDE = 120
+"""Columns of a terminal from which on the meanings of the scores are shown; elsewhere they are in
+evaluation.md alone.
+"""
+
+
+NOTED = ("samples", "guidance", "checkpoint")
+"""Facts that a notebook shows below the tables."""
 
 
 NOTE, PAGE = "evaluation.json", "evaluation.md"
 
 
-def publish_evaluation(results: Sequence[Result], folder: Path) -> None:
-    """The results on screen, as evaluation.json and as evaluation.md; nothing without any.
+def tables(results: Sequence[Result], *, explained: bool = True) -> list[Table]:
+    """Scores, classes and, of several results, scores by steps.
 
     Args:
         results: the first one is told with intervals and classes; the same student's at other
-            numbers of steps may follow.
-        folder: to write to.
+            numbers of steps may follow. None on other processes than the first.
+        explained: whether the meaning of each score is a column.
     """
     if not results:
-        return
+        return []
     first, name = results[0], drawn_by(results[0])
-    console = Console()
-    explained = console.width >= WIDE  # elsewhere the meanings are in evaluation.md alone
     header = ["", name, "95 % interval", *floor_header(first), *[""] * explained]
-    console.print(_table(f"freeflow evaluate: {seen_by(first)}", header, score_rows(first)))
+    made = [Table(f"freeflow evaluate: {seen_by(first)}", header, score_rows(first))]
     if first.classes:
-        console.print(_table(_classes_title(first), class_header(first), class_rows(first)))
+        made.append(Table(_classes_title(first), class_header(first), class_rows(first)))
     if len(results) > 1:
-        console.print(_table("by steps", step_header(results), step_rows(results)))
-    pages = {PAGE: markdown(results).encode()}
-    publish(folder, NOTE, "evaluate", as_json(results), pages)
-    print(f"written: {folder / PAGE}, {folder / NOTE}")
+        made.append(Table("by steps", step_header(results), step_rows(results)))
+    return made
 
 
-def _table(title: str, header: list[str], rows: list[list[str]]) -> Table:
-    table = Table(*header, title=title)
-    for row in rows:
-        table.add_row(*row[: len(header)])
-    return table
+def show(results: Sequence[Result]) -> None:
+    """Print the tables, with the meanings of the scores where the terminal is wide."""
+    print_tables(tables(results, explained=Console().width >= WIDE))
+
+
+def text(results: Sequence[Result]) -> str:
+    """The tables without a terminal."""
+    return table_text(tables(results, explained=False))
+
+
+def html(results: Sequence[Result]) -> str:
+    """The tables for a notebook."""
+    about = results[0].about if results else {}
+    facts = [f"{name} {about[name]}" for name in NOTED if name in about]
+    return tables_html(tables(results), ", ".join(facts))
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -215,18 +232,19 @@ def markdown(results: Sequence[Result]) -> str:
     header = ["", name, "95 % interval", *floor_header(first), ""]
     parts = [f"# Evaluation: {name}, guidance {first.about['guidance']:g}"]
     parts += ["", f"Seen by {seen_by(first)}."]
-    parts += ["", *_lines(header, score_rows(first))]
+    parts += ["", *table_markdown(Table("", header, score_rows(first)))]
     if len(results) > 1:
-        parts += ["", "## By steps", "", *_lines(step_header(results), step_rows(results))]
+        parts += [
+            "",
+            "## By steps",
+            "",
+            *table_markdown(Table("", step_header(results), step_rows(results))),
+        ]
     if first.classes:
         parts += ["", f"## {_classes_title(first).capitalize()}"]
-        parts += ["", *_lines(class_header(first), class_rows(first))]
+        parts += ["", *table_markdown(Table("", class_header(first), class_rows(first)))]
     about = [f"- {plain(key)}: {plain(_flat(value))}" for key, value in first.about.items()]
     return "\n".join([*parts, "", "## How it was made", "", *about, ""])
-
-
-def _lines(header: list[str], rows: list[list[str]]) -> list[str]:
-    return [f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows)]
 
 
 def _flat(value: Any) -> str:

@@ -1,16 +1,16 @@
-"""What freeflow export shows: the figures of the model card, and the files that were written."""
+"""What an export shows: the figures of the model card, and the files that were written."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
-from freeflow_lightning.commands.views.evaluation import TITLES
 from freeflow_lightning.sampling.hashes import weights_hash
-from freeflow_lightning.students.export import UNKNOWN
 from freeflow_lightning.students.export.markdown import plain
 from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.tasks.views.evaluation import TITLES
 
 
-def figures_of(student: FlowMap, run: Path | None, given: str | None) -> list[str]:
+def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> list[str]:
     """What is known of the quality of these very weights, as Markdown: from an evaluation, or else
     the run's report.
     """
@@ -91,17 +91,14 @@ def from_report(path: Path) -> list[str]:
     return lines[start:last]
 
 
-def show_written(folder: Path, student: FlowMap, licence: str) -> None:
-    """What was written, on the screen."""
+def list_files(folder: Path) -> list[str]:
+    """The files of a folder, ascending, with their sizes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
-    print(
-        f"{folder}: {student.about.get('average') or 'the student'}, {len(files)} files; its "
-        f"weights come back bit for bit"
-    )
-    for path in files:
-        print(f"  {path.relative_to(folder)}  {path.stat().st_size:,} bytes")
-    if licence == UNKNOWN:
-        print(
-            "the card says that the licence is unknown: give the teacher's with --license before "
-            "you publish it"
-        )
+    return [f"{path.relative_to(folder)}  {path.stat().st_size:,} bytes" for path in files]
+
+
+def text(folder: Path, average: str, checked: Sequence[str], notes: Sequence[str]) -> str:
+    """What was written, and what is to be said of it."""
+    files = list_files(folder)
+    head = f"{folder}: {average}, {len(files)} files; its weights come back bit for bit"
+    return "\n".join([*checked, head, *(f"  {file}" for file in files), *notes])

@@ -1,15 +1,13 @@
-"""What freeflow search shows: the names of its folders, search.json, and the table on screen."""
+"""What a search shows: the names of its folders, search.json, and its table."""
 
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-
 from freeflow_lightning.students.search.evaluations import Evaluations
 from freeflow_lightning.students.search.folder import concat_states
 from freeflow_lightning.students.search.noise_search import NoiseSearch
+from freeflow_lightning.tasks.views.tables import Table
 
 ROWS = ("student_unsearched", "student", "unsearched", "searched")
 """Folders of samples."""
@@ -66,8 +64,8 @@ def evaluations_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return nfe
 
 
-def show_search(report: dict[str, Any], titles: dict[str, str], count: int) -> None:
-    """The mean scores with what each row took, on screen."""
+def tables(report: dict[str, Any], titles: dict[str, str], count: int) -> list[Table]:
+    """The mean scores with what each row took."""
     nfe = report["nfe"]
     search, handed = nfe["per sample"]["search"], nfe["per sample"]["handed_over"]
     took = {
@@ -77,12 +75,12 @@ def show_search(report: dict[str, Any], titles: dict[str, str], count: int) -> N
     if "unsearched, per sample" in nfe:
         took |= {"student_unsearched": nfe["unsearched, per sample"]["student"]}
         took |= {"unsearched": nfe["unsearched, per sample"]["teacher"]}
-    table = Table("", "mean score", "NFE per sample", title=f"freeflow search, {count} samples")
+    rows = []
     for row, title in titles.items():
-        split = (
-            f" ({search['student']} student + {search['teacher'] + handed['teacher']} teacher)"
-            if row == "searched"
-            else ""
-        )
-        table.add_row(title, f"{report['mean score'][row]:.4g}", f"{took[row]}{split}")
-    Console().print(table)
+        split = ""
+        if row == "searched":
+            teacher = search["teacher"] + handed["teacher"]
+            split = f" ({search['student']} student + {teacher} teacher)"
+        rows.append([title, f"{report['mean score'][row]:.4g}", f"{took[row]}{split}"])
+    header = ["", "mean score", "NFE per sample"]
+    return [Table(f"freeflow search, {count} samples", header, rows)]

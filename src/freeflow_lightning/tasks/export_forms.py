@@ -1,13 +1,12 @@
-"""The forms that freeflow export gives a student: a folder, a diffusers pipeline, ONNX, torch.export."""
+"""The forms that an exported student takes: a folder, a diffusers pipeline, ONNX, torch.export."""
 
 import copy
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
-from freeflow_lightning.commands.options import Options
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
@@ -21,48 +20,37 @@ from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentS
 ONNX, PT2 = "flow_map.onnx", "flow_map.pt2"
 
 
-@dataclass(frozen=True, kw_only=True)
-class FormOptions(Options):
-    """what the folder holds beside the weights
-
-    Args:
-        pipeline: let diffusers open the folder: DiffusionPipeline.from_pretrained(FOLDER) makes
-            pictures. A student of pictures with or without classes takes its code along
-            (trust_remote_code=True); one of a diffusers network becomes its family's own pipeline,
-            with --guidance and --steps folded into the weights.
-        onnx: add flow_map.onnx: z, gamma and labels to samples in --steps, any batch size; checked
-            with onnxruntime.
-        pt2: add flow_map.pt2, the same as a program of torch.export.
-        decode: let both end with the VAE's pictures in [-1, 1] rather than with latents.
-        parts: take along the text encoders, tokenizers and VAE of a diffusers student's pipeline,
-            or a SiT student's VAE.
-        network_arguments: of a network of your own: its constructor's arguments, where the config
-            does not name them.
-    """
+class Forms(NamedTuple):
+    """What an exported folder holds beside the weights: see `tasks.export.export`."""
 
     pipeline: bool = False
     onnx: bool = False
     pt2: bool = False
     decode: bool = False
     parts: bool = True
-    network_arguments: dict[str, Any] | None = None
+    network_arguments: Mapping[str, Any] | None = None
 
     def write_into(
         self, folder: Path, student: FlowMap, gamma: float, jumps: Jumps
-    ) -> dict[str, Any]:
-        """Write the student and every form of it; returns what freeflow.json says."""
+    ) -> tuple[dict[str, Any], list[str]]:
+        """Write the student and every form of it.
+
+        Returns:
+            What freeflow.json says, and how far each graph is from the student, in words.
+        """
         manifest = student.write_to(folder, self.network_arguments)
         alone = stands_alone(student)
+        checked = []
         if self.pipeline:
             manifest = with_pipeline(folder, manifest, student, alone, gamma, self.parts, jumps)
         if self.onnx or self.pt2:
             graph, example = graph_of(student, alone, self.decode, jumps)
             manifest = manifest | {"graph": {"steps": 1} | jumps.facts()}
         if self.onnx:
-            print(f"{ONNX}: {export_onnx(graph, example, folder / ONNX).words()}")
+            checked.append(f"{ONNX}: {export_onnx(graph, example, folder / ONNX).words()}")
         if self.pt2:
-            print(f"{PT2}: {export_torch(graph, example, folder / PT2).words()}")
-        return manifest
+            checked.append(f"{PT2}: {export_torch(graph, example, folder / PT2).words()}")
+        return manifest, checked
 
 
 def stands_alone(student: FlowMap) -> ScalarConditioned:

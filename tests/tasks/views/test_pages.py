@@ -1,12 +1,10 @@
 """Pages from templates: whatever a title, a finding, a cell or a folder is called, it is read as words."""
 
-from pathlib import Path
-
 from matplotlib.figure import Figure
 
-from freeflow_lightning.commands.views.page import Finding, Section, page
-from freeflow_lightning.commands.views.report import text
 from freeflow_lightning.evaluation.steps_table import Line
+from freeflow_lightning.tasks.views.page import Finding, Section, fragment, page
+from freeflow_lightning.tasks.views.report import text
 
 EVIL = "<script>alert(1)</script> [click](javascript:alert(1)) *x*"
 LINES = [
@@ -18,20 +16,22 @@ LINES = [
 
 def test_no_word_of_a_page_is_markup():
     section = Section(EVIL, EVIL, [Figure((1, 1))], [[EVIL, "N"], ["heun", EVIL]])
-    html = page(EVIL, EVIL, [Finding("look", EVIL, EVIL)], [section])
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;") == 10
-    assert html.count('src="data:image/png;base64,iVBOR') == 1
-    assert "<th>N</th>" in html
-    assert "<td>heun</td>" in html
+    for show, words in ((page, 10), (fragment, 9)):  # a notebook has no title of its own
+        html = show(EVIL, EVIL, [Finding("look", EVIL, EVIL)], [section])
+        assert "<script" not in html
+        assert html.count("&lt;script&gt;") == words
+        assert html.count('src="data:image/png;base64,iVBOR') == 1
+        assert "<th>N</th>" in html
+        assert "<td>heun</td>" in html
 
 
 def test_a_report_says_its_figures_and_shows_the_name_of_its_folder_as_it_is():
-    page = text(Path(f"runs/{EVIL.replace('/', '')}/version_0"), LINES, [], "digits", 1.25, 1797)
+    facts = {"reference": "digits", "samples": 1797, "seed": 3, "floor": 1.25}
+    page = text(f"{EVIL}, version_0", LINES, [], facts)
     title, _, first, second = page.splitlines()[:4]
     assert (
         title
-        == r"# &lt;script&gt;alert(1)&lt;script&gt; \[click\](javascript:alert(1)) \*x\*, version_0"
+        == r"# &lt;script&gt;alert(1)&lt;/script&gt; \[click\](javascript:alert(1)) \*x\*, version_0"
     )
     assert first == "The student in 1 step: FID 0.6, 1.20 times its teacher's at 64 Heun"
     assert second == "steps and 0.80 times its teacher's at 2."

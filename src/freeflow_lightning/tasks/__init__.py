@@ -1,0 +1,1 @@
+"""What the command line and Python do alike: a function for each, and the object that it returns."""

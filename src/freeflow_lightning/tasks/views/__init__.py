@@ -1,0 +1,1 @@
+"""What the objects that tasks return show of themselves: on screen, as Markdown, in a page."""
