@@ -1,6 +1,7 @@
 """What users of the toolkit configure: schedules, averages, evaluation, pictures, health."""
 
 from freeflow_lightning.callbacks.alpha import AlphaSchedule
+from freeflow_lightning.callbacks.diversity import DiversityAlarm
 from freeflow_lightning.callbacks.ema import StudentEMA
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
@@ -13,6 +14,7 @@ from freeflow_lightning.callbacks.progress import (
 from freeflow_lightning.callbacks.requeue import Requeue
 from freeflow_lightning.callbacks.samples import SampleGrid
 from freeflow_lightning.callbacks.save_teacher import SaveTeacher
+from freeflow_lightning.callbacks.spike_guard import SpikeGuard
 from freeflow_lightning.callbacks.tangent import TangentWarmup
 from freeflow_lightning.callbacks.trajectory import TrajectoryError
 from freeflow_lightning.callbacks.warmup import ConfidentRegionWarmup
@@ -21,6 +23,7 @@ __all__ = [
     "AlphaSchedule",
     "ConfidentRegionWarmup",
     "DistillationProgress",
+    "DiversityAlarm",
     "HealthMonitor",
     "NetworkSummary",
     "PeriodicFID",
@@ -29,6 +32,7 @@ __all__ = [
     "Requeue",
     "SampleGrid",
     "SaveTeacher",
+    "SpikeGuard",
     "StudentEMA",
     "TangentWarmup",
     "TrajectoryError",

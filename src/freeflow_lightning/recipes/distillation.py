@@ -2,7 +2,7 @@
 
 import math
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, ClassVar
 
@@ -149,6 +149,8 @@ class Distillation(Recipe):
         self.skip_idle_rows = compile is None if skip_idle_rows is None else skip_idle_rows
         self.compile_backend = compile
         self.meta_init = meta_init
+        self.step_watchers: dict[str, Callable[[Step], None]] = {}
+        """What callbacks are told of every batch, by the callback's name."""
         self._is_compiled = False
         self._speed = Speed()
         self._builder = NetworkBuilder(
@@ -317,6 +319,8 @@ class Distillation(Recipe):
             f"the {name} residual": residual.error for name, residual in step.residuals.items()
         }
         self.check_finite(errors | {"the loss": step.loss})
+        for watch in self.step_watchers.values():
+            watch(step)
         self._speed.tick()
         if self.logs_now:
             self._log(draw, step, batch.size)
