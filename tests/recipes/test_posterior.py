@@ -9,7 +9,14 @@ from torch import Tensor, nn
 
 from freeflow_lightning import FlowMap, PosteriorModule
 from freeflow_lightning.callbacks import StudentEMA
-from freeflow_lightning.flow import CentralDifference, FromPrior, SortedPair, Uniform, renoise
+from freeflow_lightning.flow import (
+    CentralDifference,
+    FromPrior,
+    Pairs,
+    SortedPair,
+    Uniform,
+    renoise,
+)
 from freeflow_lightning.nets import MLP, SecondState, StateConditioned
 from freeflow_lightning.objectives import (
     DiscreteEulerian,
@@ -17,6 +24,8 @@ from freeflow_lightning.objectives import (
     Lagrangian,
     Semigroup,
 )
+from freeflow_lightning.sampling.jumps import Jumps
+from freeflow_lightning.students.export.sample_graph import SampleGraph
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from recipes.test_flow_map import Rows, draws
 from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
@@ -197,7 +206,12 @@ def test_the_student_of_a_run_draws_posteriors_and_comes_back_from_a_folder(free
     assert drawn.shape == (4, 3, 2)
     assert torch.equal(drawn[:2, :2], student.posterior(x[:2], 0.5, 2, labels[:2], steps=2))
     assert not torch.equal(drawn, student.posterior(x, 0.9, 4, labels, steps=2))
-    assert student.sample(3, labels, steps=4).shape == (3, 2)
+    assert student.pairs is Pairs.POSTERIORS
+    kernels = [student.sample(3, labels, steps=k, sampler="kernel") for k in (1, 3)]
+    assert torch.equal(kernels[0], student.sample(3, labels))
+    z, _ = student.teacher.draw_indexed(torch.arange(3), seed=0, stream="samples")
+    graph = SampleGraph(student.network, jumps=Jumps(3, "kernel"))
+    torch.testing.assert_close(graph(z, torch.full((3,), 1.5), labels), kernels[1])
     student.save_pretrained("exported")
     again = FlowMap.from_pretrained("exported")
     assert torch.equal(again.posterior(x, 0.5, 4, labels, steps=2), drawn)

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from freeflow_lightning.flow import Pairs, renoise, solve
+from freeflow_lightning.flow import Pairs, renoise, sample_posterior, solve
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 
@@ -93,6 +93,27 @@ def test_each_sampler_by_hand():
     torch.testing.assert_close(Jumps(2, "gamma", 0.5)(line, z, first), line(y, half, zero))
 
 
+def test_a_kernel_by_hand_and_how_much_noise_it_takes():
+    z, fresh = noise(6), noise(30).view(5, 6, 1)[1:]
+    third = torch.full((6,), 1 / 3, dtype=z.dtype)
+    draw = lambda e, x, t: e + 10 * x + 100 * t[:, None]
+    x = renoise(draw(z, z, 3 * third), fresh[0], 2 * third)
+    x = renoise(draw(fresh[1], x, 2 * third), fresh[2], third)
+    by_hand = draw(fresh[3], x, third)
+    seen = Jumps(3, "kernel")(line, z, lambda k: fresh[k], draw)
+    torch.testing.assert_close(seen, by_hand, rtol=1e-6, atol=1e-6)
+    assert [Jumps(k, "kernel").noises for k in (1, 2, 3)] == [0, 2, 4]
+    assert [Jumps(3, "gamma").noises, Jumps(3).noises] == [2, 0]
+
+
+def test_kernels_of_the_exact_posterior_keep_the_law():
+    def draw(e, x, t):
+        return sample_posterior(TEACHER.velocity, e, x, t, steps=8)
+
+    x = Jumps(3, "kernel")(exact, noise(), draw=draw)
+    assert distance_to_the_mixture(x) < 0.026  # critical at 1 %
+
+
 def test_fresh_noise_is_a_function_of_the_row_and_the_step():
     z = torch.randn(300, 3, 2, generator=torch.Generator().manual_seed(1))
     whole = fresh_noise(z, 1)
@@ -108,7 +129,7 @@ def test_fresh_noise_is_a_function_of_the_row_and_the_step():
     ("settings", "message"),
     [
         ((0,), "expected steps to be an integer of at least 1, got 0"),
-        ((2, "euler"), "expected a sampler of chain, renoise, gamma, got 'euler'"),
+        ((2, "euler"), "expected a sampler of chain, renoise, gamma, kernel, got 'euler'"),
         ((2, "renoise", 0.5), "noise_share has no effect on the sampler 'renoise'"),
         ((2, "gamma", 1.5), "expected noise_share to be a finite number from 0 to 1, got 1.5"),
     ],
@@ -122,13 +143,15 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
     ("pairs", "allowed", "advice"),
     [
         (Pairs.ANY_TO_ANY, {"chain", "renoise", "gamma"}, ""),
+        (Pairs.POSTERIORS, {"chain", "renoise", "gamma", "kernel"}, ""),
+        (Pairs.POSTERIORS_TO_DATA, {"renoise", "kernel"}, "expected the sampler renoise or kernel"),
         (Pairs.ANY_TO_DATA, {"renoise"}, "from any to data alone: expected the sampler renoise"),
         (Pairs.PRIOR_TO_ANY, set(), "from prior to any alone: expected steps 1, got 2 steps"),
         (Pairs.PRIOR_TO_DATA, set(), "from prior to data alone: expected steps 1, got 2 steps"),
     ],
 )
 def test_what_was_not_trained_is_refused_and_what_was_is_named(pairs, allowed, advice):
-    for sampler in ("chain", "renoise", "gamma"):
+    for sampler in ("chain", "renoise", "gamma", "kernel"):
         Jumps(1, sampler).check_trained(pairs)
         if sampler in allowed:
             Jumps(2, sampler).check_trained(pairs)

@@ -122,7 +122,8 @@ class SamplerOptions(NetworkOptions):
         steps: steps from noise to a sample: 1 if not given, more where the student was trained for
             them; the teacher's are 64 if not given.
         sampler: how the student takes more steps than one: chain (along the teacher's path; if not
-            given), renoise (to data and noised anew, each step) or gamma (between them).
+            given), renoise (to data and noised anew, each step), gamma (between them) or kernel (to
+            a draw of the state's posterior and noised anew, a student of PosteriorModule).
         noise_share: of the sampler gamma: how much of each step is noised anew, from 0 (chain) to 1
             (renoise); 0.5 if not given.
         method: the teacher's one-step rule; heun if not given.
@@ -171,7 +172,7 @@ class JumpOptions(Options):
     Args:
         steps: evaluations of the student per sample; more than 1 where it was trained for them.
         sampler: how more than one are joined: chain (along the teacher's path), renoise (to data
-            and noised anew, each step) or gamma (between them).
+            and noised anew, each step), gamma (between them) or kernel (draws of posteriors).
         noise_share: of the sampler gamma: how much of each step is noised anew, from 0 (chain) to 1
             (renoise); 0.5 if not given.
     """

@@ -29,7 +29,7 @@ class StepsOptions(Options):
     Args:
         steps: numbers of evaluations of the student per sample; if not given, 1, 2, 4 and 8 of a
             student that was trained for them, 1 of another.
-        sampler: how more than one are joined: chain, renoise or gamma, as in `freeflow sample`; if
+        sampler: how more than one are joined: chain, renoise, gamma or kernel, as in `freeflow sample`; if
             not given, the first of these that the student was trained for.
         noise_share: of the sampler gamma: how much of each step is noised anew, from 0 to 1.
     """

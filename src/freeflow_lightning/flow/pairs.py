@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal
 
-SamplerName = Literal["chain", "renoise", "gamma"]
+SamplerName = Literal["chain", "renoise", "gamma", "kernel"]
 """The ways to sample in more steps than one: see `sampling.jumps.Jumps`."""
 
 
@@ -19,10 +19,18 @@ class Pairs(StrEnum):
     PRIOR_TO_ANY = "prior to any"
     ANY_TO_ANY = "any to any"
     ANY_TO_DATA = "any to data"
+    POSTERIORS = "any to any, of every posterior"
+    POSTERIORS_TO_DATA = "any to data, of every posterior"
 
     @property
     def samplers(self) -> tuple[SamplerName, ...]:
         """The ways to sample in more than one step; empty if one step is all that was trained."""
-        if self is Pairs.ANY_TO_ANY:
-            return ("chain", "renoise", "gamma")
-        return ("renoise",) if self is Pairs.ANY_TO_DATA else ()
+        return _SAMPLERS.get(self, ())
+
+
+_SAMPLERS: dict[Pairs, tuple[SamplerName, ...]] = {
+    Pairs.ANY_TO_ANY: ("chain", "renoise", "gamma"),
+    Pairs.ANY_TO_DATA: ("renoise",),
+    Pairs.POSTERIORS: ("chain", "renoise", "gamma", "kernel"),
+    Pairs.POSTERIORS_TO_DATA: ("renoise", "kernel"),
+}

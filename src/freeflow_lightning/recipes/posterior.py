@@ -32,7 +32,6 @@ from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import check_time_step, refuse_dropout
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
-from freeflow_lightning.training.training_checkpoint import ABOUT
 
 
 class PosteriorDraw(NamedTuple):
@@ -164,11 +163,7 @@ class PosteriorModule(Distillation):
     @property
     def pairs(self) -> Pairs:
         """Of the inner times, at t = 1 those of an ordinary flow map."""
-        return Pairs.ANY_TO_DATA if self.times.to_data else Pairs.ANY_TO_ANY
-
-    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        super().on_save_checkpoint(checkpoint)
-        checkpoint[ABOUT]["posterior"] = True
+        return Pairs.POSTERIORS_TO_DATA if self.times.to_data else Pairs.POSTERIORS
 
     # One step
 

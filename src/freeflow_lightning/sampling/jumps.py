@@ -15,19 +15,22 @@ from freeflow_lightning.flow import (
     Pairs,
     check_counts,
     check_numbers,
+    renoise,
     stream_seed,
     to_noisier,
 )
 from freeflow_lightning.flow.pairs import SamplerName
 
-SHARES: dict[str, float] = {"chain": 0.0, "renoise": 1.0, "gamma": 0.5}
+SHARES: dict[str, float] = {"chain": 0.0, "renoise": 1.0, "gamma": 0.5, "kernel": 1.0}
 """How much of each step is noised anew, where nothing else is said."""
 SIDE_BY_SIDE = (1, 2, 4, 8)
 """The numbers of steps that are compared with each other."""
 FlowMapOfTimes = Callable[[Tensor, Tensor, Tensor], Tensor]
 """f(x, t, s): states [B, ...] at t to states at s, [B] each."""
+PosteriorDraw = Callable[[Tensor, Tensor, Tensor], Tensor]
+"""(e, x, t): inner noise and states [B, ...] at t [B] to draws of p(x0 | x_t = x), [B, ...]."""
 FreshNoise = Callable[[int], Tensor]
-"""The fresh N(0, I) noise [B, ...] of a step, by its number."""
+"""Fresh N(0, I) noise [B, ...] by its number, from 0 to below `Jumps.noises`."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +43,7 @@ class Jumps:
     - "chain", g = 0: x <- f(x, t, s), along the teacher's path.
     - "renoise", g = 1: x0 <- f(x, t, 0), x <- (1 - s) x0 + s n, as consistency models do.
     - "gamma": any g between them, as consistency trajectory models do.
+    - "kernel": x0 ~ p(x0 | x_t = x), one draw of a Meta Flow Map, x <- (1 - s) x0 + s n.
 
     Args:
         steps: k, network evaluations per sample.
@@ -75,9 +79,11 @@ class Jumps:
         return SHARES[self.sampler] if self.noise_share is None else self.noise_share
 
     @property
-    def takes_noise(self) -> bool:
-        """Whether fresh noise comes in between."""
-        return self.steps > 1 and self.share > 0
+    def noises(self) -> int:
+        """How many fresh noises a sample takes; the inner noise of a kernel's first draw is z."""
+        if self.sampler == "kernel":
+            return 2 * (self.steps - 1)
+        return self.steps - 1 if self.share > 0 else 0
 
     @property
     def name(self) -> str:
@@ -106,23 +112,42 @@ class Jumps:
             + ("" if known else " (FlowMapModule, with times that start anywhere, trains for more)")
         )
 
-    def __call__(self, f: FlowMapOfTimes, z: Tensor, fresh: FreshNoise | None = None) -> Tensor:
+    def __call__(
+        self,
+        f: FlowMapOfTimes,
+        z: Tensor,
+        fresh: FreshNoise | None = None,
+        draw: PosteriorDraw | None = None,
+    ) -> Tensor:
         """Return samples [B, ...] from noise z [B, ...], by f(x, t, s) with times [B].
 
         Args:
             f: the flow map.
             z: noise.
-            fresh: the fresh noise of step k = 0, 1, ...; `fresh_noise` of z if not given.
+            fresh: the fresh noise; `fresh_noise` of z if not given.
+            draw: draws of posteriors, which "kernel" asks in the place of f.
         """
-        x = z
+        fresh = fresh or (lambda k: fresh_noise(z, k))
         times = [k / self.steps for k in range(self.steps, -1, -1)]
+        if self.sampler == "kernel" and self.steps > 1:
+            assert draw is not None  # a student of these pairs has it
+            return _by_kernel(draw, z, times, fresh)
+        x = z
         for k, (t, s) in enumerate(pairwise(times)):
             below = (1 - self.share) * s
             x = f(x, _rows_at(t, z), _rows_at(below, z))
             if below < s:
-                n = fresh_noise(z, k) if fresh is None else fresh(k)
-                x, _ = to_noisier(x, n, _rows_at(below, z), _rows_at(s, z))
+                x, _ = to_noisier(x, fresh(k), _rows_at(below, z), _rows_at(s, z))
         return x
+
+
+def _by_kernel(draw: PosteriorDraw, z: Tensor, times: list[float], fresh: FreshNoise) -> Tensor:
+    """x0 ~ p(x0 | x_t), noised anew to the next time, until that is 0."""
+    x0 = draw(z, z, _rows_at(times[0], z))
+    for k, t in enumerate(times[1:-1]):
+        x = renoise(x0, fresh(2 * k), _rows_at(t, z))
+        x0 = draw(fresh(2 * k + 1), x, _rows_at(t, z))
+    return x0
 
 
 ONE_STEP = Jumps()

@@ -327,7 +327,10 @@ class FlowMap(nn.Module):
         def f(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
             return map_state(self.network, x, given, t=t, delta=t - s, gamma=gamma)
 
-        return jumps(f, z)
+        def draw(e: Tensor, x: Tensor, t: Tensor) -> Tensor:
+            return draw_posterior(self.network, e, x, t, given, gamma, 1)
+
+        return jumps(f, z, draw=draw)
 
     def chain(
         self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1

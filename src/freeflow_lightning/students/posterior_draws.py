@@ -38,7 +38,7 @@ def draw_posterior(
     x: Tensor,
     t: float | Tensor,
     condition: Any,
-    gamma: float,
+    gamma: float | Tensor,
     steps: int,
 ) -> Tensor:
     """Draws y_0 [B, ...] of p(x0 | x_t = x), along a uniform grid of inner times from noise e.
@@ -51,7 +51,7 @@ def draw_posterior(
         x: the states, [B, ...].
         t: their time in [0, 1], or times [B].
         condition: of each row, as the network takes it.
-        gamma: guidance scale.
+        gamma: guidance scale, or scales [B].
         steps: evaluations of the network.
 
     Raises:
@@ -63,10 +63,10 @@ def draw_posterior(
         check_numbers(0, 1, t=t)
     dtype = precision_of(network)
     y, state = e.float(), x.to(dtype)
-    scale = torch.full((len(e),), gamma, dtype=torch.float32, device=e.device)
-    t_state = scale.new_ones(len(e)) * t
+    one = torch.ones(len(e), device=e.device)
+    scale, t_state = one * gamma, one * t
     for s, r in pairwise(uniform_grid(steps).tolist()):
-        times, delta = torch.full_like(scale, s), torch.full_like(scale, s - r)
+        times, delta = one * s, one * (s - r)
         average = network(
             y.to(dtype),
             times.to(dtype),

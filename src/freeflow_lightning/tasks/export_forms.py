@@ -92,8 +92,8 @@ def graph_of(
     z, condition = Draw().noise(teacher, torch.arange(4))
     low, high = student.guidance_range
     noise = None
-    if jumps.takes_noise:
-        noise = torch.stack([fresh_noise(z, k) for k in range(jumps.steps - 1)], 1)
+    if jumps.noises:
+        noise = torch.stack([fresh_noise(z, k) for k in range(jumps.noises)], 1)
     picture = decoder_of(student) if decode else None
     example = Example(z, torch.linspace(low, high, 4), condition, noise)
     return SampleGraph(network, picture, jumps).eval(), example

@@ -218,5 +218,5 @@ def _inputs(conditions: Mapping[str, Any], way: Jumps) -> list[str]:
     named = {"classes": ["labels [B]"], "none": []}.get(
         conditions["kind"], ["the embeddings by name"]
     )
-    noise = [f"noise [B, {way.steps - 1}, ...]"] if way.takes_noise else []
+    noise = [f"noise [B, {way.noises}, ...]"] if way.noises else []
     return ["z [B, ...]", "gamma [B]", *named, *noise]

@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import flow_map, take
@@ -28,13 +29,20 @@ class SampleGraph(nn.Module):
     def forward(
         self, z: Tensor, gamma: Tensor, condition: Any = None, noise: Tensor | None = None
     ) -> Tensor:
-        """z [B, ...], gamma [B], the condition, fresh noise [B, steps - 1, ...], to [B, ...]."""
+        """z [B, ...], gamma [B], the condition, fresh noise [B, noises, ...], to [B, ...]."""
 
         def f(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
             F = self.network(x, t, condition, delta=t - s, gamma=gamma)
             return flow_map(x, F, t - s)
 
-        x = self.jumps(f, z, None if noise is None else lambda k: noise[:, k])
+        def draw(e: Tensor, x: Tensor, t: Tensor) -> Tensor:
+            one = torch.ones_like(t)
+            state = {"state": x, "t_state": t}
+            V = self.network(e, one, condition, delta=one, gamma=gamma, **state)
+            return flow_map(e, V, one)
+
+        fresh = None if noise is None else lambda k: noise[:, k]
+        x = self.jumps(f, z, fresh, draw)
         return x if self.decoder is None else self.decoder(x)
 
 
@@ -62,7 +70,7 @@ class VAE(nn.Module):
 
 class Example(NamedTuple):
     """Inputs to trace and to check with: noise [B, ...], gamma [B], condition (labels [B], tensors
-    by name, None), and the fresh noise [B, steps - 1, ...] of samplers that take any.
+    by name, None), and the fresh noise [B, noises, ...] of samplers that take any.
     """
 
     z: Tensor
