@@ -1,10 +1,11 @@
+import csv
 import logging
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
 from PIL import Image
 
 from freeflow_lightning import FreeFlowModule
@@ -14,6 +15,7 @@ from freeflow_lightning.callbacks import (
     SampleGrid,
     StudentEMA,
     TrajectoryError,
+    ValidationAtEnds,
 )
 from freeflow_lightning.callbacks.health import grows, measure_spread
 from freeflow_lightning.flow import solve
@@ -326,3 +328,28 @@ def test_a_finished_mixture_spreads_enough():
     m.evaluation_guidance = 1
     assert validate(m, HealthMonitor(count=21))["health/spread"] == pytest.approx(1.0, abs=1e-5)
     assert mixture().num_classes == 2
+
+
+# ValidationAtEnds
+
+
+def test_curves_have_points_at_step_0_and_at_the_last_step(tmp_path):
+    """A run of 6 steps in epochs of 4, its continuation by 2, and a run that ends with its epoch."""
+    steps_of = {}
+    for steps, resumed in ((6, None), (4, None), (8, "6.ckpt")):
+        logger = CSVLogger(tmp_path, str(steps))
+        made = fit(
+            module(),
+            ValidationAtEnds(),
+            TrajectoryError(8, 4, 8),
+            max_steps=steps,
+            logger=logger,
+            prior=data(val_samples=8),
+            ckpt_path=resumed and tmp_path / resumed,
+        )
+        made.save_checkpoint(tmp_path / f"{steps}.ckpt")
+        logger.save()
+        with open(f"{logger.log_dir}/metrics.csv") as file:
+            rows = list(csv.DictReader(file))
+        steps_of[steps] = [int(row["step"]) for row in rows if row["error/endpoint"]]
+    assert steps_of == {6: [0, 3, 5], 4: [0, 3], 8: [7]}

@@ -24,6 +24,7 @@ from freeflow_lightning.flow import (
     TeacherPath,
     ToData,
     Uniform,
+    WithAtom,
     WithDiagonal,
     solve,
     training_generator,
@@ -67,8 +68,10 @@ class Points(Samples):
         return x, labels if self.has_labels else None
 
 
+LATER = WithAtom(Uniform(), 0.5, at=1.0)
 METHODS = {
     "any-step FreeFlow": {"correction": Correction(0.25)},
+    "corrected at later points": {"correction": Correction(0.25, starts=LATER)},
     "MeanFlow": {
         "objective": Eulerian(CENTRAL),
         "times": WithDiagonal(SortedPair()),
@@ -180,6 +183,37 @@ def test_the_gradient_is_that_of_the_output_times_the_weighted_error():
     torch.testing.assert_close(torch.autograd.grad(step.loss, list(m.student.parameters())), wanted)
 
 
+def test_later_points_are_corrected_by_hand():
+    """Maps from x_t = f(z, 1, t) to data: Eqs. 11-12 at their samples."""
+    starts = Uniform(0.25, 0.75)
+    m = build(
+        learned_teacher(),
+        correction=Correction(0.5, starts=starts),
+        guidance_range=(1, 1),
+        evaluation_guidance=1.0,
+    )
+    draw = draws(m)
+    step, c = m.loss(draw), draw.correction
+    assert 0.25 <= float(c.t.min()) < float(c.t.max()) <= 0.75
+    one, t = torch.ones(8), c.t
+    with torch.no_grad():
+        x_t = c.z + (1 - t)[:, None] * m.average(c.z, one, t, c.condition, c.gamma)
+    output = m.average(x_t, t, 0 * t, c.condition, c.gamma)
+    x_0 = (x_t + t[:, None] * output).detach()
+    x_r = (1 - c.r)[:, None] * x_0 + c.r[:, None] * c.n
+    g = m.auxiliary(x_r, c.r, c.condition, gamma=c.gamma)
+    delta_n = (g - m.teacher.velocity(x_r, c.r, c.condition)).detach()
+    torch.testing.assert_close(step.residuals["correction"].error, delta_n)
+    torch.testing.assert_close(step.residuals["auxiliary"].error, (g - (x_0 - c.n)).detach())
+
+    lam = step.scalars["correction/lambda"]
+    maps = m.weight(step.residuals["map"], draw.map.delta, None).surrogate().sum()
+    by_hand = maps + lam * (output * delta_n).sum()
+    weights = list(m.student.parameters())
+    wanted = torch.autograd.grad(by_hand / 16, weights, retain_graph=True)
+    torch.testing.assert_close(torch.autograd.grad(step.loss, weights), wanted)
+
+
 @pytest.mark.parametrize("name", METHODS)
 def test_a_step_costs_what_it_says(name):
     m = build(learned_teacher(), skip_idle_rows=False, **METHODS[name])
@@ -277,12 +311,14 @@ def test_the_tangent_has_the_share_that_its_warmup_says():
 
 
 def test_times_start_at_the_prior_and_widen():
-    m = build()
+    m = build(**METHODS["corrected at later points"])
     for t_c in (1.0, 0.5):
         m.t_c = t_c
-        rows = draws(m, 256).map
+        rows, corrected = draws(m, 256)
         assert float((rows.t - rows.delta).min()) >= t_c - 1e-6
+        assert float(corrected.t.min()) >= t_c - 1e-6
     assert float(rows.t.min()) < 0.6
+    assert float(corrected.t.min()) < 0.6
 
 
 # What is refused
@@ -300,6 +336,11 @@ JUMPY = {"network": MLP((2,), hidden_size=16, depth=2, num_classes=2, time_scale
         ({"states": Prior()}, "starts maps elsewhere"),
         ({"times": FromPrior(Uniform())}, "StudentPath has no effect"),
         ({"anchor_fraction": 1.0}, "anchor_fraction"),
+        ({"correction": Correction(starts=LATER), **PRIOR}, "FromPrior does not train both"),
+        (
+            {"correction": Correction(starts=LATER), "times": ToData(Uniform())},
+            "ToData does not train both",
+        ),
         (
             {"objective": Eulerian(CentralDifference()), "times": SortedPair(), **JUMPY},
             "embeds a large multiple of t",
@@ -355,7 +396,7 @@ def test_forward_mode_is_refused_on_sharded_networks(objective):
 # Runs
 
 
-@pytest.mark.parametrize("name", ["any-step FreeFlow", "MeanFlow on data", "PSD"])
+@pytest.mark.parametrize("name", ["corrected at later points", "MeanFlow on data", "PSD"])
 def test_a_resumed_run_ends_where_the_whole_one_does(name, tmp_path):
     def train(steps, **options):
         m = build(learned_teacher(), **METHODS[name])

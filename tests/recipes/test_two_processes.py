@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from freeflow_lightning.flow import training_generator
-from freeflow_lightning.recipes import Correction
 from places import TESTS
 from recipes import test_dmd, test_flow_map
 from tiny import learned_teacher, same
@@ -20,7 +19,8 @@ RATES = {"student_lr": 1e-3, "auxiliary_lr": 1e-3, "check_teacher": False}
 def build(name):
     """The recipe of that name, as each process makes it."""
     if name == "map":
-        return test_flow_map.build(learned_teacher(), correction=Correction(0.25), **RATES)
+        later = test_flow_map.METHODS["corrected at later points"]
+        return test_flow_map.build(learned_teacher(), **later, **RATES)
     return test_dmd.build(learned_teacher(), times=(1.0, 0.5), auxiliary_updates=2, **RATES)
 
 

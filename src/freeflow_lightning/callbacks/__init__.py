@@ -3,6 +3,7 @@
 from freeflow_lightning.callbacks.alpha import AlphaSchedule
 from freeflow_lightning.callbacks.diversity import DiversityAlarm
 from freeflow_lightning.callbacks.ema import StudentEMA
+from freeflow_lightning.callbacks.ends import ValidationAtEnds
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
 from freeflow_lightning.callbacks.post_hoc_ema import PostHocEMA
@@ -36,4 +37,5 @@ __all__ = [
     "StudentEMA",
     "TangentWarmup",
     "TrajectoryError",
+    "ValidationAtEnds",
 ]

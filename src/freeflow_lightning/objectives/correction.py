@@ -19,29 +19,33 @@ def correction(
     n: Tensor,
     r: Tensor,
     *,
+    t: Tensor | None = None,
     output: Tensor | None = None,
 ) -> Residual:
     """The correction residual F(z, 1) and Delta_N = v_N(x_r, r) - u(x_r, r) (Eqs. 11, 17).
+
+    Of maps that start at t, F(x_t, t) and Delta_N at their samples x_t + t F.
 
     Args:
         F: the student's average velocity F(z, delta).
         v_n: the marginal noising velocity of the student's samples, in practice the auxiliary
             network G(x_r, r).
         u: the teacher's velocity, guided inside its interval.
-        z: prior noise, [B, ...].
+        z: prior noise, or the states that the maps start at, [B, ...].
         n: noise that the sample is carried to, N(0, I), [B, ...].
         r: times in (0, 1), [B].
-        output: F(z, 1) where the caller has it already.
+        t: the maps' start times, [B]; 1 if not given.
+        output: F(z, t) where the caller has it already.
 
     >>> z = torch.randn(4, 1)  # the student's law is N(0, 4) and so is the teacher's: v_N = u, the residual is 0
     >>> u = lambda x, t: x * ((1 - t) * 4 - t)[:, None] / ((1 - t) ** 2 * 4 + t**2)[:, None]
     >>> correction(lambda z, delta: z, u, u, z, torch.randn(4, 1), torch.rand(4)).norm()
     tensor([0., 0., 0., 0.])
     """
-    one = torch.ones_like(r)
-    output = F(z, one) if output is None else output
+    t = torch.ones_like(r) if t is None else t
+    output = F(z, t) if output is None else output
     with torch.no_grad():
-        x_r = interpolate(flow_map(z, output, one), n, r)
+        x_r = interpolate(flow_map(z, output, t), n, r)
         return residual(
             output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r)
         )  # in x's precision, not the networks'

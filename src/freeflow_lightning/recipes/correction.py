@@ -11,7 +11,9 @@ from torch import Tensor
 from freeflow_lightning import objectives
 from freeflow_lightning.flow import (
     LogitNormal,
+    StudentPath,
     TimeDistribution,
+    Times,
     check_numbers,
     check_pairs,
     flow_map,
@@ -37,12 +39,20 @@ class Correction:
         alpha_ref: strength relative to the other objective, before any AlphaSchedule.
         r: law of r.
         guidance_interval: times r inside which the teacher is guided.
+        starts: law of the times t that the corrected maps to data start at, on the student's own
+            path; all at the prior if not given. A student of a few steps is corrected at each.
     """
 
     fraction: float = 0.25  # Table 6
     alpha_ref: float = 0.3  # Table 6
     r: TimeDistribution = R
     guidance_interval: tuple[float, float] = (0.0, 0.4)  # Table 6
+    starts: TimeDistribution | None = None
+
+    @property
+    def student_evaluations(self) -> float:
+        """Evaluations of the student per corrected row, without gradient, before it is corrected."""
+        return 0 if self.starts is None else 1
 
     def __post_init__(self) -> None:
         check_numbers(0, 1, without_low=True, without_high=True, fraction=self.fraction)
@@ -51,8 +61,17 @@ class Correction:
 
 
 class CorrectionDraw(NamedTuple):
-    """What the correction rows draw; `guided` are the rows whose teacher is guided at r, None for
-    all.
+    """What the correction rows draw.
+
+    Args:
+        z: prior noise, or the states at t that it has been carried to.
+        condition: as the teacher draws it.
+        gamma: guidance scales.
+        n: what noises the samples.
+        r: to which times, [B].
+        guided: the rows whose teacher is guided at r, None for all.
+        t: start times, [B]; None where all are 1.
+        off_prior: the rows that start below 1, None for all.
     """
 
     z: Tensor
@@ -61,6 +80,13 @@ class CorrectionDraw(NamedTuple):
     n: Tensor
     r: Tensor
     guided: Tensor | None = None
+    t: Tensor | None = None
+    off_prior: Tensor | None = None
+
+    @property
+    def start(self) -> Tensor:
+        """Start times of the corrected maps, [B]."""
+        return torch.ones_like(self.r) if self.t is None else self.t
 
 
 def draw_correction(
@@ -87,31 +113,57 @@ def draw_correction(
     return CorrectionDraw(z, condition, draws.to_device(gamma), n, draws.to_device(r), guided)
 
 
+def draw_starts(
+    module: Distillation, draws: Draws, rows: CorrectionDraw, law: TimeDistribution, t_min: float
+) -> CorrectionDraw:
+    """The rows with start times of a law, moved into [t_min, 1]."""
+    t = law.sample(len(rows.r), draws.host)
+    t, _ = Times(t, t).move_to_prior(t_min)
+    off_prior = None
+    if module.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
+        off_prior = select_rows(t < 1, draws.generator.device, least=1)
+    return rows._replace(t=draws.to_device(t), off_prior=off_prior)
+
+
+@torch.no_grad()
+def place_starts(module: Distillation, rows: CorrectionDraw) -> CorrectionDraw:
+    """The rows at the states that they start at: f(z, 1, t), the student's own path."""
+    if rows.t is None:
+        return rows
+    z, condition, gamma = rows.z, rows.condition, rows.gamma
+    F = module.student_at(z, condition, gamma, rows.off_prior)
+    x = StudentPath().draw(rows.t, F, module.teacher_at(z, condition, gamma), z, rows.n)
+    return rows._replace(z=x.to(z.dtype))
+
+
 def correct(
-    module: Distillation, draw: CorrectionDraw, output: Tensor
+    module: Distillation, rows: CorrectionDraw, output: Tensor, interval: tuple[float, float]
 ) -> tuple[Residual, Residual]:
     """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at one x_r.
 
+    The auxiliary network learns the velocity of all the samples f(x_t, t, 0) together, whatever
+    their t: where starts have a law, v_N is that of the mixture over it.
+
     Args:
         module: the recipe, with an auxiliary network.
-        draw: the rows.
-        output: F(z, 1) of the student at these rows, with its gradient.
+        rows: what is corrected, at the states that it starts at.
+        output: F(x_t, t, 0) of the student at these rows, with its gradient.
+        interval: times inside which the teacher is guided.
     """
-    z, condition, gamma, n, r, guided = draw
-    network, training = module.auxiliary, module.auxiliary_training
+    x, condition, gamma, n, r = rows[:5]
+    network, t = module.auxiliary, rows.start
     assert network is not None  # a recipe without one draws no correction rows
-    assert training is not None
-    one = torch.ones_like(r)
-    f = flow_map(z, output.detach(), one)
-    g = network(interpolate(f, n, r).to(z.dtype), r, condition, gamma=gamma)
-    F = module.student_at(z, condition, gamma)
+    f = flow_map(x, output.detach(), t)
+    g = network(interpolate(f, n, r).to(x.dtype), r, condition, gamma=gamma)
+    F = module.student_at(x, condition, gamma)
     delta_n = objectives.correction(
-        lambda z, delta: F(z, one, delta),
+        lambda x, delta: F(x, t, delta),
         lambda x, r: g.detach(),
-        module.teacher_at(z, condition, gamma, training.guidance_interval, guided),
-        z,
+        module.teacher_at(x, condition, gamma, interval, rows.guided),
+        x,
         n,
         r,
+        t=t,
         output=output,
     )
     return delta_n, objectives.auxiliary(network, f, n, r, output=g)

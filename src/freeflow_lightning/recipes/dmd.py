@@ -157,7 +157,7 @@ class DMDModule(Distillation):
 
     def loss(self, draw: DMDDraw) -> Step:
         """< F, sg(t w (v_N - u)) > where the student moves, and see Eq. 12 at every step."""
-        z, condition, gamma, n, r, guided = draw.rows
+        z, condition, gamma, n, r = draw.rows[:5]
         t = torch.tensor(self.times, device=z.device)[draw.place]
         x = self._place(draw)
         with torch.set_grad_enabled(self.moves_student):
@@ -174,7 +174,7 @@ class DMDModule(Distillation):
         if not self.moves_student:
             return Step(loss + self._zero_of_student(), residuals)
 
-        u = self.teacher_at(z, condition, gamma, self.guidance_interval, guided)(x_r, r)
+        u = self.teacher_at(z, condition, gamma, self.guidance_interval, draw.rows.guided)(x_r, r)
         error = v_n.detach().to(x_r.dtype) - u
         residuals["correction"] = objectives.residual(output, error)
         factor = t * self.weight(x0, x_r, u, r)

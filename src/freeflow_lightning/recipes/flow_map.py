@@ -34,7 +34,9 @@ from freeflow_lightning.recipes.correction import (
     correct,
     correction_figures,
     draw_correction,
+    draw_starts,
     equalise_over_r,
+    place_starts,
     select_rows,
 )
 from freeflow_lightning.recipes.distillation import Distillation
@@ -77,7 +79,8 @@ class FlowMapModule(Distillation):
         times: law of t and s. With ConfidentRegionWarmup both start near the prior, in [t_c, 1].
         weight: how much each error counts.
         anchor_fraction: share of the map's rows that train F(x, t, t) = u(x, t) instead.
-        correction: settings of Eqs. 11-12, at s = 0 from the prior; none if not given.
+        correction: settings of Eqs. 11-12 for the maps to s = 0, from the prior or from later
+            points too; none if not given.
         settings: those of `Distillation` that are given by keyword.
 
     Raises:
@@ -116,7 +119,7 @@ class FlowMapModule(Distillation):
         **settings: Any,
     ) -> None:
         check_numbers(0, 1, without_high=True, anchor_fraction=anchor_fraction)
-        check_settings(objective, states, times, anchor_fraction)
+        check_settings(objective, states, times, anchor_fraction, correction)
         self.has_auxiliary = correction is not None
         super().__init__(teacher, network, **settings)
         if objective.subtracts_outputs:
@@ -173,7 +176,10 @@ class FlowMapModule(Distillation):
         if self.correction is None:
             return FlowMapDraw(drawn, None)
         r, interval = self.correction.r, self.correction.guidance_interval
-        return FlowMapDraw(drawn, draw_correction(self, draws, corrected, r, interval))
+        rows = draw_correction(self, draws, corrected, r, interval)
+        if self.correction.starts is not None:
+            rows = draw_starts(self, draws, rows, self.correction.starts, self.t_c)
+        return FlowMapDraw(drawn, rows)
 
     def _count_paths(self, states: int) -> int:
         paths, rest = divmod(states, self.states.per_path)
@@ -185,8 +191,9 @@ class FlowMapModule(Distillation):
         return paths
 
     def loss(self, draw: FlowMapDraw) -> Step:
-        """< F, sg(w Delta) > on the states, their anchor, and the correction at the prior."""
-        m, c = draw
+        """< F, sg(w Delta) > on the states, their anchor, and the correction where it starts."""
+        m = draw.map
+        c = None if draw.correction is None else place_starts(self, draw.correction)
         maps, anchors = self._place(m)
         outputs = self._outputs(m, maps, anchors, c)
         residuals = {"map": self._map(m, maps, outputs.get("map"))}
@@ -200,8 +207,9 @@ class FlowMapModule(Distillation):
         if c is None:
             return Step(loss / rows / self.student_scale, residuals)
 
+        assert self.correction is not None  # rows are drawn for a correction alone
         rows = rows + len(c.z)
-        delta_n, g = correct(self, c, outputs["correction"])
+        delta_n, g = correct(self, c, outputs["correction"], self.correction.guidance_interval)
         residuals |= {"correction": delta_n, "auxiliary": g}
         delta_n, g = equalise_over_r(self, delta_n, g, c.r)
         lam = objectives.adaptive_lambda(
@@ -243,8 +251,7 @@ class FlowMapModule(Distillation):
         if len(anchors.t):
             parts["anchor"] = anchors, torch.zeros_like(anchors.t)
         if c is not None:
-            one = torch.ones_like(c.r)
-            parts["correction"] = MapRows(c.z, c.condition, c.gamma, one), one
+            parts["correction"] = MapRows(c.z, c.condition, c.gamma, c.start), c.start
         if not parts:
             return {}
         rows, deltas = zip(*parts.values(), strict=True)
@@ -277,6 +284,8 @@ class FlowMapModule(Distillation):
         placed = 1 - corrected
         mapped, anchored = placed * (1 - self.anchor_fraction), placed * self.anchor_fraction
         student = placed * self.states.student_evaluations
+        if self.correction is not None:
+            student += corrected * self.correction.student_evaluations
         teacher = placed * self.states.teacher_evaluations + anchored + corrected
         evaluations = {
             "student": 1 + mapped * self.objective.student_evaluations + student,
@@ -301,8 +310,8 @@ class FlowMapModule(Distillation):
 
     @property
     def auxiliary_training(self) -> AuxiliaryTraining | None:
-        if self.correction is None:
-            return None
+        if self.correction is None or self.correction.starts is not None:
+            return None  # where starts have a law it learns the samples of all, not of the prior's
         r, interval = self.correction.r, self.correction.guidance_interval
         return AuxiliaryTraining(r, interval, self.auxiliary_lr)
 

@@ -171,7 +171,7 @@ class FreeFlowModule(Distillation):
             loss = loss + delta_g.surrogate().sum() / len(output)
 
         if len(c.z):
-            delta_n, g = correct(self, c, corrected)  # Delta_N, and the auxiliary's
+            delta_n, g = correct(self, c, corrected, self.guidance_interval)  # and the auxiliary's
             residuals |= {"correction": delta_n, "auxiliary": g}
             delta_n, g = equalise_over_r(self, delta_n, g, c.r)
 

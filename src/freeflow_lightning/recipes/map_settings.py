@@ -2,10 +2,15 @@
 
 from freeflow_lightning.flow import States, TimePair
 from freeflow_lightning.objectives import MapObjective
+from freeflow_lightning.recipes.correction import Correction
 
 
 def check_settings(
-    objective: MapObjective, states: States, times: TimePair, anchor_fraction: float
+    objective: MapObjective,
+    states: States,
+    times: TimePair,
+    anchor_fraction: float,
+    correction: Correction | None = None,
 ) -> None:
     """Refuse settings that do not determine the map, or one of which has no effect.
 
@@ -39,4 +44,11 @@ def check_settings(
         raise ValueError(
             f"{form} does not ask the teacher, which every split map solves: set anchor_fraction, "
             "to 0.5 for example"
+        )
+    corrects_later = correction is not None and correction.starts is not None
+    if corrects_later and (times.from_prior or times.to_data):
+        raise ValueError(
+            f"correction.starts follows the student's own path to later points and corrects the "
+            f"maps from there, and {type(times).__name__} does not train both: leave starts out, "
+            "or use times that start and end anywhere (SortedPair(), PartOfPath(...))"
         )
