@@ -233,6 +233,8 @@ def test_no_reader_of_lightnings_is_left(trap):
         ("freeflow_lightning.training.checkpoint_files.shutil.rmtree", False),
         ("diffusers.UNet2DModel", True),
         ("diffusers.DiffusionPipeline", False),
+        ("torch.nn.Parameter", False),
+        ("diffusers.models.attention_processor.AttnProcessor", False),
         ("freeflow_lightning_evil.Net", False),
         ("torchvision.models.resnet18", False),
         ("os.system", False),
@@ -376,6 +378,7 @@ def test_trust_in_a_class_covers_its_module_and_no_other():
     assert trusted(None, config) == []
     assert trusted("a.A", config) == ["a.A", "a.B"]
     assert trusted(["b.A", "a.A"], config) == ["b.A", "a.A", "a.B"]
+    assert trusted("p.q.A", {"class_path": "p.B"}) == ["p.q.A"]
 
 
 def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monkeypatch):

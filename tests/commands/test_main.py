@@ -2,6 +2,8 @@
 
 import errno
 import importlib
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -602,3 +604,18 @@ def test_a_full_disk_anywhere_is_two_lines(freeflow, monkeypatch):
         "freeflow fit: No space left on device: 'metrics.csv'",
         "(FREEFLOW_TRACEBACK=1 shows where)",
     ]
+
+
+@pytest.mark.parametrize("words", [["--help"], ["sample", "--help"], ["configs"]])
+def test_a_reader_that_leaves_early_ends_the_command_in_silence(words):
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(
+        [sys.executable, "-m", "freeflow_lightning.commands.main", *words],
+        stdout=writer,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (128 + signal.SIGPIPE, "")

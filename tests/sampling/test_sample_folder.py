@@ -234,6 +234,25 @@ def test_what_is_cut_or_replaced_is_drawn_again(tmp_path, npz, finished, damage)
     assert not (tmp_path / "parts").exists()
 
 
+def test_a_record_of_other_samples_proves_nothing(tmp_path):
+    fill(made(tmp_path, npz=False, count=5), [0])
+    record = tmp_path / "parts/00000000-00000004.json"
+    content = json.loads(record.read_text())
+    record.write_text(json.dumps(content | {"of": "others"}))
+    assert made(tmp_path, npz=False, count=5).missing() == [0]
+    record.write_text(json.dumps(content))
+    assert made(tmp_path, npz=False, count=5).missing() == []
+
+
+def test_the_newest_record_of_a_file_is_believed(tmp_path):
+    """Other versions of a library may write the same picture with other bytes."""
+    fill(made(tmp_path, npz=False, count=5), [0])
+    fewer = made(tmp_path, npz=False, count=3)  # its part has another name
+    fewer.write(0, drawn(fewer, 0) + 1, None)
+    fewer.finish()
+    assert fewer.missing() == []
+
+
 def test_a_kill_between_the_note_and_the_file_is_made_up(tmp_path, monkeypatch):
     """Whatever is written last before a kill, the next run goes on: every write of a run is cut off once."""
     replace, writes = type(tmp_path).replace, {"left": 10**6}

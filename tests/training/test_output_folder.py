@@ -75,6 +75,40 @@ def test_a_dangling_link_is_not_followed():
     assert not Path("nowhere").exists()
 
 
+def test_a_listed_name_that_is_a_link_or_a_folder_by_now_is_somebody_elses():
+    publish(HERE / "out", "a.json", "evaluate", {}, {"a.md": b"one", "b.md": b"two"})
+    for name in ("a.md", "b.md"):
+        Path("out", name).unlink()
+    Path("mine").write_text("mine")
+    Path("out/a.md").symlink_to("../mine")
+    Path("out/b.md").mkdir()
+    for name in ("a.md", "b.md"):
+        with pytest.raises(ValueError, match=f"holds {name}, which"):
+            publish(HERE / "out", "a.json", "evaluate", {}, {name: b"three"})
+    assert Path("mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("name", ["../thesis", "/thesis", "parts/../../thesis"])
+def test_a_note_that_lists_a_name_outside_makes_nothing_ours(name):
+    publish(HERE / "out", "a.json", "evaluate", {}, {})
+    note = json.loads(Path("out/a.json").read_text())
+    note["freeflow"]["files"][name] = "0"
+    Path("out/a.json").write_text(json.dumps(note))
+    assert read_listed(HERE / "out/a.json", "evaluate") is None
+
+
+def test_nothing_is_removed_behind_a_link():
+    Path("elsewhere").mkdir()
+    Path("out").mkdir()
+    Path("elsewhere/a.png").write_text("mine")
+    Path("out/parts").symlink_to("../elsewhere")
+    output_folder.remove_listed(HERE / "out", ["parts/a.png"])
+    assert Path("elsewhere/a.png").read_text() == "mine"
+    Path("elsewhere/a.png").unlink()
+    output_folder.remove_listed(HERE / "out", ["parts/a.png"])
+    assert Path("out/parts").is_dir()
+
+
 HOLD = "import fcntl, os, sys; fcntl.flock(os.open('out', os.O_RDONLY), fcntl.LOCK_EX); print(1, flush=True); sys.stdin.read()"
 
 

@@ -4,6 +4,7 @@ are plain functions.
 
 import importlib
 import os
+import select
 import signal
 import sys
 from collections.abc import Callable
@@ -99,26 +100,40 @@ def usage() -> str:
 
 
 def main() -> None:
-    """Entry point: errors that the package foresees are one message, everything else keeps its
-    traceback.
-    """
-    verb = sys.argv[1] if len(sys.argv) > 1 else "--help"
+    """Entry point: what `freeflow VERB ...` does, and a quiet end where nobody reads its output."""
+    try:
+        answer(sys.argv[1] if len(sys.argv) > 1 else "--help")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        if not has_lost_its_reader():
+            raise
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        sys.exit(128 + signal.SIGPIPE)
+
+
+def answer(verb: str) -> None:
+    """Print what was asked for, or run a verb."""
     if verb in ("-h", "--help"):
         print(usage())
-        return
-    if verb == "--version":
+    elif verb == "--version":
         print(f"freeflow-lightning {version('freeflow-lightning')}")
-        return
-    if verb not in VERBS:
+    elif verb not in VERBS:
         print(
             f"freeflow: unknown verb {verb!r}: expected one of {', '.join(VERBS)} (freeflow "
             f"--help)",
             file=sys.stderr,
         )
         sys.exit(2)
-    if {"-h", "--help"} & set(sys.argv[2:]):
+    elif {"-h", "--help"} & set(sys.argv[2:]):
         print(help_of_verb(verb))
-        return
+    else:
+        run_verb(verb)
+
+
+def run_verb(verb: str) -> None:
+    """Run a verb: errors that the package foresees are one message, everything else keeps its
+    traceback.
+    """
     say_loading(verb)
     sys.path.insert(0, os.getcwd())  # a teacher defined in a file of the current folder is found
     try:
@@ -131,11 +146,19 @@ def main() -> None:
             raise
         stop_interrupted(verb)  # Lightning's exit after Ctrl-C
     except Exception as error:  # what is not foreseen is raised again
-        if not is_foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
+        is_pipe = isinstance(error, BrokenPipeError) and has_lost_its_reader()
+        if is_pipe or not is_foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
             raise
         cause = brief(str(error)) or type(error).__name__
         print(f"freeflow {verb}: {cause}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
         sys.exit(1)
+
+
+def has_lost_its_reader() -> bool:
+    """Whether standard output is a pipe that was closed, as `| head` does."""
+    poll = select.poll()
+    poll.register(sys.stdout, select.POLLOUT)
+    return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def help_of_verb(verb: str) -> str:
