@@ -7,10 +7,12 @@ import os
 import pickle
 import shutil
 import threading
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from jsonargparse import ArgumentError, ArgumentParser
 from lightning.pytorch.callbacks import ModelCheckpoint
 from lightning.pytorch.plugins.io import AsyncCheckpointIO
 from lightning.pytorch.strategies import ModelParallelStrategy
@@ -18,7 +20,13 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 import freeflow_lightning
 from freeflow_lightning import FlowMap, FreeFlowModule, PriorDataModule
 from freeflow_lightning.examples.digits.data import DigitsDataModule
-from freeflow_lightning.teachers.reading.trust import class_paths, is_known, trusted
+from freeflow_lightning.teachers.reading.trust import (
+    class_paths,
+    denied_import,
+    guarded,
+    is_known,
+    trusted,
+)
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
 from freeflow_lightning.training.own_runs import is_remembered, remember_config
 from freeflow_lightning.training.strategies import FSDP2, check_reader
@@ -234,6 +242,7 @@ def test_no_reader_of_lightnings_is_left(trap):
         ("diffusers.UNet2DModel", True),
         ("diffusers.DiffusionPipeline", False),
         ("torch.nn.Parameter", False),
+        ("freeflow_lightning.nets.sit.Attention", False),
         ("diffusers.models.attention_processor.AttnProcessor", False),
         ("freeflow_lightning_evil.Net", False),
         ("torchvision.models.resnet18", False),
@@ -242,6 +251,26 @@ def test_no_reader_of_lightnings_is_left(trap):
 )
 def test_known_classes(path, known):
     assert is_known(path) == known
+
+
+@pytest.mark.parametrize(
+    ("path", "imports"),
+    [
+        ("freeflow_lightning.flow.interpolate", True),
+        ("freeflow_lightning.commands.main.usage", False),
+        ("os.getcwd", False),
+    ],
+)
+def test_no_value_of_a_guarded_config_imports_more(path, imports):
+    parser = ArgumentParser(exit_on_error=False)
+    parser.add_argument("--call", type=Callable)
+    with guarded():
+        if imports:
+            parser.parse_object({"call": path})
+        else:
+            with pytest.raises(ArgumentError) as refused:
+                parser.parse_object({"call": path})
+            assert denied_import(refused.value) == path
 
 
 @pytest.fixture

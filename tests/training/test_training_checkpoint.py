@@ -453,6 +453,9 @@ def test_a_flipped_bit_is_found_and_the_older_good_checkpoint_named(pair):
             opens(newer)
     with pytest.raises(ValueError, match=r"step=1.ckpt"):
         fit(module(), ckpt_path=newer)
+    shutil.copy(older, "later.ckpt")  # written after the damaged one
+    assert older_checkpoint(newer) == older
+    Path("later.ckpt").unlink()
     flipped(
         older, next(name for name in zipfile.ZipFile(older).namelist() if name.endswith("data/0"))
     )

@@ -63,3 +63,27 @@ def test_refused(tmp_path, state):
     ):
         load_weight_file(nn.Linear(3, 2), tmp_path / "d.pt")
     load_weight_file(nn.Linear(3, 2), tmp_path / "d.pt", "b")
+
+
+@pytest.mark.parametrize(
+    ("key", "part"), [(None, "ema"), ("model", "plain"), ("model.ema_model", "ema")]
+)
+def test_an_average_inside_the_network_is_a_part_of_its_own(tmp_path, state, key, part):
+    """Some trainers register the average as a module of the network that it is of."""
+    parts = {"plain": state, "ema": {name: value + 1 for name, value in state.items()}}
+    flat = {f"model.{name}": value for name, value in parts["plain"].items()}
+    flat |= {f"model.ema_model.{name}": value for name, value in parts["ema"].items()}
+    save_file(flat, tmp_path / "a.safetensors")
+    read = read_state_dict(tmp_path / "a.safetensors", anchor="weight", weights_key=key)
+    assert read.keys() == state.keys()
+    assert torch.equal(read["weight"], parts[part]["weight"])
+
+
+def test_a_network_beside_its_average_has_none_of_its_tensors(tmp_path, state):
+    flat = {f"net.{name}": value for name, value in state.items()}
+    flat |= {f"net.copy.{name}": value + 1 for name, value in state.items()}
+    torch.save({"a": flat, "b": zeros(flat)}, tmp_path / "a.pt")
+    read = read_state_dict(tmp_path / "a.pt", anchor="weight", weights_key="a.net")
+    assert torch.equal(read["weight"], state["weight"])
+    with pytest.raises(ValueError, match=r"several networks, 'net', 'net.copy': say which"):
+        read_state_dict(tmp_path / "a.pt", anchor="weight", weights_key="a")

@@ -83,7 +83,7 @@ def pick_state(
         if not isinstance(content, Mapping) or not content:
             raise ValueError(f"{path} holds no state dict but {type(content).__name__}")
         parts = _parts(content, anchor) or _dicts_of_tensors(content)
-        if parts.keys() == {""}:
+        if parts.keys() == {""} or (weights_key is not None and "" in parts):
             return parts[""], notes
         if not parts:
             return _only_tensors(content, path), notes
