@@ -9,7 +9,11 @@ import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
 from freeflow_lightning.training.atomic_write import temporary_name
-from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, CheckpointWriteError
+from freeflow_lightning.training.checkpoint_files import (
+    AtomicCheckpointIO,
+    CheckpointWriteError,
+    written_whole,
+)
 from tiny import fit, module
 
 FULL = Path("/dev/full")  # every write to it finds no space left
@@ -68,3 +72,22 @@ def test_what_a_killed_process_left_is_swept(tmp_path):
     left.write_text("half")
     AtomicCheckpointIO().save_checkpoint(WHOLE, tmp_path / "last.ckpt")
     assert os.listdir(tmp_path) == ["last.ckpt"]
+
+
+def test_a_sharded_checkpoint_is_replaced_and_any_other_folder_is_not(tmp_path):
+    writer, target = AtomicCheckpointIO(), tmp_path / "last.ckpt"
+    target.mkdir()
+    for name in (".metadata", "meta.pt", "__0_0.distcp"):
+        (target / name).write_text("a share")
+    (target / "thesis.txt").write_text("mine")
+    with pytest.raises(ValueError, match=r"last.ckpt is a folder with 'thesis.txt' in it"):
+        writer.save_checkpoint(WHOLE, target)
+    with (
+        pytest.raises(ValueError, match=r"last.ckpt is a folder with 'thesis.txt' in it"),
+        written_whole(target, lambda: None, first=True),
+    ):
+        pass
+    assert len(os.listdir(target)) == 4
+    (target / "thesis.txt").unlink()
+    writer.save_checkpoint(WHOLE, target)
+    assert torch.load(target, weights_only=True)["weights"].shape == (100_000,)

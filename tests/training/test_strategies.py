@@ -21,14 +21,13 @@ from torch.distributed.checkpoint.api import CheckpointException, _wrap_exceptio
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.nets import LoRA
-from freeflow_lightning.training.checkpoint_files import (
-    CheckpointWriteError,
+from freeflow_lightning.training.checkpoint_files import CheckpointWriteError, written_whole
+from freeflow_lightning.training.sharded_checkpoint import (
     by_index,
     by_name,
     check_keys,
     parameter_names,
     read_sharded,
-    written_whole,
 )
 from freeflow_lightning.training.strategies import (
     check_strategy,

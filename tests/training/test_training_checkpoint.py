@@ -17,6 +17,7 @@ from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.nets import MLP, LoRA
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, VelocityTeacher
+from freeflow_lightning.training.checkpoint_damage import older_checkpoint
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
 from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.record import describe

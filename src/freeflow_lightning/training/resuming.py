@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from freeflow_lightning.training.atomic_write import write_json
-from freeflow_lightning.training.checkpoint_files import defect, written_at
+from freeflow_lightning.training.checkpoint_damage import defect, written_at
 from freeflow_lightning.training.run_folder import checkpoints_of, job_file, versions
 
 ORIGIN = "origin.json"

@@ -33,21 +33,20 @@ from torch.optim import Optimizer
 from torch.overrides import TorchFunctionMode
 
 from freeflow_lightning.nets import Adapter, blocks
-from freeflow_lightning.training.checkpoint_files import (
+from freeflow_lightning.training.checkpoint_files import read_checkpoint_file, written_whole
+from freeflow_lightning.training.resumed_averages import (
+    Averaged,
+    match_averages,
+    only_saved_averages,
+)
+from freeflow_lightning.training.sharded_checkpoint import (
     by_index,
     by_name,
     check_keys,
     fill_from_parts,
     parameter_names,
-    read_checkpoint_file,
     read_meta,
     sharded_keys,
-    written_whole,
-)
-from freeflow_lightning.training.resumed_averages import (
-    Averaged,
-    match_averages,
-    only_saved_averages,
 )
 
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "bf16-true")

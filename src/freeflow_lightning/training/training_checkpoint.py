@@ -14,19 +14,12 @@ import torch
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
-from freeflow_lightning.training.checkpoint_files import (
-    META,
-    is_remote,
-    read_checkpoint_file,
-    read_meta,
-    read_parts,
-    sharded_keys,
-    unreadable,
-    written_at,
-)
+from freeflow_lightning.training.checkpoint_damage import unreadable, written_at
+from freeflow_lightning.training.checkpoint_files import is_remote, read_checkpoint_file
 from freeflow_lightning.training.old_names import use_new_paths
 from freeflow_lightning.training.resuming import FoundCheckpoint, first_good
 from freeflow_lightning.training.run_folder import versions
+from freeflow_lightning.training.sharded_checkpoint import META, read_meta, read_parts, sharded_keys
 
 ABOUT = "freeflow_lightning"
 """The key of a checkpoint under which this package writes its version and where the training found

@@ -7,7 +7,7 @@ from typing import Any
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.trainer.states import TrainerFn
 
-from freeflow_lightning.training.checkpoint_files import contents
+from freeflow_lightning.training.checkpoint_damage import contents
 from freeflow_lightning.training.loop_progress import set_to_end_of_step, set_to_start_of_validation
 
 PENDING = "validation_pending"
