@@ -178,6 +178,12 @@ ENDINGS = {
         SystemExit,
         8,
     ),
+    "SIGTERM after the last step": (
+        At("on_train_batch_end", 10, sends(signal.SIGTERM)),
+        {"max_steps": 10},
+        SystemExit,
+        10,
+    ),
     "accumulation": (
         At("on_train_batch_start", 5, raises(OSError("user's"))),
         {"accumulate_grad_batches": 2},

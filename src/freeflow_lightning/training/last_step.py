@@ -176,6 +176,8 @@ class LastStep(Checkpoint):
                 trainer, weights_only=all(keeper.save_weights_only for keeper in keepers)
             )
             trainer.strategy.barrier("LastStep")
+        self._agree(trainer)
+        self._stop_if_agreed()  # whoever trains again after this run does not
 
     def on_exception(
         self, trainer: Trainer, pl_module: LightningModule, exception: BaseException
