@@ -8,7 +8,8 @@ from pathlib import Path
 from lightning.pytorch import Trainer
 
 from freeflow_lightning.recipes.distillation import Distillation
-from freeflow_lightning.training.last_step import LastStep, model_checkpoints
+from freeflow_lightning.training.last_file import model_checkpoints
+from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.run_folder import read_metrics
 
 MEASURED = ("fid/student", "error/endpoint")

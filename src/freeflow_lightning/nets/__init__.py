@@ -2,13 +2,11 @@
 
 from freeflow_lightning.nets.blocks import blocks, compile_blocks, recompute
 from freeflow_lightning.nets.conditioning import (
-    Backbone,
     ScalarConditioned,
     difference_error,
     map_noise,
     map_state,
     precision_of,
-    time_embeddings,
 )
 from freeflow_lightning.nets.embeddings import (
     LabelEmbedder,
@@ -20,6 +18,7 @@ from freeflow_lightning.nets.lora import Adapter, LoRA, merge
 from freeflow_lightning.nets.mlp import MLP
 from freeflow_lightning.nets.sit import SIZES, SiT
 from freeflow_lightning.nets.state_conditioned import SecondState, StateConditioned
+from freeflow_lightning.nets.time_modules import Backbone, time_embeddings
 
 __all__ = [
     "MLP",

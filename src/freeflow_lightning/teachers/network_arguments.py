@@ -6,7 +6,7 @@ from typing import Any
 
 from freeflow_lightning.nets import MLP, ScalarConditioned, SecondState, SiT, StateConditioned
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
-from freeflow_lightning.teachers.diffusers.teacher import DiffusersNetwork, DiffusersVelocity
+from freeflow_lightning.teachers.diffusers.network import DiffusersNetwork, DiffusersVelocity
 from freeflow_lightning.teachers.edm import EDMVelocity
 from freeflow_lightning.teachers.gaussian_path import (
     LinearPath,

@@ -2,12 +2,10 @@
 
 import logging
 import os
-import re
-from pathlib import Path
 from typing import Any, NamedTuple
 
 from lightning.pytorch import LightningModule, Trainer
-from lightning.pytorch.callbacks import Checkpoint, ModelCheckpoint
+from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
@@ -15,6 +13,12 @@ from lightning.pytorch.trainer.states import TrainerFn
 from freeflow_lightning.training.atomic_write import is_full_disk
 from freeflow_lightning.training.data import IndexRange
 from freeflow_lightning.training.finite import NonFiniteError
+from freeflow_lightning.training.last_file import (
+    holds_step,
+    is_same_file,
+    last_path,
+    model_checkpoints,
+)
 from freeflow_lightning.training.signals import SignalConnector, Stopped
 from freeflow_lightning.training.unfinished_validation import LOOPS_AS_SAVED, PENDING
 
@@ -254,53 +258,6 @@ class LastStep(Checkpoint):
 def progress_of(trainer: Trainer) -> Progress:
     """The progress as it is now."""
     return Progress(trainer.global_step, trainer.current_epoch, trainer.fit_loop.state_dict())
-
-
-def model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
-    """What the user, or Lightning by default, has asked to be saved."""
-    return [
-        callback
-        for callback in trainer.checkpoint_callbacks
-        if isinstance(callback, ModelCheckpoint)
-    ]
-
-
-def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -> bool:
-    """Whether the newest file of a ModelCheckpoint, not its best one, is of this step, and in full
-    unless asked.
-    """
-    saved = keeper._last_checkpoint_saved
-    is_written = bool(saved) and keeper._last_global_step_saved == step
-    is_newest = keeper.monitor is None or is_called_last(saved)
-    return is_written and is_newest and (weights_only or not keeper.save_weights_only)
-
-
-def last_path(trainer: Trainer) -> str:
-    """The file called last: that of the ModelCheckpoint which writes one, or last.ckpt beside the
-    other checkpoints.
-    """
-    keepers = sorted(model_checkpoints(trainer), key=lambda keeper: keeper.monitor is not None)
-    for keeper in keepers:
-        newest = keeper.best_model_path if keeper.monitor is None else ""
-        for path in (keeper.last_model_path, newest):
-            if is_called_last(path):
-                return path
-    return os.path.join(str(keepers[0].dirpath), f"last{keepers[0].FILE_EXTENSION}")
-
-
-def is_called_last(path: str) -> bool:
-    """Whether a file's name is last, or last-v1 and so on, as Lightning counts where it finds a
-    file of that name.
-
-    >>> is_called_last("a/last.ckpt"), is_called_last("a/last-v2.ckpt"), is_called_last("a/last-step=8.ckpt")
-    (True, True, False)
-    """
-    return re.fullmatch(r"last(-v\d+)?", Path(path).stem) is not None
-
-
-def is_same_file(a: str, b: str) -> bool:
-    """Whether two paths lead to one file, which `last` does as a link."""
-    return os.path.realpath(a) == os.path.realpath(b)
 
 
 def is_readable(trainer: Trainer, exception: BaseException) -> bool:

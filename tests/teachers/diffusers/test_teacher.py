@@ -20,11 +20,8 @@ from freeflow_lightning.teachers import (
     Prompts,
 )
 from freeflow_lightning.teachers.diffusers.families import FAMILIES
-from freeflow_lightning.teachers.diffusers.teacher import (
-    DiffusersNetwork,
-    DiffusersVelocity,
-    ddpm_velocity,
-)
+from freeflow_lightning.teachers.diffusers.network import DiffusersNetwork, DiffusersVelocity
+from freeflow_lightning.teachers.diffusers.teacher import ddpm_velocity
 from freeflow_lightning.teachers.prompt_files import write_prompts
 from teachers.diffusers.test_pipelines import Given
 from teachers.mixture import LABELS, MEANS, STD, WEIGHTS, batch, posterior

@@ -16,8 +16,9 @@ from freeflow_lightning.teachers.reading.class_table import (
     read_class_table,
     read_training_arguments,
 )
+from freeflow_lightning.teachers.reading.pick_state import pick_state
 from freeflow_lightning.teachers.reading.sit_architecture import SHAPED_BY, infer_architecture
-from freeflow_lightning.teachers.reading.weights import pick_state, read_file
+from freeflow_lightning.teachers.reading.weights import read_file
 
 PREFIXES = ("module.", "_orig_mod.", "model.", "net.", "backbone.")
 """What DDP, torch.compile and common wrappers put before every key."""
