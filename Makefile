@@ -48,10 +48,13 @@ faces-teacher: $(VENV)/.installed ## train the embedded faces teacher again (an 
 digits-teacher: $(VENV)/.installed ## train the embedded digits teacher again (up to an hour)
 	$(BIN)/freeflow fit --config configs/digits_teacher.yaml
 
+docs: $(VENV)/.installed ## build the documentation into site/ (python -m http.server -d site shows it, with its search)
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
+
 notebooks: $(VENV)/.installed ## run the notebooks
 	$(BIN)/pytest tests/test_notebooks.py
 
 clean: ## remove the environment, runs and caches
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site .pytest_cache .mypy_cache .ruff_cache
 
-.PHONY: help demo demo-digits test check format faces-data faces-teacher digits-teacher notebooks clean
+.PHONY: help demo demo-digits test check format faces-data faces-teacher digits-teacher docs notebooks clean

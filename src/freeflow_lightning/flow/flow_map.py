@@ -13,9 +13,12 @@ TwoTimeVelocity = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def flow_map(z: Tensor, F: Tensor, delta: Tensor) -> Tensor:
-    """f(z, delta) = z + delta F, F the mean of u on the way; f(z, 0) = z by construction (Eq. 6).
+    r"""f(z, delta) = z + delta F, F the mean of u on the way; f(z, 0) = z by construction (Eq. 6).
 
-    From any time t it is f(x, t, s) = x + (t - s) F(x, t, delta), with delta = t - s.
+    $$f(z, \delta) = z + \delta F(z, \delta), \quad
+      \delta F(z, \delta) = -\int_1^{1 - \delta} u(x_\tau, \tau)\, d\tau$$
+
+    From any time t it is $f(x, t, s) = x + (t - s) F(x, t, \delta)$, with $\delta = t - s$.
 
     >>> import torch
     >>> flow_map(torch.ones(1, 1), torch.full((1, 1), -0.5), torch.tensor([1.0]))

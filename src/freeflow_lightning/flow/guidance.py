@@ -81,8 +81,9 @@ def guided_velocity(
     rescale: Callable[[Tensor, Tensor], Tensor] | None = None,
     rows: Tensor | None = None,
 ) -> Tensor:
-    """u_gamma(x, t | c) = gamma u(x, t | c) + (1 - gamma) u(x, t | null), both from one call on
-    twice the batch.
+    r"""The guided velocity, its two terms from one call on twice the batch (Sec. 4.1).
+
+    $$u_\gamma(x, t \mid c) = \gamma\, u(x, t \mid c) + (1 - \gamma)\, u(x, t \mid \emptyset)$$
 
     Args:
         velocity: u(x, t, condition).

@@ -43,10 +43,12 @@ def conditional_velocity(x: Tensor, z: Tensor) -> Tensor:
 
 
 def to_noisier(x_t: Tensor, n: Tensor, t: Tensor, t_c: Tensor) -> tuple[Tensor, Tensor]:
-    """The kernel I_{tc|t} that takes a sample of p_t to p_tc by adding noise (App. A.1).
+    r"""The kernel I_{tc|t} that takes a sample of p_t to p_tc by adding noise (App. A.1).
 
-    I_{tc|t}(x, n) = (1 - tc)/(1 - t) x + sqrt(tc^2 - ((1 - tc)/(1 - t))^2 t^2) n for tc > t, and x
-    itself for tc <= t.
+    $$I_{t_c | t}(x, n) = \rho x + \sqrt{t_c^2 - \rho^2 t^2}\, n, \quad
+      \rho = \frac{1 - t_c}{1 - t}$$
+
+    for $t_c > t$, and x itself for $t_c \le t$.
 
     Args:
         x_t: states at time t, [B, ...].

@@ -24,8 +24,11 @@ def alpha(
     warmup_steps: int = 10_000,
     decay_steps: float = math.inf,
 ) -> float:
-    """alpha(n) = alpha_ref clip((n - T_delay) / T_warmup, 0, 1) / sqrt(max(n / T_decay, 1)) (App.
-    A.3).
+    r"""The strength of the correction at step n: delayed, warmed up, decayed (App. A.3).
+
+    $$\alpha(n) = \alpha_\mathrm{ref}\,
+      \mathrm{clip}\left(\frac{n - T_\mathrm{delay}}{T_\mathrm{warmup}}, 0, 1\right) \Big/
+      \sqrt{\max(n / T_\mathrm{decay}, 1)}$$
 
     The defaults are SiT's column of Table 6; REPA's has reference 0.6 and decay_steps 25_000.
 

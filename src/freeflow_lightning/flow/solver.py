@@ -126,7 +126,9 @@ def solve(
     grid: Tensor | None = None,
     trajectory: bool = False,
 ) -> Tensor:
-    """Integrate dx = -u(x, t) dt from t = 1 to 0, from noise to a sample (Eqs. 1, 3).
+    r"""Integrate dx = -u(x, t) dt from t = 1 to 0, from noise to a sample (Eqs. 1, 3).
+
+    $$\phi(x_t, t, s) = x_t - \int_t^s u(x_\tau, \tau)\, d\tau$$
 
     Args:
         velocity: u(x, t, condition), x [B, ...], t [B] in [0, 1] with 1 = prior, to [B, ...] (prior

@@ -10,7 +10,9 @@ from freeflow_lightning.objectives.residual import Residual, residual
 def auxiliary(
     G: Velocity, f: Tensor, n: Tensor, r: Tensor, *, output: Tensor | None = None
 ) -> Residual:
-    """The auxiliary residual (Eq. 12): G(x_r, r) and G(x_r, r) - (f - n), x_r = (1 - r) f + r n.
+    r"""The auxiliary residual (Eq. 12): G(x_r, r) and G(x_r, r) - (f - n), x_r = (1 - r) f + r n.
+
+    $$\mathbb{E}_{z, n, r} \lVert G_\psi(x_r, r) - (f(z, 1) - n) \rVert^2$$
 
     Its surrogate has half the gradient of || G - (f - n) ||^2, like every residual here.
 

@@ -15,7 +15,9 @@ from freeflow_lightning.objectives.residual import Residual
 
 
 def decay(residual: Residual, k: float, *, epsilon: float = 1e-4) -> Residual:
-    """Delta <- Delta / (||Delta||^2 / d + epsilon)^k per sample (Sec. 5.1, Table 1d).
+    r"""Delta <- Delta / (||Delta||^2 / d + epsilon)^k per sample (Sec. 5.1, Table 1d).
+
+    $$\Delta \leftarrow \frac{\Delta}{(\lVert \Delta \rVert^2 / d + \epsilon)^k}$$
 
     Args:
         residual: the prediction residual.
@@ -196,8 +198,11 @@ def adaptive_lambda(
     mean_over_ranks: Callable[[Tensor], Tensor] = lambda x: x,
     epsilon: float = 1e-6,
 ) -> Tensor:
-    """lambda = alpha E||Delta_G|| / (E||Delta_N|| + epsilon), the expectations over the global
+    r"""lambda = alpha E||Delta_G|| / (E||Delta_N|| + epsilon), the expectations over the global
     batch (Sec. 5.1).
+
+    $$\lambda = \alpha \frac{\mathbb{E} \lVert \Delta_G \rVert}
+      {\mathbb{E} \lVert \Delta_N \rVert + \epsilon}$$
 
     Args:
         delta_g: ||Delta_G|| per sample after its decay, [B_g].

@@ -22,7 +22,10 @@ def correction(
     t: Tensor | None = None,
     output: Tensor | None = None,
 ) -> Residual:
-    """The correction residual F(z, 1) and Delta_N = v_N(x_r, r) - u(x_r, r) (Eqs. 11, 17).
+    r"""The correction residual F(z, 1) and Delta_N = v_N(x_r, r) - u(x_r, r) (Eqs. 11, 17).
+
+    $$\nabla_\theta\, \mathbb{E}_{z, n, r} \left[ F_\theta(z, 1)^\top \mathrm{sg}(
+      v_N(x_r, r) - u(x_r, r)) \right], \quad x_r = (1 - r) f(z, 1) + r n$$
 
     Of maps that start at t, F(x_t, t) and Delta_N at their samples x_t + t F.
 

@@ -14,7 +14,9 @@ from freeflow_lightning.objectives.map_objective import MapObjective
 
 @dataclass(frozen=True)
 class Endpoint(MapObjective):
-    """F - (x_s - x) / (t - s), x_s the end of K steps of the teacher's ODE from x at t to s.
+    r"""F - (x_s - x) / (t - s), x_s the end of K steps of the teacher's ODE from x at t to s.
+
+    $$F(x, t, \delta) = \frac{\phi(x, t, s) - x}{t - s}$$
 
     Knowledge distillation (arXiv 2101.02388), there from the prior to data. F meets the mean of the
     steps' velocities, which is u itself at s = t.

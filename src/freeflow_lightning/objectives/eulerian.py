@@ -14,7 +14,10 @@ from freeflow_lightning.objectives.map_objective import DerivativeForm, StepForm
 
 @dataclass(frozen=True)
 class Eulerian(DerivativeForm):
-    """Delta_E = F + (t - s) [dF/dt - (grad_x F) u] - u(x, t) (Eqs. 4-5), along (-u, +1, +1).
+    r"""Delta_E = F + (t - s) [dF/dt - (grad_x F) u] - u(x, t) (Eqs. 4-5), along (-u, +1, +1).
+
+    $$F(x, t, \delta) + \delta \left( \frac{\partial F}{\partial t}
+      + \frac{\partial F}{\partial \delta} - (\nabla_x F)\, u \right) = u(x, t)$$
 
     The start moves on the teacher's path while s is held: x by -u, t and delta by +1. MeanFlow
     (arXiv 2505.13447). AYF-EMD (2506.14603) warms the tangent up from 0 to 0.99

@@ -19,6 +19,9 @@ from freeflow_lightning.objectives.residual import Residual, residual
 class Lagrangian(DerivativeForm):
     r"""Delta_L = F + delta dF/d(delta) - u(f(x, t, s), s), the generating velocity against u.
 
+    $$F(x, t, \delta) + \delta \frac{\partial F}{\partial \delta}
+      = u(f(x, t, s), s), \quad s = t - \delta$$
+
     AYF-LMD (arXiv 2506.14603) and LSD (2505.18825) with stop-gradient; `ContinuousPrediction` is
     this form at t = 1. With the full gradient (LSD's own; TVM, 2511.19797) the output is
     $G = F + \delta \, \partial F / \partial \delta$ with its derivative attached, and the error of

@@ -60,7 +60,10 @@ class Prediction(ABC):
 
 @dataclass(frozen=True)
 class ContinuousPrediction(Prediction):
-    """v_G = F + delta dF/d(delta) against u(f(z, delta), 1 - delta) (Eqs. 7, 8, 13).
+    r"""v_G = F + delta dF/d(delta) against u(f(z, delta), 1 - delta) (Eqs. 7, 8, 13).
+
+    $$F(z, \delta) + \delta \frac{\partial F}{\partial \delta}(z, \delta)
+      = u(f(z, \delta), 1 - \delta)$$
 
     Args:
         derivative: ExactJVP, CentralDifference or ForwardDifference.
@@ -96,7 +99,10 @@ class ContinuousPrediction(Prediction):
 
 @dataclass(frozen=True)
 class DiscretePrediction(Prediction):
-    """v_G = (f_{i+1} - f_i) / h against the teacher's mean velocity over that step (Eqs. 14, 15).
+    r"""v_G = (f_{i+1} - f_i) / h against the teacher's mean velocity over that step (Eqs. 14, 15).
+
+    $$\frac{f(z, \delta_{i+1}) - f(z, \delta_i)}{h}
+      = \bar u(f(z, \delta_i), 1 - \delta_i, 1 - \delta_{i+1}), \quad h = 1 / N$$
 
     The grid is uniform; the teacher's step starts from f_i.
 
@@ -153,7 +159,10 @@ def prediction(
     form: Prediction | None = None,
     output: Tensor | None = None,
 ) -> Residual:
-    """The prediction residual (Eq. 9): the student's output and Delta_G = v_G - u.
+    r"""The prediction residual (Eq. 9): the student's output and Delta_G = v_G - u.
+
+    $$\nabla_\theta\, \mathbb{E}_{z, \delta} \left[ F_\theta(z, \delta)^\top \mathrm{sg}(
+      v_G(f(z, \delta), 1 - \delta) - u(f(z, \delta), 1 - \delta)) \right]$$
 
     Args:
         F: the student's average velocity F(z, delta).

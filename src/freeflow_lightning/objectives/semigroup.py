@@ -14,7 +14,9 @@ from freeflow_lightning.objectives.map_objective import MapObjective
 
 @dataclass(frozen=True, eq=False)
 class Semigroup(MapObjective):
-    """Delta_S = F(x, t, s) - g F(x, t, m) - (1 - g) F(f(x, t, m), m, s), m = t - g (t - s).
+    r"""Delta_S = F(x, t, s) - g F(x, t, m) - (1 - g) F(f(x, t, m), m, s), m = t - g (t - s).
+
+    $$f(x, t, s) = f(f(x, t, m), m, s)$$
 
     PSD (arXiv 2505.18825) with g uniform, shortcut models (2410.12557) with g = 1/2, SplitMeanFlow
     (2507.16884). Both legs are under stop-gradient. The teacher is not in it: it needs anchor rows,
