@@ -16,7 +16,7 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.outputs import Step
-from freeflow_lightning.training.checkpoint_files import written_at
+from freeflow_lightning.training.checkpoint_damage import written_at
 from freeflow_lightning.training.finite import copy_to_host
 from freeflow_lightning.training.resumed_averages import match_averages
 from freeflow_lightning.training.resuming import FoundCheckpoint, first_good
