@@ -298,6 +298,7 @@ REFUSED = [
     (prior, "seed", NO_SEEDS[:-1]),
     (prior, "val_samples", NO_SIZES),
     (prior, "val_batch_size", NO_COUNTS),
+    (prior, "global_batch_size", NO_COUNTS[:-1]),  # none is every process's own
     (AlphaSchedule, "delay_steps", NO_SIZES),
     (AlphaSchedule, "warmup_steps", NO_SIZES),
     (AlphaSchedule, "decay_steps", (0, -1, NAN, -INF, True, "3", None)),

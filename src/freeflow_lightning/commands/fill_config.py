@@ -4,11 +4,13 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import Namespace
+from lightning.pytorch.utilities import rank_zero_info
 
 from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 (short names)
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
 from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
+from freeflow_lightning.training.elastic import launched_processes
 from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.strategies import refusal
 
@@ -56,3 +58,23 @@ def fill_seeds(config: Namespace) -> None:
             continue
         if "seed" in arguments and arguments.seed is None:
             arguments.seed = int(config.seed_everything)
+
+
+def take_launched_processes(settings: Any) -> None:
+    """Let the Trainer have the processes that torchrun has started, however many its config names."""
+    launched = launched_processes()
+    if launched is None:
+        return
+    for name, started in (("devices", launched.devices), ("num_nodes", launched.nodes)):
+        given = settings[name]
+        if is_list_of(given, started):
+            continue
+        settings[name] = started
+        if given not in ("auto", started, str(started)):
+            asked = f"(the config says {given})"
+            rank_zero_info(f"torchrun has started trainer.{name} {started} {asked}")
+
+
+def is_list_of(given: Any, count: int) -> bool:
+    """Whether devices are named one by one, and as many as there are."""
+    return isinstance(given, list) and len(given) == count

@@ -25,6 +25,7 @@ from freeflow_lightning.commands.fill_config import (
     fill_seeds,
     find_beside_config,
     refuse_strategy,
+    take_launched_processes,
 )
 from freeflow_lightning.commands.parser import BriefErrors, quiet
 from freeflow_lightning.commands.resumed_checkpoint import read_settings, read_step
@@ -94,6 +95,7 @@ class FreeFlowCLI(LightningCLI):
         config = self.config[self.subcommand]
         if config.trainer.barebones:
             raise ValueError(BAREBONES)
+        take_launched_processes(config.trainer)
         self._place_run()
         found = self._find_checkpoint()
         if found is not None:

@@ -11,6 +11,7 @@ from lightning.pytorch.utilities import rank_zero_warn
 
 from freeflow_lightning.commands.changed_settings import CONFIG, config_of_resumption
 from freeflow_lightning.training.atomic_write import write_text
+from freeflow_lightning.training.elastic import elastic_file
 from freeflow_lightning.training.resuming import Origin
 from freeflow_lightning.training.run_folder import MetricsCSV
 
@@ -60,6 +61,8 @@ class RunRecord(SaveConfigCallback):
         write_text(run / name, self.parser.dump(self.config, skip_none=False))
         if self.origin is not None and self.resumed_at is None:
             self.origin.write(run)
+        if marker := elastic_file():
+            (run / marker).touch()
 
 
 def log_settings(logger: Logger, settings: dict[str, Any]) -> None:

@@ -20,6 +20,7 @@ from freeflow_lightning.recipes.outputs import ValidationBatch
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.checkpoint_files import read_plain_values
 from freeflow_lightning.training.data import IndexBatch
+from freeflow_lightning.training.effective_batch import EffectiveBatch
 from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, max_magnitudes
 from freeflow_lightning.training.gradients import (
     collect_gradients,
@@ -158,13 +159,18 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """What every run needs: its last step in `last`, a validation that was cut short made up for
-        on resuming, and figures where callbacks watch some.
+        on resuming, figures where callbacks watch some, and a word where the batch has changed.
         """
         present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
         kinds = {type(callback) for callback in present}  # where this Trainer has run before
         return [
             callback
-            for callback in (UnfinishedValidation(), MonitoredFigures(), LastStep())
+            for callback in (
+                EffectiveBatch(),
+                UnfinishedValidation(),
+                MonitoredFigures(),
+                LastStep(),
+            )
             if type(callback) not in kinds
         ]
 

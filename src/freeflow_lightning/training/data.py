@@ -12,6 +12,7 @@ from lightning.pytorch.callbacks import GradientAccumulationScheduler
 from torch import Generator, Tensor
 
 from freeflow_lightning.flow import check_counts, training_generator
+from freeflow_lightning.training.batch_shares import BatchShares, share_batch
 from freeflow_lightning.training.trainer_facts import current_batch
 
 
@@ -51,14 +52,21 @@ class PriorStream:
         batch: what each is like.
         length: batches an epoch.
         count: the number of the batch that is being fetched; always that of `batch` if not given.
+        per_step: batches of an optimizer step, where a resumed run may have another number of them:
+            the place in an epoch is then kept in steps.
     """
 
     def __init__(
-        self, batch: PriorBatch, length: int, count: Callable[[], int] | None = None
+        self,
+        batch: PriorBatch,
+        length: int,
+        count: Callable[[], int] | None = None,
+        per_step: int = 1,
     ) -> None:
         self.batch = batch
         self.length = length
         self._count = count
+        self._per_step = per_step
         self._position = 0
         self._resume_at = 0
 
@@ -72,10 +80,12 @@ class PriorStream:
             yield self.batch if self._count is None else self.batch._replace(counter=self._count())
 
     def state_dict(self) -> dict[str, int]:
-        return {"position": self._position}
+        several = {"per_step": self._per_step} if self._per_step > 1 else {}
+        return {"position": self._position, **several}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._resume_at = self._position = state["position"] % self.length
+        position = state["position"] * self._per_step // state.get("per_step", 1)
+        self._resume_at = self._position = position % self.length
 
 
 class IndexRange:
@@ -164,6 +174,9 @@ class PriorDataModule(SettingsOnly):
         val_samples: samples that each validation draws, over all processes; 0 switches validation
             off.
         val_batch_size: samples per process and validation batch.
+        global_batch_size: samples of an optimizer step over all processes, however many there are
+            when a run starts or goes on. Then `batch_size` is the most that a process takes at
+            once, trainer.accumulate_grad_batches follows, and `length` counts optimizer steps.
 
     >>> next(iter(PriorDataModule(batch_size=8, seed=1).train_dataloader()))
     PriorBatch(size=8, seed=1, counter=0)
@@ -176,6 +189,7 @@ class PriorDataModule(SettingsOnly):
         seed: int | None = None,
         val_samples: int = 0,
         val_batch_size: int = 256,
+        global_batch_size: int | None = None,
     ) -> None:
         super().__init__()
         seed = 0 if seed is None else seed
@@ -184,12 +198,31 @@ class PriorDataModule(SettingsOnly):
         check_counts(-math.inf, seed=seed)
         self.batch_size, self.length, self.seed = batch_size, length, seed
         self.val_samples, self.val_batch_size = val_samples, val_batch_size
+        if global_batch_size is not None:
+            check_counts(1, global_batch_size=global_batch_size)
+        self.global_batch_size = global_batch_size
+        self.shares = BatchShares(batch_size, 1)
+
+    def setup(self, stage: str) -> None:
+        """Deal a global batch to the processes that there are, and have the trainer accumulate
+        (Raises: ValueError where it cannot be dealt evenly).
+        """
+        trainer = self.trainer
+        if self.global_batch_size is None or stage != "fit" or trainer is None:
+            return
+        if accumulations(trainer) not in ([1], [self.shares.per_step]):
+            raise ValueError(
+                "data.global_batch_size says how many batches are accumulated: leave "
+                "trainer.accumulate_grad_batches and GradientAccumulationScheduler out"
+            )
+        self.shares = share_batch(self.global_batch_size, self.batch_size, trainer.world_size)
+        trainer.accumulate_grad_batches = self.shares.per_step
 
     def train_dataloader(self) -> PriorStream:
         self._check_accumulation()
-        batch, trainer = PriorBatch(self.batch_size, self.seed), self.trainer
+        trainer, (size, per_step) = self.trainer, self.shares
         count = None if trainer is None else lambda: current_batch(trainer) + 1
-        return PriorStream(batch, self.length, count)
+        return PriorStream(PriorBatch(size, self.seed), self.length * per_step, count, per_step)
 
     def _check_accumulation(self) -> None:
         """Refuse gradients of fewer batches than they are divided by: Lightning steps at the end of
@@ -197,8 +230,8 @@ class PriorDataModule(SettingsOnly):
         """
         if self.trainer is None or self.trainer.fast_dev_run:  # type: ignore[attr-defined]  # set by a connector
             return
-        limit = self.trainer.limit_train_batches
-        length = min(limit, self.length) if isinstance(limit, int) else int(limit * self.length)
+        limit, batches = self.trainer.limit_train_batches, self.length * self.shares.per_step
+        length = min(limit, batches) if isinstance(limit, int) else int(limit * batches)
         for several in accumulations(self.trainer):
             if length % several:
                 raise ValueError(

@@ -47,3 +47,18 @@ def set_to_start_of_validation(loops: Loops) -> None:
         batch["completed"] = batch["processed"]
     first = {"ready": 1, "started": 1, "processed": 0, "completed": 0}
     loops[VALIDATION] = {"total": dict(first), "current": dict(first), "is_last_batch": False}
+
+
+def scale_epoch(loops: Loops, before: int, now: int) -> None:
+    """Count the batches of the present epoch anew, where an optimizer step is made of `now` of them
+    and was made of `before`. The total, which noise is drawn by, goes on.
+
+    >>> loops = {BATCHES: {"current": {"ready": 6, "started": 6, "processed": 6, "completed": 5}}}
+    >>> scale_epoch(loops, 2, 4)
+    >>> loops[BATCHES]["current"]
+    {'ready': 12, 'started': 12, 'processed': 12, 'completed': 11}
+    """
+    count = loops[BATCHES]["current"]
+    shift = count["processed"] // before * (now - before)
+    for name in count:
+        count[name] += shift

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 from freeflow_lightning.training.atomic_write import write_json
 from freeflow_lightning.training.checkpoint_damage import defect, written_at
+from freeflow_lightning.training.elastic import UNNAMED, elastic_file, is_restarted
 from freeflow_lightning.training.run_folder import checkpoints_of, job_file, versions
 
 ORIGIN = "origin.json"
@@ -92,12 +93,24 @@ def last_checkpoint(
 
 
 def checkpoint_of_job(folder: Path) -> FoundCheckpoint | None:
-    """Find the newest good checkpoint of a SLURM job that was requeued; None where it has none."""
-    if not int(os.environ.get("SLURM_RESTART_COUNT", "0")) or not job_file():
-        return None
-    runs = [marker.parent for marker in folder.glob(f"version_*/{job_file()}")]
-    paths = [path for run in runs for path in checkpoints_of(run)]
+    """Find the newest good checkpoint of a job that SLURM has requeued or torchrun restarted; None
+    where it has none.
+    """
+    requeued = int(os.environ.get("SLURM_RESTART_COUNT", "0")) > 0
+    paths = _written_by(folder, job_file()) if requeued else []
+    if not paths and is_restarted():
+        paths = _written_by(folder, elastic_file())
     return newest_good(paths) if paths else None
+
+
+def _written_by(folder: Path, marker: str) -> list[Path]:
+    """The checkpoints of the newest run that a job has marked as its own and written any in."""
+    marked = [n for n in versions(folder) if marker and (folder / f"version_{n}" / marker).exists()]
+    for n in reversed(marked):
+        paths = checkpoints_of(folder / f"version_{n}")
+        if paths or marker == UNNAMED:  # an older run may be of another job without a name
+            return paths
+    return []
 
 
 def newest_good(paths: Iterable[Path], *, trains: bool = True) -> FoundCheckpoint:
