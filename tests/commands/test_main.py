@@ -489,7 +489,10 @@ def test_classes_are_repeated_in_turn(freeflow, checkpoint, tmp_path):
         (["--classes", "[7]"], "expected classes in 0 .. 4, got [7]"),
         (["--classes", "[-1]"], "expected classes in 0 .. 4, got [-1]"),
         (["--average", "ema_1"], "has no average 'ema_1': expected one of ['ema_0_9999', 'raw']"),
+        (["--classes", "[5]"], "expected classes in 0 .. 4, got [5]"),
         (["--num_samples", "0"], "at least one sample and batches of at least one, got 0"),
+        (["--batch_size", "0"], "batches of at least one, got 64, 0 and 64"),
+        (["--decode_batch_size", "-1"], "batches of at least one, got 64, 256 and -1"),
     ],
 )
 def test_sample_says_what_is_wrong(freeflow, checkpoint, options, words):

@@ -152,6 +152,12 @@ def test_classes_and_no_condition():
     labels = Classes(3).draw(3000, generator())
     assert labels.unique().tolist() == [0, 1, 2]
     assert Classes(3).null(labels).unique().tolist() == [3]
+    for label in (-1, 3):  # the null class is none
+        with pytest.raises(
+            ValueError, match=rf"expected classes in 0 .. 2, got \[0, {label}\]|\[-1, 0"
+        ):
+            Classes(3).of_classes(torch.tensor([0, label]))
+    assert Classes(3).of_classes(torch.tensor([0, 2])).tolist() == [0, 2]
     assert NoCondition().draw(3, generator()) is None
     with pytest.raises(ValueError, match="cannot be guided"):
         NoCondition().null(None)
