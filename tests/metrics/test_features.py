@@ -4,7 +4,7 @@ import sys
 import pytest
 import torch
 
-from freeflow_lightning.examples.digits.classifier import load_digits
+from freeflow_lightning.examples.digits.classifier import load_digits_as_samples
 from freeflow_lightning.metrics import (
     DigitsFeatures,
     FlatFeatures,
@@ -17,7 +17,7 @@ from freeflow_lightning.metrics import (
 @pytest.fixture(scope="module")
 def digits():
     pytest.importorskip("sklearn")
-    return load_digits()
+    return load_digits_as_samples()
 
 
 @pytest.fixture(scope="module")

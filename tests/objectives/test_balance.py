@@ -8,7 +8,7 @@ from freeflow_lightning.objectives import (
     adaptive_lambda,
     decay,
     normalise,
-    split,
+    split_batch,
     weigh_by_duration,
 )
 
@@ -93,13 +93,13 @@ def test_decay_keeps_direction_and_output():
     ],
 )
 def test_split_by_hand(n, fraction, parts):
-    assert split(n, fraction) == parts
+    assert split_batch(n, fraction) == parts
 
 
 def test_split_uses_every_row_and_starves_no_objective():
     for n in range(2, 40):
         for fraction in (0.01, 0.25, 0.5, 0.77, 0.99):
-            g, c = split(n, fraction)
+            g, c = split_batch(n, fraction)
             assert g + c == n
             assert min(g, c) >= 1
             assert abs(c - n * fraction) <= 1
@@ -108,7 +108,7 @@ def test_split_uses_every_row_and_starves_no_objective():
 @pytest.mark.parametrize(("n", "fraction"), [(8, -0.1), (8, 1.1), (8, float("nan")), (1, 0.25)])
 def test_impossible_splits_are_refused(n, fraction):
     with pytest.raises(ValueError, match=r"expected correction_fraction|cannot hold both"):
-        split(n, fraction)
+        split_batch(n, fraction)
 
 
 def test_by_guidance_divides_by_the_square_of_gamma_after_another_weight():

@@ -13,7 +13,7 @@ import yaml
 
 from freeflow_lightning.evaluation.reference import teacher_table
 from freeflow_lightning.evaluation.shipped_tables import write_shipped
-from freeflow_lightning.examples.faces.data import HELD_OUT_SAMPLES, read_faces, split
+from freeflow_lightning.examples.faces.data import HELD_OUT_SAMPLES, hold_out_faces, read_faces
 from freeflow_lightning.metrics import FacesFeatures, mean_and_covariance, to_uint8
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, load_sit, save_sit
@@ -43,7 +43,7 @@ def write_teacher(source: str, target: Path) -> None:
 @torch.no_grad()
 def write_reference(source: str, target: Path) -> None:
     """Write the first held-out faces, and the moments of all of them."""
-    _, held_out = split(read_faces(source), HELD_OUT_SAMPLES)
+    _, held_out = hold_out_faces(read_faces(source), HELD_OUT_SAMPLES)
     features = torch.cat([FacesFeatures()(part) for part in held_out.pictures.split(500)]).double()
     mean, covariance = mean_and_covariance(features.sum(0), features.mT @ features, len(features))
     pictures = held_out.pictures[:SHIPPED_SAMPLES].permute(0, 2, 3, 1).contiguous()

@@ -264,7 +264,7 @@ def check_contenders(
     first = contenders[0]
     teachers, scales = set(), set()
     for contender in contenders:
-        module = build_module(contender)
+        module = build_contender(contender)
         teachers.add(fingerprint(module.teacher.to(device), device))
         scales.add(float(module.evaluation_guidance))
         if len(teachers) > 1:
@@ -282,7 +282,7 @@ def check_contenders(
     return scales.pop()
 
 
-def build_module(contender: Contender) -> Distillation:
+def build_contender(contender: Contender) -> Distillation:
     """The module of a contender, after a look at its data and callbacks; errors name the config."""
     try:
         contender.data(0)

@@ -12,7 +12,7 @@ from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
 from freeflow_lightning.training.elastic import launched_processes
 from freeflow_lightning.training.rebuild import find_files
-from freeflow_lightning.training.strategies import refusal
+from freeflow_lightning.training.strategies import refusal_of_strategy
 
 
 def as_objects(given: Any) -> list[Any]:
@@ -27,9 +27,9 @@ def refuse_strategy(strategy: Any) -> None:
     path = strategy if isinstance(strategy, str) else getattr(strategy, "class_path", "")
     name = str(path).rpartition(".")[2].lower()
     if name.startswith("deepspeed"):
-        raise ValueError(refusal("deepspeed"))
+        raise ValueError(refusal_of_strategy("deepspeed"))
     if name == "fsdp" or name.startswith(("fsdp_", "fsdpstrategy")):
-        raise ValueError(refusal("fsdp"))
+        raise ValueError(refusal_of_strategy("fsdp"))
 
 
 def find_beside_config(config: Any, folders: list[Path], words: set[str]) -> None:

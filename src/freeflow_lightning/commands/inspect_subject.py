@@ -99,7 +99,7 @@ def _of_teacher(name: str, teacher: Teacher, lora: LoRA | None) -> InspectSubjec
     )
 
 
-def count_averages(callbacks: list[Any]) -> int:
+def count_configured_averages(callbacks: list[Any]) -> int:
     """The averages that the callbacks of a config keep."""
     settings = {StudentEMA.__name__: "decays", PostHocEMA.__name__: "lengths"}
     found = 0
@@ -122,7 +122,7 @@ def _of_config(path: str, overrides: list[str], precision: PrecisionName | None)
         guided=guidance_range != (1.0, 1.0),
         batch_size=config.fit.data.init_args.batch_size,
         precision=find_precision(precision, config.fit.trainer),
-        averages=count_averages(config.fit.trainer.callbacks or []),
+        averages=count_configured_averages(config.fit.trainer.callbacks or []),
         has_network=config.arguments.get("network") is not None,
         student_lr=config.arguments.get("student_lr"),
     )

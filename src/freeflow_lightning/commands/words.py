@@ -97,7 +97,7 @@ def is_value(word: str) -> bool:
 
 def _spelled(values: list[str], action: Any) -> list[str]:
     """The values of an option whose type is known."""
-    kind = kind_of(action)
+    kind = fixed_kind(action)
     if kind == "list" and values:
         return [_bracketed(values)]
     if kind == "switch":
@@ -129,7 +129,7 @@ def _with_dot(value: str) -> str:
     return f"{match[1]}.inf" if match else value
 
 
-def kind_of(action: Any) -> str | None:
+def fixed_kind(action: Any) -> str | None:
     """ "list" or "switch" for options that are always such (beside None)."""
     hint = getattr(action, "_typehint", None)
     if hint is bool or bool in get_args(hint):

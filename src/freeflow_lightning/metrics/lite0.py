@@ -44,7 +44,7 @@ class Lite0Features(FeatureNetwork):
 
     def __init__(self, weights_path: str | None = None) -> None:
         super().__init__()
-        weights = _read_weights(find_weights() if weights_path is None else Path(weights_path))
+        weights = _read_weights(find_lite0() if weights_path is None else Path(weights_path))
         # the architecture alone: nothing is downloaded
         self.network: Any = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         names = self.network.state_dict()  # the same tensors in the same order under other names
@@ -70,7 +70,7 @@ class Lite0Features(FeatureNetwork):
             return self.network.blocks(x).mean(dim=(2, 3))
 
 
-def find_weights() -> Path:
+def find_lite0() -> Path:
     """The weights of the installed package.
 
     Raises:

@@ -12,7 +12,7 @@ from freeflow_lightning.objectives.balance import (
     decay,
     equalise,
     normalise,
-    split,
+    split_batch,
     weigh_by_duration,
 )
 from freeflow_lightning.objectives.correction import correction
@@ -69,6 +69,6 @@ __all__ = [
     "normalise",
     "prediction",
     "residual",
-    "split",
+    "split_batch",
     "weigh_by_duration",
 ]

@@ -172,11 +172,11 @@ class ByGuidance(Weight):
         return weighted._replace(error=weighted.error / expand(gamma**2, weighted.error))
 
 
-def split(n: int, fraction: float) -> tuple[int, int]:
+def split_batch(n: int, fraction: float) -> tuple[int, int]:
     """Cut a batch of n into prediction and correction rows (Table 6: 75 % and 25 %), at least one
     of each that is asked for.
 
-    >>> split(256, 0.25), split(8, 0.0), split(8, 1.0)
+    >>> split_batch(256, 0.25), split_batch(8, 0.0), split_batch(8, 1.0)
     ((192, 64), (8, 0), (0, 8))
     """
     check_numbers(0, 1, correction_fraction=fraction)

@@ -68,7 +68,7 @@ class CallCounter:
             keywords: dict[str, Any],
         ) -> Any:
             if self.is_on:
-                kind = kind_of(module, arguments, keywords)
+                kind = kind_of_call(module, arguments, keywords)
                 kinds = Counter(self.rows.get(name, {}))
                 kinds[kind] += len(arguments[0])
                 self.rows[name] = dict(kinds)
@@ -78,7 +78,7 @@ class CallCounter:
             yield
 
 
-def kind_of(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> str:
+def kind_of_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> str:
     """What a call of a module is worth: a key of `FORWARD_EQUIVALENTS`."""
     is_derivative = has_dual((arguments, keywords))
     if not (torch.is_grad_enabled() and _leads_to_gradient(module, arguments, keywords)):

@@ -63,7 +63,7 @@ class OfficialConvention:
             )
 
 
-class Score(NamedTuple):
+class Resemblance(NamedTuple):
     """What z + sign * F(z, delta = 1) looks like, read with one sign and prior time.
 
     Args:
@@ -229,7 +229,7 @@ def decided(
 
 
 @torch.no_grad()
-def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, int], Score]:
+def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, int], Resemblance]:
     """The scores of the samples that each prior time and sign give, two evaluations of a few
     noises.
     """
@@ -239,7 +239,7 @@ def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, in
     z = torch.randn(samples, *backbone.net.sample_shape, generator=generator)
     labels = torch.randint(backbone.net.num_classes or 1, (samples,), generator=generator)
     condition = labels if backbone.net.num_classes else None
-    scores: dict[tuple[int, int], Score] = {}
+    scores: dict[tuple[int, int], Resemblance] = {}
     for time in (0, 1):
         backbone.convention = Convention(time, 1)
         F = student(z, one, condition, delta=one, gamma=1.5 * one)
@@ -247,10 +247,10 @@ def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, in
     return scores
 
 
-def score(x: Tensor) -> Score:
+def score(x: Tensor) -> Resemblance:
     """Standard deviation, and correlation of vertical and horizontal neighbours about each
     channel's mean, of [B, C, H, W].
     """
     y = x - x.mean((0, 2, 3), keepdim=True)
     together = (y[..., 1:] * y[..., :-1]).mean() + (y[..., 1:, :] * y[..., :-1, :]).mean()
-    return Score(float(x.std()), float(together / (2 * y.square().mean()).clamp(min=1e-12)))
+    return Resemblance(float(x.std()), float(together / (2 * y.square().mean()).clamp(min=1e-12)))

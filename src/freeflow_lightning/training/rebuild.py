@@ -27,7 +27,7 @@ from freeflow_lightning.training.record import (
 )
 from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
-from freeflow_lightning.training.trust_config import check_trust, refusal
+from freeflow_lightning.training.trust_config import check_trust, refusal_of_class
 
 
 def build_recipe(
@@ -118,7 +118,7 @@ def construct(
             made = parser.instantiate_classes(parser.parse_object({"it": arguments})).it
         except Exception as error:
             if path := denied_import(error):
-                raise refusal(checkpoint, path) from error
+                raise refusal_of_class(checkpoint, path) from error
             raise ValueError(f"the config in {checkpoint.path} cannot be built: {error}") from error
     return kind(**made.as_dict() | dict(objects))
 

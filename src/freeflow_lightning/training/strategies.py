@@ -187,9 +187,9 @@ def optimizer_states(checkpoint: dict[str, Any], path: str | Path) -> list[dict[
 def check_strategy(strategy: Strategy, precision: str) -> None:
     """Refuse what would train wrongly (Raises: ValueError that names the alternative)."""
     if isinstance(strategy, FSDPStrategy):
-        raise ValueError(refusal("fsdp"))
+        raise ValueError(refusal_of_strategy("fsdp"))
     if isinstance(strategy, DeepSpeedStrategy):
-        raise ValueError(refusal("deepspeed"))
+        raise ValueError(refusal_of_strategy("deepspeed"))
     if isinstance(strategy, ModelParallelStrategy):
         tensor_parallel = strategy.device_mesh["tensor_parallel"].size()
         if tensor_parallel > 1:
@@ -233,7 +233,7 @@ def check_reader(strategy: Strategy, checkpoint: str | Path | None) -> None:
         )
 
 
-def refusal(name: str) -> str:
+def refusal_of_strategy(name: str) -> str:
     """Why a strategy of this name is not supported, and which one is."""
     why = {
         "fsdp": "it wraps networks whole, clips no gradient norms per network and breaks forward-mode derivatives",

@@ -50,11 +50,11 @@ def check_trust(
         if "." not in path or is_known(path) or not is_importable(path):
             continue
         if not (mine or path in allowed):
-            raise refusal(checkpoint, path)
+            raise refusal_of_class(checkpoint, path)
         import_class(checkpoint, path)
 
 
-def refusal(checkpoint: TrainingCheckpoint, path: str) -> ValueError:
+def refusal_of_class(checkpoint: TrainingCheckpoint, path: str) -> ValueError:
     """What is said of a class that a checkpoint names and nobody has trusted."""
     away = (
         ""

@@ -6,7 +6,7 @@ from freeflow_lightning.examples.faces.classifier import (
     accuracies,
     attribute_numbers,
     divide_features,
-    train,
+    train_faces_classifier,
 )
 from freeflow_lightning.examples.faces.data import Faces
 from freeflow_lightning.metrics.faces import ATTRIBUTES, faces_network
@@ -32,7 +32,7 @@ def test_numbers_stand_in_the_order_of_the_attributes():
 
 def test_the_recipe_is_a_function_of_its_seed_and_learns():
     known, state = faces(8), torch.random.get_rng_state()
-    first, second = (train(known, steps=40, batch_samples=8) for _ in range(2))
+    first, second = (train_faces_classifier(known, steps=40, batch_samples=8) for _ in range(2))
     assert torch.equal(torch.random.get_rng_state(), state)
     assert all(
         torch.equal(*pair) for pair in zip(first.parameters(), second.parameters(), strict=True)

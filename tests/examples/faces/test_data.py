@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from freeflow_lightning.examples.faces import FacesDataModule, load_faces, read_faces
-from freeflow_lightning.examples.faces.data import load_moments, split
+from freeflow_lightning.examples.faces.data import hold_out_faces, load_moments
 from freeflow_lightning.metrics import FacesFeatures
 from places import ROOT
 
@@ -69,7 +69,7 @@ def test_the_data_module_repeats_its_faces_and_leaves_out_those_held_out(tmp_pat
 
 def test_a_file_is_read_with_its_attributes(tmp_path):
     faces = read_faces(write_faces(tmp_path / "faces.npz", 30))
-    training, held_out = split(faces, 10)
+    training, held_out = hold_out_faces(faces, 10)
     assert (len(training.labels), len(held_out.labels)) == (20, 10)
     assert held_out.attributes[0].tolist() == [0, 2]
     assert faces.names["mouth"][2] == "e"

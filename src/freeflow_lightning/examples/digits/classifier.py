@@ -23,7 +23,7 @@ class Digits(NamedTuple):
     labels: Tensor
 
 
-def load_digits() -> Digits:
+def load_digits_as_samples() -> Digits:
     """scikit-learn's 1797 digits (0 .. 16, scaled x / 8 - 1) in 8 bits, as samples of the digits
     teacher become.
     """
@@ -33,21 +33,21 @@ def load_digits() -> Digits:
     return Digits(to_uint8(torch.tensor(bunch.images)[:, None] / 8 - 1), torch.tensor(bunch.target))
 
 
-def split(digits: Digits, seed: int = 0) -> tuple[Digits, Digits]:
+def hold_out_digits(digits: Digits, seed: int = 0) -> tuple[Digits, Digits]:
     """A fixed random split into the digits to train on and 600 held out.
 
     >>> digits = Digits(torch.zeros(1797, 1, 8, 8, dtype=torch.uint8), torch.zeros(1797, dtype=torch.int64))
-    >>> [len(part.labels) for part in split(digits)]
+    >>> [len(part.labels) for part in hold_out_digits(digits)]
     [1197, 600]
     """
     order = torch.randperm(len(digits.labels), generator=Generator().manual_seed(seed))
-    held_out, train = order[:HELD_OUT_SAMPLES], order[HELD_OUT_SAMPLES:]
-    return Digits(digits.images[train], digits.labels[train]), Digits(
-        digits.images[held_out], digits.labels[held_out]
-    )
+    held_out, train_digits_classifier = order[:HELD_OUT_SAMPLES], order[HELD_OUT_SAMPLES:]
+    return Digits(
+        digits.images[train_digits_classifier], digits.labels[train_digits_classifier]
+    ), Digits(digits.images[held_out], digits.labels[held_out])
 
 
-def train(
+def train_digits_classifier(
     digits: Digits, *, steps: int = 100, batch_samples: int = 256, seed: int = 0
 ) -> nn.Sequential:
     """Train the classifier with Adam at 2e-3; the caller's random state stays as it is.
@@ -86,8 +86,8 @@ def main() -> None:
     parser.add_argument("output", help="safetensors file to write")
     output = parser.parse_args().output
     torch.set_num_threads(1)  # the order of summation, and so the weights, depend on it
-    training, held_out = split(load_digits())
-    network = train(training)
+    training, held_out = hold_out_digits(load_digits_as_samples())
+    network = train_digits_classifier(training)
     save_file(
         network.state_dict(),
         output,

@@ -10,7 +10,12 @@ from safetensors.torch import save_file
 from torch import Generator, Tensor, nn
 from torch.nn.functional import cross_entropy
 
-from freeflow_lightning.examples.faces.data import HELD_OUT_SAMPLES, Faces, read_faces, split
+from freeflow_lightning.examples.faces.data import (
+    HELD_OUT_SAMPLES,
+    Faces,
+    hold_out_faces,
+    read_faces,
+)
 from freeflow_lightning.metrics.faces import ATTRIBUTES, faces_network, read_logits
 from freeflow_lightning.metrics.images import from_uint8
 
@@ -23,7 +28,9 @@ def attribute_numbers(faces: Faces) -> Tensor:
     return torch.stack([glasses, hat, long_hair, *parts], dim=1)
 
 
-def train(faces: Faces, *, steps: int, batch_samples: int = 256, seed: int = 0) -> nn.Sequential:
+def train_faces_classifier(
+    faces: Faces, *, steps: int, batch_samples: int = 256, seed: int = 0
+) -> nn.Sequential:
     """Train the classifier with Adam, 2e-3 falling to 0; the caller's random state stays as it is.
 
     A little noise on the pictures, at most 0.1, keeps it from relying on exact colours.
@@ -85,8 +92,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=3000, help="training steps")
     options = parser.parse_args()
     torch.set_num_threads(1)  # the order of summation, and so the weights, depend on it
-    training, held_out = split(read_faces(options.faces), HELD_OUT_SAMPLES)
-    network = train(training, steps=options.steps)
+    training, held_out = hold_out_faces(read_faces(options.faces), HELD_OUT_SAMPLES)
+    network = train_faces_classifier(training, steps=options.steps)
     save_file(
         {name: weight.half() for name, weight in network.state_dict().items()},
         options.output,

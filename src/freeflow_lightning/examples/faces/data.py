@@ -53,7 +53,7 @@ def read_faces(path: str | Path) -> Faces:
         )
 
 
-def split(faces: Faces, held_out: int) -> tuple[Faces, Faces]:
+def hold_out_faces(faces: Faces, held_out: int) -> tuple[Faces, Faces]:
     """The faces to train on, and the last ones, which nothing is trained on."""
     return _rows(faces, slice(None, -held_out)), _rows(faces, slice(-held_out, None))
 
@@ -106,7 +106,7 @@ class FacesDataModule(SettingsOnly):
         self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
-        faces, _ = split(read_faces(self.path), HELD_OUT_SAMPLES)
+        faces, _ = hold_out_faces(read_faces(self.path), HELD_OUT_SAMPLES)
         data = TensorDataset(faces.pictures.float() / 127.5 - 1, faces.labels)
         generator = Generator().manual_seed(self.seed)
         order = RandomSampler(
