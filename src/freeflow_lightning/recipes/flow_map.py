@@ -155,13 +155,13 @@ class FlowMapModule(Distillation):
     # One step
 
     def draw(self, size: int, generator: Generator) -> FlowMapDraw:
-        states, corrected = objectives.split(size, self.correction_fraction)
+        states, corrected = objectives.split_batch(size, self.correction_fraction)
         draws = self.draws(generator)
         paths, per_path = self._count_paths(states), self.states.per_path
         z, condition = draws.starts(self.states.data, paths)
         gamma = draws.guidance(paths)
         n = draws.noise(states)
-        maps, _ = objectives.split(states, self.anchor_fraction)
+        maps, _ = objectives.split_batch(states, self.anchor_fraction)
         objective = self.objective.prepare(maps, draws.host).warm_up(self.tangent_share)
         t, delta = self.times.sample(states, draws.host).move_to_prior(self.t_c)
         off_prior, active = None, None

@@ -139,7 +139,7 @@ class FreeFlowModule(Distillation):
         return Pairs.PRIOR_TO_ANY
 
     def draw(self, size: int, generator: Generator) -> FreeFlowDraw:
-        n_g, n_n = objectives.split(size, self.correction_fraction)
+        n_g, n_n = objectives.split_batch(size, self.correction_fraction)
         draws = self.draws(generator)
         z, c, gamma = draws.prior(n_g)
         corrected = draw_correction(self, draws, n_n, self.r, self.guidance_interval)

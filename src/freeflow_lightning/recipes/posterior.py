@@ -172,7 +172,7 @@ class PosteriorModule(Distillation):
         z, condition = draws.starts(self.states.data, size)
         gamma = draws.guidance(size)
         n, e = draws.noise(size), draws.noise(size)
-        maps, rest = objectives.split(size, self.diagonal_fraction)
+        maps, rest = objectives.split_batch(size, self.diagonal_fraction)
         objective = self.objective.prepare(maps, draws.host)
         t = self.t.sample(size, draws.host)
         s, delta = self.times.sample(maps, draws.host)
