@@ -8,6 +8,7 @@ from torch import nn
 from freeflow_lightning.commands.run import Options
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.flow.solver import RuleName
+from freeflow_lightning.sampling.counter_noise import NoiseVersion
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.sampler import Sampler
@@ -205,6 +206,21 @@ class NoiseOptions(Options):
     def draw(self, teacher: Teacher) -> Draw:
         """The noise and the conditions, for a teacher that has these classes."""
         return draw_of_options(teacher, self.seed, self.classes, self.balanced)
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionedNoiseOptions(NoiseOptions):
+    """noise and classes
+
+    Args:
+        noise: how it is drawn: v1, as every figure and folder so far; v2 by counter, other samples,
+            which are drawn faster where they are small.
+    """
+
+    noise: NoiseVersion = "v1"
+
+    def draw(self, teacher: Teacher) -> Draw:
+        return super().draw(teacher)._replace(version=self.noise)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,8 @@ import torch
 
 from freeflow_lightning.commands.options import (
     FolderOptions,
-    NoiseOptions,
     SamplerOptions,
+    VersionedNoiseOptions,
     WorkOptions,
 )
 from freeflow_lightning.commands.posterior_options import (
@@ -49,7 +49,7 @@ def sample(
     output: str = "samples",
     *,
     given: PosteriorOptions,
-    noise: NoiseOptions,
+    noise: VersionedNoiseOptions,
     beside: SamplerOptions,
     files: FolderOptions,
     work: WorkOptions,
@@ -87,6 +87,8 @@ def sample(
         student = opening.open_or_none(beside)
         teacher = ready(beside.teacher if student is None else student.to(device).teacher, device)
         states = given.read(teacher, noise)
+        if states and noise.noise != "v1":
+            raise ValueError("--noise is that of samples, not of --posterior: leave it out")
         usual = student.evaluation_guidance if student and not states else 1.0
         samplers = samplers_at(guidance, usual, sampler_at(student, beside, states))
         draw = states or noise.draw(teacher)

@@ -8,10 +8,16 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from freeflow_lightning.flow import take
+from freeflow_lightning.flow import indexed_noise, take
 from freeflow_lightning.metrics import to_uint8
 from freeflow_lightning.metrics.images import DivergedSamplesError
+from freeflow_lightning.sampling.counter_noise import (
+    NoiseVersion,
+    counter_noise,
+    counter_uniforms,
+)
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.teachers.conditions import Classes
 
 ROWS = 8
 """Networks see multiples of this many samples: below it, matrix products of CPUs add up in another
@@ -20,11 +26,16 @@ order.
 
 
 class Draw(NamedTuple):
-    """Which samples: those of (seed, stream), with drawn classes, or the given ones in turn."""
+    """Which samples: those of (seed, stream), with drawn classes, or the given ones in turn.
+
+    Version v1 of the noise is that of every figure, folder and cache so far; see `counter_noise`
+    for v2.
+    """
 
     seed: int = 0
     classes: tuple[int, ...] | None = None
     stream: str = "samples"
+    version: NoiseVersion = "v1"
 
     def noise(
         self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu"
@@ -34,22 +45,47 @@ class Draw(NamedTuple):
         Raises:
             ValueError: classes of a teacher without, or classes that it does not have.
         """
-        z, condition = teacher.draw_indexed(
-            index, seed=self.seed, stream=self.stream, device=device
-        )
         if self.classes is None:
-            return z, condition
+            return self._drawn(teacher, index, device)
         if not teacher.num_classes:
             raise ValueError("--classes: this student has no classes; leave the option out")
         teacher.conditions.of_classes(
             torch.tensor(self.classes)
         )  # all of them are checked, not this batch's alone
         labels = torch.tensor(self.classes)[index % len(self.classes)]
+        z = self.states(teacher, index, device)
+        return z, teacher.conditions.of_classes(labels.to(device))
+
+    def states(self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
+        """The noise alone, [B, *sample_shape]."""
+        draw = counter_noise if self.version == "v2" else indexed_noise
+        return draw(index, teacher.sample_shape, seed=self.seed, stream=self.stream).to(device)
+
+    def _drawn(
+        self, teacher: Teacher, index: Tensor, device: torch.device | str
+    ) -> tuple[Tensor, Any]:
+        """With drawn conditions: classes by counter too in v2, others by a generator each."""
+        of = {"seed": self.seed, "stream": self.stream, "device": device}
+        if self.version == "v1":
+            return teacher.draw_indexed(index, **of)
+        z = self.states(teacher, index, device)
+        if not draws_plain_classes(teacher):
+            return z, teacher.draw_indexed_condition(index, **of)
+        share = counter_uniforms(index, seed=self.seed, stream=f"{self.stream}/condition")
+        labels = (share * teacher.num_classes).long()
         return z, teacher.conditions.of_classes(labels.to(device))
 
     def facts(self) -> dict[str, Any]:
-        """Return what tells these samples from others of the same sampler, as JSON."""
-        return {"seed": self.seed, "classes": list(self.classes) if self.classes else "drawn"}
+        """Return what tells these samples from others of the same sampler, as JSON; v1 is not said."""
+        version = {} if self.version == "v1" else {"noise": self.version}
+        classes = list(self.classes) if self.classes else "drawn"
+        return {"seed": self.seed, "classes": classes} | version
+
+
+def draws_plain_classes(teacher: Teacher) -> bool:
+    """Whether a teacher's conditions are classes, drawn uniformly."""
+    is_own = type(teacher).draw_condition is not Teacher.draw_condition
+    return type(teacher.conditions) is Classes and not is_own
 
 
 def labels_of(teacher: Teacher, condition: Any) -> Tensor | None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from freeflow_lightning import flow
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.nets import map_noise, map_state
+from freeflow_lightning.sampling.counter_noise import NoiseVersion
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.sampling.sample_folder import save_sheet
@@ -350,6 +351,7 @@ class FlowMap(nn.Module):
         steps: int = 1,
         sampler: SamplerName = "chain",
         noise_share: float | None = None,
+        noise: NoiseVersion = "v1",
     ) -> Tensor:
         """Samples number `first` to `first + n - 1` of the given seed, [n, *sample_shape].
 
@@ -366,6 +368,8 @@ class FlowMap(nn.Module):
                 data and noises anew in each step, "gamma" is between them (see `Jumps`).
             noise_share: of "gamma": how much of each step is noised anew, from 0 (chain) to 1
                 (renoise); 0.5 if not given. The noise too is a function of (seed, i).
+            noise: how it is drawn: "v1", or "v2" by counter (other samples, drawn faster where they
+                are small).
 
         Raises:
             ValueError: steps by a sampler that the student was not trained for (`pairs`).
@@ -377,14 +381,12 @@ class FlowMap(nn.Module):
         self.check_guidance(guidance)
         if condition is not None:
             condition = read_condition(self.teacher, condition, n, self.device)
-        parts, draw = [], Draw(seed)
+        parts, draw = [], Draw(seed, version=noise)
         for index in torch.arange(n).split(batch_size):
             if condition is None:
                 z, given = draw.noise(self.teacher, index + first, self.device)
             else:
-                z = flow.indexed_noise(
-                    index + first, self.teacher.sample_shape, seed=seed, stream=draw.stream
-                ).to(self.device)
+                z = draw.states(self.teacher, index + first, self.device)
                 given = flow.take(condition, index)
             parts.append(evaluate_rows(lambda z, c: self.jump(z, c, guidance, jumps), z, given))
         return torch.cat(parts)

@@ -150,10 +150,16 @@ class Teacher(Recorded, nn.Module, ABC):
         or the device.
         """
         z = indexed_noise(index, self.sample_shape, seed=seed, stream=stream).to(device)
+        return z, self.draw_indexed_condition(index, seed=seed, stream=stream, device=device)
+
+    def draw_indexed_condition(
+        self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu"
+    ) -> Any:
+        """The condition of `draw_indexed` alone."""
         with self.conditions.whole():
             generators = indexed_generators(index, seed=seed, stream=f"{stream}/condition")
             draws = [self.draw_condition(1, generator) for generator in generators]
-        return z, apply(lambda tensor: tensor.to(device), join(*draws))
+        return apply(lambda tensor: tensor.to(device), join(*draws))
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         return self.velocity(x, t, condition)
