@@ -93,6 +93,7 @@ from freeflow_lightning.students import search
 from freeflow_lightning.students.search import (
     PathSearch,
     RandomSearch,
+    Steering,
     TargetDistance,
     ZeroOrderSearch,
 )
@@ -381,6 +382,9 @@ REFUSED = [
     (ZeroOrderSearch, "candidates", NO_COUNTS),
     (ZeroOrderSearch, "neighbours", NO_COUNTS),
     (ZeroOrderSearch, "radius", (*NO_FACTORS, 1.5)),
+    (Steering, "candidates", NO_COUNTS),
+    (Steering, "draws", (*NO_COUNTS, 1)),
+    (Steering, "strength", NO_AMOUNTS),
     (PathSearch, "candidates", NO_COUNTS),
     (PathSearch, "paths", (*NO_COUNTS, 17)),
     (PathSearch, "branches", NO_COUNTS),

@@ -14,9 +14,11 @@ class AlgorithmOptions(Options):
 
     Args:
         candidates: noises per sample that the student tries.
-        algorithm: random (best of N), zero_order (climb from one noise to better ones around it) or
+        algorithm: random (best of N), zero_order (climb from one noise to better ones around it),
             paths (the teacher's paths branch on their way, the best go on: this takes evaluations
-            of the teacher during the search).
+            of the teacher during the search) or steer (a path towards what scores well, by
+            posterior draws of a student of PosteriorModule: candidates in all, and an evaluation
+            of the teacher a step).
         neighbours: of zero_order: noises tried around the pivot in one round; 4 if not given.
         radius: of zero_order: size of the neighbourhood, above 0 (the pivot) to 1 (any noise); 0.4
             if not given.
@@ -28,10 +30,14 @@ class AlgorithmOptions(Options):
         backward: of paths: time that the teacher leads it back by; 0.5 if not given.
         path_steps: of paths: the teacher's steps from time 1 to 0 during the search; 8 if not
             given.
+        draws: of steer: posterior draws at each step; 4 if not given.
+        strength: of steer: how much a score weighs, exp(strength score); 1 if not given.
+        steer_by: of steer: weights of the draws, or the gradient of a verifier that has one, after
+            a check of the student's; weights if not given.
     """
 
     candidates: int = 64
-    algorithm: Literal["random", "zero_order", "paths"] = "random"
+    algorithm: Literal["random", "zero_order", "paths", "steer"] = "random"
     neighbours: int | None = None
     radius: float | None = None
     paths: int | None = None
@@ -40,6 +46,9 @@ class AlgorithmOptions(Options):
     forward: float | None = None
     backward: float | None = None
     path_steps: int | None = None
+    draws: int | None = None
+    strength: float | None = None
+    steer_by: Literal["weights", "gradient"] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -51,8 +51,9 @@ def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
     digests = []
     for name, value in sorted(tensors.items()):
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
-        digest.update(
-            gather_full(value.detach()).cpu().contiguous().view(-1).view(torch.uint8).numpy().data
-        )
+        flat = gather_full(value.detach()).cpu().contiguous().flatten()
+        if flat.stride() != (1,):  # one expanded number counts as contiguous
+            flat = flat.clone(memory_format=torch.contiguous_format)
+        digest.update(flat.view(torch.uint8).numpy().data)
         digests.append(digest.digest())
     return digests

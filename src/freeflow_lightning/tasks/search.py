@@ -17,10 +17,16 @@ from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import draw_of_options
-from freeflow_lightning.students.search import Verifier
+from freeflow_lightning.students.posterior_draws import check_draws_posteriors
+from freeflow_lightning.students.search import Steering, Verifier
 from freeflow_lightning.students.search.folder import PICTURE, SearchFolder
 from freeflow_lightning.students.search.noise_search import NoiseSearch, freeze
 from freeflow_lightning.students.search.parts import search_facts, search_part
+from freeflow_lightning.students.search.steering import SteerBy
+from freeflow_lightning.students.search.value_gradient import (
+    check_value_gradient,
+    scores_with_gradient,
+)
 from freeflow_lightning.tasks.search_setting import (
     AlgorithmName,
     build_algorithm,
@@ -33,6 +39,9 @@ from freeflow_lightning.tasks.views.search import report_of, rows_of, tables
 from freeflow_lightning.tasks.views.tables import print_tables, table_text, tables_html
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.output_folder import lock_folder
+
+OF_TEACHER = ("paths", "steer")
+"""Algorithms that ask the teacher."""
 
 
 @dataclass(frozen=True)
@@ -95,6 +104,9 @@ def search(
     forward: float | None = None,
     backward: float | None = None,
     path_steps: int | None = None,
+    draws: int | None = None,
+    strength: float | None = None,
+    steer_by: SteerBy | None = None,
     teacher_steps: int = 16,
     teacher_method: RuleName = "heun",
     steps: int = 1,
@@ -121,7 +133,7 @@ def search(
         guidance: of student and teacher; the student's evaluation_guidance if not given.
         num_samples: samples to search for.
         candidates: noises per sample that the student tries.
-        algorithm: "random" (best of N), "zero_order" or "paths".
+        algorithm: "random" (best of N), "zero_order", "paths" or "steer".
         neighbours: of zero_order: noises tried around the pivot in one round.
         radius: of zero_order: size of the neighbourhood, above 0 to 1.
         paths: of paths: paths that are kept in each round.
@@ -130,6 +142,9 @@ def search(
         forward: of paths: time that a branch is noised up by.
         backward: of paths: time that the teacher leads it back by.
         path_steps: of paths: the teacher's steps from time 1 to 0 during the search.
+        draws: of steer: posterior draws at each step, of the candidates.
+        strength: of steer: how much a score weighs.
+        steer_by: of steer: "weights" of the draws, or the "gradient" of the verifier.
         teacher_steps: the teacher's steps for the final sample; 0 keeps the student's.
         teacher_method: the teacher's one-step rule.
         steps: evaluations of the student per sample.
@@ -151,18 +166,25 @@ def search(
         ValueError: a teacher that the student does not hold, options without effect, or a folder
             that holds another search.
     """
-    given = {"neighbours": neighbours, "radius": radius, "paths": paths, "branches": branches}
+    given: dict[str, Any] = {
+        "neighbours": neighbours,
+        "radius": radius,
+        "paths": paths,
+        "branches": branches,
+    }
     given |= {"start_time": start_time, "forward": forward, "backward": backward}
+    given |= {"draws": draws, "strength": strength, "steer_by": steer_by}
     how = build_algorithm(algorithm, candidates, path_steps, given)
     guidance = flow_map.evaluation_guidance if guidance is None else guidance
     final = final_sampler(flow_map, guidance, teacher_steps, teacher_method)
-    refuse_missing_teacher(flow_map, checkpoint, bool(teacher_steps) or algorithm == "paths")
+    refuse_missing_teacher(flow_map, checkpoint, bool(teacher_steps) or algorithm in OF_TEACHER)
     flow_map.check_guidance(guidance)
     jumps = Jumps(steps, sampler, noise_share)
     jumps.check_trained(flow_map.pairs)
     judge = freeze(pick_verifier(verifier, flow_map), flow_map.device)
     sizes = (batch_size, decode_batch_size)
     setting = NoiseSearch(flow_map, judge, how, final, path_steps or 8, *sizes, jumps)
+    ratios = check_steering(setting)
     which = draw_of_options(flow_map.teacher, seed, list(classes or []) or None, balanced)
     rows = rows_of(setting, algorithm, candidates, compare)
     facts = search_facts(setting, algorithm, which)
@@ -170,18 +192,38 @@ def search(
     with TemporaryDirectory() as memory:
         place = Path(memory if output is None else output)
         folder = SearchFolder(place, num_samples, facts, rows, npz=npz or flat)
-        made = fill(folder, setting, which, compare, processes, overwrite=overwrite)
+        made = fill(folder, setting, which, compare, processes, ratios, overwrite=overwrite)
         if output is not None:
             return replace(made, folder=place)
         rows_of_samples = folder.folders.items()
         return replace(made, samples={row: x.first(num_samples) for row, x in rows_of_samples})
 
 
+def check_steering(setting: NoiseSearch) -> dict[float, float]:
+    """Measure and say how right the gradient of a student's value is, if it is to steer.
+
+    Raises:
+        ValueError: a student that draws no posteriors, or whose gradient is too far off.
+    """
+    how = setting.algorithm
+    if not isinstance(how, Steering):
+        return {}
+    check_draws_posteriors(setting.student.network)
+    if how.steer_by == "weights":
+        return {}
+    score = scores_with_gradient(setting.verifier, setting.student.teacher)
+    guidance = setting.sampler.guidance
+    ratios = check_value_gradient(setting.student, score, guidance, how.strength)
+    said = ", ".join(f"{ratio:.2f} at t = {t:g}" for t, ratio in ratios.items())
+    print(f"grad V of the student over that of GLASS rollouts: {said}")
+    return ratios
+
+
 def refuse_missing_teacher(student: FlowMap, checkpoint: str, is_asked: bool) -> None:
     """Raise a ValueError where a teacher is asked for that a student does not hold."""
     if isinstance(student.teacher, LatentSpace) and is_asked:
         raise ValueError(
-            f"{checkpoint} holds no teacher: add --teacher_steps 0 (and no paths), to keep the "
+            f"{checkpoint} holds no teacher: add --teacher_steps 0 (no paths, no steer), to keep the "
             f"student's samples"
         )
 
@@ -192,6 +234,7 @@ def fill(
     which: Draw,
     compare: bool,
     processes: Processes,
+    ratios: Mapping[float, float] | None = None,
     *,
     overwrite: bool,
 ) -> SearchReport:
@@ -206,6 +249,8 @@ def fill(
             return SearchReport({}, folder.titles, {}, b"")
         count = next(iter(folder.folders.values())).count
         report = report_of(folder.records(), count)
+        if ratios:
+            report["grad V over the teacher's, by t"] = {f"{t:g}": r for t, r in ratios.items()}
         folder.finish(report)
         sheet = folder.path / PICTURE
         picture = sheet.read_bytes() if sheet.is_file() else b""

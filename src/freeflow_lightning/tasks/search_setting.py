@@ -8,11 +8,14 @@ from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.search import ALGORITHMS, Algorithm, ClassScore, Verifier
 
-AlgorithmName = Literal["random", "zero_order", "paths"]
+AlgorithmName = Literal["random", "zero_order", "paths", "steer"]
 
 
 def build_algorithm(
-    name: AlgorithmName, candidates: int, path_steps: int | None, given: dict[str, float | None]
+    name: AlgorithmName,
+    candidates: int,
+    path_steps: int | None,
+    given: dict[str, float | str | None],
 ) -> Algorithm:
     """The algorithm of a name.
 

@@ -9,7 +9,7 @@ below each other.
 import math
 from collections.abc import Callable, Iterator
 from itertools import pairwise
-from typing import NamedTuple, Protocol, final
+from typing import Any, NamedTuple, Protocol, final
 
 import torch
 from torch import Tensor
@@ -80,7 +80,8 @@ class BestNoise(NamedTuple):
     score: Tensor
 
 
-Algorithm = Callable[[SearchContext], BestNoise]
+Algorithm = Callable[[Any], BestNoise]
+"""Called with a `SearchContext`, or what an algorithm asks for beside."""
 
 
 @final
@@ -203,13 +204,6 @@ class PathSearch:
             x = Beam(low, seen, score).best(context.samples, self.paths).state
             found = BestNoise(top, *Beam(noised, seen, score).best(context.samples, 1))
         return found
-
-
-ALGORITHMS: dict[str, Callable[..., Algorithm]] = {
-    "random": RandomSearch,
-    "zero_order": ZeroOrderSearch,
-    "paths": PathSearch,
-}
 
 
 def find_best_noises(context: SearchContext, candidates: int, width: int) -> Beam:

@@ -14,8 +14,10 @@ from freeflow_lightning.sampling.draw import ROWS, Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.search.algorithms import Algorithm, BestNoise
+from freeflow_lightning.students.posterior_draws import draw_posterior
+from freeflow_lightning.students.search.algorithms import Algorithm, BestNoise, repeat_rows
 from freeflow_lightning.students.search.evaluations import Evaluations
+from freeflow_lightning.students.search.value_gradient import scores_with_gradient
 from freeflow_lightning.students.search.verifiers import Verifier
 
 
@@ -176,6 +178,8 @@ class BatchSearchContext:
         return self._integrate(x, t, 0.0, self.setting.sampler.steps)
 
     def _integrate(self, x: Tensor, t: float, t_next: float, whole_way: int) -> Tensor:
+        if t == t_next:  # a steered path ends at the sample
+            return x
         steps = math.ceil(whole_way * (t - t_next) - 1e-9)
         grid = torch.linspace(t, t_next, steps + 1, dtype=torch.float64)
 
@@ -194,6 +198,40 @@ class BatchSearchContext:
             return x + expand(time, x) * self._velocity(x, time, condition)
 
         return self._evaluate(draw, x)
+
+    def posterior(self, x: Tensor, t: float, numbers: range) -> Tensor:
+        """Draws of the student's posteriors, in one evaluation each."""
+        student, guidance = self.setting.student, self.setting.sampler.guidance
+
+        def draw(both: Tensor, condition: Any) -> Tensor:
+            self.used += Evaluations(student=len(both))
+            e, x = both.unbind(1)
+            return draw_posterior(student.network, e, x, t, condition, guidance, 1)
+
+        return self._evaluate(draw, self._with_noise(x, numbers))
+
+    def posterior_gradient(self, x: Tensor, t: float, numbers: range) -> tuple[Tensor, Tensor]:
+        """Scores of such draws and their gradients in x: a gradient counts as two evaluations more."""
+        student, guidance = self.setting.student, self.setting.sampler.guidance
+        score = scores_with_gradient(self.setting.verifier, student.teacher)
+
+        def draw(both: Tensor, condition: Any) -> Tensor:
+            self.used += Evaluations(student=3 * len(both))
+            with torch.enable_grad():
+                e, x = both.unbind(1)
+                x = x.requires_grad_()
+                x0 = draw_posterior(student.network, e, x, t, condition, guidance, 1)
+                scores = score(x0, condition)
+                (gradient,) = torch.autograd.grad(scores.sum(), x)
+            return torch.cat([scores.detach()[:, None], gradient.flatten(1)], 1)
+
+        both = self._evaluate(draw, self._with_noise(x, numbers))
+        self.verified += len(both)
+        return both[:, 0], both[:, 1:].unflatten(1, x.shape[1:])
+
+    def _with_noise(self, x: Tensor, numbers: range) -> Tensor:
+        """Inner noises and states, [len(numbers) * G, 2, ...]."""
+        return torch.stack([self.noise(numbers), repeat_rows(x, len(numbers))], 1)
 
     def score(self, x: Tensor) -> Tensor:
         """The verifier's scores.

@@ -12,7 +12,8 @@ from freeflow_lightning.tasks.views.tables import Table
 ROWS = ("student_unsearched", "student", "unsearched", "searched")
 """Folders of samples."""
 COUNTED = (
-    "one sample through one network once is 1; a guided velocity is 2; the student is 1 a step. "
+    "one sample through one network once is 1; a guided velocity is 2; the student is 1 a step, "
+    "a posterior draw 1, and 3 with its gradient. "
     "'all samples' is what the networks were given, rows included that fill a batch up to a "
     "multiple of 8"
 )
@@ -23,6 +24,11 @@ def rows_of(setting: NoiseSearch, algorithm: str, candidates: int, compare: bool
     on_paths, teacher_steps = algorithm == "paths", setting.sampler.steps
     student = "student" if setting.jumps.steps == 1 else f"student, {setting.jumps.name}"
     rows = {"student_unsearched": student} if compare else {}
+    if algorithm == "steer":
+        rows |= (
+            {"unsearched": f"teacher, {teacher_steps} steps"} if compare and teacher_steps else {}
+        )
+        return rows | {"searched": "steered path"}
     rows["student"] = "best path, as scored" if on_paths else f"{student}, best of {candidates}"
     if teacher_steps:
         rows |= {"unsearched": f"teacher, {teacher_steps} steps"} if compare else {}
