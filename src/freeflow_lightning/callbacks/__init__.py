@@ -7,11 +7,6 @@ from freeflow_lightning.callbacks.ends import ValidationAtEnds
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
 from freeflow_lightning.callbacks.post_hoc_ema import PostHocEMA
-from freeflow_lightning.callbacks.progress import (
-    DistillationProgress,
-    NetworkSummary,
-    ProgressLines,
-)
 from freeflow_lightning.callbacks.requeue import Requeue
 from freeflow_lightning.callbacks.samples import SampleGrid
 from freeflow_lightning.callbacks.save_teacher import SaveTeacher
@@ -19,6 +14,11 @@ from freeflow_lightning.callbacks.spike_guard import SpikeGuard
 from freeflow_lightning.callbacks.tangent import TangentWarmup
 from freeflow_lightning.callbacks.trajectory import TrajectoryError
 from freeflow_lightning.callbacks.warmup import ConfidentRegionWarmup
+from freeflow_lightning.training.progress import (
+    DistillationProgress,
+    NetworkSummary,
+    ProgressLines,
+)
 
 __all__ = [
     "AlphaSchedule",

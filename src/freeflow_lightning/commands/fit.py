@@ -11,7 +11,6 @@ from typing import Any
 from lightning.fabric.plugins import CheckpointIO
 from lightning.fabric.plugins.environments import SLURMEnvironment
 from lightning.pytorch import LightningDataModule, Trainer
-from lightning.pytorch.callbacks import ProgressBar
 from lightning.pytorch.cli import LightningArgumentParser, LightningCLI
 from lightning.pytorch.loggers import Logger
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_only
@@ -27,7 +26,7 @@ from freeflow_lightning.commands.fill_config import (
     refuse_strategy,
     take_launched_processes,
 )
-from freeflow_lightning.commands.parser import BriefErrors, quiet
+from freeflow_lightning.commands.parser import BriefErrors
 from freeflow_lightning.commands.resumed_checkpoint import read_settings, read_step
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.commands.views.fit_help import help_of, name_classes
@@ -39,6 +38,7 @@ from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.output_folder import lock_folder
+from freeflow_lightning.training.quiet import quiet
 from freeflow_lightning.training.resuming import (
     FoundCheckpoint,
     Origin,
@@ -178,13 +178,6 @@ class FreeFlowCLI(LightningCLI):
         config = self.config_init[self.subcommand].trainer
         given = as_objects(config.callbacks)
         added: list[Any] = [callbacks.NetworkSummary()]
-        has_bar = any(isinstance(callback, ProgressBar) for callback in given)
-        wants_bar = config.enable_progress_bar is not False and not has_bar
-        if wants_bar and sys.stdout.isatty():
-            added.append(callbacks.DistillationProgress())
-        elif wants_bar:
-            added.append(callbacks.ProgressLines())
-            kwargs["enable_progress_bar"] = False  # Lightning would add its own
         has_requeue = any(isinstance(callback, callbacks.Requeue) for callback in given)
         if SLURMEnvironment.detect() and not has_requeue:
             added.append(callbacks.Requeue())  # the last: after the averages' update

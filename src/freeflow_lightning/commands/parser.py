@@ -4,12 +4,10 @@ import argparse
 import difflib
 import importlib
 import inspect
-import logging
 import os
 import re
 import sys
 import traceback
-import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -235,23 +233,3 @@ class BriefErrors(ArgumentParser):
             f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr
         )
         sys.exit(2)
-
-
-NOISE = (
-    ".*isinstance.treespec, LeafSpec.*",  # Lightning on newer torch
-    ".*in eval mode at the start of training.*",  # averages are, on purpose
-    ".*but have no `val_dataloader`.*",  # val_samples: 0
-    ".*Total length of `list` across ranks is zero.*",  # the same
-    ".*does not have many workers.*",
-)
-CHATTER = ("Tip:", "Detected KeyboardInterrupt")
-
-
-def quiet() -> None:
-    """Drop the messages of libraries that tell the user of this package nothing."""
-    for message in NOISE:
-        warnings.filterwarnings("ignore", message)
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero"):
-        logging.getLogger(name).addFilter(
-            lambda record: not any(word in record.getMessage() for word in CHATTER)
-        )

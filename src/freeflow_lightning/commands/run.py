@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
 from typing import get_type_hints
 
-from freeflow_lightning.commands.parser import BriefErrors, quiet
+from freeflow_lightning.commands.parser import BriefErrors
+from freeflow_lightning.training.quiet import quiet
 
 OF_A_CONFIG = ("--model.", "--data.", "--trainer.")
 """What begins so changes a config of `freeflow fit`, for the verbs that read one: those with

@@ -33,6 +33,8 @@ from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.monitors import MonitoredFigures
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.training.own_runs import remember_config
+from freeflow_lightning.training.progress import replace_defaults
+from freeflow_lightning.training.quiet import quiet
 from freeflow_lightning.training.rebuild import load_recipe
 from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
@@ -50,6 +52,8 @@ from freeflow_lightning.training.trainer_facts import (
 )
 from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
+
+quiet()  # now, as Lightning advises already where a Trainer is made
 
 
 class Recipe(Recorded, LightningModule, ABC):
@@ -75,6 +79,7 @@ class Recipe(Recorded, LightningModule, ABC):
         description = describe(self)  # before anything changes the arguments
         teacher = (constructor_arguments(self) or {}).get("teacher")
         super().__init__()
+        quiet()
         self._description = description
         self._teacher_weights = weights_sample(teacher) if isinstance(teacher, Teacher) else None
         self._is_remembered = False
@@ -159,11 +164,12 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def configure_callbacks(self) -> list[Callback]:
         """What every run needs: its last step in `last`, a validation that was cut short made up for
-        on resuming, figures where callbacks watch some, and a word where the batch has changed.
+        on resuming, figures where callbacks watch some, a word where the batch has changed, and a bar
+        that counts steps.
         """
         present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
         kinds = {type(callback) for callback in present}  # where this Trainer has run before
-        return [
+        needed = [
             callback
             for callback in (
                 EffectiveBatch(),
@@ -173,6 +179,7 @@ class Recipe(Recorded, LightningModule, ABC):
             )
             if type(callback) not in kinds
         ]
+        return [*replace_defaults(self.trainer), *needed]
 
     def configure_model(self) -> None:
         """Refuse a strategy or precision that would train wrongly; shard the networks where the

@@ -29,7 +29,7 @@ from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.recipes.student_checks import check_student
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
 from freeflow_lightning.teachers import Teacher, check_contract, check_convention
-from freeflow_lightning.training.data import PriorBatch
+from freeflow_lightning.training.data import PriorBatch, PriorDataModule, PriorStream
 from freeflow_lightning.training.optimizer import adam
 from freeflow_lightning.training.step_metrics import Speed, root_mean_square
 from freeflow_lightning.training.training_checkpoint import ABOUT
@@ -312,6 +312,12 @@ class Distillation(Recipe):
 
     # Training
 
+    def train_dataloader(self) -> PriorStream:
+        """What `fit(module)` draws from where nothing is given: PriorDataModule's defaults."""
+        data = PriorDataModule()
+        data.trainer = self.trainer
+        return data.train_dataloader()
+
     def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         draw = self.draw(batch.size, batch.generator(self.global_rank, self.device))
         step = self.loss(draw)
@@ -431,6 +437,16 @@ class Distillation(Recipe):
             x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
             condition = self.transfer_batch_to_device(condition, self.device, 0)
             check_student(self.student, self.teacher, x, condition)
+
+    def on_train_start(self) -> None:
+        """Refuse data: a distillation has no use for any (Raises: ValueError)."""
+        super().on_train_start()
+        given = self.trainer.train_dataloader
+        if not isinstance(given, PriorStream):
+            raise ValueError(
+                f"expected no data, got a {type(given).__name__}: a distillation draws from the "
+                "prior, fit(module) or fit(module, PriorDataModule(batch_size=...))"
+            )
 
     @torch.compiler.set_stance("force_eager")
     def on_fit_start(self) -> None:

@@ -26,14 +26,23 @@ from freeflow_lightning.students.export import (
     seal,
     write_card,
 )
+from freeflow_lightning.students.export.hub import MESSAGE
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
 from freeflow_lightning.students.posterior_draws import draw_posterior, inner_noise
 from freeflow_lightning.students.read_condition import read_condition
+from freeflow_lightning.students.sample_noise import (
+    Generators,
+    NoiseOfGenerator,
+    NoiseOfSeed,
+    NoiseSource,
+    refuse_seed,
+)
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.training_checkpoint import read_training_checkpoint
 from freeflow_lightning.teachers import Conditions, LatentDecoder, Teacher
+from freeflow_lightning.teachers.reading.hub import HubAccess
 
 
 class FlowMap(nn.Module):
@@ -151,6 +160,11 @@ class FlowMap(nn.Module):
         place: str | Path,
         *,
         revision: str | None = None,
+        token: str | bool | None = None,
+        cache_dir: str | Path | None = None,
+        local_files_only: bool = False,
+        dtype: torch.dtype | None = None,
+        device: torch.device | str | None = None,
         conditions: Conditions | None = None,
         network: nn.Module | None = None,
         trust: str | Sequence[str] | None = None,
@@ -165,6 +179,11 @@ class FlowMap(nn.Module):
         Args:
             place: a folder, or a hub repository ("owner/name").
             revision: commit, tag or branch of the repository; a commit pins it.
+            token: with read access; the one of `hf auth login` or $HF_TOKEN if not given.
+            cache_dir: where files of the hub are kept; $HF_HOME/hub if not given.
+            local_files_only: look into that cache alone.
+            dtype: of the student's weights; as they were exported if not given.
+            device: to move it to; the CPU if not given.
             conditions: for a student of prompts, Prompts("folder that freeflow embed wrote").
             network: for a student of your own network, that network with any weights.
             trust: or the class paths that may be imported for it, exactly as the folder names them.
@@ -174,11 +193,13 @@ class FlowMap(nn.Module):
             ValueError: a changed file, weights that do not fit, or a network of one's own without
                 `network` or `trust`.
         """
-        return cls(
-            *read_exported(
-                place, revision=revision, conditions=conditions, network=network, trust=trust
-            )
+        hub = HubAccess(revision, cache_dir, local_files_only, token)
+        made = cls(
+            *read_exported(place, hub=hub, conditions=conditions, network=network, trust=trust)
         )
+        if dtype is not None:
+            made.network.to(dtype)
+        return made if device is None else made.to(device)
 
     def save_pretrained(
         self,
@@ -221,6 +242,9 @@ class FlowMap(nn.Module):
         licence: str = UNKNOWN,
         private: bool = False,
         token: str | None = None,
+        commit_message: str = MESSAGE,
+        create_pr: bool = False,
+        revision: str | None = None,
         network_arguments: Mapping[str, Any] | None = None,
         api: HfApi | None = None,
     ) -> str:
@@ -231,11 +255,14 @@ class FlowMap(nn.Module):
             licence: of the teacher's weights, which holds for the student's too.
             private: whether a new repository is private.
             token: with write access; the one of `hf auth login` or $HF_TOKEN if not given.
+            commit_message: of the commit.
+            create_pr: propose the commit in a pull request, rather than make it.
+            revision: branch that it goes to; the repository's main one if not given.
             network_arguments: as in `save_pretrained`.
             api: of the hub.
 
         Returns:
-            The address of the commit.
+            The address of the commit, or of the pull request.
 
         Raises:
             ValueError: no permission, no network, or a part of the student that a folder cannot
@@ -247,7 +274,16 @@ class FlowMap(nn.Module):
             manifest = self.write_to(folder, network_arguments)
             self.draw_picture(folder / PICTURE)
             write_card(folder, seal(folder, manifest), licence, repo_id)
-            return push_folder(folder, repo_id, private=private, token=token, api=api)
+            return push_folder(
+                folder,
+                repo_id,
+                private=private,
+                token=token,
+                commit_message=commit_message,
+                create_pr=create_pr,
+                revision=revision,
+                api=api,
+            )
 
     def draw_picture(
         self,
@@ -352,6 +388,7 @@ class FlowMap(nn.Module):
         sampler: SamplerName = "chain",
         noise_share: float | None = None,
         noise: NoiseVersion = "v1",
+        generator: Generators | None = None,
     ) -> Tensor:
         """Samples number `first` to `first + n - 1` of the given seed, [n, *sample_shape].
 
@@ -370,9 +407,12 @@ class FlowMap(nn.Module):
                 (renoise); 0.5 if not given. The noise too is a function of (seed, i).
             noise: how it is drawn: "v1", or "v2" by counter (other samples, drawn faster where they
                 are small).
+            generator: takes the place of the seed, as in diffusers: torch's, which then moves on,
+                or a list with one for each sample.
 
         Raises:
-            ValueError: steps by a sampler that the student was not trained for (`pairs`).
+            ValueError: steps by a sampler that the student was not trained for (`pairs`), or a seed
+                beside a generator.
         """
         jumps = Jumps(steps, sampler, noise_share)
         jumps.check_trained(self.pairs)
@@ -381,13 +421,15 @@ class FlowMap(nn.Module):
         self.check_guidance(guidance)
         if condition is not None:
             condition = read_condition(self.teacher, condition, n, self.device)
-        parts, draw = [], Draw(seed, version=noise)
+        of_all = (self.teacher, condition, self.device)
+        if generator is None:
+            source: NoiseSource = NoiseOfSeed(*of_all, Draw(seed, version=noise), first)
+        else:
+            refuse_seed(seed, first)
+            source = NoiseOfGenerator(*of_all, n, generator)
+        parts = []
         for index in torch.arange(n).split(batch_size):
-            if condition is None:
-                z, given = draw.noise(self.teacher, index + first, self.device)
-            else:
-                z = draw.states(self.teacher, index + first, self.device)
-                given = flow.take(condition, index)
+            z, given = source(index)
             parts.append(evaluate_rows(lambda z, c: self.jump(z, c, guidance, jumps), z, given))
         return torch.cat(parts)
 

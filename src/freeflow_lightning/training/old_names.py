@@ -5,6 +5,7 @@ them still open.
 from typing import Any
 
 MODULES = {
+    "callbacks.progress": "training.progress",
     "checkpoint": "training.checkpoint_files",
     "data": "training.data",
     "digits": "examples.digits.data",

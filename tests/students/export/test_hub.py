@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import pytest
+import torch
 import yaml
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, LocalTokenNotFoundError
@@ -30,7 +31,7 @@ class PretendedHub(HfApi):
             for path in folder_path.rglob("*")
             if path.is_file()
         }
-        self.files[repo_id] = files
+        self.files[repo_id], self.others = files, others
         return SimpleNamespace(commit_url=f"https://hub/{repo_id}/commit/1")
 
 
@@ -119,12 +120,39 @@ def test_a_student_comes_from_the_hub(tmp_path, monkeypatch):
     made, fetched = students.sit(), []
     made.save_pretrained(tmp_path / "out")
 
-    def hub_file(repo_id, filename, *, revision=None):
+    def hub_file(repo_id, filename, *, revision=None, **others):
         fetched.append((repo_id, filename, revision))
         return tmp_path / "out" / filename
 
-    monkeypatch.setattr("freeflow_lightning.students.export.folder.hub_file", hub_file)
+    monkeypatch.setattr("freeflow_lightning.teachers.reading.hub.hub_file", hub_file)
     assert FlowMap.from_pretrained("me/student", revision="v1").sample(2).equal(made.sample(2))
     assert fetched == [
         ("me/student", name, "v1") for name in ("freeflow.json", "flow_map.safetensors")
     ]
+
+
+def test_what_the_hub_is_asked_for_is_passed_on(tmp_path, monkeypatch):
+    hub, made, asked = PretendedHub(), students.sit(), []
+    made.push_to_hub("me/x", commit_message="new", create_pr=True, revision="dev", api=hub)
+    assert hub.others == {"commit_message": "new", "create_pr": True, "revision": "dev"}
+    for name, content in hub.files["me/x"].items():
+        (tmp_path / name).write_bytes(content)
+
+    def download(repo_id, filename, **others):
+        asked.append(others)
+        return str(tmp_path / filename)
+
+    monkeypatch.setattr("freeflow_lightning.teachers.reading.hub.hf_hub_download", download)
+    opened = FlowMap.from_pretrained(
+        "me/x",
+        revision="dev",
+        token="t",
+        cache_dir="c",
+        local_files_only=True,
+        dtype=torch.bfloat16,
+        device="cpu",
+    )
+    place = {"revision": "dev", "token": "t", "cache_dir": "c", "local_files_only": True}
+    assert asked == [place, place]  # the manifest and the weights
+    assert {weight.dtype for weight in opened.network.parameters()} == {torch.bfloat16}
+    assert opened.sample(2).dtype == torch.float32

@@ -18,7 +18,7 @@ from torch import Tensor
 
 from freeflow_lightning.students.export.manifest import FORMAT, SCHEMA, check_manifest, inside
 from freeflow_lightning.students.export.networks import check_shapes_of
-from freeflow_lightning.teachers.reading.hub import hub_file
+from freeflow_lightning.teachers.reading.hub import HubAccess
 
 MANIFEST, CARD = "freeflow.json", "README.md"
 WEIGHTS = "flow_map.safetensors"
@@ -107,13 +107,16 @@ def check_files(folder: Path, manifest: dict[str, Any], names: Iterable[str]) ->
             )
 
 
-def find_exported(place: str | Path, revision: str | None = None) -> tuple[Path, dict[str, Any]]:
+def find_exported(
+    place: str | Path,
+    hub: HubAccess = HubAccess(),  # noqa: B008 (immutable)
+) -> tuple[Path, dict[str, Any]]:
     """The local folder and manifest of an exported student, every file that loading reads checked.
 
     Args:
         place: a folder, or a hub repository ("owner/name"), of which only the files that loading
             reads are fetched.
-        revision: commit, tag or branch of the repository.
+        hub: how a repository is read.
 
     Raises:
         FileNotFoundError: no such folder or repository, or a file is missing.
@@ -131,7 +134,7 @@ def find_exported(place: str | Path, revision: str | None = None) -> tuple[Path,
         check_shapes_of(manifest["network"], read_shapes(folder, manifest), folder)
         return folder, manifest
     try:
-        path = hub_file(str(place), MANIFEST, revision=revision)
+        path = hub.file(str(place), MANIFEST)
     except (FileNotFoundError, ValueError) as error:
         if isinstance(error.__cause__, EntryNotFoundError) and not isinstance(
             error.__cause__, LocalEntryNotFoundError
@@ -147,7 +150,7 @@ def find_exported(place: str | Path, revision: str | None = None) -> tuple[Path,
     names = list(needed(manifest))
     for name in names:
         inside(path.parent, name)  # before anything of that name is asked for
-        hub_file(str(place), name, revision=revision)
+        hub.file(str(place), name)
     check_files(path.parent, manifest, names)
     check_parts(path.parent, manifest)
     check_shapes_of(manifest["network"], read_shapes(path.parent, manifest), path.parent)

@@ -7,6 +7,8 @@ from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalToken
 
 from freeflow_lightning.students.export.folder import find_exported
 
+MESSAGE = "Upload of freeflow export"
+
 
 def push_folder(
     folder: Path,
@@ -14,6 +16,9 @@ def push_folder(
     *,
     private: bool = False,
     token: str | None = None,
+    commit_message: str = MESSAGE,
+    create_pr: bool = False,
+    revision: str | None = None,
     api: HfApi | None = None,
 ) -> str:
     """Upload an exported folder, checked file by file; makes the repository if there is none.
@@ -23,10 +28,13 @@ def push_folder(
         repo_id: "owner/name".
         private: whether a new repository is private.
         token: with write access; the one of `hf auth login` or $HF_TOKEN if not given.
+        commit_message: of the commit.
+        create_pr: propose the commit in a pull request, rather than make it.
+        revision: branch that it goes to; the repository's main one if not given.
         api: of the hub; one that uses the token if not given.
 
     Returns:
-        The address of the commit.
+        The address of the commit, or of the pull request.
 
     Raises:
         ValueError: not the name of a repository, no permission, or the hub cannot be reached.
@@ -36,7 +44,11 @@ def push_folder(
     try:
         hub.create_repo(repo_id, private=private, exist_ok=True)
         done = hub.upload_folder(
-            repo_id=repo_id, folder_path=folder, commit_message="Upload of freeflow export"
+            repo_id=repo_id,
+            folder_path=folder,
+            commit_message=commit_message,
+            create_pr=create_pr,
+            revision=revision,
         )
     except HFValidationError as error:
         raise ValueError(f"expected the repository as owner/name, got {repo_id!r}") from error
@@ -59,7 +71,7 @@ def push_folder(
             f"the hub cannot be reached ({type(error).__name__}: {_first_line(error)}). The "
             f"folder is {folder}: on a machine with a network run `hf upload {repo_id} {folder}`"
         ) from error
-    return str(getattr(done, "commit_url", done))
+    return str(getattr(done, "pr_url", None) or getattr(done, "commit_url", done))
 
 
 def _first_line(error: Exception) -> str:

@@ -11,25 +11,26 @@ from freeflow_lightning.students.export.space import build_space
 from freeflow_lightning.students.export.student import allowed, load_student
 from freeflow_lightning.students.student import ABOUT, Student
 from freeflow_lightning.teachers import Conditions
+from freeflow_lightning.teachers.reading.hub import HubAccess
 
 
 def read_exported(
     place: str | Path,
     *,
-    revision: str | None = None,
+    hub: HubAccess = HubAccess(),  # noqa: B008 (immutable)
     conditions: Conditions | None = None,
     network: nn.Module | None = None,
     trust: str | Sequence[str] | None = None,
 ) -> Student:
     """Read a student from a folder or a hub repository; the arguments are those of
-    `FlowMap.from_pretrained`.
+    `FlowMap.from_pretrained`, the hub's together.
 
     Raises:
         FileNotFoundError: no such folder or repository, or one that lacks a file.
         ValueError: a changed file, weights that do not fit, or a network of one's own without
             `network` or `trust`.
     """
-    folder, manifest = find_exported(place, revision)
+    folder, manifest = find_exported(place, hub)
     mine = [unknown.class_path for unknown in foreign(manifest["network"])]
     if not mine and (network is not None or trust is not None):
         raise ValueError(

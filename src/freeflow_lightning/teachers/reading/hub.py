@@ -3,6 +3,7 @@ cannot be reached.
 """
 
 from pathlib import Path
+from typing import NamedTuple
 
 from huggingface_hub import hf_hub_download
 from huggingface_hub.errors import (
@@ -13,6 +14,19 @@ from huggingface_hub.errors import (
 )
 
 
+class HubAccess(NamedTuple):
+    """Which files of the hub, how they are fetched, and where they are kept: see `hub_file`."""
+
+    revision: str | None = None
+    cache_dir: str | Path | None = None
+    offline: bool = False
+    token: str | bool | None = None
+
+    def file(self, repo_id: str, filename: str) -> Path:
+        """The local path of a file of a repository."""
+        return hub_file(repo_id, filename, **self._asdict())
+
+
 def hub_file(
     repo_id: str,
     filename: str,
@@ -20,6 +34,7 @@ def hub_file(
     revision: str | None = None,
     cache_dir: str | Path | None = None,
     offline: bool = False,
+    token: str | bool | None = None,
 ) -> Path:
     """The local path of a file of a hub repository, downloaded unless it is in the cache.
 
@@ -29,6 +44,7 @@ def hub_file(
         revision: commit, tag or branch; a commit pins the file for good, None is the newest.
         cache_dir: where files are kept; $HF_HOME/hub if not given.
         offline: look into the cache alone (as HF_HUB_OFFLINE=1 does).
+        token: with read access; the one of `hf auth login` or $HF_TOKEN if not given, none if False.
 
     Raises:
         FileNotFoundError: not to be had; the message says how to get it here from a machine with a
@@ -38,7 +54,12 @@ def hub_file(
     try:
         return Path(
             hf_hub_download(
-                repo_id, filename, revision=revision, cache_dir=cache_dir, local_files_only=offline
+                repo_id,
+                filename,
+                revision=revision,
+                cache_dir=cache_dir,
+                local_files_only=offline,
+                token=token,
             )
         )
     except HFValidationError as error:

@@ -1,23 +1,40 @@
 """The progress bar of a distillation, its plain lines, and the summary of its networks."""
 
+import sys
 import time
+from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from lightning.pytorch import Callback, LightningModule, Trainer
-from lightning.pytorch.callbacks import RichProgressBar
+from lightning.pytorch.callbacks import (
+    ModelSummary,
+    RichModelSummary,
+    RichProgressBar,
+    TQDMProgressBar,
+)
 from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    ProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
+from torch import Tensor, nn
 from torch.nn import Parameter
 
 from freeflow_lightning.flow import check_counts
-from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.training.trainer_facts import current_batch, is_logged
 
 SHOWN = {
-    "speed/samples_per_s": "samples/s",
     "fid/student": "FID",
+    "speed/samples_per_s": "samples/s",
 }
+BAR_WIDTH = 8
+BESIDE_FIGURES = 36
+"""Columns of the bar, the count of steps, the time left and the spaces between them."""
 
 
 class DistillationProgress(RichProgressBar):
@@ -42,8 +59,17 @@ class DistillationProgress(RichProgressBar):
             else super().total_train_batches
         )
 
+    def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
+        """Bar, steps and the time left: with the figures they fit a terminal of 80 columns."""
+        return [
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=BAR_WIDTH),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(compact=True),
+        ]
+
     def _get_train_description(self, current_epoch: int) -> str:
-        return "Training"
+        return "fit"
 
     def on_train_epoch_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.max_steps <= 0 or self.train_progress_bar_id is None:
@@ -62,16 +88,45 @@ class DistillationProgress(RichProgressBar):
         Between two logged steps the host asks the device for none.
         """
         if not self._shown or not trainer.training or is_logged(trainer, trainer.global_step):
-            self._shown = read_figures(trainer, pl_module)
+            width = Console().width if self._console is None else self._console.width
+            self._shown = fit_figures(read_figures(trainer, pl_module), width - BESIDE_FIGURES)
         return self._shown
+
+
+@runtime_checkable
+class ShowsItself(Protocol):
+    """What a recipe says of itself while it trains."""
+
+    progress_names: ClassVar[Mapping[str, str]]
+
+    def summary_rows(self) -> list[tuple[str, nn.Module, str]]:
+        """Name, network and state of all that is in memory."""
+
+    def tensors_by_network(self) -> dict[str, list[Tensor]]:
+        """Weights and buffers in memory by row of the summary, each once."""
 
 
 def read_figures(trainer: Trainer, module: LightningModule) -> dict[str, str]:
     """Return the recipe's figures and those of SHOWN that are logged, three digits each."""
     known = trainer.callback_metrics
-    own = module.progress_names if isinstance(module, Recipe) else {}
+    own = module.progress_names if isinstance(module, ShowsItself) else {}
     names = {**own, **SHOWN}
     return {short: f"{float(known[name]):.3g}" for name, short in names.items() if name in known}
+
+
+def fit_figures(figures: Mapping[str, str], columns: int) -> dict[str, str]:
+    """As many of the figures, from the first on, as fit into so many columns.
+
+    >>> fit_figures({"pred": "0.31", "aux": "1.1", "FID": "2.6"}, 20)
+    {'pred': '0.31', 'aux': '1.1'}
+    """
+    shown: dict[str, str] = {}
+    for name, value in figures.items():
+        columns -= len(f"{name}: {value} ")
+        if columns < 0:
+            break
+        shown[name] = value
+    return shown
 
 
 class ProgressLines(Callback):
@@ -119,7 +174,7 @@ class NetworkSummary(Callback):
     """
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if not trainer.is_global_zero or not isinstance(pl_module, Recipe):
+        if not trainer.is_global_zero or not isinstance(pl_module, ShowsItself):
             return
         table = Table(title=type(pl_module).__name__, title_justify="left")
         for column in ("network", "class", "parameters", "state"):
@@ -129,3 +184,27 @@ class NetworkSummary(Callback):
             count = sum(tensor.numel() for tensor in owned[name] if isinstance(tensor, Parameter))
             table.add_row(name, type(network).__name__.removeprefix("FSDP"), f"{count:,}", state)
         Console().print(table)
+
+
+def pick_progress() -> Callback:
+    """A bar in a terminal and in a notebook, plain lines elsewhere."""
+    has_screen = sys.stdout.isatty() or Console().is_jupyter
+    return DistillationProgress() if has_screen else ProgressLines()
+
+
+def replace_defaults(trainer: Trainer) -> list[Callback]:
+    """Take Lightning's own bar and summary out of a Trainer, and return those of this package.
+
+    Lightning's bar counts the epochs of a run that has none (Epoch 0/-2), and its summary counts the
+    teacher as a part of the model. Others that the user has chosen stay.
+    """
+    callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
+    added: list[Callback] = []
+    for given in list(callbacks):
+        if type(given) in (RichProgressBar, TQDMProgressBar):
+            callbacks.remove(given)
+            added.append(pick_progress())
+        elif type(given) in (ModelSummary, RichModelSummary):
+            callbacks.remove(given)
+            added.append(NetworkSummary())
+    return added

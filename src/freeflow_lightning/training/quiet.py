@@ -1,0 +1,28 @@
+"""Messages of Lightning that tell the user of this package nothing, or advise what does not apply."""
+
+import logging
+import warnings
+
+NOISE = (
+    ".*isinstance.treespec, LeafSpec.*",  # Lightning on newer torch
+    ".*in eval mode at the start of training.*",  # averages are, on purpose
+    ".*but have no `val_dataloader`.*",  # val_samples: 0
+    ".*Total length of `list` across ranks is zero.*",  # the same
+    ".*does not have many workers.*",  # there is no dataset
+    ".*is smaller than the logging interval.*",  # steps are logged over all epochs
+)
+CHATTER = ("Tip:", "Detected KeyboardInterrupt", "callbacks returned in `LightningModule.configure")
+LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
+
+
+def quiet() -> None:
+    """Drop these messages; all others are heard."""
+    for message in NOISE:
+        warnings.filterwarnings("ignore", message)
+    for name in LOGGERS:
+        logging.getLogger(name).addFilter(is_worth_saying)
+
+
+def is_worth_saying(record: logging.LogRecord) -> bool:
+    """Whether a message of Lightning tells something."""
+    return not any(word in record.getMessage() for word in CHATTER)
