@@ -112,6 +112,7 @@ from freeflow_lightning.teachers import (
     PathTeacher,
     SiTTeacher,
     VarianceExplodingPath,
+    VariancePreservingPath,
     VelocityTeacher,
 )
 from freeflow_lightning.teachers.conditions import Classes
@@ -401,6 +402,8 @@ REFUSED = [
     (LinearPath, "scale", NO_FACTORS),
     (VarianceExplodingPath, "sigma_min", (*NO_FACTORS, 100.0)),
     (VarianceExplodingPath, "sigma_max", (*NO_FACTORS, 0.001)),
+    (VariancePreservingPath, "tau_min", (*NO_FACTORS, 20.0)),
+    (VariancePreservingPath, "tau_max", (*NO_FACTORS, 1e-4)),
     (edm, "num_classes", NO_SIZES),
     (edm, "sigma_data", NO_FACTORS),
     (edm, "sigma_min", (*NO_FACTORS, 100.0)),

@@ -12,6 +12,7 @@ from freeflow_lightning.teachers import (
     PathTeacher,
     TrigonometricPath,
     VarianceExplodingPath,
+    VariancePreservingPath,
     VelocityTeacher,
 )
 from freeflow_lightning.teachers.predictions import Coefficients
@@ -111,6 +112,14 @@ def on(path, prediction, place, output) -> PathTeacher:
 
 LINEAR = lambda t: (1 - t, t)
 EXPLODING = lambda sigma: (torch.ones_like(sigma), sigma)
+PRESERVING = lambda tau: ((-tau / 2).exp(), (1 - (-tau).exp()).sqrt())
+
+
+def preserving_rates(tau: Tensor) -> tuple[Tensor, Tensor]:
+    """da/dtau and db/dtau by hand."""
+    return -(-tau / 2).exp() / 2, (-tau).exp() / (2 * (1 - (-tau).exp()).sqrt())
+
+
 EXACT = {
     "velocity": lambda: VelocityTeacher(
         path_network(LINEAR, lambda d, n, y, t: d - n), (2,), CLASSES
@@ -126,6 +135,18 @@ EXACT = {
     "x": lambda: ddpm("sample"),
     "score": lambda: on(
         VarianceExplodingPath(), "score", EXPLODING, lambda d, n, y, sigma: -n / sigma
+    ),
+    "score, variance preserved": lambda: on(
+        VariancePreservingPath(),
+        "score",
+        PRESERVING,
+        lambda d, n, y, tau: -n / PRESERVING(tau)[1],
+    ),
+    "velocity, variance preserved": lambda: on(
+        VariancePreservingPath(),
+        "velocity",
+        PRESERVING,
+        lambda d, n, y, tau: preserving_rates(tau)[0] * d + preserving_rates(tau)[1] * n,
     ),
     "EDM D": lambda: on(VarianceExplodingPath(), "data", EXPLODING, lambda d, n, y, sigma: d),
     "EDM F": edm,

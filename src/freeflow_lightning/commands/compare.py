@@ -1,16 +1,16 @@
 """freeflow compare: several methods on one teacher, each within the same budget: a table and a plot."""
 
 import logging
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal
 
 import torch
 
-from freeflow_lightning.commands.contender import Contender, Place, read_contender, run_contender
+from freeflow_lightning.commands.contender import Contender, read_contender
+from freeflow_lightning.commands.field import Field
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import Options, run
 from freeflow_lightning.commands.views.comparison import (
@@ -21,13 +21,12 @@ from freeflow_lightning.commands.views.comparison import (
     markdown,
     plot,
 )
-from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run, pick_rate
+from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.yardstick import Measure, Yardstick
 from freeflow_lightning.flow import check_counts, check_numbers, training_generator
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.profiling.budget import Budget, evaluations_per_step
-from freeflow_lightning.profiling.hardware import machine
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.students.open_student import pick_device
@@ -47,12 +46,12 @@ class BudgetOptions(Options):
     Args:
         budget: evaluations are forward passes of student, auxiliary network and teacher, counted
             call by call (a pass with its gradient is 3, a forward-mode derivative 2, both 6);
-            seconds are those of training alone.
+            seconds are those of training alone; steps are the optimizer's.
         amount: how many; what the first config's own max_steps take, in evaluations, if not given.
         points: measurements at equal parts of it, the last at its end.
     """
 
-    budget: Literal["evaluations", "seconds"] = "evaluations"
+    budget: Literal["evaluations", "seconds", "steps"] = "evaluations"
     amount: float | None = None
     points: int = 4
 
@@ -62,8 +61,10 @@ class BudgetOptions(Options):
         if self.amount is not None:
             check_numbers(0, without_low=True, amount=self.amount)
             return Budget(self.budget, float(self.amount), self.points)
-        if self.budget == "seconds":
-            raise ValueError("--budget seconds wants how many: give --amount SECONDS")
+        if self.budget != "evaluations":
+            raise ValueError(
+                f"--budget {self.budget} wants how many: give --amount {self.budget.upper()}"
+            )
         if first.max_steps < 1:
             raise ValueError(
                 f"{first.words} has no max_steps to take the budget from: give --amount"
@@ -158,55 +159,14 @@ def compare(
         teacher = contenders[0].teacher().to(device).eval()
         features = pick_features(measuring.features, measuring.weights, teacher, device)
         yardstick = Yardstick(teacher, features, measuring.of(guidance), device)
-        field = Field(budget, yardstick, device, root, seeds, rates)
+        field = Field(budget, yardstick, device, root, seeds, rates, yardstick.by_steps, tell)
         write_methods(field, contenders)
     print(f"written: {root / PAGE}, {root / PLOT}, {root / NOTE}")
 
 
-class Field(NamedTuple):
-    """What all contenders of a comparison have in common."""
-
-    budget: Budget
-    yardstick: Yardstick
-    device: torch.device
-    root: Path
-    seeds: Sequence[int]
-    rates: Sequence[float]
-
-    def run(self, contender: Contender, seed: int, rate: float) -> Run:
-        """One run: read if it has ended before, trained otherwise."""
-        facts = {
-            "contender": contender.facts(),
-            "budget": self.budget._asdict(),
-            "yardstick": self.yardstick.facts(),
-        }
-        run = Run(contender.name, seed, rate)
-        place = Place.of(self.root, run, facts)
-        ended = place.read(run)
-        if ended is None:
-            ended = run_contender(contender, run, place, self.budget, self.yardstick, self.device)
-        print(describe_run(ended))
-        return ended
-
-    def method(self, contender: Contender) -> Method:
-        """All runs of one contender: the rates on the first seed, then the other seeds."""
-        first = self.seeds[0]
-        tried = [self.run(contender, first, rate) for rate in self.rates]
-        rate = pick_rate(tried)
-        best = next(run for run in tried if run.rate == rate)
-        others = [self.run(contender, seed, rate) for seed in self.seeds[1:]]
-        return Method(contender.name, [best, *others], tried)
-
-    def facts(self) -> dict[str, Any]:
-        """How the comparison is made, as JSON."""
-        return {
-            "command": " ".join(["freeflow", *sys.argv[1:]]),
-            "budget": self.budget._asdict(),
-            "seeds": self.seeds,
-            "rates": self.rates,
-            **self.yardstick.facts(),
-            "machine": machine(self.device),
-        }
+def tell(run: Run) -> None:
+    """Say how a run has ended."""
+    print(describe_run(run))
 
 
 def write_methods(field: Field, contenders: Sequence[Contender]) -> None:

@@ -1,7 +1,7 @@
 """One contender of a comparison: a config of `freeflow fit`, trained within a budget."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,12 +22,13 @@ from freeflow_lightning.callbacks import (
 )
 from freeflow_lightning.commands.built_in_configs import find_config
 from freeflow_lightning.commands.config import build_object, read_fit
-from freeflow_lightning.evaluation.methods import Point, Run
-from freeflow_lightning.evaluation.yardstick import Yardstick
+from freeflow_lightning.evaluation.methods import Figures, Point, Run
+from freeflow_lightning.evaluation.yardstick import student_of
 from freeflow_lightning.metrics.images import DivergedSamplesError
 from freeflow_lightning.profiling.budget import Budget, BudgetedTraining, Spent
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.atomic_write import write_json
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
@@ -193,7 +194,7 @@ def run_contender(
     run: Run,
     place: Place,
     budget: Budget,
-    yardstick: Yardstick,
+    measure: Callable[[FlowMap], Figures],
     device: torch.device,
 ) -> Run:
     """Train a contender within the budget, from the last measurement of a run that was cut short.
@@ -206,11 +207,12 @@ def run_contender(
     seed_everything(run.seed, verbose=False)
     module = contender.module(run.rate)
 
-    def measure(recipe: Distillation, spent: Spent) -> dict[str, Any]:
-        return Point(*spent, figures=yardstick.by_steps(recipe)).as_json()
+    def point(recipe: Distillation, spent: Spent) -> dict[str, Any]:
+        with student_of(recipe) as student:
+            return Point(*spent, figures=measure(student)).as_json()
 
     checkpoint = place.folder / CHECKPOINT
-    training = BudgetedTraining(budget, measure, Clock(device), checkpoint)
+    training = BudgetedTraining(budget, point, Clock(device), checkpoint)
     trainer = trainer_of(contender, training, place.folder, device)
     found = checkpoint if checkpoint.is_file() else None
     failure = ""

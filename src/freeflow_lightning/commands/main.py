@@ -34,6 +34,10 @@ VERBS = {
         "freeflow_lightning.commands.compare",
         "train several methods on one teacher within one budget: table and plot",
     ),
+    "reproduce": (
+        "freeflow_lightning.commands.reproduce",
+        "repeat a claim of the paper on the faces: does it hold?",
+    ),
     "diagnose": (
         "freeflow_lightning.commands.diagnose",
         "see where a student goes wrong, in one HTML page",

@@ -2,6 +2,7 @@
 seeds.
 """
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from statistics import fmean, stdev
@@ -16,8 +17,8 @@ FIGURES = {
 }
 """What a comparison shows, by its name among the scores."""
 
-Figures = Mapping[int, Mapping[str, float]]
-"""Value by figure, by steps per sample."""
+Figures = Mapping[float, Mapping[str, float]]
+"""Value by figure, by steps per sample (or whatever else a student is measured along)."""
 
 
 class Run(NamedTuple):
@@ -71,7 +72,7 @@ class Point(NamedTuple):
         """The point that `as_json` describes; null, which stands for no number, is NaN."""
         figures = {}
         for steps, row in content["figures"].items():
-            figures[int(steps)] = {
+            figures[json.loads(steps)] = {
                 name: math.nan if value is None else value for name, value in row.items()
             }
         return cls(**{**content, "figures": figures})
@@ -117,25 +118,29 @@ class Method(NamedTuple):
         return [f"seed {run.seed}: {run.failure}" for run in self.runs if run.failure]
 
     @property
-    def steps(self) -> list[int]:
+    def steps(self) -> list[float]:
         """Steps per sample that it was measured at."""
         return sorted(self.finished[0].points[-1].figures) if self.finished else []
 
-    def final(self, steps: int, figure: str) -> Spread | None:
+    @property
+    def shared_points(self) -> int:
+        """How many points all finished runs have."""
+        return min((len(run.points) for run in self.finished), default=0)
+
+    def final(self, steps: float, figure: str) -> Spread | None:
         """A figure at the end of training; None where it was not measured."""
         return self.at(-1, steps, figure)
 
-    def at(self, place: int, steps: int, figure: str) -> Spread | None:
+    def at(self, place: int, steps: float, figure: str) -> Spread | None:
         """A figure at a point of training."""
         rows = [run.points[place].figures.get(steps, {}) for run in self.finished]
         values = [row[figure] for row in rows if figure in row]
         return Spread.of(values) if values else None
 
-    def curve(self, steps: int, figure: str) -> list[tuple[float, Spread]]:
+    def curve(self, steps: float, figure: str) -> list[tuple[float, Spread]]:
         """A figure over the mean forward passes spent, at every point that all runs have."""
-        count = min((len(run.points) for run in self.finished), default=0)
         found = []
-        for place in range(-count, 0):
+        for place in range(-self.shared_points, 0):
             spread = self.at(place, steps, figure)
             if spread is not None:
                 found.append((fmean(run.points[place].total for run in self.finished), spread))

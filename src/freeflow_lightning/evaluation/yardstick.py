@@ -1,12 +1,14 @@
 """Yardstick: what all students of a comparison are measured against, drawn once."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from freeflow_lightning.evaluation.reference import draw_table, feature_facts, teacher_table
-from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_tables
+from freeflow_lightning.evaluation.scores import Endpoints, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import (
     FeatureNetwork,
     FeatureTable,
@@ -34,7 +36,7 @@ class Measure(NamedTuple):
     Args:
         guidance: gamma of all samples.
         samples: of each student, from the same noise.
-        reference_samples: of the teacher.
+        reference_samples: of the teacher; 0 compares with the statistics alone.
         paired_samples: whose endpoint is compared with the teacher's.
         teacher_steps: Heun steps of the teacher's own samples.
         statistics: a file that FID is measured to as well.
@@ -60,7 +62,7 @@ class Yardstick:
 
     Raises:
         FileNotFoundError: no file of statistics.
-        ValueError: statistics of another feature network.
+        ValueError: statistics of another feature network, or nothing to compare with.
     """
 
     def __init__(
@@ -73,7 +75,12 @@ class Yardstick:
         self.given: FeatureTable | None = None
         if measure.statistics is not None:
             self.given = read_statistics(measure.statistics, features, device=device)
-        self.reference = self._teachers("reference", measure.reference_samples)
+        if measure.reference_samples:
+            self.reference = self._teachers("reference", measure.reference_samples)
+        elif self.given is not None:
+            self.reference = self.given
+        else:
+            raise ValueError("nothing to compare with: give reference_samples or statistics")
 
     def facts(self) -> dict[str, Any]:
         """All that the figures depend on beside the student, as JSON."""
@@ -86,45 +93,42 @@ class Yardstick:
         }
 
     def figures(self, sampler: Sampler) -> dict[str, float]:
-        """The figures of a sampler, by name."""
+        """The figures of a sampler, by name; its ends against the teacher's too, where it has the
+        yardstick's guidance.
+        """
         which, n = Draw(), self.measure.samples
         table = draw_table(sampler, self.features, which, count=n, kept=n, device=self.device)
         assert table is not None  # there is one process
         paired = min(n, self.measure.paired_samples)
         errors = None
-        if paired:
+        if paired and sampler.guidance == self.truth.guidance:
             errors = endpoint_errors(sampler, self.truth, which, paired, device=self.device)
-        scores = evaluate_tables(table, self.reference, None, errors).scores
+        return self.score(table, errors)
+
+    def score(self, table: FeatureTable, errors: Endpoints | None = None) -> dict[str, float]:
+        """The figures of a table of samples, by name."""
+        classifies = 0 < self.truth.teacher.num_classes == self.features.num_classes
+        scores = evaluate_tables(table, self.reference, None, errors, classifies=classifies).scores
         return self._with_statistics({name: score.value for name, score in scores.items()}, table)
 
     def floor(self) -> dict[str, float]:
         """The same of as many further samples of the teacher: what a perfect student would have."""
-        table = self._teachers("floor", self.measure.samples)
-        scores = evaluate_tables(table, self.reference, None, None).scores
-        return self._with_statistics({name: score.value for name, score in scores.items()}, table)
+        return self.score(self._teachers("floor", self.measure.samples))
 
-    def by_steps(self, module: Distillation) -> dict[int, dict[str, float]]:
-        """The figures of a recipe's student at every number of steps that it is trained for.
+    def by_steps(self, flow_map: FlowMap) -> dict[float, dict[str, float]]:
+        """The figures of a student at every number of steps that it is trained for.
 
         Several steps are chained, and noised anew between them where the student only maps to data.
         """
-        was_training = module.evaluated.training
-        flow_map = FlowMap(
-            module.evaluated,
-            module.teacher,
-            module.guidance_range,
-            {"pairs": module.pairs.value},
-        )
         ways = flow_map.pairs.samplers
-        found = {}
+        found: dict[float, dict[str, float]] = {}
         for steps in SIDE_BY_SIDE[: None if ways else 1]:
             way = ways[0] if steps > 1 else "chain"
             sampler = StudentSampler(flow_map, self.measure.guidance, steps, way)
             found[steps] = self.figures(sampler)
-        module.evaluated.train(was_training)
         return found
 
-    def teacher_by_steps(self) -> dict[int, dict[str, float]]:
+    def teacher_by_steps(self) -> dict[float, dict[str, float]]:
         """The figures of the teacher in as few evaluations, by Euler's rule, one per step."""
         teacher, guidance = self.truth.teacher, self.measure.guidance
         return {
@@ -145,8 +149,17 @@ class Yardstick:
         return table
 
     def _with_statistics(self, scores: dict[str, float], table: FeatureTable) -> dict[str, float]:
-        if self.given is None:
+        if self.given is None or self.given is self.reference:
             return scores
         moments = table.moments["features"]
         distance = frechet_distance(*self.given.moments["features"], *moments)
         return scores | {"fid_to_statistics": float(distance)}
+
+
+@contextmanager
+def student_of(module: Distillation) -> Iterator[FlowMap]:
+    """The student of a recipe in training, for as long as it is measured."""
+    was_training = module.evaluated.training
+    about = {"pairs": module.pairs.value}
+    yield FlowMap(module.evaluated, module.teacher, module.guidance_range, about)
+    module.evaluated.train(was_training)

@@ -1,4 +1,4 @@
-"""A training run that ends when its budget is spent: evaluations that are counted, or seconds."""
+"""A training run that ends when its budget is spent: evaluations that are counted, seconds, or steps."""
 
 from collections.abc import Callable
 from contextlib import ExitStack
@@ -13,7 +13,7 @@ from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.step_time import networks_of
 from freeflow_lightning.recipes.distillation import Distillation
 
-Unit = Literal["evaluations", "seconds"]
+Unit = Literal["evaluations", "seconds", "steps"]
 
 PROBED_STEPS = 8
 
@@ -22,7 +22,8 @@ class Budget(NamedTuple):
     """What every run may spend, and how often its student is measured meanwhile.
 
     Args:
-        unit: "evaluations" in forward passes of one sample, by `CallCounter`; or "seconds".
+        unit: "evaluations" in forward passes of one sample, by `CallCounter`; "seconds"; or
+            optimizer "steps".
         amount: how many.
         points: measurements, at equal parts of the amount; the last is at its end.
     """
@@ -80,7 +81,12 @@ class BudgetedTraining(Callback):
     @property
     def spent(self) -> float:
         """So far, in the budget's unit."""
-        return self.counter.total if self.budget.unit == "evaluations" else self.seconds
+        amounts = {
+            "evaluations": self.counter.total,
+            "seconds": self.seconds,
+            "steps": self._last_step,
+        }
+        return amounts[self.budget.unit]
 
     @property
     def _is_spent(self) -> bool:

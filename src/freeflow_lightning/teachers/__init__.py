@@ -17,8 +17,10 @@ from freeflow_lightning.teachers.gaussian_path import (
     PathTeacher,
     TrigonometricPath,
     VarianceExplodingPath,
+    VariancePreservingPath,
 )
 from freeflow_lightning.teachers.latents import LatentDecoder
+from freeflow_lightning.teachers.predictions import Coefficients
 from freeflow_lightning.teachers.sit import SiTTeacher
 from freeflow_lightning.teachers.sit_velocity import REPA, SIT, Convention, SiTVelocity
 from freeflow_lightning.teachers.sit_weights import load_sit, save_sit
@@ -31,6 +33,7 @@ __all__ = [
     "SIT",
     "Betas",
     "Classes",
+    "Coefficients",
     "Conditions",
     "ContractFinding",
     "Convention",
@@ -54,6 +57,7 @@ __all__ = [
     "Teacher",
     "TrigonometricPath",
     "VarianceExplodingPath",
+    "VariancePreservingPath",
     "VelocityTeacher",
     "check_contract",
     "check_convention",

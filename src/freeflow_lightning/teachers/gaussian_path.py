@@ -6,6 +6,7 @@ agree: y = (a + b) x_t with t = b / (a + b). The velocity is then u = E[data | x
 x_t], whatever the network predicts.
 """
 
+import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
@@ -116,6 +117,31 @@ class VarianceExplodingPath(GaussianPath):
         return Coefficients(one, tau, torch.zeros_like(tau), one)
 
 
+class VariancePreservingPath(GaussianPath):
+    """y = exp(-tau / 2) data + sqrt(1 - exp(-tau)) noise, tau in [tau_min, tau_max]: the
+    variance-preserving SDE by the integral tau of its beta.
+
+    Args:
+        tau_min: least integral that the network was trained at.
+        tau_max: largest. The higher, the more a score network's raw output is worth at the prior:
+            148 at 10, 32 at 6.9.
+    """
+
+    def __init__(self, tau_min: float = 1e-3, tau_max: float = 10.0) -> None:
+        check_numbers(0, without_low=True, tau_min=tau_min)
+        check_numbers(tau_min, without_low=True, tau_max=tau_max)
+        self.tau_min, self.tau_max = tau_min, tau_max
+        low, high = (math.sqrt(math.expm1(tau)) for tau in (tau_min, tau_max))  # b / a
+        self.t_min, self.t_max = low / (1 + low), high / (1 + high)
+
+    def tau(self, t: Tensor) -> Tensor:
+        return torch.log1p((t / (1 - t)) ** 2)
+
+    def coefficients(self, tau: Tensor) -> Coefficients:
+        a, b = (-tau / 2).exp(), (-torch.expm1(-tau)).sqrt()
+        return Coefficients(a, b, -a / 2, a**2 / (2 * b))
+
+
 class PathVelocity(nn.Module):
     """A network in its own path and prediction as u(x, t, condition).
 
@@ -175,8 +201,8 @@ class PathTeacher(Teacher):
 
     Args:
         network: (y, network time, condition) to its prediction.
-        path: LinearPath, TrigonometricPath, VarianceExplodingPath, a noise schedule of DDPM, or a
-            GaussianPath of one's own.
+        path: LinearPath, TrigonometricPath, VarianceExplodingPath, VariancePreservingPath, a noise
+            schedule of DDPM, or a GaussianPath of one's own.
         prediction: "data", "noise", "v", "score", "velocity" (dy/dtau) or a PredictionType.
         sample_shape: shape of one state.
         num_classes: classes that the condition labels, the label `num_classes` being the null

@@ -13,6 +13,7 @@ from freeflow_lightning.teachers.gaussian_path import (
     PathVelocity,
     TrigonometricPath,
     VarianceExplodingPath,
+    VariancePreservingPath,
 )
 from freeflow_lightning.teachers.predictions import PREDICTIONS
 from freeflow_lightning.teachers.sit_velocity import Convention, SiTVelocity, convention_name
@@ -60,6 +61,7 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
     LinearPath: dataclasses.asdict,
     TrigonometricPath: dataclasses.asdict,
     VarianceExplodingPath: lambda p: {"sigma_min": p.sigma_min, "sigma_max": p.sigma_max},
+    VariancePreservingPath: lambda p: {"tau_min": p.tau_min, "tau_max": p.tau_max},
     DiscretePath: lambda p: {"abars": p.abars, "whole_steps": p.whole_steps, "t_max": p.t_max},
     DiffusersVelocity: lambda m: {"net": m.net},
     DiffusersNetwork: lambda m: {

@@ -7,7 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from freeflow_lightning.examples.faces import FacesDataModule, load_faces, read_faces
+from freeflow_lightning.examples.faces import (
+    FacesDataModule,
+    FacesSamples,
+    load_faces,
+    read_faces,
+)
 from freeflow_lightning.examples.faces.data import hold_out_faces, load_moments
 from freeflow_lightning.metrics import FacesFeatures
 from places import ROOT
@@ -50,6 +55,30 @@ def test_shipped_moments_are_those_of_the_shipped_network():
     features = FacesFeatures()(faces.pictures).double()
     error = (features.mean(0) - moments.mean).abs()
     assert (error < 6 * moments.covariance.diagonal().sqrt() / 2000**0.5 + 1e-6).all()
+
+
+def test_samples_are_shipped_faces_moved_by_at_most_the_shift():
+    faces = load_faces()
+    known = {picture.numpy().tobytes(): int(c) for picture, c in zip(*faces, strict=True)}
+    plain, labels = FacesSamples().draw(16, torch.Generator().manual_seed(0))
+    seen = ((plain + 1) * 127.5).round().byte()
+    assert [known[picture.numpy().tobytes()] for picture in seen] == labels.tolist()
+    samples = FacesSamples(shift=2)
+    moved, _ = samples.draw(256, torch.Generator().manual_seed(0))
+    picture = samples.faces[0][
+        torch.randint(2000, (256,), generator=torch.Generator().manual_seed(0))
+    ]
+    places = set()
+    for x, wide in zip(moved, picture, strict=True):
+        found = [
+            (top, left)
+            for top in range(5)
+            for left in range(5)
+            if torch.equal(x, wide[:, top : top + 16, left : left + 16])
+        ]
+        assert found
+        places.update(found)
+    assert len(places) == 25
 
 
 def test_the_data_module_repeats_its_faces_and_leaves_out_those_held_out(tmp_path, monkeypatch):

@@ -17,6 +17,7 @@ from freeflow_lightning.teachers import (
     SiTVelocity,
     TrigonometricPath,
     VarianceExplodingPath,
+    VariancePreservingPath,
     VelocityTeacher,
 )
 from nets.random_weights import tiny_sit
@@ -126,5 +127,6 @@ STUDENTS = {
     "reversed path": lambda: path(LinearPath(reverse=True, scale=1000.0), "velocity"),
     "trigonometric path": lambda: path(TrigonometricPath(), "velocity"),
     "variance exploding path": lambda: path(VarianceExplodingPath(0.01, 50.0), "data"),
+    "variance preserving path": lambda: path(VariancePreservingPath(0.01, 8.0), "score"),
     "own network": lambda: student(VelocityTeacher(shaken(Own(), 1, 0.2), (1, 4, 4), 3)),
 }

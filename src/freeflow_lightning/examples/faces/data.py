@@ -3,6 +3,8 @@ pictures that ship with the package.
 """
 
 import json
+from dataclasses import dataclass
+from functools import cached_property
 from importlib.resources import files
 from pathlib import Path
 from typing import NamedTuple
@@ -10,8 +12,10 @@ from typing import NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn.functional import pad
 from torch.utils.data import DataLoader, RandomSampler, TensorDataset
 
+from freeflow_lightning.flow import Samples, check_counts
 from freeflow_lightning.metrics import Moments
 from freeflow_lightning.training.data import SettingsOnly
 
@@ -86,6 +90,41 @@ def load_moments() -> Moments:
     """The moments of all 10,000 held-out faces in the features of FacesFeatures."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         return Moments(torch.from_numpy(file["mu"]), torch.from_numpy(file["sigma"]))
+
+
+@dataclass(frozen=True)
+class FacesSamples(Samples):
+    """The faces that ship with the package, for `DataStates`; moved at random, they fit no teacher.
+
+    Args:
+        shift: each face is moved by up to so many pixels either way, its edge repeated: 0 to 15.
+
+    >>> pictures, labels = FacesSamples(shift=2).draw(4, Generator().manual_seed(0))
+    >>> pictures.shape, labels.shape
+    (torch.Size([4, 3, 16, 16]), torch.Size([4]))
+    """
+
+    shift: int = 0
+
+    def __post_init__(self) -> None:
+        check_counts(0, shift=self.shift)
+
+    @cached_property
+    def faces(self) -> tuple[Tensor, Tensor]:
+        """All pictures, float32 in [-1, 1], with their edges repeated, and their classes."""
+        shipped = load_faces()
+        pictures = shipped.pictures.float() / 127.5 - 1
+        return pad(pictures, [self.shift] * 4, mode="replicate"), shipped.labels
+
+    def draw(self, n: int, generator: Generator) -> tuple[Tensor, Tensor]:
+        pictures, labels = self.faces
+        rows = torch.randint(len(labels), (n,), generator=generator)
+        corners = torch.randint(2 * self.shift + 1, (n, 2), generator=generator).tolist()
+        cut = [
+            picture[:, top : top + 16, left : left + 16]
+            for picture, (top, left) in zip(pictures[rows], corners, strict=True)
+        ]
+        return torch.stack(cut), labels[rows]
 
 
 class FacesDataModule(SettingsOnly):

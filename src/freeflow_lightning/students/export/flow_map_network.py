@@ -18,6 +18,7 @@ from freeflow_lightning.teachers.gaussian_path import (
     PathVelocity,
     TrigonometricPath,
     VarianceExplodingPath,
+    VariancePreservingPath,
 )
 from freeflow_lightning.teachers.sit_velocity import Convention, SiTVelocity
 
@@ -35,6 +36,7 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "LinearPath": LinearPath,
     "TrigonometricPath": TrigonometricPath,
     "VarianceExplodingPath": VarianceExplodingPath,
+    "VariancePreservingPath": VariancePreservingPath,
     "DiscretePath": DiscretePath,
     "Tensor": lambda values: torch.tensor(values, dtype=torch.float64, device="cpu"),
 }
