@@ -40,6 +40,7 @@ ELSEWHERE = {
     "XL/2": "minutes; tests/commands/test_bench.py and test_inspect.py run it small",
     "bench": "a minute; tests/commands/test_bench.py runs it",
     "compare": "hours; tests/commands/test_compare.py runs it small",
+    "reproduce": "minutes; tests/commands/test_reproduce.py runs it small",
     "configs/methods/": "tests/test_methods.py trains each",
     "--compare": "the FID of every average; tests/students/export/test_command.py runs it",
     "runs/faces": "ten minutes of training",

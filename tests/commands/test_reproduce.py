@@ -157,7 +157,7 @@ def result(checks, over_training=False, **fids):
         ("d", "b", "holds for one seed"),
         ("a", "gone", NOT_RUN),
         (["a", "b"], "c", "does not hold"),  # the worst of the pairs
-("b over a", "b", "holds"),  # 2 against 4
+        ("b over a", "b", "holds"),  # 2 against 4
     ],
 )
 def test_a_verdict_asks_for_more_than_the_seeds_spread(less, than, verdict):
