@@ -112,12 +112,12 @@ def on(path, prediction, place, output) -> PathTeacher:
 
 LINEAR = lambda t: (1 - t, t)
 EXPLODING = lambda sigma: (torch.ones_like(sigma), sigma)
-PRESERVING = lambda tau: ((-tau / 2).exp(), (1 - (-tau).exp()).sqrt())
+PRESERVING = lambda tau: ((-tau / 2).exp(), (-torch.expm1(-tau)).sqrt())
 
 
 def preserving_rates(tau: Tensor) -> tuple[Tensor, Tensor]:
     """da/dtau and db/dtau by hand."""
-    return -(-tau / 2).exp() / 2, (-tau).exp() / (2 * (1 - (-tau).exp()).sqrt())
+    return -(-tau / 2).exp() / 2, (-tau).exp() / (2 * (-torch.expm1(-tau)).sqrt())
 
 
 EXACT = {
@@ -137,13 +137,13 @@ EXACT = {
         VarianceExplodingPath(), "score", EXPLODING, lambda d, n, y, sigma: -n / sigma
     ),
     "score, variance preserved": lambda: on(
-        VariancePreservingPath(),
+        VariancePreservingPath(tau_min=1e-5),
         "score",
         PRESERVING,
         lambda d, n, y, tau: -n / PRESERVING(tau)[1],
     ),
     "velocity, variance preserved": lambda: on(
-        VariancePreservingPath(),
+        VariancePreservingPath(tau_min=1e-5),
         "velocity",
         PRESERVING,
         lambda d, n, y, tau: preserving_rates(tau)[0] * d + preserving_rates(tau)[1] * n,
