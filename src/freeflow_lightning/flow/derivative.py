@@ -2,8 +2,9 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -11,6 +12,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from freeflow_lightning.flow.checks import check_numbers
+from freeflow_lightning.flow.flash_jvp import FlashAttention, check_flash
 from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity
 from freeflow_lightning.flow.interpolant import expand
 
@@ -62,12 +64,22 @@ class Derivative(ABC):
 class ExactJVP(Derivative):
     """The exact derivative by forward-mode differentiation (App. A.1, the continuous objective).
 
-    Dual numbers with gradients off and the math attention kernel, because the fused kernels have no
-    forward-mode rule.
+    Dual numbers with gradients off and the math attention kernel, because torch's fused kernels
+    have no forward-mode rule.
+
+    Args:
+        attention: "math", or "flash" for the fused kernel of the package jvp_flash_attention, on a
+            CUDA device alone (see `flash_jvp`).
 
     >>> ExactJVP()(lambda z, delta: z * delta[:, None] ** 2, torch.ones(1, 1), torch.tensor([3.0]))
     tensor([[6.]])
     """
+
+    attention: Literal["math", "flash"] = "math"
+
+    def __post_init__(self) -> None:
+        if self.attention not in ("math", "flash"):
+            raise ValueError(f"expected attention 'math' or 'flash', got {self.attention!r}")
 
     @torch.no_grad()
     def along(
@@ -77,7 +89,10 @@ class ExactJVP(Derivative):
         tangent: Tangent,
         output: Tensor | None = None,
     ) -> Tensor:
-        with forward_ad.dual_level(), _forward_mode():
+        if self.attention == "flash":
+            check_flash(point[0].device)
+        kernel = FlashAttention() if self.attention == "flash" else nullcontext()
+        with forward_ad.dual_level(), _forward_mode(), kernel:
             slope = forward_ad.unpack_dual(F(*_dual(point, tangent))).tangent
         if slope is None:
             raise RuntimeError(
@@ -91,6 +106,10 @@ class ExactJVP(Derivative):
 
         By torch.func.jvp, because the softmax of a dual number has no backward.
         """
+        if self.attention == "flash":
+            raise ValueError(
+                "the flash derivative has no gradient of its own: use ExactJVP with attention 'math'"
+            )
         x, t, delta = point
         partial = (torch.ones_like(delta),)
         with _forward_mode():

@@ -1,0 +1,82 @@
+"""Everything that is to be measured on a GPU, in one unattended run of ten minutes.
+
+    sh notebooks/tools/gpu_check/wheels.sh       # where there is a network: wheels/ beside this file
+    sh notebooks/tools/gpu_check/run.sh OUT      # on the bare machine with the GPU: wheels, tests, all stages
+    python notebooks/tools/gpu_check --output OUT --stages b,g              # some stages again
+    python notebooks/tools/gpu_check --output OUT --render docs/measured.md # the tables, from the JSON alone
+    python notebooks/tools/gpu_check --output OUT --tiny   # all stages in seconds on a CPU, with networks of no use
+
+The stages stand in `stages.py`, the most valuable first. Each writes OUT/STAGE.json when it ends, and each of its cases
+before it begins the next: a run that is cut keeps what it had. A case that fails is noted with its error, and
+the run goes on. No stage begins after --seconds.
+"""
+
+import argparse
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import torch
+from stages import STAGES
+from subjects import Scale
+from tables import render
+
+from freeflow_lightning.profiling.hardware import machine
+from freeflow_lightning.training.atomic_write import write_json, write_text
+
+
+def main(words: list[str]) -> None:
+    options = read_options(words)
+    if options.render is not None:
+        write_text(options.render, render(options.output))
+        return
+    device = torch.device(options.device)
+    scale = Scale(options.output, device, options.tiny)
+    options.output.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    for name in options.stages.split(","):
+        if time.perf_counter() - start > options.seconds:
+            print(f"stage {name}: no time is left", flush=True)
+            break
+        run_stage(name, scale)
+    write_text(options.output / "tables.md", render(options.output))
+
+
+def read_options(words: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="gpu_check", description=__doc__.splitlines()[0])
+    parser.add_argument("--output", type=Path, required=True)
+    parser.add_argument("--stages", default=",".join(STAGES))
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--seconds", type=float, default=570)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--render", type=Path)
+    options = parser.parse_args(words)
+    if unknown := set(options.stages.split(",")) - set(STAGES):
+        parser.error(f"expected stages among {', '.join(STAGES)}, got {', '.join(sorted(unknown))}")
+    return options
+
+
+def run_stage(name: str, scale: Scale) -> None:
+    """Run the cases of a stage, and write its file after each."""
+    found: dict[str, Any] = {"machine": machine(scale.device), "tiny": scale.tiny, "cases": {}}
+    begun = time.perf_counter()
+    for label, case in STAGES[name](scale):
+        start = time.perf_counter()
+        try:
+            figures = case()
+        except Exception as error:
+            figures = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
+            traceback.print_exc()
+        figures["wall_seconds"] = time.perf_counter() - start
+        found["cases"][label] = figures
+        found["seconds"] = time.perf_counter() - begun
+        write_json(scale.output / f"{name}.json", found)
+        print(f"stage {name}: {label}: {figures}", flush=True)
+        if scale.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
