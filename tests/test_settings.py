@@ -16,6 +16,7 @@ from freeflow_lightning import (
     FreeFlowModule,
     PosteriorModule,
     PriorDataModule,
+    TransitionModule,
     callbacks,
     flow,
     metrics,
@@ -74,6 +75,8 @@ from freeflow_lightning.nets import (
     ScalarConditioned,
     ScalarEmbedder,
     SiT,
+    SplitConditioned,
+    SplitHead,
     StateConditioned,
 )
 from freeflow_lightning.objectives import (
@@ -218,6 +221,18 @@ def posteriors(**setting):
 
 def stated(**setting):
     return StateConditioned(mlp(), **setting)
+
+
+def split(**setting):
+    return SplitConditioned(blocks(), **setting)
+
+
+def blocks():
+    return SiT(4, 2, 1, hidden_size=8, depth=2, num_heads=2, num_classes=0)
+
+
+def transitions(**setting):
+    return TransitionModule(VelocityTeacher(blocks(), (1, 4, 4)), **setting)
 
 
 def matched(**setting):
@@ -426,6 +441,21 @@ REFUSED = [
     (posteriors, "eps", NO_FACTORS),
     (posteriors, "scalar_scale", NO_FACTORS),
     (posteriors, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
+    (transitions, "guidance_range", NO_PAIRS),
+    (transitions, "betas", NO_BETAS),
+    (transitions, "student_lr", NO_FACTORS),
+    (transitions, "auxiliary_lr", NO_FACTORS),
+    (transitions, "eps", NO_FACTORS),
+    (transitions, "scalar_scale", NO_FACTORS),
+    (transitions, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
+    (transitions, "lr_decay_steps", NO_SIZES),
+    (transitions, "steps", NO_COUNTS),
+    (transitions, "match_steps", NO_SIZES),
+    (transitions, "diagonal_fraction", (*NO_SHARES, 0.0, 1.0)),
+    (transitions, "guidance_interval", NO_INTERVALS),
+    (split, "scale", (*NO_FACTORS, {"delta": NAN})),
+    (SplitHead, "steps", NO_COUNTS),
+    (SplitHead, "blocks", [count for count in NO_COUNTS if count is not None]),
     (posteriors, "lr_decay_steps", NO_SIZES),
     (maps, "lr_decay_steps", NO_SIZES),
     (matched, "lr_decay_steps", NO_SIZES),
@@ -524,6 +554,8 @@ BUILT_BY = {
     FreeFlowModule: module,
     FlowMapModule: maps,
     DMDModule: matched,
+    TransitionModule: transitions,
+    SplitConditioned: split,
     FlowMatchingModule: matching,
     PeriodicFID: frechet,
     WithAtom: atom,

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
     from freeflow_lightning.recipes.freeflow import FreeFlowModule
     from freeflow_lightning.recipes.posterior import PosteriorModule
+    from freeflow_lightning.recipes.transition import TransitionModule
     from freeflow_lightning.students.flow_map import FlowMap
     from freeflow_lightning.tasks.diagnose import diagnose
     from freeflow_lightning.tasks.evaluate import evaluate
@@ -31,6 +32,7 @@ __all__ = [
     "PosteriorModule",
     "PriorDataModule",
     "Teacher",
+    "TransitionModule",
     "callbacks",
     "diagnose",
     "evaluate",
@@ -51,6 +53,7 @@ _MODULES = {
     "PosteriorModule": "recipes.posterior",
     "PriorDataModule": "training.data",
     "Teacher": "teachers",
+    "TransitionModule": "recipes.transition",
     "diagnose": "tasks.diagnose",
     "evaluate": "tasks.evaluate",
     "export": "tasks.export",

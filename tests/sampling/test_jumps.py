@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from freeflow_lightning.flow import Pairs, renoise, sample_posterior, solve
+from freeflow_lightning.flow import Pairs, bridge, renoise, sample_posterior, solve
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 
@@ -129,7 +129,10 @@ def test_fresh_noise_is_a_function_of_the_row_and_the_step():
     ("settings", "message"),
     [
         ((0,), "expected steps to be an integer of at least 1, got 0"),
-        ((2, "euler"), "expected a sampler of chain, renoise, gamma, kernel, got 'euler'"),
+        (
+            (2, "euler"),
+            "expected a sampler of chain, renoise, gamma, kernel, transition, got 'euler'",
+        ),
         ((2, "renoise", 0.5), "noise_share has no effect on the sampler 'renoise'"),
         ((2, "gamma", 1.5), "expected noise_share to be a finite number from 0 to 1, got 1.5"),
     ],
@@ -144,6 +147,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
     [
         (Pairs.ANY_TO_ANY, {"chain", "renoise", "gamma"}, ""),
         (Pairs.POSTERIORS, {"chain", "renoise", "gamma", "kernel"}, ""),
+        (Pairs.TRANSITIONS, {"transition"}, "expected the sampler transition, got 2 steps"),
         (Pairs.POSTERIORS_TO_DATA, {"renoise", "kernel"}, "expected the sampler renoise or kernel"),
         (Pairs.ANY_TO_DATA, {"renoise"}, "from any to data alone: expected the sampler renoise"),
         (Pairs.PRIOR_TO_ANY, set(), "from prior to any alone: expected steps 1, got 2 steps"),
@@ -151,7 +155,7 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
     ],
 )
 def test_what_was_not_trained_is_refused_and_what_was_is_named(pairs, allowed, advice):
-    for sampler in ("chain", "renoise", "gamma", "kernel"):
+    for sampler in ("chain", "renoise", "gamma", "kernel", "transition"):
         Jumps(1, sampler).check_trained(pairs)
         if sampler in allowed:
             Jumps(2, sampler).check_trained(pairs)
@@ -164,3 +168,19 @@ def test_a_note_says_steps_and_sampler():
     assert Jumps().facts() == {}
     assert Jumps(4).facts() == {"steps": 4, "sampler": "chain"}
     assert Jumps(2, "gamma").facts() == {"steps": 2, "sampler": "gamma", "noise share": 0.5}
+
+
+def test_transitions_of_the_exact_posterior_keep_the_law_and_take_noise_that_z_does_not_know():
+    """With z itself as the inner noise the states would not have their times' laws."""
+
+    def draw(e, x, t):
+        return sample_posterior(TEACHER.velocity, e, x, t, steps=8)
+
+    z = noise()
+    assert distance_to_the_mixture(Jumps(3, "transition")(exact, z, draw=draw)) < 0.026
+    fresh = [noise(8).flip(0) * k for k in (1, 2)]
+    x = bridge(draw(fresh[0], z[:8], torch.ones(8)), z[:8], torch.ones(8), torch.full((8,), 0.5))
+    x = draw(fresh[1], x, torch.full((8,), 0.5))
+    seen = Jumps(2, "transition")(exact, z[:8], lambda k: fresh[k], draw)
+    torch.testing.assert_close(seen, x, rtol=0, atol=1e-6)
+    assert [Jumps(k, "transition").noises for k in (1, 2, 3)] == [0, 2, 3]

@@ -3,7 +3,7 @@
 from enum import StrEnum
 from typing import Literal
 
-SamplerName = Literal["chain", "renoise", "gamma", "kernel"]
+SamplerName = Literal["chain", "renoise", "gamma", "kernel", "transition"]
 """The ways to sample in more steps than one: see `sampling.jumps.Jumps`."""
 
 
@@ -21,6 +21,7 @@ class Pairs(StrEnum):
     ANY_TO_DATA = "any to data"
     POSTERIORS = "any to any, of every posterior"
     POSTERIORS_TO_DATA = "any to data, of every posterior"
+    TRANSITIONS = "transitions to data"
 
     @property
     def samplers(self) -> tuple[SamplerName, ...]:
@@ -33,4 +34,5 @@ _SAMPLERS: dict[Pairs, tuple[SamplerName, ...]] = {
     Pairs.ANY_TO_DATA: ("renoise",),
     Pairs.POSTERIORS: ("chain", "renoise", "gamma", "kernel"),
     Pairs.POSTERIORS_TO_DATA: ("renoise", "kernel"),
+    Pairs.TRANSITIONS: ("transition",),
 }

@@ -17,6 +17,7 @@ from freeflow_lightning.nets.embeddings import (
 from freeflow_lightning.nets.lora import Adapter, LoRA, merge
 from freeflow_lightning.nets.mlp import MLP
 from freeflow_lightning.nets.sit import SIZES, SiT
+from freeflow_lightning.nets.split import SplitConditioned, SplitHead, find_blocks
 from freeflow_lightning.nets.state_conditioned import SecondState, StateConditioned
 from freeflow_lightning.nets.time_modules import Backbone, time_embeddings
 
@@ -31,10 +32,13 @@ __all__ = [
     "ScalarEmbedder",
     "SecondState",
     "SiT",
+    "SplitConditioned",
+    "SplitHead",
     "StateConditioned",
     "blocks",
     "compile_blocks",
     "difference_error",
+    "find_blocks",
     "map_noise",
     "map_state",
     "merge",

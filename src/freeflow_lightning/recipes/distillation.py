@@ -20,7 +20,7 @@ from freeflow_lightning.flow import (
     falling_rate,
     on_rows,
 )
-from freeflow_lightning.nets import LoRA, ScalarConditioned, SecondState, map_state
+from freeflow_lightning.nets import LoRA, ScalarConditioned, SecondState, SplitHead, map_state
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.holders import Frozen
@@ -100,6 +100,9 @@ class Distillation(Recipe):
     second_state: SecondState | None = None
     """How the student takes a state beside its own, if it does."""
 
+    head: SplitHead | None = None
+    """How the student is split into features and a light head, if it is."""
+
     sampling = "student, 1 step"
 
     def __init__(
@@ -154,7 +157,7 @@ class Distillation(Recipe):
         self._is_compiled = False
         self._speed = Speed()
         self._builder = NetworkBuilder(
-            teacher, lora, time_module, scalar_scale, meta_init, self.second_state
+            teacher, lora, time_module, scalar_scale, meta_init, self.second_state, self.head
         )
         names = ("student", "auxiliary") if self.has_auxiliary else ("student",)
         networks = self._builder.build(names, network)

@@ -12,6 +12,8 @@ from freeflow_lightning.nets import (
     LoRA,
     ScalarConditioned,
     SecondState,
+    SplitConditioned,
+    SplitHead,
     StateConditioned,
     compile_blocks,
     recompute,
@@ -35,6 +37,7 @@ class NetworkBuilder:
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         meta_init: build the networks without data.
         second_state: how the student takes a state beside its own; it takes none if not given.
+        head: how the student is split into features and a head; it is whole if not given.
     """
 
     teacher: Teacher
@@ -43,6 +46,7 @@ class NetworkBuilder:
     scalar_scale: float
     meta_init: bool
     second_state: SecondState | None = None
+    head: SplitHead | None = None
 
     def build(
         self, names: Sequence[str], network: nn.Module | None
@@ -133,4 +137,6 @@ class NetworkBuilder:
         settings = self.time_module, self.scalar_scale, owner
         if name == "student" and self.second_state is not None:
             return StateConditioned(backbone, *settings, self.second_state)
+        if name == "student" and self.head is not None:
+            return SplitConditioned(backbone, *settings, self.head)
         return ScalarConditioned(backbone, SCALARS[name], *settings)

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 
 from freeflow_lightning.flow import (
     Pairs,
+    bridge,
     check_counts,
     check_numbers,
     renoise,
@@ -21,7 +22,13 @@ from freeflow_lightning.flow import (
 )
 from freeflow_lightning.flow.pairs import SamplerName
 
-SHARES: dict[str, float] = {"chain": 0.0, "renoise": 1.0, "gamma": 0.5, "kernel": 1.0}
+SHARES: dict[str, float] = {
+    "chain": 0.0,
+    "renoise": 1.0,
+    "gamma": 0.5,
+    "kernel": 1.0,
+    "transition": 0.0,
+}
 """How much of each step is noised anew, where nothing else is said."""
 SIDE_BY_SIDE = (1, 2, 4, 8)
 """The numbers of steps that are compared with each other."""
@@ -44,6 +51,7 @@ class Jumps:
     - "renoise", g = 1: x0 <- f(x, t, 0), x <- (1 - s) x0 + s n, as consistency models do.
     - "gamma": any g between them, as consistency trajectory models do.
     - "kernel": x0 ~ p(x0 | x_t = x), one draw of a Meta Flow Map, x <- (1 - s) x0 + s n.
+    - "transition": x0 ~ p(x0 | x_t = x), and x moves along the line to x0 (`flow.bridge`).
 
     Args:
         steps: k, network evaluations per sample.
@@ -81,6 +89,8 @@ class Jumps:
     @property
     def noises(self) -> int:
         """How many fresh noises a sample takes; the inner noise of a kernel's first draw is z."""
+        if self.sampler == "transition":
+            return self.steps if self.steps > 1 else 0
         if self.sampler == "kernel":
             return 2 * (self.steps - 1)
         return self.steps - 1 if self.share > 0 else 0
@@ -125,13 +135,13 @@ class Jumps:
             f: the flow map.
             z: noise.
             fresh: the fresh noise; `fresh_noise` of z if not given.
-            draw: draws of posteriors, which "kernel" asks in the place of f.
+            draw: draws of posteriors, which "kernel" and "transition" ask in the place of f.
         """
         fresh = fresh or (lambda k: fresh_noise(z, k))
         times = [k / self.steps for k in range(self.steps, -1, -1)]
-        if self.sampler == "kernel" and self.steps > 1:
+        if self.sampler in WALKS and self.steps > 1:
             assert draw is not None  # a student of these pairs has it
-            return _by_kernel(draw, z, times, fresh)
+            return WALKS[self.sampler](draw, z, times, fresh)
         x = z
         for k, (t, s) in enumerate(pairwise(times)):
             below = (1 - self.share) * s
@@ -149,6 +159,18 @@ def _by_kernel(draw: PosteriorDraw, z: Tensor, times: list[float], fresh: FreshN
         x0 = draw(fresh(2 * k + 1), x, _rows_at(t, z))
     return x0
 
+
+def _by_transition(draw: PosteriorDraw, z: Tensor, times: list[float], fresh: FreshNoise) -> Tensor:
+    """x0 ~ p(x0 | x_t), of noise that z does not know, and along the line to it."""
+    x = z
+    for k, (t, s) in enumerate(pairwise(times)):
+        start, end = _rows_at(t, z), _rows_at(s, z)
+        x = bridge(draw(fresh(k), x, start), x, start, end)
+    return x
+
+
+WALKS = {"kernel": _by_kernel, "transition": _by_transition}
+"""Samplers that draw from posteriors."""
 
 ONE_STEP = Jumps()
 """From noise to a sample at once."""

@@ -30,7 +30,7 @@ from freeflow_lightning.students.export.hub import MESSAGE
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
-from freeflow_lightning.students.posterior_draws import draw_posterior, inner_noise
+from freeflow_lightning.students.posterior_draws import draw_end, draw_posterior, inner_noise
 from freeflow_lightning.students.read_condition import read_condition
 from freeflow_lightning.students.sample_noise import (
     Generators,
@@ -365,7 +365,7 @@ class FlowMap(nn.Module):
             return map_state(self.network, x, given, t=t, delta=t - s, gamma=gamma)
 
         def draw(e: Tensor, x: Tensor, t: Tensor) -> Tensor:
-            return draw_posterior(self.network, e, x, t, given, gamma, 1)
+            return draw_end(self.network, e, x, t, given, gamma)
 
         return jumps(f, z, draw=draw)
 
@@ -402,7 +402,8 @@ class FlowMap(nn.Module):
             first: index of the first sample, to continue an earlier call.
             steps: evaluations of the student per sample.
             sampler: of more steps than one: "chain" follows the teacher's path, "renoise" goes to
-                data and noises anew in each step, "gamma" is between them (see `Jumps`).
+                data and noises anew in each step, "gamma" is between them, "kernel" and
+                "transition" draw from the posterior of each state (see `Jumps`).
             noise_share: of "gamma": how much of each step is noised anew, from 0 (chain) to 1
                 (renoise); 0.5 if not given. The noise too is a function of (seed, i).
             noise: how it is drawn: "v1", or "v2" by counter (other samples, drawn faster where they

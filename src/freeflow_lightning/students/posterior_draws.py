@@ -13,7 +13,7 @@ from freeflow_lightning.flow import (
     indexed_noise,
     uniform_grid,
 )
-from freeflow_lightning.nets import StateConditioned, precision_of
+from freeflow_lightning.nets import SplitConditioned, StateConditioned, precision_of
 
 
 def inner_noise(n: int, rows: int, shape: tuple[int, ...], seed: int) -> Tensor:
@@ -30,6 +30,26 @@ def check_draws_posteriors(network: nn.Module) -> None:
             "this student maps noise to samples and takes no second state: posterior draws need "
             "one that PosteriorModule has trained"
         )
+
+
+def draw_end(
+    network: nn.Module, e: Tensor, x: Tensor, t: Tensor, condition: Any, gamma: Tensor
+) -> Tensor:
+    """One draw of p(x0 | x_t = x) for each row, [B, ...], as a sampler of several steps takes it.
+
+    Args:
+        network: of PosteriorModule, in one inner step, or of TransitionModule, in its head's.
+        e: inner noise, [B, ...].
+        x: the states, [B, ...].
+        t: their times, [B].
+        condition: of each row, as the network takes it.
+        gamma: guidance scales, [B].
+    """
+    if not isinstance(network, SplitConditioned):
+        return draw_posterior(network, e, x, t, condition, gamma, 1)
+    dtype = precision_of(network)
+    Y = network(x.to(dtype), t, condition, e=e, delta=t, gamma=gamma)
+    return flow_map(x, Y.to(x.dtype), t)
 
 
 def draw_posterior(

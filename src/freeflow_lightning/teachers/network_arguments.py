@@ -4,7 +4,15 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from freeflow_lightning.nets import MLP, ScalarConditioned, SecondState, SiT, StateConditioned
+from freeflow_lightning.nets import (
+    MLP,
+    ScalarConditioned,
+    SecondState,
+    SiT,
+    SplitConditioned,
+    SplitHead,
+    StateConditioned,
+)
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.diffusers.network import DiffusersNetwork, DiffusersVelocity
 from freeflow_lightning.teachers.edm import EDMVelocity
@@ -43,6 +51,13 @@ ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
         "second": m.second,
     },
     SecondState: dataclasses.asdict,
+    SplitConditioned: lambda m: {
+        "backbone": m.backbone,
+        "time_module": m.time_module,
+        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
+        "head": m.head,
+    },
+    SplitHead: dataclasses.asdict,
     SiT: lambda m: m.architecture,
     MLP: lambda m: m.architecture,
     SiTVelocity: lambda m: {

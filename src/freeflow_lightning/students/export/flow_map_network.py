@@ -10,7 +10,15 @@ from diffusers import ConfigMixin, ModelMixin
 from diffusers.configuration_utils import register_to_config
 from torch import Tensor
 
-from freeflow_lightning.nets import MLP, ScalarConditioned, SecondState, SiT, StateConditioned
+from freeflow_lightning.nets import (
+    MLP,
+    ScalarConditioned,
+    SecondState,
+    SiT,
+    SplitConditioned,
+    SplitHead,
+    StateConditioned,
+)
 from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
 from freeflow_lightning.teachers.edm import EDMVelocity
 from freeflow_lightning.teachers.gaussian_path import (
@@ -26,6 +34,8 @@ MAKERS: dict[str, Callable[..., Any]] = {
     "ScalarConditioned": ScalarConditioned,
     "StateConditioned": StateConditioned,
     "SecondState": SecondState,
+    "SplitConditioned": SplitConditioned,
+    "SplitHead": SplitHead,
     "SiT": SiT,
     "MLP": MLP,
     "SiTVelocity": SiTVelocity,

@@ -2,11 +2,11 @@
 
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import flow_map, take
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
+from freeflow_lightning.students.posterior_draws import draw_end
 
 
 class SampleGraph(nn.Module):
@@ -36,10 +36,7 @@ class SampleGraph(nn.Module):
             return flow_map(x, F, t - s)
 
         def draw(e: Tensor, x: Tensor, t: Tensor) -> Tensor:
-            one = torch.ones_like(t)
-            state = {"state": x, "t_state": t}
-            V = self.network(e, one, condition, delta=one, gamma=gamma, **state)
-            return flow_map(e, V, one)
+            return draw_end(self.network, e, x, t, condition, gamma)
 
         fresh = None if noise is None else lambda k: noise[:, k]
         x = self.jumps(f, z, fresh, draw)

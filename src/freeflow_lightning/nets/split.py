@@ -1,0 +1,250 @@
+"""A backbone as deep features and a light head that is asked several times: transition matching."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from freeflow_lightning.flow import check_counts, expand, flow_map, uniform_grid
+from freeflow_lightning.nets.conditioning import ScalarConditioned
+from freeflow_lightning.nets.embeddings import ScalarEmbedder
+
+_EMBEDDED = ("delta", "gamma", "s")
+
+
+@dataclass(frozen=True)
+class SplitHead:
+    """How a backbone is split.
+
+    Args:
+        blocks: H, the last blocks that make the head; a sixth of them, at least one, if not given.
+        steps: N, the head's inner steps for one draw.
+        path: of the nn.ModuleList of blocks; the longest one if not given.
+    """
+
+    blocks: int | None = None
+    steps: int = 2
+    path: str | None = None
+
+    def __post_init__(self) -> None:
+        check_counts(1, steps=self.steps)
+        if self.blocks is not None:
+            check_counts(1, blocks=self.blocks)
+
+
+_HEAD = SplitHead()
+
+
+class SplitConditioned(ScalarConditioned):
+    """A backbone whose last blocks are a head (arXiv 2601.09881): draws of Y = (x0 - x_t) / t.
+
+    The features of x_t pass the first L - H blocks once. The head takes them and an inner state
+    y_s, and returns E[Y | y_s, x_t] at first: W(y, s, r; x_t) = (head - y) / s is the average inner
+    velocity from y_s to y_r. The inner state enters as the backbone's input does and is added to
+    the features through a gate that starts at zero; s and s - r are embedded with the time. So the
+    head starts as the backbone's velocity u(x_t, t), bit for bit, for every y_s.
+
+    A draw is `steps` inner steps and costs 1 + (N - 1) H / L evaluations.
+
+    Args:
+        backbone: a velocity network with a time embedding and a list of blocks, each from tokens to
+            tokens.
+        time_module: path of the module whose output is the time embedding; found if not given.
+        scale: factor on the scalars before their sinusoids.
+        time_owner: the module with embeddings and blocks, where it is not registered in `backbone`.
+        head: how it is split.
+
+    Raises:
+        ValueError: no such blocks, or no more of them than the head has.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        time_module: str | None = None,
+        scale: float | Mapping[str, float] = 1.0,
+        time_owner: nn.Module | None = None,
+        head: SplitHead = _HEAD,
+    ) -> None:
+        super().__init__(backbone, _EMBEDDED, time_module, scale, time_owner)
+        self.scalars = ("delta", "gamma")  # s is the head's own
+        self.head = head
+        self.path, blocks = find_blocks(self.time_owner, head.path)
+        self.depth = len(blocks)
+        self.head_blocks = head.blocks or max(1, self.depth // 6)
+        if self.head_blocks >= self.depth:
+            raise ValueError(
+                f"expected a head of fewer than the {self.depth} blocks of "
+                f"{type(self.time_owner).__name__}, got {self.head_blocks}"
+            )
+        layers = [p for p in self.embedders["s"].parameters() if p.ndim > 1]
+        self.gate = ScalarEmbedder(len(layers[-1])).zero_output()
+        self._captures = False
+        self._features: Tensor | None = None
+        self._given: tuple[Tensor, Tensor] | None = None
+        blocks[-self.head_blocks - 1].register_forward_hook(self._capture)
+        blocks[-self.head_blocks].register_forward_pre_hook(self._give, with_kwargs=True)
+
+    @property
+    def evaluations(self) -> float:
+        """Evaluations of the whole backbone that one draw costs."""
+        return 1 + (self.head.steps - 1) * self.head_blocks / self.depth
+
+    def features(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor) -> Tensor:
+        """What the head is given of x_t [B, ...] at t [B]: the tokens after L - H blocks."""
+        self._captures = True
+        try:
+            with self._blocks(slice(0, -self.head_blocks)):
+                self._with_scalars(x, t, condition, {"gamma": gamma})
+            features = self._features
+        finally:
+            self._captures, self._features = False, None
+        if not isinstance(features, Tensor):
+            raise ValueError(
+                f"a block of {self.path!r} returns {type(features).__name__}: expected tokens, one "
+                "tensor, which a head can go on from"
+            )
+        return features
+
+    def ask_head(
+        self,
+        features: Tensor,
+        y: Tensor,
+        s: Tensor,
+        delta: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor,
+    ) -> Tensor:
+        """The head's output, [B, ...], at the inner state y and time s, for an end at s - delta."""
+        self._given = features, self.gate(s)
+        try:
+            with self._blocks(slice(-self.head_blocks, None)):
+                scalars = {"delta": delta, "gamma": gamma, "s": s}
+                return self._with_scalars(y.to(features.dtype), t, condition, scalars)
+        finally:
+            self._given = None
+
+    def inner_velocity(
+        self,
+        features: Tensor,
+        y: Tensor,
+        s: Tensor,
+        delta: Tensor,
+        t: Tensor,
+        condition: Any,
+        gamma: Tensor,
+    ) -> Tensor:
+        """W(y, s, s - delta; x_t) = (head - y) / s, [B, ...], for s > 0."""
+        head = self.ask_head(features, y, s, delta, t, condition, gamma)
+        return (head - y) / expand(s, y)
+
+    def draw(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor, e: Tensor) -> Tensor:
+        """Y [B, ...] from inner noise e, in `steps` inner steps with their gradient."""
+        features = self.features(x, t, condition, gamma)
+        y, one = e.to(x.dtype), torch.ones_like(gamma)
+        for s, r in pairwise(uniform_grid(self.head.steps).tolist()):
+            delta = one * (s - r)
+            W = self.inner_velocity(features, y, one * s, delta, t, condition, gamma)
+            y = flow_map(y, W, delta)
+        return y
+
+    def forward(
+        self,
+        x: Tensor,
+        t: Tensor,
+        condition: Any = None,
+        *,
+        e: Tensor | None = None,
+        **scalars: Tensor,
+    ) -> Tensor:
+        """Y [B, ...]: on the line from x_t to its draw x0 the velocity is the same for every delta.
+
+        Args:
+            x: states at t, [B, ...].
+            t: times in (0, 1], [B].
+            condition: as the backbone takes it.
+            e: inner noise, [B, ...]; x itself if not given, which is noise at t = 1.
+            scalars: delta and gamma, [B] each.
+        """
+        if scalars.keys() != {"delta", "gamma"}:
+            raise ValueError(f"expected the scalars delta and gamma, got {sorted(scalars)}")
+        return self.draw(x, t, condition, scalars["gamma"], x if e is None else e)
+
+    def on_backbone(self, backbone: nn.Module) -> "SplitConditioned":
+        return SplitConditioned(backbone, self.time_module, self.scale, head=self.head)
+
+    # The two halves of the backbone
+
+    @contextmanager
+    def _blocks(self, kept: slice) -> Iterator[None]:
+        """The backbone with some of its blocks alone."""
+        above, _, name = self.path.rpartition(".")
+        owner = self.time_owner.get_submodule(above)
+        whole = owner.get_submodule(name)
+        assert isinstance(whole, nn.ModuleList)
+        owner._modules[name] = whole[kept]
+        try:
+            yield
+        finally:
+            owner._modules[name] = whole
+
+    def _with_scalars(
+        self, x: Tensor, t: Tensor, condition: Any, scalars: Mapping[str, Tensor]
+    ) -> Tensor:
+        added = [name for name in scalars if name in self.embedders]
+        parts = [self.embedders[name](scalars[name]) for name in added]
+        self._scalar_embedding = sum(parts[1:], parts[0]) if parts else None
+        native = {name: scalars[name] for name in self.native if name in scalars}
+        try:
+            return self.backbone(x, t.to(x.dtype), condition, **native)
+        finally:
+            self._scalar_embedding = None
+
+    def _capture(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
+        if self._captures:
+            self._features = output
+
+    def _give(
+        self, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        if self._given is None:
+            return None
+        features, gate = self._given
+        if inputs:
+            return (_add(features, gate, inputs[0]), *inputs[1:]), named
+        entered = _add(features, gate, named["hidden_states"])
+        return inputs, {**named, "hidden_states": entered}
+
+
+def find_blocks(network: nn.Module, path: str | None = None) -> tuple[str, nn.ModuleList]:
+    """The list of blocks of a network and its path: the given one, or the longest of one class.
+
+    Raises:
+        ValueError: none, or several as long.
+    """
+    lists = {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.ModuleList) and len({type(block) for block in module}) == 1
+    }
+    if path is not None:
+        lists = {name: module for name, module in lists.items() if name == path}
+    longest = max(map(len, lists.values()), default=0)
+    found = [name for name, module in lists.items() if len(module) == longest]
+    if len(found) != 1 or longest < 2:
+        raise ValueError(
+            f"expected one nn.ModuleList of two blocks or more in {type(network).__name__}, found "
+            f"{found if path is None else 'none at ' + repr(path)}: name it with head.path=..."
+        )
+    return found[0], lists[found[0]]
+
+
+def _add(features: Tensor, gate: Tensor, entered: Tensor) -> Tensor:
+    """features + gate(s) * the inner state's own tokens."""
+    gate = gate.view(len(gate), *[1] * (entered.ndim - 2), -1)
+    return features + gate.to(features.dtype) * entered.to(features.dtype)

@@ -1,0 +1,321 @@
+"""TransitionModule: transition matching, few outer steps of which each is several of a light head."""
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any, ClassVar, NamedTuple, final
+
+import torch
+from lightning.pytorch.strategies import DDPStrategy
+from torch import Generator, Tensor, nn
+
+from freeflow_lightning import objectives
+from freeflow_lightning.flow import (
+    Pairs,
+    TimeDistribution,
+    TwoTimeVelocity,
+    Uniform,
+    bridge,
+    check_counts,
+    check_numbers,
+    check_pairs,
+    expand,
+    glass_transition,
+    interpolate,
+    renoise,
+    uniform_grid,
+)
+from freeflow_lightning.nets import SplitConditioned, SplitHead
+from freeflow_lightning.objectives import (
+    Decay,
+    DMDWeight,
+    Eulerian,
+    MapObjective,
+    Residual,
+    ScoreWeight,
+)
+from freeflow_lightning.objectives.map_objective import DerivativeForm
+from freeflow_lightning.recipes.correction import CorrectionDraw, draw_correction
+from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.outputs import Step
+from freeflow_lightning.recipes.student_checks import refuse_dropout
+from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.data import PriorBatch
+
+
+class MatchDraw(NamedTuple):
+    """Everything random in a step of the first stage; the first rows train the inner map.
+
+    Args:
+        z: noise that the sample x0 comes from, [B, ...].
+        n: noise of the state x_t, [B, ...].
+        e: noise of the inner state y_s, [B, ...].
+        condition: as the teacher draws it.
+        gamma: guidance scales, [B].
+        place: the index of each row's outer time, int64 [B].
+        s: inner times, [B].
+        delta: inner durations s - r, [B]; 0 on the diagonal.
+        maps: how many rows train the map.
+        objective: with what it draws itself.
+    """
+
+    z: Tensor
+    n: Tensor
+    e: Tensor
+    condition: Any
+    gamma: Tensor
+    place: Tensor
+    s: Tensor
+    delta: Tensor
+    maps: int
+    objective: MapObjective
+
+
+class RolloutDraw(NamedTuple):
+    """Everything random in a step of the second stage.
+
+    Args:
+        rows: prior noise and what noises the samples.
+        place: the index of each row's outer time, int64 [B].
+        e: inner noise of each outer step, [steps, B, ...].
+    """
+
+    rows: CorrectionDraw
+    place: Tensor
+    e: Tensor
+
+
+_OBJECTIVE = Eulerian()
+_HEAD = SplitHead()
+_R = Uniform(0.02, 0.98)
+_S = Uniform(0.02, 1.0)
+_WEIGHT = DMDWeight()
+
+
+@final
+class TransitionModule(Distillation):
+    """Distils a teacher into outer transitions x_t' = x_t + (t - t') Y: TMD (arXiv 2601.09881).
+
+    Y = (x0 - x_t) / t is drawn by a light head on the features of x_t, in N inner steps
+    (`SplitConditioned`). First the head's inner map is matched to the teacher's own inner velocity
+    (`glass_transition`) at states that the student's samples are noised to: no data, no
+    simulation. Then the samples of all outer steps, unrolled through the head, move along the
+    correction, as in DMDModule and without its GAN.
+
+    Args:
+        teacher: the frozen velocity field.
+        network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
+            teacher's if not given.
+        steps: M, outer steps along a uniform grid.
+        head: the head's blocks, and its N inner steps.
+        match_steps: optimizer steps of the first stage; the second takes the rest of the run.
+        objective: the identity of the inner map in the first stage.
+        diagonal_fraction: share of the first stage's rows that train the diagonal.
+        r: law of the correction's time r.
+        weight: how much each error of the correction counts.
+        guidance_interval: times r inside which the teacher is guided in the second stage.
+        student_lr: learning rate of the student, in units of u.
+        auxiliary_lr: of the auxiliary network; with 4 times the student's it follows.
+        settings: the others of `Distillation` that are given by keyword.
+    """
+
+    advice: ClassVar[Mapping[str, str]] = {
+        **Distillation.advice,
+        "map/residual": "the inner map's residual grows: lower student_lr or clip gradients",
+        "correction/residual": "the correction residual grows: lower student_lr or raise "
+        "auxiliary_lr",
+    }
+    progress_names: ClassVar[Mapping[str, str]] = {
+        "map/residual": "map",
+        "correction/residual": "corr",
+    }
+    curves: ClassVar[Mapping[str, Sequence[str]]] = {
+        "residuals": ("map/residual", "diagonal/residual", "correction/residual"),
+        "gradient norms": ("gradient/student", "gradient/auxiliary"),
+    }
+
+    def __init__(
+        self,
+        teacher: Teacher,
+        network: nn.Module | None = None,
+        steps: int = 2,
+        head: SplitHead = _HEAD,
+        match_steps: int = 3000,
+        objective: MapObjective = _OBJECTIVE,
+        diagonal_fraction: float = 0.5,
+        r: TimeDistribution = _R,
+        weight: ScoreWeight = _WEIGHT,
+        guidance_interval: Sequence[float] = (0.0, 1.0),
+        student_lr: float = 3e-5,
+        auxiliary_lr: float = 1.2e-4,
+        **settings: Any,
+    ) -> None:
+        check_counts(1, steps=steps)
+        check_counts(0, match_steps=match_steps)
+        check_numbers(
+            0, 1, without_low=True, without_high=True, diagonal_fraction=diagonal_fraction
+        )
+        check_pairs(0, 1, guidance_interval=guidance_interval)
+        if not isinstance(objective, DerivativeForm):
+            raise ValueError(
+                f"{type(objective).__name__} takes steps of the teacher or none: expected an "
+                "identity with a derivative, Eulerian or Lagrangian"
+            )
+        self.has_auxiliary = True
+        self.head = head
+        super().__init__(
+            teacher, network, student_lr=student_lr, auxiliary_lr=auxiliary_lr, **settings
+        )
+        if objective.subtracts_outputs:
+            refuse_dropout(self.student, objective)
+        self.steps = steps
+        self.match_steps = match_steps
+        self.objective = objective
+        self.diagonal_fraction = diagonal_fraction
+        self.r = r
+        self.weight = weight
+        self.guidance_interval = (guidance_interval[0], guidance_interval[1])
+        self.map_weight = Decay(0.5, 0.01 / math.prod(teacher.sample_shape))
+        self.matches = match_steps > 0
+        """Whether this step is one of the first stage; the trainer's step says it in a run."""
+
+    @property
+    def pairs(self) -> Pairs:
+        return Pairs.TRANSITIONS
+
+    @property
+    def times(self) -> list[float]:
+        """The outer times, from 1 to 0."""
+        return uniform_grid(self.steps).tolist()
+
+    @property
+    def split(self) -> SplitConditioned:
+        """The student."""
+        assert isinstance(self.student, SplitConditioned)
+        return self.student
+
+    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.matches = self.global_step < self.match_steps
+
+    def draw(self, size: int, generator: Generator) -> MatchDraw | RolloutDraw:
+        draws = self.draws(generator)
+        place = torch.randint(self.steps, (size,), generator=draws.host)
+        place = draws.to_device(place)
+        if not self.matches:
+            rows = draw_correction(self, draws, size, self.r, self.guidance_interval)
+            e = draws.noise(self.steps * size).unflatten(0, (self.steps, size))
+            return RolloutDraw(rows, place, e)
+        z, condition, gamma = draws.prior(size)
+        n, e = draws.noise(size), draws.noise(size)
+        maps, rest = objectives.split_batch(size, self.diagonal_fraction)
+        objective = self.objective.prepare(maps, draws.host)
+        s = _S.sample(size, draws.host)
+        delta = s[:maps] * Uniform().sample(maps, draws.host)
+        delta = torch.cat([delta, torch.zeros(rest)])
+        gamma, s, delta = (draws.to_device(each) for each in (gamma, s, delta))
+        return MatchDraw(z, n, e, condition, gamma, place, s, delta, maps, objective)
+
+    def loss(self, draw: MatchDraw | RolloutDraw) -> Step:
+        if isinstance(draw, MatchDraw):
+            return self._match(draw)
+        return self._correct(draw)
+
+    # The first stage: the head's inner map
+
+    def _match(self, draw: MatchDraw) -> Step:
+        """< W, sg(w Delta) >; where delta = 0 that is the diagonal, Delta = W - b."""
+        z, n, e, condition, gamma = draw[:5]
+        t = torch.tensor(self.times[:-1], device=z.device)[draw.place]
+        with torch.no_grad():
+            one = torch.ones_like(t)
+            x0 = z + self.average(z, one, torch.zeros_like(t), condition, gamma)
+            x = renoise(x0, n, t).to(z.dtype)
+            y = renoise(x0 - n, e, draw.s).to(z.dtype)
+        features = self.split.features(x, t, condition, gamma)
+        u = self.teacher_at(z, condition, gamma)
+
+        def w(y: Tensor, s: Tensor) -> Tensor:
+            return glass_transition(u, y, s, x, t)
+
+        W = self._on_rows(features, t, condition, gamma)
+        residual = draw.objective.residual(W, w, y, draw.s, draw.delta)
+        maps = Residual(*(part[: draw.maps] for part in residual))
+        residuals = {"map": maps, "diagonal": Residual(*(part[draw.maps :] for part in residual))}
+        loss = self.map_weight(residual, draw.delta).surrogate().mean() / self.student_scale
+        return Step(loss + self._zero_of_auxiliary(), residuals)
+
+    def _on_rows(
+        self, features: Tensor, t: Tensor, condition: Any, gamma: Tensor
+    ) -> TwoTimeVelocity:
+        """W(y, s, delta) on features of the rows."""
+
+        def average(y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
+            y = y.to(features.dtype)
+            return self.split.inner_velocity(features, y, s, delta, t, condition, gamma)
+
+        return average
+
+    # The second stage: the samples of all outer steps
+
+    def _correct(self, draw: RolloutDraw) -> Step:
+        """< Y, sg(t w (v_N - u)) > at the student's own states, and see Eq. 12."""
+        z, condition, gamma, n, r = draw.rows[:5]
+        t = torch.tensor(self.times[:-1], device=z.device)[draw.place]
+        x = self._place(draw)
+        own = draw.e[draw.place, torch.arange(len(t), device=t.device)]
+        output = self.split.draw(x, t, condition, gamma, own)
+        x0 = (x + expand(t, x) * output).detach()
+
+        x_r = interpolate(x0, n, r)
+        network = self.auxiliary
+        assert network is not None
+        v_n = network(x_r.to(z.dtype), r, condition, gamma=gamma)
+        auxiliary = objectives.auxiliary(network, x0, n, r, output=v_n)
+        u = self.teacher_at(z, condition, gamma, self.guidance_interval, draw.rows.guided)(x_r, r)
+        error = v_n.detach().to(x_r.dtype) - u
+        factor = t * self.weight(x0, x_r, u, r)
+        weighted = objectives.residual(output, expand(factor, error) * error)
+        loss = weighted.surrogate().mean() / self.student_scale
+        loss = loss + self._equalise(auxiliary, r).surrogate().mean()
+        residuals = {"correction": objectives.residual(output, error), "auxiliary": auxiliary}
+        return Step(loss, residuals)
+
+    @torch.no_grad()
+    def _place(self, draw: RolloutDraw) -> Tensor:
+        """The state that each row starts at, by the student's own transitions from the prior."""
+        z, condition, gamma = draw.rows.z, draw.rows.condition, draw.rows.gamma
+        x = z
+        for k, (t, following) in enumerate(pairwise(self.times[:-1])):
+            start, end = torch.full_like(gamma, t), torch.full_like(gamma, following)
+            Y = self.split.draw(x, start, condition, gamma, draw.e[k])
+            there = bridge(x + t * Y, x, start, end).to(z.dtype)
+            x = torch.where(expand(draw.place > k, x), there, x)
+        return x
+
+    def _equalise(self, auxiliary: Residual, r: Tensor) -> Residual:
+        """The auxiliary's residual in units of its network's raw output (App. A.2)."""
+        if not self.starts_from_teacher:
+            return auxiliary
+        return objectives.equalise(auxiliary, self.teacher.output_scale(r) ** 2)
+
+    def _zero_of_auxiliary(self) -> Tensor | float:
+        """0; its gradient is 0 for every weight of the auxiliary where DDP waits for gradients."""
+        if self._trainer is None or not isinstance(self.trainer.strategy, DDPStrategy):
+            return 0.0
+        assert self.auxiliary is not None
+        weights = [p for p in self.auxiliary.parameters() if p.requires_grad]
+        return 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
+
+    # What others ask
+
+    def evaluations_per_sample(self) -> dict[str, float]:
+        """Of the stage that the step is in; a head counts as its share of the blocks."""
+        branches = 2 if self.is_guided else 1
+        one = self.split.evaluations
+        if not self.matches:
+            return {"student": self.steps * one, "teacher": branches, "auxiliary": 1}
+        head = self.split.head_blocks / self.split.depth
+        further = self.objective.student_evaluations * head
+        asked = branches * self.objective.teacher_evaluations
+        return {"student": one + 1 + further, "teacher": asked}
