@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from freeflow_lightning.commands import claims as files
+from freeflow_lightning.commands import claim_files as files
 from freeflow_lightning.commands import field
 from freeflow_lightning.commands import reproduce as verb
 from freeflow_lightning.commands.views.claim import BEGIN, END, table_of, update_table

@@ -8,7 +8,7 @@ from typing import Literal
 
 import torch
 
-from freeflow_lightning.commands.claims import contender_of, find_claim, list_claims
+from freeflow_lightning.commands.claim_files import contender_of, find_claim, list_claims
 from freeflow_lightning.commands.contender import Contender
 from freeflow_lightning.commands.field import Field
 from freeflow_lightning.commands.options import DeviceOptions

@@ -48,7 +48,7 @@ def contender_of(claim: Claim, arm: Arm) -> Contender:
     contender = _base(base)
     settings = contender.settings.clone()
     for change in changes:
-        apply(settings, change)
+        change_settings(settings, change)
     return Contender(slug(arm.label), contender.words, settings)
 
 
@@ -57,12 +57,12 @@ def _base(words: str) -> Contender:
     return read_contender(words, [])
 
 
-def apply(settings: Namespace, change: Settings) -> None:
+def change_settings(settings: Namespace, change: Settings) -> None:
     """Change the settings of `freeflow fit` in place: arguments of model and data, and callbacks."""
     for part in ("model", "data"):
         if part in change:
             old = settings[part].as_dict()
-            settings[part] = Namespace(**merge(old, _whole(change[part])))
+            settings[part] = Namespace(**merge_settings(old, _whole(change[part])))
     given = [each.as_dict() for each in settings.trainer.callbacks or []]
     callbacks = change_callbacks(given, change.get("callbacks", {}))
     settings.trainer.callbacks = [Namespace(**each) for each in callbacks]
@@ -73,18 +73,18 @@ def _whole(change: Mapping[str, Any]) -> Mapping[str, Any]:
     return change if {"class_path", "init_args"} & set(change) else {"init_args": change}
 
 
-def merge(old: Any, new: Any) -> Any:
+def merge_settings(old: Any, new: Any) -> Any:
     """The old settings with the new ones in them; another class takes the place of the old one.
 
-    >>> merge({"class_path": "A", "init_args": {"k": 1, "n": 2}}, {"init_args": {"k": 3}})
+    >>> merge_settings({"class_path": "A", "init_args": {"k": 1, "n": 2}}, {"init_args": {"k": 3}})
     {'class_path': 'A', 'init_args': {'k': 3, 'n': 2}}
-    >>> merge({"class_path": "A", "init_args": {"k": 1}}, {"class_path": "B"})
+    >>> merge_settings({"class_path": "A", "init_args": {"k": 1}}, {"class_path": "B"})
     {'class_path': 'B'}
     """
     is_nested = isinstance(old, Mapping) and isinstance(new, Mapping)
     if not is_nested or new.get("class_path", old.get("class_path")) != old.get("class_path"):
         return new
-    return {**old, **{name: merge(old.get(name), value) for name, value in new.items()}}
+    return {**old, **{name: merge_settings(old.get(name), value) for name, value in new.items()}}
 
 
 def change_callbacks(
@@ -100,7 +100,7 @@ def change_callbacks(
         name = callback["class_path"].rpartition(".")[2]
         change = changes.get(name, {})
         if change is not None:
-            kept.append(merge(callback, {"init_args": change}) if change else callback)
+            kept.append(merge_settings(callback, {"init_args": change}) if change else callback)
     return kept
 
 
