@@ -37,6 +37,7 @@ LIBRARIES = {
 }
 """The libraries that a room may import, where they are limited."""
 OPTIONAL = {
+    "gradio",
     "sklearn",
     "peft",
     "torch_fidelity",

@@ -51,12 +51,15 @@ def test_a_search_in_memory_is_the_one_in_a_folder(flow_map, tmp_path):
 
 
 def test_an_export_says_what_it_holds(flow_map, tmp_path):
-    made = ff.export(flow_map, tmp_path / "student")
+    made = ff.export(flow_map, tmp_path / "student", space=True)
     opened = ff.FlowMap.from_pretrained(made.folder)
     assert torch.equal(opened.sample(2, guidance=1.5), flow_map.sample(2, guidance=1.5))
     assert "flow_map.safetensors" in str(made)
     assert "the licence is unknown" in str(made)
     assert "<td" in made._repr_html_()
     assert made.url is None
+    assert {"app.py", "requirements.txt"} < made.manifest["files"].keys()
+    assert "sdk: gradio\napp_file: app.py\n" in (made.folder / "README.md").read_text()
+    assert "freeflow-lightning[demo]==" in (made.folder / "requirements.txt").read_text()
     with pytest.raises(ValueError, match="holds an exported student already"):
         ff.export(flow_map, tmp_path / "student")

@@ -42,6 +42,7 @@ class FormOptions(Options):
             or a SiT student's VAE.
         network_arguments: of a network of your own: its constructor's arguments, where the config
             does not name them.
+        space: add app.py, the page of `freeflow demo`; --push then makes a Space of the hub.
     """
 
     pipeline: bool = False
@@ -50,6 +51,7 @@ class FormOptions(Options):
     decode: bool = False
     parts: bool = True
     network_arguments: dict[str, Any] | None = None
+    space: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -46,6 +46,10 @@ VERBS = {
         "freeflow_lightning.commands.search",
         "find better noise with the student, for the teacher (inference-time scaling)",
     ),
+    "demo": (
+        "freeflow_lightning.commands.demo",
+        "play with a student in the browser, beside its teacher",
+    ),
     "embed": (
         "freeflow_lightning.commands.embed",
         "encode prompts once, for text-to-image and video teachers",

@@ -73,6 +73,7 @@ def export(
     decode: bool = False,
     parts: bool = True,
     network_arguments: Mapping[str, Any] | None = None,
+    space: bool = False,
     license: str = UNKNOWN,
     evaluation: str | Path | None = None,
     push: str | None = None,
@@ -99,6 +100,7 @@ def export(
         decode: let both end with the VAE's pictures rather than with latents.
         parts: take along text encoders, tokenizers and VAE.
         network_arguments: constructor arguments of a network of your own.
+        space: add app.py, the page of `freeflow demo`; `push` then makes a Space of the hub.
         license: of the teacher's weights, which holds for the student's.
         evaluation: evaluation.json for the card.
         push: repository (owner/name) to upload the folder to.
@@ -117,7 +119,7 @@ def export(
     flow_map.check_guidance(gamma)
     jumps = Jumps(steps, sampler, noise_share)
     jumps.check_trained(flow_map.pairs)
-    forms = Forms(pipeline, onnx, pt2, decode, parts, network_arguments)
+    forms = Forms(pipeline, onnx, pt2, decode, parts, network_arguments, space)
     figures = view.figures_of(flow_map, None if run is None else Path(run), evaluation)
     notes = [UNLICENSED] if license == UNKNOWN else []
     target = Path(output)
@@ -128,7 +130,7 @@ def export(
         write_card(folder, manifest, license, push or str(output), figures)
         manifest = seal(folder, manifest)
         FlowMap.from_pretrained(folder, trust=own_class(manifest))  # nothing added has broken it
-    url = push_folder(target, push, private=private) if push else None
+    url = push_folder(target, push, private=private, is_space=space) if push else None
     if url:
         notes.append(f"uploaded: {url}")
     average = flow_map.about.get("average") or "the student"

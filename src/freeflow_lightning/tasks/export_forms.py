@@ -1,7 +1,9 @@
 """The forms that an exported student takes: a folder, a diffusers pipeline, ONNX, torch.export."""
 
 import copy
+import shutil
 from collections.abc import Mapping
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -10,13 +12,16 @@ import torch
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
+from freeflow_lightning.students.export import foreign
 from freeflow_lightning.students.export.graphs import export_onnx, export_torch
 from freeflow_lightning.students.export.pipeline import add_pipeline
 from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
 from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline
 from freeflow_lightning.students.flow_map import FlowMap
+from freeflow_lightning.tasks import space_app
 from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher
 
+APP = "app.py"
 ONNX, PT2 = "flow_map.onnx", "flow_map.pt2"
 
 
@@ -29,6 +34,7 @@ class Forms(NamedTuple):
     decode: bool = False
     parts: bool = True
     network_arguments: Mapping[str, Any] | None = None
+    space: bool = False
 
     def write_into(
         self, folder: Path, student: FlowMap, gamma: float, jumps: Jumps
@@ -39,6 +45,8 @@ class Forms(NamedTuple):
             What freeflow.json says, and how far each graph is from the student, in words.
         """
         manifest = student.write_to(folder, self.network_arguments)
+        if self.space:
+            write_space(folder, manifest)
         alone = stands_alone(student)
         checked = []
         if self.pipeline:
@@ -51,6 +59,22 @@ class Forms(NamedTuple):
         if self.pt2:
             checked.append(f"{PT2}: {export_torch(graph, example, folder / PT2).words()}")
         return manifest, checked
+
+
+def write_space(folder: Path, manifest: dict[str, Any]) -> None:
+    """Write app.py, the page of `freeflow demo`, and what a Space of the hub installs for it.
+
+    Raises:
+        ValueError: a network of the user's own, which nobody else can import.
+    """
+    if mine := foreign(manifest["network"]):
+        raise ValueError(
+            f"--space: a Space cannot import {mine[0].class_path}, a network of your own; leave "
+            f"the option out"
+        )
+    shutil.copyfile(space_app.__file__, folder / APP)
+    needed = f"freeflow-lightning[demo]=={version('freeflow-lightning')}\n"
+    (folder / "requirements.txt").write_text(needed)
 
 
 def stands_alone(student: FlowMap) -> ScalarConditioned:

@@ -134,7 +134,12 @@ def test_a_student_comes_from_the_hub(tmp_path, monkeypatch):
 def test_what_the_hub_is_asked_for_is_passed_on(tmp_path, monkeypatch):
     hub, made, asked = PretendedHub(), students.sit(), []
     made.push_to_hub("me/x", commit_message="new", create_pr=True, revision="dev", api=hub)
-    assert hub.others == {"commit_message": "new", "create_pr": True, "revision": "dev"}
+    assert hub.others == {
+        "commit_message": "new",
+        "create_pr": True,
+        "revision": "dev",
+        "repo_type": None,
+    }
     for name, content in hub.files["me/x"].items():
         (tmp_path / name).write_bytes(content)
 

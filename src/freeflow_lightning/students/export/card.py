@@ -67,6 +67,8 @@ def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> str:
         about["pipeline_tag"] = "text-to-image" if prompts else "unconditional-image-generation"
     kind = "few-step" if samplers_of(manifest) else "one-step"
     about["tags"] = ["flow-map", kind, "distillation", "freeflow"]
+    if (folder / "app.py").is_file():
+        about |= {"sdk": "gradio", "app_file": "app.py", "title": "A one-step student"}
     return yaml.safe_dump(about, sort_keys=False).rstrip()
 
 

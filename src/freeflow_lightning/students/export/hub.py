@@ -19,6 +19,7 @@ def push_folder(
     commit_message: str = MESSAGE,
     create_pr: bool = False,
     revision: str | None = None,
+    is_space: bool = False,
     api: HfApi | None = None,
 ) -> str:
     """Upload an exported folder, checked file by file; makes the repository if there is none.
@@ -31,6 +32,7 @@ def push_folder(
         commit_message: of the commit.
         create_pr: propose the commit in a pull request, rather than make it.
         revision: branch that it goes to; the repository's main one if not given.
+        is_space: whether the folder goes to a Space, which runs its app.py.
         api: of the hub; one that uses the token if not given.
 
     Returns:
@@ -41,14 +43,16 @@ def push_folder(
     """
     find_exported(folder)
     hub = HfApi(token=token) if api is None else api
+    kind = {"repo_type": "space", "space_sdk": "gradio"} if is_space else {}
     try:
-        hub.create_repo(repo_id, private=private, exist_ok=True)
+        hub.create_repo(repo_id, private=private, exist_ok=True, **kind)
         done = hub.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
             commit_message=commit_message,
             create_pr=create_pr,
             revision=revision,
+            repo_type=kind.get("repo_type"),
         )
     except HFValidationError as error:
         raise ValueError(f"expected the repository as owner/name, got {repo_id!r}") from error
