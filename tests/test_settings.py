@@ -91,7 +91,7 @@ from freeflow_lightning.objectives import (
     Normalise,
     Semigroup,
 )
-from freeflow_lightning.recipes import Correction, DMDModule
+from freeflow_lightning.recipes import Correction, DMDModule, Tilt
 from freeflow_lightning.students import search
 from freeflow_lightning.students.search import (
     PathSearch,
@@ -221,6 +221,10 @@ def posteriors(**setting):
 
 def stated(**setting):
     return StateConditioned(mlp(), **setting)
+
+
+def tilt(**setting):
+    return Tilt(len, **setting)
 
 
 def split(**setting):
@@ -455,6 +459,9 @@ REFUSED = [
     (transitions, "guidance_interval", NO_INTERVALS),
     (split, "scale", (*NO_FACTORS, {"delta": NAN})),
     (SplitHead, "steps", NO_COUNTS),
+    (tilt, "strength", NO_AMOUNTS),
+    (tilt, "offset", (NAN, INF, True, "0.1", None)),
+    (tilt, "steps", NO_COUNTS),
     (SplitHead, "blocks", [count for count in NO_COUNTS if count is not None]),
     (posteriors, "lr_decay_steps", NO_SIZES),
     (maps, "lr_decay_steps", NO_SIZES),
@@ -556,6 +563,7 @@ BUILT_BY = {
     DMDModule: matched,
     TransitionModule: transitions,
     SplitConditioned: split,
+    Tilt: tilt,
     FlowMatchingModule: matching,
     PeriodicFID: frechet,
     WithAtom: atom,

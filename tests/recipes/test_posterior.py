@@ -24,6 +24,7 @@ from freeflow_lightning.objectives import (
     Lagrangian,
     Semigroup,
 )
+from freeflow_lightning.recipes import Tilt
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.sample_graph import SampleGraph
 from freeflow_lightning.teachers import GaussianMixtureTeacher
@@ -139,6 +140,41 @@ def test_states_of_the_prior_have_no_effect_and_others_have():
     assert losses[2] != pytest.approx(losses[3], rel=1e-5)
 
 
+# Fine-tuning by a reward
+
+
+def test_a_tilt_s_errors_vanish_in_the_mean_at_the_tilted_posterior_and_not_at_the_teacher_s():
+    """The tilted law of one Gaussian under <a, x0> is the Gaussian at m + s^2 a."""
+    teacher = GaussianMixtureTeacher([[0.8, -0.4]], 0.6)
+    tilted = GaussianMixtureTeacher([[0.8 + 0.36, -0.4 - 0.36]], 0.6)
+    tilt = Tilt(lambda x0, condition: x0 @ torch.tensor([1.0, -1.0]), steps=8)
+    n = 20000
+    g = torch.Generator().manual_seed(0)
+    e = torch.randn(n, 2, generator=g)
+    y, x = torch.tensor([[0.3, 0.5]]).expand(n, 2), torch.tensor([[0.2, -0.6]]).expand(n, 2)
+    s, t = torch.full((n,), 0.6), torch.full((n,), 0.7)
+    means = []
+    for student in (tilted, teacher):
+        inner = {"state": x, "t_state": t, "delta": 0 * s, "gamma": s}
+        V = ExactPosterior(student)(y, s, **inner)
+        error = tilt.residual(V, teacher.velocity, e, y, s, x, t, None).error
+        means.append((error.mean(0) / error.std(0) * n**0.5).abs().max())
+    assert means[0] < 4
+    assert means[1] > 20
+
+
+def test_a_trained_student_is_tilted_by_going_on_with_a_reward(tmp_path):
+    first = fit(build(learned_teacher()), max_steps=2)
+    first.save_checkpoint(tmp_path / "trained.ckpt")
+    tilt = Tilt(lambda x0, condition: x0[:, 0], steps=2)
+    m = build(learned_teacher(), tilt=tilt, objective=Eulerian(CENTRAL))
+    fit(m, max_steps=4, ckpt_path=tmp_path / "trained.ckpt")
+    counts = {"student": Rows(m.student), "teacher": Rows(m.teacher)}
+    m.loss(draws(m))
+    seen = {name: sum(rows for rows, _ in found.calls) / 16 for name, found in counts.items()}
+    assert seen == m.evaluations_per_sample()
+
+
 # What is refused
 
 
@@ -148,6 +184,7 @@ def test_states_of_the_prior_have_no_effect_and_others_have():
         ({"times": FromPrior(Uniform())}, "Eulerian on inner maps from s = 1 alone"),
         ({"objective": Semigroup(), "diagonal_fraction": 0.0}, "set diagonal_fraction"),
         ({"diagonal_fraction": 1.0}, "diagonal_fraction"),
+        ({"diagonal_fraction": 0.0, "tilt": Tilt(len)}, "set diagonal_fraction above 0"),
         ({"second_state": SecondState("nowhere")}, "'nowhere' is not a module of MLP"),
     ],
 )

@@ -9,6 +9,7 @@ from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.posterior import PosteriorModule
+from freeflow_lightning.recipes.tilt import Tilt
 from freeflow_lightning.recipes.transition import TransitionModule
 
 __all__ = [
@@ -21,5 +22,6 @@ __all__ = [
     "PosteriorModule",
     "Recipe",
     "Step",
+    "Tilt",
     "TransitionModule",
 ]

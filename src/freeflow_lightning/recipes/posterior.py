@@ -26,10 +26,11 @@ from freeflow_lightning.flow import (
     take,
 )
 from freeflow_lightning.nets import SecondState
-from freeflow_lightning.objectives import Decay, Eulerian, MapObjective, Weight
+from freeflow_lightning.objectives import Decay, Eulerian, MapObjective, Residual, Weight
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import check_time_step, refuse_dropout
+from freeflow_lightning.recipes.tilt import Tilt
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
@@ -48,6 +49,7 @@ class PosteriorDraw(NamedTuple):
         delta: inner durations s - r, [B]; 0 on the diagonal.
         maps: how many rows train the map.
         objective: with what it draws itself.
+        inner: noise of a tilt's draws, of the diagonal's rows; None without a tilt.
     """
 
     z: Tensor
@@ -60,6 +62,7 @@ class PosteriorDraw(NamedTuple):
     delta: Tensor
     maps: int
     objective: MapObjective
+    inner: Tensor | None = None
 
 
 class PosteriorRows(NamedTuple):
@@ -110,6 +113,9 @@ class PosteriorModule(Distillation):
         diagonal_weight: the same on the diagonal; the published Decay(0.5) if not given.
         diagonal_fraction: share of the rows that train the diagonal.
         second_state: how the state x_t enters the backbone.
+        tilt: a reward that the law is tilted by, for a student that is trained already (resume its
+            run with this): the diagonal regresses to rewarded draws of the teacher's posteriors,
+            and the map follows the diagonal.
         settings: those of Distillation.
 
     Raises:
@@ -141,6 +147,7 @@ class PosteriorModule(Distillation):
         diagonal_weight: Weight | None = None,
         diagonal_fraction: float = 0.5,
         second_state: SecondState = _SECOND,
+        tilt: Tilt | None = None,
         **settings: Any,
     ) -> None:
         check_numbers(0, 1, without_high=True, diagonal_fraction=diagonal_fraction)
@@ -159,6 +166,9 @@ class PosteriorModule(Distillation):
         self.weight = weight or Decay(1.0 if d >= _FEW else 0.5, 0.01 / d)
         self.diagonal_weight = diagonal_weight or Decay(0.5, 0.01 / d)
         self.diagonal_fraction = diagonal_fraction
+        self.tilt = tilt
+        if tilt is not None and not diagonal_fraction:
+            raise ValueError("a tilt is learnt on the diagonal: set diagonal_fraction above 0")
 
     @property
     def pairs(self) -> Pairs:
@@ -179,7 +189,8 @@ class PosteriorModule(Distillation):
         s = torch.cat([s, Uniform().sample(rest, draws.host)])
         delta = torch.cat([delta, torch.zeros(rest)])
         gamma, t, s, delta = (draws.to_device(each) for each in (gamma, t, s, delta))
-        return PosteriorDraw(z, n, e, condition, gamma, t, s, delta, maps, objective)
+        inner = None if self.tilt is None else draws.noise(rest)
+        return PosteriorDraw(z, n, e, condition, gamma, t, s, delta, maps, objective, inner)
 
     def loss(self, draw: PosteriorDraw) -> Step:
         rows = self._place(draw)
@@ -194,13 +205,24 @@ class PosteriorModule(Distillation):
         residuals = {"map": error}
         weighted = [self.weight(error, maps.delta)]
         if len(diagonal.s):
-            V, b = self._inner(diagonal)
-            residuals["diagonal"] = objectives.anchor(
-                V, b, diagonal.y, diagonal.s, output=of_diagonal
-            )
-            weighted.append(self.diagonal_weight(residuals["diagonal"], diagonal.delta))
+            residuals["diagonal"] = self._diagonal(diagonal, of_diagonal, draw.inner)
+            weighted.append(self._weigh_diagonal(residuals["diagonal"], diagonal.delta))
         loss = torch.cat([each.surrogate() for each in weighted]).mean()
         return Step(loss / self.student_scale, residuals)
+
+    def _diagonal(self, rows: PosteriorRows, output: Tensor, inner: Tensor | None) -> Residual:
+        """V(y, s, s) and V - b; with a tilt its rewarded error."""
+        if self.tilt is None:
+            V, b = self._inner(rows)
+            return objectives.anchor(V, b, rows.y, rows.s, output=output)
+        assert inner is not None
+        u = self.teacher_at(rows.y, rows.condition, rows.gamma)
+        states = rows.y, rows.s, rows.x, rows.t
+        return self.tilt.residual(output, u, inner, *states, rows.condition)
+
+    def _weigh_diagonal(self, error: Residual, delta: Tensor) -> Residual:
+        """The diagonal's weight; none with a tilt, whose errors vanish in the mean alone."""
+        return self.diagonal_weight(error, delta) if self.tilt is None else error
 
     @torch.no_grad()
     def _place(self, draw: PosteriorDraw) -> PosteriorRows:
@@ -224,18 +246,28 @@ class PosteriorModule(Distillation):
         )
 
     def _inner(self, rows: PosteriorRows) -> tuple[TwoTimeVelocity, Velocity]:
-        """V(y, s, delta) and b(y, s) at the rows' states."""
+        """V(y, s, delta) and b(y, s) at the rows' states; with a tilt the student's own."""
         u = self.teacher_at(rows.y, rows.condition, rows.gamma)
 
         def average(y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
             return self._student(rows._replace(y=y.to(rows.y.dtype), s=s, delta=delta))
 
+        if self.tilt is not None:
+            return average, lambda y, s: average(y, s, torch.zeros_like(s))
         return average, lambda y, s: glass(u, y, s, rows.x, rows.t)
 
     # What others ask
 
     def evaluations_per_sample(self) -> dict[str, float]:
         branches, maps = 2 if self.is_guided else 1, 1 - self.diagonal_fraction
+        if self.tilt is not None:
+            map_evaluations = (
+                self.objective.student_evaluations + self.objective.teacher_evaluations
+            )
+            return {
+                "student": 1 + self.states.student_evaluations + maps * map_evaluations,
+                "teacher": branches * self.tilt.teacher_evaluations * (1 - maps),
+            }
         return {
             "student": 1
             + self.states.student_evaluations
