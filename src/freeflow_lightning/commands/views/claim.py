@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from freeflow_lightning.commands.views.comparison import spread_in_words
 from freeflow_lightning.evaluation.claims import FIGURES, Arm
@@ -66,7 +67,7 @@ def _findings(result: ClaimResult) -> list[tuple[str, str, str]]:
         figures = ""
         if finding.verdict != NOT_RUN:
             less, than = spread_in_words(finding.less), spread_in_words(finding.than)
-            figures = f" ({FIGURES[check.figure]} {less} against {than})"
+            figures = f"{FIGURES[check.figure]} {less} against {than}"
         found.append((finding.say, finding.verdict, figures))
     return found
 
@@ -83,8 +84,10 @@ def plot(result: ClaimResult) -> bytes:
         for axis, panel in zip(row, panels, strict=True):
             _draw_panel(axis, result, panel, name)
         row[0].set_ylabel(FIGURES[name], fontsize=9)
-    for axis, panel in zip(axes[0], panels, strict=True):
-        axis.set_title(panel, fontsize=10)
+    title = "training steps" if claim.over_training else claim.read.axis or claim.x_title
+    for first, last, panel in zip(axes[0], axes[-1], panels, strict=True):
+        first.set_title(panel, fontsize=10)
+        last.set_xlabel(title, fontsize=9)
     handles, labels = axes[0, 0].get_legend_handles_labels()
     if handles:
         figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
@@ -110,15 +113,16 @@ def _draw_panel(axis: Axes, result: ClaimResult, panel: str, name: str) -> None:
     _name_places(axis, result, arms)
     if name in ON_LOG_SCALE:
         axis.set_yscale("log")
+        axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axis.yaxis.set_major_formatter("{x:g}")
+        axis.yaxis.set_minor_formatter(NullFormatter())
     axis.grid(alpha=0.25)
     axis.tick_params(labelsize=8)
 
 
 def _name_places(axis: Axes, result: ClaimResult, arms: Sequence[Arm]) -> None:
-    """The title of the axis and, of settings, their labels."""
+    """The labels of settings along the axis, and its scale."""
     claim = result.claim
-    title = "training steps" if claim.over_training else claim.read.axis or claim.x_title
-    axis.set_xlabel(title, fontsize=9)
     if claim.x_title:
         titles = list(claim.x)
         shown = [x for x in titles if any(arm.x == x for arm in arms)]
