@@ -453,7 +453,7 @@ REFUSED = [
     (transitions, "scalar_scale", NO_FACTORS),
     (transitions, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
     (transitions, "lr_decay_steps", NO_SIZES),
-    (transitions, "steps", NO_COUNTS),
+    (SplitHead, "outer_steps", NO_COUNTS),
     (transitions, "match_steps", NO_SIZES),
     (transitions, "diagonal_fraction", (*NO_SHARES, 0.0, 1.0)),
     (transitions, "guidance_interval", NO_INTERVALS),

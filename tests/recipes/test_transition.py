@@ -29,6 +29,8 @@ from tiny import fit, same, shaken, weights
 UNGUIDED = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0}
 SHAPE = {"input_size": 2, "patch_size": 1, "in_channels": 1, "num_classes": 2, "depth": 3}
 
+THREE = SplitHead(1, outer_steps=3)
+
 
 def sit(seed=0):
     return SiTVelocity(tiny_sit(seed, **SHAPE))
@@ -67,7 +69,7 @@ class ExactHead(SplitConditioned):
 
 @pytest.mark.parametrize("objective", [Eulerian(), Lagrangian()])
 def test_the_residuals_vanish_at_the_exact_inner_map_and_nowhere_else(objective, monkeypatch):
-    m = build(objective=objective, steps=3, **UNGUIDED)
+    m = build(objective=objective, head=THREE, **UNGUIDED)
     m.frozen.net = GaussianMixtureTeacher(torch.tensor([[0.8, -0.4]], dtype=torch.float64), 0.6)
     monkeypatch.setattr(torch, "get_default_dtype", lambda: torch.float64)
     sizes = []
@@ -82,7 +84,7 @@ def test_the_residuals_vanish_at_the_exact_inner_map_and_nowhere_else(objective,
 
 
 def test_a_step_of_either_stage_costs_what_it_says():
-    m = build(steps=2, objective=Eulerian(CentralDifference(1e-2)))
+    m = build(objective=Eulerian(CentralDifference(1e-2)))
     blocks, teacher = [], Rows(m.teacher)
     for block in m.student.backbone.net.blocks:
         block.register_forward_hook(lambda block, inputs, output: blocks.append(len(output)))
@@ -105,7 +107,7 @@ def test_a_step_of_either_stage_costs_what_it_says():
 
 
 def test_each_row_starts_at_its_time_on_the_student_s_own_transitions():
-    m = build(steps=3)
+    m = build(head=THREE)
     m.matches = False
     draw = draws(m, 8)
     draw = draw._replace(place=torch.tensor([0, 1, 2, 0, 1, 2, 0, 1]))
@@ -121,7 +123,7 @@ def test_each_row_starts_at_its_time_on_the_student_s_own_transitions():
 
 def test_the_gradient_is_that_of_the_correction_of_x0():
     """< Y, t w (v_N - u) / lambda-free >: t (v_N - u) weighed by DMD, by hand."""
-    m = build(steps=2, **UNGUIDED)
+    m = build(**UNGUIDED)
     m.matches = False
     draw = draws(m, 8)
     step = m.loss(draw)
@@ -143,7 +145,6 @@ def test_the_gradient_is_that_of_the_correction_of_x0():
     ("settings", "said"),
     [
         ({"objective": Semigroup()}, "Semigroup takes steps of the teacher or none"),
-        ({"steps": 0}, "expected steps to be an integer of at least 1"),
         ({"head": SplitHead(3)}, "a head of fewer than the 3 blocks of SiT"),
         ({"diagonal_fraction": 0.0}, "diagonal_fraction"),
     ],
@@ -178,7 +179,7 @@ def test_the_student_of_a_run_samples_by_transitions_and_comes_back_from_a_folde
                 "class_path": "SiTTeacher",
                 "init_args": {"checkpoint": "embedded:digits"},
             },
-            "head": {"blocks": 1, "steps": 2},
+            "head": {"blocks": 1, "steps": 2, "outer_steps": 3},
             "match_steps": 1,
         },
     }
@@ -193,6 +194,10 @@ def test_the_student_of_a_run_samples_by_transitions_and_comes_back_from_a_folde
     code, _, error = freeflow(*words, "t")
     assert code == 1
     assert "trained from transitions to data alone: expected the sampler transition" in error
+    words[3] = 2
+    code, _, error = freeflow(*words, "t", "--sampler", "transition")
+    assert code == 1
+    assert "at the times of 3 steps: expected that number or one that divides it, got 2" in error
 
     student = FlowMap.from_checkpoint("runs/tm")
     assert student.pairs is Pairs.TRANSITIONS

@@ -148,7 +148,7 @@ def compare_all(
         )
     gamma = student.evaluation_guidance if guidance is None else guidance
     student.check_guidance(gamma)
-    jumps.check_trained(student.pairs)
+    student.check_jumps(jumps)
     names = [*student.about["averages"], "raw"]
     every = ((name, open_student(path, name, overrides=beside.overrides)) for name in names)
     device = pick_device(where.device)

@@ -23,15 +23,17 @@ class SplitHead:
     Args:
         blocks: H, the last blocks that make the head; a sixth of them, at least one, if not given.
         steps: N, the head's inner steps for one draw.
+        outer_steps: M, draws from noise to a sample, at the times of a uniform grid.
         path: of the nn.ModuleList of blocks; the longest one if not given.
     """
 
     blocks: int | None = None
     steps: int = 2
+    outer_steps: int = 2
     path: str | None = None
 
     def __post_init__(self) -> None:
-        check_counts(1, steps=self.steps)
+        check_counts(1, steps=self.steps, outer_steps=self.outer_steps)
         if self.blocks is not None:
             check_counts(1, blocks=self.blocks)
 

@@ -106,8 +106,7 @@ class TransitionModule(Distillation):
         teacher: the frozen velocity field.
         network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
             teacher's if not given.
-        steps: M, outer steps along a uniform grid.
-        head: the head's blocks, and its N inner steps.
+        head: its blocks, its N inner steps, and the M outer steps.
         match_steps: optimizer steps of the first stage; the second takes the rest of the run.
         objective: the identity of the inner map in the first stage.
         diagonal_fraction: share of the first stage's rows that train the diagonal.
@@ -138,7 +137,6 @@ class TransitionModule(Distillation):
         self,
         teacher: Teacher,
         network: nn.Module | None = None,
-        steps: int = 2,
         head: SplitHead = _HEAD,
         match_steps: int = 3000,
         objective: MapObjective = _OBJECTIVE,
@@ -150,7 +148,6 @@ class TransitionModule(Distillation):
         auxiliary_lr: float = 1.2e-4,
         **settings: Any,
     ) -> None:
-        check_counts(1, steps=steps)
         check_counts(0, match_steps=match_steps)
         check_numbers(
             0, 1, without_low=True, without_high=True, diagonal_fraction=diagonal_fraction
@@ -168,7 +165,6 @@ class TransitionModule(Distillation):
         )
         if objective.subtracts_outputs:
             refuse_dropout(self.student, objective)
-        self.steps = steps
         self.match_steps = match_steps
         self.objective = objective
         self.diagonal_fraction = diagonal_fraction
@@ -186,7 +182,7 @@ class TransitionModule(Distillation):
     @property
     def times(self) -> list[float]:
         """The outer times, from 1 to 0."""
-        return uniform_grid(self.steps).tolist()
+        return uniform_grid(self.head.outer_steps).tolist()
 
     @property
     def split(self) -> SplitConditioned:
@@ -200,11 +196,12 @@ class TransitionModule(Distillation):
 
     def draw(self, size: int, generator: Generator) -> MatchDraw | RolloutDraw:
         draws = self.draws(generator)
-        place = torch.randint(self.steps, (size,), generator=draws.host)
+        M = self.head.outer_steps
+        place = torch.randint(M, (size,), generator=draws.host)
         place = draws.to_device(place)
         if not self.matches:
             rows = draw_correction(self, draws, size, self.r, self.guidance_interval)
-            e = draws.noise(self.steps * size).unflatten(0, (self.steps, size))
+            e = draws.noise(M * size).unflatten(0, (M, size))
             return RolloutDraw(rows, place, e)
         z, condition, gamma = draws.prior(size)
         n, e = draws.noise(size), draws.noise(size)
@@ -314,7 +311,7 @@ class TransitionModule(Distillation):
         branches = 2 if self.is_guided else 1
         one = self.split.evaluations
         if not self.matches:
-            return {"student": self.steps * one, "teacher": branches, "auxiliary": 1}
+            return {"student": self.head.outer_steps * one, "teacher": branches, "auxiliary": 1}
         head = self.split.head_blocks / self.split.depth
         further = self.objective.student_evaluations * head
         asked = branches * self.objective.teacher_evaluations

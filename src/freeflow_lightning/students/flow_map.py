@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning import flow
 from freeflow_lightning.flow.pairs import SamplerName
-from freeflow_lightning.nets import map_noise, map_state
+from freeflow_lightning.nets import SplitConditioned, map_noise, map_state
 from freeflow_lightning.sampling.counter_noise import NoiseVersion
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
@@ -356,7 +356,7 @@ class FlowMap(nn.Module):
         Raises:
             ValueError: jumps that the student was not trained for (`pairs`).
         """
-        jumps.check_trained(self.pairs)
+        self.check_jumps(jumps)
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
         gamma = torch.full((len(z),), float(guidance), device=z.device)
@@ -416,7 +416,7 @@ class FlowMap(nn.Module):
                 beside a generator.
         """
         jumps = Jumps(steps, sampler, noise_share)
-        jumps.check_trained(self.pairs)
+        self.check_jumps(jumps)
         flow.check_counts(1, n=n, batch_size=batch_size)
         flow.check_counts(0, first=first)
         self.check_guidance(guidance)
@@ -470,6 +470,18 @@ class FlowMap(nn.Module):
         return torch.stack(
             [draw_posterior(self.network, e, x, t, given, gamma, steps) for e in noise]
         )
+
+    def check_jumps(self, jumps: Jumps) -> None:
+        """Refuse steps that the student was not trained for (ValueError)."""
+        jumps.check_trained(self.pairs)
+        if (
+            isinstance(self.network, SplitConditioned)
+            and self.network.head.outer_steps % jumps.steps
+        ):
+            raise ValueError(
+                f"this student was trained at the times of {self.network.head.outer_steps} steps: "
+                f"expected that number or one that divides it, got {jumps.steps}"
+            )
 
     def check_noise(self, z: Tensor) -> None:
         """Refuse noise that is not of the student's shape (ValueError)."""

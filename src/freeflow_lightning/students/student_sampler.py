@@ -35,7 +35,7 @@ class StudentSampler(Sampler):
     ) -> None:
         flow_map.check_guidance(guidance)
         self.jumps = Jumps(steps, sampler, noise_share)
-        self.jumps.check_trained(flow_map.pairs)
+        flow_map.check_jumps(self.jumps)
         self.flow_map = flow_map
         self.teacher = flow_map.teacher
         self.guidance = guidance

@@ -180,7 +180,7 @@ def search(
     refuse_missing_teacher(flow_map, checkpoint, bool(teacher_steps) or algorithm in OF_TEACHER)
     flow_map.check_guidance(guidance)
     jumps = Jumps(steps, sampler, noise_share)
-    jumps.check_trained(flow_map.pairs)
+    flow_map.check_jumps(jumps)
     judge = freeze(pick_verifier(verifier, flow_map), flow_map.device)
     sizes = (batch_size, decode_batch_size)
     setting = NoiseSearch(flow_map, judge, how, final, path_steps or 8, *sizes, jumps)
