@@ -73,8 +73,9 @@ class DiversityAlarm(Callback):
             self._spreads = [measure_spread(sampler(z, condition)) for z, condition in draws]
         spreads = [measure_spread(pl_module.generate(z, condition)) for z, condition in draws]
         ratios = torch.tensor(spreads) / torch.tensor(self._spreads)
-        every = pl_module.all_gather(ratios.to(pl_module.device)).reshape(-1, mine)
-        shares = every.T.flatten().tolist()  # in the order of `place`
+        every = pl_module.all_gather(ratios.to(pl_module.device))
+        assert isinstance(every, Tensor)  # as it was given
+        shares = every.reshape(-1, mine).T.flatten().tolist()  # in the order of `place`
         pl_module.log("diversity/least", min(shares), rank_zero_only=True)
         pl_module.log("diversity/mean", sum(shares) / len(shares), rank_zero_only=True)
         self._judge(trainer, pl_module, shares)

@@ -249,7 +249,7 @@ class WorkOptions(DeviceOptions):
     decode_batch_size: int = 64
 
     @property
-    def sizes(self) -> dict[str, int]:
+    def sizes(self) -> dict[str, Any]:
         """How much at once, by the names of a Python function's arguments."""
         return {"batch_size": self.batch_size, "decode_batch_size": self.decode_batch_size}
 

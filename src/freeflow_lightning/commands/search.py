@@ -3,6 +3,7 @@ noise.
 """
 
 from functools import partial
+from pathlib import Path
 
 from freeflow_lightning.commands.options import (
     FolderOptions,
@@ -85,7 +86,7 @@ def search(
         )
         if processes.first:
             made.show()
-            print(f"written: {made.folder / NOTE}, {PICTURE} and the samples beside it")
+            print(f"written: {Path(output) / NOTE}, {PICTURE} and the samples beside it")
 
 
 main = partial(run, search, short_names=OWN_VERIFIERS)

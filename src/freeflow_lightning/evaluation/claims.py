@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from freeflow_lightning.evaluation.readings import READINGS, Reading
 
@@ -35,7 +35,7 @@ class Size(NamedTuple):
         only: the labels that are run, where not all of an axis are.
     """
 
-    unit: str = "steps"
+    unit: Literal["steps", "evaluations"] = "steps"
     amount: float = 4000
     points: int = 8
     seeds: int = 3
@@ -170,8 +170,8 @@ class Claim(NamedTuple):
 
 
 def _check(content: Mapping[str, Any], main: str) -> Check:
-    sides = [
+    less, than = (
         [side] if isinstance(side, str) else list(side)
         for side in (content["less"], content["than"])
-    ]
-    return Check(content["say"], *sides, content.get("figure", main))
+    )
+    return Check(content["say"], less, than, content.get("figure", main))

@@ -95,7 +95,7 @@ def by_search(yardstick: Yardstick, student: FlowMap) -> Figures:
     ]
     features = torch.cat(seen, dim=1)
     oracle = FrechetOracle(yardstick.reference.moments["features"])
-    found = {}
+    found: dict[float, dict[str, float]] = {}
     for count in CANDIDATES:
         builder = TableBuilder(yardstick.features, kept=n)
         choice = oracle.pick(features[:count]).split(BATCH)

@@ -65,7 +65,7 @@ class Draw(NamedTuple):
         self, teacher: Teacher, index: Tensor, device: torch.device | str
     ) -> tuple[Tensor, Any]:
         """With drawn conditions: classes by counter too in v2, others by a generator each."""
-        of = {"seed": self.seed, "stream": self.stream, "device": device}
+        of: dict[str, Any] = {"seed": self.seed, "stream": self.stream, "device": device}
         if self.version == "v1":
             return teacher.draw_indexed(index, **of)
         z = self.states(teacher, index, device)

@@ -75,7 +75,7 @@ class NoisedStates:
 
     def to_npz(self) -> bytes:
         """An .npz of `x` and `t`, and `labels` if there are any, which `read_states` reads."""
-        arrays = {"x": self.x.numpy(), "t": self.t.numpy()}
+        arrays: dict[str, Any] = {"x": self.x.numpy(), "t": self.t.numpy()}
         if self.labels is not None:
             arrays["labels"] = self.labels.numpy()
         written = io.BytesIO()

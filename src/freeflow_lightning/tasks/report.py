@@ -157,7 +157,7 @@ def report(
         begin("error along delta", None)
         few = take(condition, slice(256))
         paths = measure_along_delta(student, z[:256], few, scales[0])
-    facts = {"reference": reference, "samples": num_samples, "seed": seed}
+    facts: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed}
     facts["floor"] = halves(judge, reference)
     logged = [] if folder is None else read_metrics(folder / "metrics.csv")
     drawn = view.draw_pictures(

@@ -124,7 +124,7 @@ def plot(comparison: MethodComparison) -> bytes:
     return plots.png(figure, 100, "freeflow compare")
 
 
-def _draw_panel(axis: Axes, comparison: MethodComparison, name: str, steps: int) -> None:
+def _draw_panel(axis: Axes, comparison: MethodComparison, name: str, steps: float) -> None:
     """A figure of all methods at one number of steps; bands are one deviation wide on each side."""
     for place, method in enumerate(comparison.methods):
         curve = method.curve(steps, name)

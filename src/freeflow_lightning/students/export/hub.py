@@ -1,6 +1,7 @@
 """An exported folder to the Hugging Face hub."""
 
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
@@ -43,7 +44,7 @@ def push_folder(
     """
     find_exported(folder)
     hub = HfApi(token=token) if api is None else api
-    kind = {"repo_type": "space", "space_sdk": "gradio"} if is_space else {}
+    kind: dict[str, Any] = {"repo_type": "space", "space_sdk": "gradio"} if is_space else {}
     try:
         hub.create_repo(repo_id, private=private, exist_ok=True, **kind)
         done = hub.upload_folder(
