@@ -56,7 +56,7 @@ def is_for_freeflow(line: Line) -> bool:
 
 
 def words_after_freeflow(line: Line) -> list[str]:
-    """The verb and its words; of torchrun what it hands to the module."""
+    """The verb and its words; of torchrun what it hands to the module that it runs."""
     if line.words[0] == "freeflow":
         return line.words[1:]
-    return line.words[line.words.index("freeflow_lightning.commands.main") + 1 :]
+    return line.words[line.words.index("-m") + 2 :]

@@ -42,9 +42,14 @@ ELSEWHERE = {
     "compare": "hours; tests/commands/test_compare.py runs it small",
     "reproduce": "minutes; tests/commands/test_reproduce.py runs it small",
     "configs/methods/": "tests/test_methods.py trains each",
+    "demo": "a page that stays open; tests/tasks/test_demo.py opens it in a browser",
+    "--space": "the same page; tests/tasks/test_demo.py writes one",
+    "fig7": "ten minutes; tests/commands/test_reproduce.py runs claims small",
+    "--onnx": "ten seconds; tests/students/export/test_graphs.py runs it",
     "--compare": "the FID of every average; tests/students/export/test_command.py runs it",
     "runs/faces": "ten minutes of training",
     "runs/NAME": "any run",
+    "RUN": "any run",
 }
 """What is parsed and not run where a word of a command line begins so, and why."""
 
@@ -67,7 +72,7 @@ def is_elsewhere(words):
 
 def make_small(words):
     verb = words[0]
-    device = [] if verb in ("fit", "init", "configs") else ["--device=cpu"]
+    device = ["--device=cpu"] if "--device" in known_options(verb) else []
     return [*words, *SMALL.get(verb, []), *device]
 
 
@@ -115,7 +120,11 @@ def run_line(line, freeflow):
         assert line.words == ["pip", "install", "-e", ".[dev]"], line.words
 
 
-@pytest.mark.skip(reason="being written")
+NAMED_ROOMS = ("recipes", "teachers", "callbacks", "nets", "objectives", "flow", "metrics")
+"""Where the names are from that a config may give without a path."""
+
+
+@pytest.mark.slow
 def test_the_pages_can_be_followed_from_the_first_to_the_last(freeflow, tmp_path, monkeypatch):
     """In one folder, as one would; extending.md has a test of its own."""
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -154,11 +163,18 @@ def check_settings(content):
     if not isinstance(content, dict):
         return
     if "class_path" in content:
-        module, _, name = content["class_path"].rpartition(".")
-        taken = inspect.signature(getattr(importlib.import_module(module), name)).parameters
+        taken = inspect.signature(find_class(content["class_path"])).parameters
         assert set(content.get("init_args", {})) <= set(taken), content
     for value in content.values():
         check_settings(value)
+
+
+def find_class(path):
+    """The class of a path, or of a name without one, as configs may give those of this package."""
+    module, _, name = path.rpartition(".")
+    rooms = [module] if module else [f"freeflow_lightning.{room}" for room in NAMED_ROOMS]
+    owners = [importlib.import_module(room) for room in rooms]
+    return next(getattr(owner, name) for owner in owners if hasattr(owner, name))
 
 
 @functools.cache

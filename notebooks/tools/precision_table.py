@@ -1,4 +1,4 @@
-"""How exact the prediction residual is in bfloat16: the tables of the README.
+"""How exact the prediction residual is in bfloat16: the tables of docs/scale.md.
 
     python notebooks/tools/precision_table.py            # SiT-S/2 on 16 x 16 latents, CPU, two minutes
     python notebooks/tools/precision_table.py --device cuda --input_size 32
