@@ -151,19 +151,22 @@ def test_a_job_without_a_name_goes_on_with_the_newest_run_alone(torchrun, tmp_pa
 
 def test_a_run_goes_on_with_the_same_batch_where_it_takes_more_turns(tmp_path, said):
     """As if half of the processes were gone: each of the others takes twice as many rows, at once or in turns."""
-    ends = []
+    ends, steps_after = [], []
 
     def train(most, steps, **more):
         keep = ModelCheckpoint(tmp_path, "{step}", every_n_train_steps=1, save_top_k=-1)
         prior = data(batch_size=most, length=4, global_batch_size=16)
         m = module()
         m.on_train_epoch_end = lambda: ends.append(m.global_step)
+        m.on_train_batch_end = lambda *_: steps_after.append(m.global_step)
         run = fit(m, keep, prior=prior, max_steps=steps, enable_checkpointing=True, **more)
         return prior.shares, run.fit_loop.total_batch_idx + 1
 
     assert train(16, 6) == ((16, 1), 6)
     before = torch.load(tmp_path / "step=6.ckpt", weights_only=True)
     assert train(4, 10, ckpt_path=tmp_path / "step=6.ckpt") == ((4, 4), 6 + 4 * 4)
+    four_each = [step + k // 4 for step in range(6, 10) for k in (1, 2, 3, 4)]
+    assert steps_after == [1, 2, 3, 4, 5, 6, *four_each]
     assert ends == [4, 6, 8, 10]  # steps: of whole epochs, and where a run ends
     assert not [line for line in said() if "effective batch" in line]
     assert before["effective_batch"] == {"processes": 1, "samples": 16, "per_step": 1}
