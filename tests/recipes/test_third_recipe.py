@@ -11,7 +11,7 @@ from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.flow import CentralDifference, Pairs, SortedPair, TeacherPath
 from freeflow_lightning.objectives import Lagrangian
 from freeflow_lightning.recipes import Distillation, Step
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling import training_plot
 from freeflow_lightning.teachers import Teacher
 
 
@@ -135,5 +135,5 @@ def test_a_student_says_what_it_was_trained_on_and_what_a_report_plots(freeflow)
 
 def plotted(figures, curves):
     """The names of the curves in the picture of one step's figures."""
-    picture = plots.training([{"step": 0, **figures}], curves)
+    picture = training_plot.training([{"step": 0, **figures}], curves)
     return [line.get_label() for axis in picture.axes for line in axis.lines]

@@ -2,7 +2,7 @@
 
 import torch
 
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling import plots, training_plot
 
 
 def test_neighbours_of_one_caption_share_it_and_a_gap_parts_the_others():
@@ -19,10 +19,22 @@ def test_neighbours_of_one_caption_share_it_and_a_gap_parts_the_others():
     assert list(axis.get_xticks()) == [(first + second + 1) / 2, third + 0.5]
 
 
+def test_a_long_curve_is_smoothed_before_its_own_figures_and_nothing_empty_is_shown():
+    noise = [{"step": k, "a/residual": 1.0 + (-1) ** k} for k in range(100)]
+    figure = training_plot.training(noise)
+    (axis,) = [axis for axis in figure.axes if axis.axison]
+    smooth, raw = axis.lines
+    assert axis.get_title() == "residuals"
+    assert set(raw.get_ydata()) == {0.0, 2.0}
+    assert abs(smooth.get_ydata()[5:-5] - 1).max() <= 0.2
+    assert smooth.get_color() == raw.get_color()
+    assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a/residual"]
+
+
 def curve(*students):
     rows = [{"step": k, "fid/student": x, "fid/floor": 5.0} for k, x in enumerate(students)]
-    figure = plots.training(rows)
-    axis = next(axis for axis in figure.axes if axis.get_title() == plots.FID_PANEL)
+    figure = training_plot.training(rows)
+    axis = next(axis for axis in figure.axes if axis.get_title() == training_plot.FID_PANEL)
     return " ".join(text.get_text() for text in axis.texts), axis
 
 
@@ -41,4 +53,6 @@ def test_a_student_above_the_floor_needs_no_excuse():
 
 
 def test_no_floor_no_remark():
-    assert plots.explain_floor(plots.canvas(figsize=(1, 1))[1][0, 0], [{"step": 0.0}]) is None
+    assert (
+        training_plot.explain_floor(plots.canvas(figsize=(1, 1))[1][0, 0], [{"step": 0.0}]) is None
+    )

@@ -74,9 +74,10 @@ def test_the_npz_is_numpys_own(tmp_path):
 def test_png_files_hold_the_pixels(tmp_path, channels):
     folder = SampleFolder(tmp_path, 3, {}, npz=False)
     folder.open()
-    folder.write(0, drawn(folder, 0, channels), None)
+    folder.write(0, drawn(folder, 0, channels), torch.tensor([4, 0, 2]))
     folder.finish()
     assert torch.equal(folder.first(256), drawn(folder, 0, channels))
+    assert [Image.open(tmp_path / f"00000{k}.png").text["class"] for k in range(3)] == list("402")
     assert Image.open(tmp_path / "000001.png").size == (4, 4)
     assert Image.open(tmp_path / "grid.png").size[1] == 512
 

@@ -2,14 +2,12 @@
 
 import io
 import itertools
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -17,7 +15,6 @@ from torch import Tensor
 from freeflow_lightning.training.atomic_write import write_file
 
 STUDENT, TEACHER = "#d1495b", "#30638e"
-FID_PANEL = "FID to the teacher's samples"
 
 
 def canvas(
@@ -230,60 +227,6 @@ def trajectories(teacher: Tensor, student: Tensor, count: int = 60) -> Figure:
         axis.set_aspect("equal")
         axis.set_title(name, fontsize=10)
     return figure
-
-
-def training(
-    logged: list[dict[str, float]],
-    curves: Mapping[str, Sequence[str]] | None = None,
-) -> Figure:
-    """The training curves of a metrics.csv, with errors and FID.
-
-    Args:
-        logged: rows of the metrics.csv.
-        curves: the recipe's own figures by the title of their panel; residuals and gradients if not
-            given.
-    """
-    if not curves:
-        names = dict.fromkeys(name for row in logged for name in row)
-        curves = {
-            "residuals": [name for name in names if name.endswith("/residual")],
-            "gradient norms": [name for name in names if name.startswith("gradient/")],
-        }
-    panels: dict[str, Sequence[str]] = {
-        **curves,
-        "error to the teacher's ODE": ["error/endpoint", "error/at_delta_0.500"],
-        FID_PANEL: ["fid/student", "fid/floor"],
-    }
-    figure, axes = canvas(2, math.ceil(len(panels) / 2), figsize=(13, 6.4))
-    for axis in axes.flat[len(panels) :]:  # an odd number of panels leaves one place
-        axis.set_axis_off()
-    for axis, (title, shown) in zip(axes.flat[: len(panels)], panels.items(), strict=True):
-        for name in shown:
-            places = [(row["step"] + 1, row[name]) for row in logged if name in row]
-            if places:
-                axis.plot(*zip(*places, strict=True), label=name, linewidth=1.4)
-        axis.set_title(title, fontsize=10)
-        axis.set_xlabel("step")
-        axis.grid(alpha=0.25)
-        if axis.lines:
-            axis.legend(fontsize=8)
-        axis.set_ylim(bottom=0)
-        if title == FID_PANEL:
-            explain_floor(axis, logged)
-    return figure
-
-
-def explain_floor(axis: Axes, logged: Sequence[Mapping[str, float]]) -> None:
-    """Shade what lies below the floor, and say on the picture what a student there means."""
-    measured = [(row["fid/student"], row["fid/floor"]) for row in logged if "fid/floor" in row]
-    if not measured:
-        return
-    floor = min(floor for _, floor in measured)
-    axis.axhspan(0, floor, color="#777777", alpha=0.15, linewidth=0)
-    text = "floor: the teacher against itself at this number of samples"
-    if any(student < floor for student, floor in measured):
-        text += "\nbelow it is sampling noise: use more samples to tell students apart"
-    axis.annotate(text, (0.02, 0.02), xycoords="axes fraction", ha="left", va="bottom", fontsize=7)
 
 
 def png(figure: Figure, dpi: int = 110, maker: str = "freeflow") -> bytes:

@@ -10,6 +10,7 @@ from typing import Any, final
 import numpy as np
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from freeflow_lightning.sampling import plots
@@ -37,7 +38,7 @@ RECORD = re.compile(r"\d{8,}-\d{8,}\.json")
 
 @final
 class SampleFolder:
-    """PNG files, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and
+    """PNG files that say their class, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and
     arr_1 the classes.
 
     Samples are written in parts of 64, each file under a temporary name first. What is written is
@@ -131,9 +132,10 @@ class SampleFolder:
                 arrays["arr_1"] = labels.numpy()
             files = {self._files(part)[0]: _npz(arrays)}
         else:
-            images = [Image.fromarray(plots.grid(picture[None])) for picture in drawn]
+            classes = [None] * len(drawn) if labels is None else labels.tolist()
             files = {
-                name: _png(image) for name, image in zip(self._files(part), images, strict=True)
+                name: _png(Image.fromarray(plots.grid(picture[None])), label)
+                for name, picture, label in zip(self._files(part), drawn, classes, strict=True)
             }
         digests = {name: digest_of(data) for name, data in files.items()}
         write_json(
@@ -292,9 +294,13 @@ def save_sheet(drawn: Tensor, path: Path) -> None:
     write_bytes(path, _png(sheet_of(drawn)))
 
 
-def _png(image: Image.Image) -> bytes:
+def _png(image: Image.Image, label: int | None = None) -> bytes:
+    """A PNG that says its class, where there is one: Image.open(...).text["class"]."""
     written = io.BytesIO()
-    image.save(written, "PNG")
+    words = PngInfo()
+    if label is not None:
+        words.add_text("class", str(label))
+    image.save(written, "PNG", pnginfo=words)
     return written.getvalue()
 
 

@@ -7,10 +7,8 @@ from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.tasks.demo import ANY, Demo
 
 TITLE = "A one-step student"
-HELP = (
-    "Drag: the student answers in one network evaluation, or in as many as its steps. Beside it its "
-    "teacher, from the same noise."
-)
+HELP = "Drag: the student answers in one network evaluation, or in as many as its steps."
+BESIDE = " Beside it its teacher, from the same noise."
 LIVE: dict[str, Any] = {"show_progress": "hidden", "trigger_mode": "always_last"}
 """Of events while one drags: what is asked last is answered last, and nothing flickers."""
 FONTS = ["system-ui", "sans-serif"]
@@ -36,7 +34,7 @@ def build_page(flow_map: FlowMap) -> Any:
 
     demo = Demo(flow_map)
     with gr.Blocks(title=TITLE, analytics_enabled=False) as page:
-        gr.Markdown(f"# {TITLE}\n\n{HELP}")
+        gr.Markdown(f"# {TITLE}\n\n{HELP}{BESIDE if demo.has_teacher else ''}")
         asked = _controls(gr, demo)
         with gr.Row():
             _answer(gr, page, demo.student, "student", [*asked, _student_steps(gr, demo)])

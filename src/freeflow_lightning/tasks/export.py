@@ -127,7 +127,7 @@ def export(
         manifest, checked = forms.write_into(folder, flow_map, gamma, jumps)
         if reason := flow_map.draw_picture(folder / PICTURE, gamma, jumps=jumps):
             notes.append(f"no picture: {reason}")
-        write_card(folder, manifest, license, push or str(output), figures)
+        write_card(folder, manifest, license, push or str(output), *figures)
         manifest = seal(folder, manifest)
         FlowMap.from_pretrained(folder, trust=own_class(manifest))  # nothing added has broken it
     url = push_folder(target, push, private=private, is_space=space) if push else None

@@ -1,5 +1,6 @@
 """freeflow export as a user runs it."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -154,7 +155,13 @@ def test_figures_are_those_of_these_weights(freeflow, checkpoint):
     )
     run(freeflow, "export", "--checkpoint", checkpoint, "--output", "out")
     fid = json.loads(Path("evaluation/evaluation.json").read_text())["scores"]["fid"]["value"]
-    assert f"| FID | {fid:.4g} |" in Path("out/README.md").read_text()
+    card = Path("out/README.md").read_text()
+    assert f"| FID | {fid:.4g} |" in card
+    front = yaml.safe_load(card.split("---\n")[1])
+    (results,) = front["model-index"][0]["results"]
+    assert {"type": "fid", "name": "FID", "value": fid} in results["metrics"]
+    assert "arxiv:2511.19428" in front["tags"]
+    assert "base_model" not in front  # a file of this machine
     out = run(freeflow, "export", "--checkpoint", checkpoint, "--output", "raw", "--average", "raw")
     assert "measured other weights than these: left out of the card" in out
     assert "| FID |" not in Path("raw/README.md").read_text()
@@ -206,6 +213,12 @@ def test_everything_at_once(freeflow, checkpoint):
     assert torch.equal(
         FlowMap.from_pretrained("out").sample(5), FlowMap.from_checkpoint(checkpoint).sample(5)
     )
+    for name in ("flow_map.onnx", "flow_map.pt2"):
+        _, _, after = Path("out/README.md").read_text().partition(f"`{name}`: z [B, ...], gamma")
+        made = {}
+        with contextlib.chdir("out"):
+            exec(after.split("```python\n")[1].split("```")[0], made)  # the card's own example
+        assert tuple(made["x"].shape) == (4, 3, 4, 4)
     run(
         freeflow, "export", "--checkpoint", "out", "--output", "again", "--pipeline"
     )  # from folder to folder

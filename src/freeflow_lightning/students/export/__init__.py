@@ -2,7 +2,8 @@
 ONNX.
 """
 
-from freeflow_lightning.students.export.card import PICTURE, UNKNOWN, write_card
+from freeflow_lightning.students.export.card import PICTURE, write_card
+from freeflow_lightning.students.export.card_front import UNKNOWN
 from freeflow_lightning.students.export.folder import (
     CARD,
     MANIFEST,

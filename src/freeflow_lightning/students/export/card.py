@@ -3,26 +3,53 @@ config.
 """
 
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import yaml
 
-from freeflow_lightning.flow import Pairs
 from freeflow_lightning.sampling.jumps import Jumps
+from freeflow_lightning.students.export.card_front import (
+    front_matter,
+    samplers_of,
+    teacher_words,
+)
 from freeflow_lightning.students.export.markdown import fenced
 from freeflow_lightning.students.export.networks import foreign
 from freeflow_lightning.students.export.templates import templates
 
-UNKNOWN = "unknown: ask"
 PICTURE = "samples.png"
+GRAPHS = {
+    "flow_map.onnx": (
+        "import numpy as np",
+        "import onnxruntime",
+        "",
+        'session = onnxruntime.InferenceSession("flow_map.onnx")',
+        'z = np.random.randn({shape}).astype("float32")',
+        'inputs = {{"z": z, "gamma": np.full(4, {gamma:g}, "float32"){onnx_labels}}}',
+        "(x,) = session.run(None, inputs)",
+    ),
+    "flow_map.pt2": (
+        "import torch",
+        "",
+        'program = torch.export.load("flow_map.pt2").module()',
+        "x = program(torch.randn({shape}), torch.full((4,), {gamma:g}), {labels})",
+    ),
+}
+"""How a graph is run, by its file."""
+PLAIN_INPUTS = 3
+"""Inputs of a graph that the example gives: noise, gamma and labels."""
 PAPER = "[Flow Map Distillation Without Data](https://arxiv.org/abs/2511.19428)"
 
 
 def write_card(
-    folder: Path, manifest: Mapping[str, Any], licence: str, place: str, figures: Sequence[str] = ()
+    folder: Path,
+    manifest: Mapping[str, Any],
+    licence: str,
+    place: str,
+    figures: Sequence[str] = (),
+    metrics: Mapping[str, float] = {},
 ) -> None:
     """Write README.md into an exported folder.
 
@@ -32,6 +59,7 @@ def write_card(
         licence: of the teacher's weights, a name of the hub's list such as mit, or in words.
         place: what the examples name: the folder or the repository.
         figures: lines of Markdown about how good the samples are.
+        metrics: the scores among them by name, for the hub's own table.
     """
     config = manifest.get("config")
     settings = yaml.safe_dump(config, sort_keys=False).rstrip() if config else ""
@@ -39,8 +67,8 @@ def write_card(
         templates("freeflow_lightning.students.export")
         .get_template("card.md")
         .render(
-            front=_front(folder, manifest, licence),
-            teacher=_teacher_words(config),
+            front=front_matter(folder, manifest, licence, place, metrics),
+            teacher=teacher_words(config),
             paper=PAPER,
             picture=PICTURE,
             has_picture=(folder / PICTURE).is_file(),
@@ -53,40 +81,6 @@ def write_card(
         )
     )
     (folder / "README.md").write_text(card, encoding="utf-8")
-
-
-def _front(folder: Path, manifest: Mapping[str, Any], licence: str) -> str:
-    listed = re.fullmatch(r"[a-z0-9][a-z0-9.-]*", licence)
-    named = {"license": licence} if listed else {"license": "other", "license_name": licence}
-    about: dict[str, Any] = {"license": "unknown"} if licence == UNKNOWN else named
-    about["library_name"] = (
-        "diffusers" if (folder / "model_index.json").is_file() else "freeflow-lightning"
-    )
-    if len(manifest["sample_shape"]) == 3 or manifest["decoder"]:
-        prompts = manifest["conditions"]["kind"] == "prompts"
-        about["pipeline_tag"] = "text-to-image" if prompts else "unconditional-image-generation"
-    kind = "few-step" if samplers_of(manifest) else "one-step"
-    about["tags"] = ["flow-map", kind, "distillation", "freeflow"]
-    if (folder / "app.py").is_file():
-        about |= {"sdk": "gradio", "app_file": "app.py", "title": "A one-step student"}
-    return yaml.safe_dump(about, sort_keys=False).rstrip()
-
-
-def samplers_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """The ways to sample in more steps than one that the student was trained for."""
-    return Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
-
-
-def _teacher_words(config: Any) -> str:
-    teacher = ((config or {}).get("init_args") or {}).get("teacher") or {}
-    arguments = teacher.get("init_args") or {}
-    name = (
-        arguments.get("filename")
-        or arguments.get("model")
-        or arguments.get("checkpoint")
-        or teacher.get("class_path")
-    )
-    return name if isinstance(name, str) else ""
 
 
 def _facts(manifest: Mapping[str, Any]) -> list[str]:
@@ -161,14 +155,27 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
         call = ", ".join(f"{name}={_number(value)}" for name, value in manifest["call"].items())
         lines += ["", *_stock(folder, place, call, manifest.get("folded_guidance"))]
     way = _steps_of_graph(manifest)
-    for name, reader in (("flow_map.onnx", "onnxruntime"), ("flow_map.pt2", "torch.export.load")):
+    for name, code in GRAPHS.items():
         if (folder / name).is_file():
+            given = _inputs(conditions, way)
             lines += [
                 "",
-                f"`{name}` ({reader}): {', '.join(_inputs(conditions, way))} to sample in "
-                f"{way.name}, any batch size.",
+                f"`{name}`: {', '.join(given)} to sample in {way.name}, any batch size.",
+                *(_graph_code(code, manifest, gamma) if len(given) <= PLAIN_INPUTS else []),
             ]
     return lines
+
+
+def _graph_code(code: Sequence[str], manifest: Mapping[str, Any], gamma: float) -> list[str]:
+    """An example that runs a graph on four samples."""
+    has_labels = manifest["conditions"]["kind"] == "classes"
+    words = {
+        "shape": ", ".join(map(str, [4, *manifest["sample_shape"]])),
+        "gamma": gamma,
+        "labels": "torch.tensor([0, 1, 2, 3])" if has_labels else "None",
+        "onnx_labels": ', "labels": np.arange(4)' if has_labels else "",
+    }
+    return ["", "```python", *(line.format(**words) for line in code), "```"]
 
 
 def _stock(folder: Path, place: str, call: str, gamma: float | None) -> list[str]:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.export.markdown import plain
@@ -10,9 +11,19 @@ from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.tasks.views.evaluation import TITLES
 
 
-def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> list[str]:
-    """What is known of the quality of these very weights, as Markdown: from an evaluation, or else
-    the run's report.
+class Figures(NamedTuple):
+    """What is known of a student's quality: lines of Markdown, and scores by title."""
+
+    lines: list[str]
+    metrics: dict[str, float]
+
+
+NOTHING_KNOWN = Figures([], {})
+
+
+def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> Figures:
+    """What is known of the quality of these very weights: from an evaluation, or else the run's
+    report.
     """
     if given is not None and not Path(given).is_file():
         raise FileNotFoundError(
@@ -33,7 +44,11 @@ def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> 
         and (run / "report.md").is_file()
         and student.about.get("average") in _first_average(student)
     )
-    return from_report(run / "report.md") if reported and run is not None else []
+    return (
+        Figures(from_report(run / "report.md"), {})
+        if reported and run is not None
+        else NOTHING_KNOWN
+    )
 
 
 def _first_average(student: FlowMap) -> list[str]:
@@ -42,8 +57,8 @@ def _first_average(student: FlowMap) -> list[str]:
     return names[:1]
 
 
-def from_evaluation(path: Path, weights: str, demanded: bool) -> list[str]:
-    """The scores of evaluation.json; none if it measured other weights, which is an error where it
+def from_evaluation(path: Path, weights: str, demanded: bool) -> Figures | None:
+    """The scores of evaluation.json; None if it measured other weights, which is an error where it
     was asked for.
     """
     try:
@@ -58,7 +73,12 @@ def from_evaluation(path: Path, weights: str, demanded: bool) -> list[str]:
                 f"--average"
             )
         print(f"{path} measured other weights than these: left out of the card")
-        return []
+        return None
+    metrics = {
+        TITLES[key][0]: score["value"]
+        for key, score in scores.items()
+        if key in TITLES and score["value"] is not None
+    }
     sides = result.get("by_steps") or [{"drawn by": "", "scores": scores}]
     rows = []
     for key, (name, meaning) in TITLES.items():
@@ -71,13 +91,14 @@ def from_evaluation(path: Path, weights: str, demanded: bool) -> list[str]:
         f"guidance {facts.get('guidance')}",
         f"{facts.get('evaluator')}",
     ]
-    return [
+    lines = [
         f"| {' | '.join(['', *heads, ''])} |",
         f"| {' | '.join(['---', *['---:' for _ in sides], '---'])} |",
         *rows,
         "",
         plain(", ".join(made) + f"; compared with {json.dumps(facts.get('reference'))}."),
     ]
+    return Figures(lines, metrics)
 
 
 def from_report(path: Path) -> list[str]:

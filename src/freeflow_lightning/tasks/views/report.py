@@ -9,7 +9,7 @@ from torch import Tensor
 
 from freeflow_lightning.evaluation.steps_table import Line
 from freeflow_lightning.evaluation.trajectory_errors import TrajectoryErrors
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling import plots, training_plot
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.students.export.templates import templates
 from freeflow_lightning.students.flow_map import FlowMap
@@ -66,7 +66,7 @@ def draw_pictures(
     )
     drawn["error_along_delta.png"] = plots.png(curve)
     if logged:
-        drawn[TRAINING] = plots.png(plots.training(logged, student.about.get("curves")))
+        drawn[TRAINING] = plots.png(training_plot.training(logged, student.about.get("curves")))
     return drawn
 
 
