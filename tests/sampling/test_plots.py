@@ -31,6 +31,17 @@ def test_a_long_curve_is_smoothed_before_its_own_figures_and_nothing_empty_is_sh
     assert [text.get_text() for text in axis.get_legend().get_texts()] == ["a/residual"]
 
 
+def test_notes_stand_under_the_pictures_of_their_row():
+    sheet = {name: torch.zeros(2, 1, 4, 4, dtype=torch.uint8) for name in ("student", "teacher")}
+    figure = plots.picture_rows(sheet, notes={"teacher": ["0.5", "0.7", "not shown"]})
+    axis = figure.axes[0]
+    bottoms = [image.get_extent()[2] for image in axis.images]
+    found = {text.get_text(): text.get_position() for text in axis.texts}
+    assert found.keys() == {"0.5", "0.7"}
+    assert all(bottoms[2] < y < axis.get_ylim()[0] for _, y in found.values())
+    assert found["0.5"][0] == 0.5 < found["0.7"][0]
+
+
 def curve(*students):
     rows = [{"step": k, "fid/student": x, "fid/floor": 5.0} for k, x in enumerate(students)]
     figure = training_plot.training(rows)

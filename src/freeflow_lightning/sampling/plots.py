@@ -32,10 +32,15 @@ def canvas(
 
 GAP, CLASS_GAP = 0.06, 0.35
 """Space between pictures, and between columns of different captions, in widths of a picture."""
+NOTE_GAP = 0.24
+"""Space below a row of pictures with words under them, likewise."""
 
 
 def picture_rows(
-    groups: Mapping[str, Tensor], title: str = "", captions: Sequence[str] | None = None
+    groups: Mapping[str, Tensor],
+    title: str = "",
+    captions: Sequence[str] | None = None,
+    notes: Mapping[str, Sequence[str]] = {},
 ) -> Figure:
     """Rows of pictures, uint8 [N, C, H, W] each, with the row's name at its left.
 
@@ -44,21 +49,29 @@ def picture_rows(
         title: above all.
         captions: one for each column, above it; neighbours of one caption stand together and share
             it.
+        notes: words under the pictures of a row, by its name.
     """
     count = max(len(group) for group in groups.values())
     captions = captions or [""] * count
     lefts = place_columns(captions)
-    height = 0.3 + 0.6 * len(groups) + 0.16 * max(len(caption.splitlines()) for caption in captions)
+    height = (
+        0.3
+        + 0.6 * len(groups) * (1 + NOTE_GAP * bool(notes))
+        + 0.16 * max(len(caption.splitlines()) for caption in captions)
+    )
     figure, axes = canvas(figsize=(1.9 + 0.57 * (lefts[-1] + 1), height))
     axis = axes[0, 0]
-    tops = [(1 + GAP) * line for line in range(len(groups))]
-    for top, group in zip(tops, groups.values(), strict=True):
+    pitch = 1 + (NOTE_GAP if notes else GAP)
+    tops = [pitch * line for line in range(len(groups))]
+    for top, (name, group) in zip(tops, groups.items(), strict=True):
+        for left, words in zip(lefts, notes.get(name, ()), strict=False):  # of more than are shown
+            axis.text(left + 0.5, top + 1.02, words, fontsize=6, ha="center", va="top")
         for left, picture in zip(lefts[: len(group)], group, strict=True):  # rows may be shorter
             place = (left, left + 1, top + 1, top)
             axis.imshow(
                 _hwc(picture), extent=place, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
             )
-    axis.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + 1, 0))
+    axis.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + (pitch if notes else 1), 0))
     axis.set_yticks([top + 0.5 for top in tops], list(groups), fontsize=9)
     centres = centre_captions(captions, lefts)
     axis.set_xticks([place for place, _ in centres], [text for _, text in centres], fontsize=8)

@@ -115,7 +115,7 @@ class SearchFolder:
         names = [self._record(part) for part in self.parts]
         earlier = [name for name in self._own_records() if name not in names]
         listed = {name: file_digest(self.path / name) or "" for name in names}
-        figure = self._picture()
+        figure = self._picture(report)
         picture = None if figure is None else plots.png(*figure)
         if picture is not None:
             listed[PICTURE] = digest_of(picture)
@@ -124,9 +124,9 @@ class SearchFolder:
             write_bytes(self.path / PICTURE, picture)
         remove_listed(self.path, earlier)
 
-    def _picture(self) -> tuple[Figure, int] | None:
-        """All rows of pictures; of points in the plane the last two rows: without search and found,
-        where both are there.
+    def _picture(self, report: Mapping[str, Any]) -> tuple[Figure, int] | None:
+        """All rows of pictures with their classes and scores; of points in the plane the last two
+        rows: without search and found, where both are there.
         """
         rank = next(iter(self.folders.values())).first(1).ndim
         shown = {
@@ -134,7 +134,15 @@ class SearchFolder:
             for row, folder in self.folders.items()
         }
         if rank == 4:
-            return plots.picture_rows(shown, "the same samples, column by column"), 130
+            labels = report.get("labels") or []
+            captions = [f"class {label}" for label in labels[:SHOWN]] or None
+            scores = report.get("scores", {})
+            notes = {
+                self.titles[row]: [f"{score:.3g}" for score in scores.get(row, ())]
+                for row in self.folders
+            }
+            title = "the same samples, column by column; the verifier's score under each"
+            return plots.picture_rows(shown, title, captions, notes), 130
         if all(x.shape[1:] == (2,) for x in shown.values()):
             return plots.points(dict(list(shown.items())[-2:])), 110
         return None
