@@ -1,5 +1,7 @@
 """Every config of configs/methods trains; what they share, in shared/*.yml, is none by itself."""
 
+import importlib.util
+import json
 from pathlib import Path
 
 import pytest
@@ -8,8 +10,9 @@ import yaml
 from freeflow_lightning import FlowMap
 from freeflow_lightning.flow import Pairs
 from freeflow_lightning.training.run_folder import read_metrics
+from places import ROOT
 
-METHODS = Path(__file__).parents[1] / "configs" / "methods"
+METHODS = ROOT / "configs" / "methods"
 CONFIGS = sorted(METHODS.glob("*.yaml"))
 SMALL = {
     "trainer.max_steps": 2,
@@ -68,3 +71,15 @@ def test_the_trainers_differ_in_their_schedules_alone():
         same.append(content)
     assert len(same) == 4
     assert all(content == same[0] for content in same)
+
+
+def test_the_tables_in_the_docs_are_what_was_measured():
+    spec = importlib.util.spec_from_file_location(
+        "methods_table", ROOT / "notebooks" / "tools" / "methods_table.py"
+    )
+    tables = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tables)
+    measured = json.loads((ROOT / "docs" / "measured" / "methods_digits.json").read_text())
+    assert {method["name"] for method in measured["methods"]} == {path.stem for path in CONFIGS}
+    for page, table in (("docs/methods.md", tables.full_table), ("README.md", tables.short_table)):
+        assert "\n".join(table(measured)) in (ROOT / page).read_text(), page
