@@ -133,6 +133,8 @@ class TransitionModule(Distillation):
         "gradient norms": ("gradient/student", "gradient/auxiliary"),
     }
 
+    head: SplitHead
+
     def __init__(
         self,
         teacher: Teacher,
