@@ -139,6 +139,7 @@ def run_block(block, freeflow, done):
     """Run a block of a page: a file is written, code is run, and lines that were not run before."""
     if block.title:
         Path(block.title).write_text(block.text)
+        sys.modules.pop(Path(block.title).stem, None)  # another test's file of that name
     elif block.language == "python":
         Path("snippet.py").write_text(block.text)
         runpy.run_path("snippet.py")
@@ -147,11 +148,7 @@ def run_block(block, freeflow, done):
     elif block.language == "bash":
         for line in lines_of(block):
             if line not in done:
-                import time
-
-                s = time.process_time()
                 run_line(line, freeflow)
-                sys.__stderr__.write(f"{time.process_time() - s:.2f} {line.words}\n")
             done += [line] if is_for_freeflow(line) else []
 
 

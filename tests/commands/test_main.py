@@ -205,7 +205,7 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
     [
         (["fly"], "unknown verb 'fly': expected one of fit, validate, inspect, "),
         (["fit"], "missing: teacher"),
-        (["sample"], "missing: checkpoint"),
+        (["sample"], "expected who draws: a checkpoint for its student, or --teacher CLASS"),
         (
             ["sample", "--checkpoint", "gone.ckpt"],
             "no checkpoint at gone.ckpt: expected a .ckpt file",

@@ -331,7 +331,7 @@ def test_freeflow_sample_refuses_options_without_effect(published_width, freeflo
     assert "latents of side 32, not 64" in err
     code, _, err = freeflow("sample", "--checkpoint", path, "--average", "raw", *read)
     assert code == 1
-    assert "leave --average out" in err
+    assert "leave --average and --ema_length out" in err
     torch.save({"pytorch-lightning_version": "2", "state_dict": {}}, tmp_path / "run.ckpt")
     code, _, err = freeflow("sample", "--checkpoint", tmp_path / "run.ckpt", "--image_size", 256)
     assert code == 1

@@ -89,7 +89,18 @@ def launch(folder: Path, victim: int | None) -> dict:
     return torch.load(path, weights_only=True)
 
 
+@pytest.fixture
+def handlers():
+    """The launcher leaves its own signal handlers in this process."""
+    kept = {number: signal.getsignal(number) for number in sorted(signal.valid_signals())}
+    yield
+    for number, handler in kept.items():
+        if handler is not None and handler != signal.getsignal(number):
+            signal.signal(number, handler)
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures("handlers")
 def test_a_job_of_which_any_process_is_killed_ends_as_one_that_is_left_alone(tmp_path):
     alone = launch(tmp_path / "alone", None)
     killed = launch(tmp_path / "killed", random.randrange(2))

@@ -13,6 +13,7 @@ import torch
 from derivatives import derivatives
 from lightning.pytorch.callbacks import ModelCheckpoint
 from peer_steps import peer_steps
+from sampling_stage import sampling
 from subjects import Case, Scale, bench_subject, data, module, run_command, trainer
 from torch import Tensor
 
@@ -23,7 +24,6 @@ from freeflow_lightning.profiling.bench import measure_step
 from freeflow_lightning.profiling.bench_report import as_figures
 from freeflow_lightning.training.run_folder import read_metrics
 from freeflow_lightning.training.strategies import FSDP2
-from sampling import sampling
 
 HERE = Path(__file__).parent
 MOST_TIME = "00:00:04:00"

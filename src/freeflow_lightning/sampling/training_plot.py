@@ -78,7 +78,7 @@ def smooth_values(value: np.ndarray) -> np.ndarray:
     """The mean over a window around each value, which is shorter at the ends; short series as they
     are.
 
-    >>> smooth_values(np.arange(80.0))[40], len(smooth_values(np.ones(80)))
+    >>> float(smooth_values(np.arange(80.0))[40]), len(smooth_values(np.ones(80)))
     (40.0, 80)
     """
     if len(value) < LEAST:

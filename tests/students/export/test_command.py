@@ -272,6 +272,6 @@ def test_official_weights_are_exported_with_their_vae(freeflow, published_width)
     assert torch.equal(again.sample(2, torch.tensor([207, 3]), 1.7), x)
     assert torch.equal(again.teacher.decode(x), picture)
     assert again.about["average"] == "official weights"
-    assert "leave --average, --image_size, --vae and --official out" in refused(
+    assert "leave --average, --ema_length, --image_size, --vae and --official out" in refused(
         freeflow, "sample", "--checkpoint", "out", "--vae", "some/vae"
     )
