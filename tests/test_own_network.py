@@ -112,8 +112,9 @@ torch.save(m.state_dict(), f"out{run.global_rank}.pt")
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["full", "LoRA"])
-def test_two_processes_are_one_with_the_doubled_batch(tmp_path, name):
+def test_two_processes_of_adapters_are_one_with_the_doubled_batch(tmp_path):
+    """Whole networks: recipes/test_distributed.py."""
+    name = "LoRA"
     (tmp_path / "train.py").write_text(SCRIPT)
     paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     done = subprocess.run(

@@ -1,14 +1,13 @@
 """--steps and --sampler in every verb, on a student that was trained for maps between any two times."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from commands.test_evaluate import QUICK, command, environment
+from commands.test_evaluate import QUICK
 from freeflow_lightning import FlowMap
 from freeflow_lightning.sampling.draw import pictures
 from students.export import students
@@ -49,17 +48,13 @@ def test_samples_in_four_steps_and_what_their_note_says(freeflow, any_step, samp
     assert "holds samples of another drawn by, steps" in err
 
 
-@pytest.mark.slow
-def test_two_processes_draw_the_same_pictures_in_four_steps(freeflow, any_step):
+def test_pictures_in_four_steps_do_not_depend_on_the_batch(freeflow, any_step):
+    """Nor on the processes, which share parts of 64 (test_evaluate.py)."""
     folder, _ = any_step
     options = ["sample", "--checkpoint", folder, "--num_samples", 200, "--npz", "--steps", 4]
     options += ["--sampler", "gamma"]  # of which the others are ends
-    assert freeflow(*options, "--output", "one")[0] == 0
-    done = subprocess.run(
-        command(*options, "--output", "two", "--devices", 2, "--batch_size", 33),
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
+    for name, size in {"one": 256, "two": 33}.items():
+        assert freeflow(*options, "--output", name, "--batch_size", size)[0] == 0
     assert np.array_equal(drawn("one"), drawn("two"))
 
 
