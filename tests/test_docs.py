@@ -232,7 +232,7 @@ def test_links_between_readme_and_pages_lead_somewhere():
 def test_the_site_is_built_without_a_warning(tmp_path):
     """mkdocs.yml is strict: a warning, such as a link that leads nowhere, ends it."""
     done = subprocess.run(
-        [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", tmp_path / "site"],
+        [sys.executable, "-m", "mkdocs", "build", "--site-dir", tmp_path / "site"],
         cwd=ROOT,
         env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
         capture_output=True,
@@ -240,7 +240,7 @@ def test_the_site_is_built_without_a_warning(tmp_path):
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stderr == ""
+    assert "WARNING" not in done.stderr
     page = (tmp_path / "site" / "api" / "objectives.html").read_text()
     assert "<mfrac>" in page
     assert r"\frac" not in page
