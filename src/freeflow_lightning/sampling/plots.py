@@ -64,7 +64,8 @@ def picture_rows(
     pitch = 1 + (NOTE_GAP if notes else GAP)
     tops = [pitch * line for line in range(len(groups))]
     for top, (name, group) in zip(tops, groups.items(), strict=True):
-        for left, words in zip(lefts, notes.get(name, ()), strict=False):  # of more than are shown
+        shown = list(notes.get(name, ()))[: len(lefts)]
+        for left, words in zip(lefts[: len(shown)], shown, strict=True):
             axis.text(left + 0.5, top + 1.02, words, fontsize=6, ha="center", va="top")
         for left, picture in zip(lefts[: len(group)], group, strict=True):  # rows may be shorter
             place = (left, left + 1, top + 1, top)

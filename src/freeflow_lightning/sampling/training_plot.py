@@ -47,7 +47,7 @@ def training(
     figure, axes = canvas(2 if len(panels) > 1 else 1, columns, figsize=(4.4 * columns, 6.4))
     for axis in axes.flat[len(panels) :]:  # an odd number of panels leaves one place
         axis.set_axis_off()
-    for axis, (title, shown) in zip(axes.flat, panels.items(), strict=False):
+    for axis, (title, shown) in zip(axes.flat[: len(panels)], panels.items(), strict=True):
         draw_panel(axis, title, {name: points_of(logged, name) for name in shown})
         if title == FID_PANEL:
             explain_floor(axis, logged)
