@@ -19,7 +19,7 @@ from freeflow_lightning.flow.solver import RuleName
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.processes import joined, start, starts_others
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.tasks.evaluate import check_counts
+from freeflow_lightning.tasks.evaluate import check_sample_counts
 from freeflow_lightning.tasks.evaluate import evaluate as measure
 from freeflow_lightning.tasks.views import evaluation as view
 from freeflow_lightning.training.output_folder import claim_names
@@ -89,7 +89,7 @@ def evaluate(
         beside: what takes the place of the checkpoint's own, and who is measured.
         work: where it runs, and how much at once.
     """
-    check_counts(num_samples, against.reference_samples, against.paired_samples)
+    check_sample_counts(num_samples, against.reference_samples, against.paired_samples)
     work.check_counts(num_samples)
     if starts_others(work.devices):
         start(work.devices)

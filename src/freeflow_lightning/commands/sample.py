@@ -90,14 +90,14 @@ def sample(
         if states and noise.noise != "v1":
             raise ValueError("--noise is that of samples, not of --posterior: leave it out")
         usual = student.evaluation_guidance if student and not states else 1.0
-        samplers = samplers_at(guidance, usual, sampler_at(student, beside, states))
+        samplers = samplers_by_scale(guidance, usual, sampler_at(student, beside, states))
         draw = states or noise.draw(teacher)
         flat = not draws_pictures(teacher, device)
         is_sweep = len(samplers) > 1 and not flat
         if processes.first and is_sweep:
             claim_names(Path(output), SWEEP, "sample", ["sweep.png"])
         folders = [
-            folder_of(path, num_samples, sampler, draw, npz=files.npz or flat)
+            sample_folder_of(path, num_samples, sampler, draw, npz=files.npz or flat)
             for path, sampler in zip(places(Path(output), samplers), samplers, strict=True)
         ]
         fill(folders, samplers, draw, work, processes, overwrite=files.overwrite)
@@ -118,7 +118,9 @@ def ready(teacher: object, device: torch.device) -> Teacher:
     return teacher.to(device).eval().requires_grad_(False)
 
 
-def samplers_at(guidance: Sequence[float] | None, usual: float, at: SamplerAt) -> list[Sampler]:
+def samplers_by_scale(
+    guidance: Sequence[float] | None, usual: float, at: SamplerAt
+) -> list[Sampler]:
     """Who draws at each guidance scale, ascending (Raises: ValueError without any)."""
     scales = sorted({usual} if guidance is None else set(guidance))
     if not scales:
@@ -126,7 +128,7 @@ def samplers_at(guidance: Sequence[float] | None, usual: float, at: SamplerAt) -
     return [at(gamma) for gamma in scales]
 
 
-def folder_of(
+def sample_folder_of(
     path: Path, count: int, sampler: Sampler, draw: IndexedDraw, *, npz: bool
 ) -> SampleFolder:
     """The folder of a sampler; that of posterior draws has a column for each state, and holds them."""

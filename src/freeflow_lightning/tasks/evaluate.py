@@ -167,7 +167,7 @@ def evaluate(
             have no effect.
         FileNotFoundError: no such reference or weights.
     """
-    check_counts(num_samples, reference_samples, paired_samples)
+    check_sample_counts(num_samples, reference_samples, paired_samples)
     guidance = flow_map.evaluation_guidance if guidance is None else guidance
     way = StepOptions(steps, method, sampler, noise_share)
     samplers = samplers_side_by_side(flow_map, guidance, teacher, way)
@@ -197,7 +197,9 @@ def evaluate(
     return Evaluation(tuple(result for result in results if result is not None))
 
 
-def check_counts(num_samples: int, reference_samples: int, paired_samples: int | None) -> None:
+def check_sample_counts(
+    num_samples: int, reference_samples: int, paired_samples: int | None
+) -> None:
     """Raise a ValueError unless there are samples to compare."""
     if min(num_samples, reference_samples) < 2 or (paired_samples or 0) < 0:
         raise ValueError(

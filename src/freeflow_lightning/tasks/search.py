@@ -177,7 +177,9 @@ def search(
     how = build_algorithm(algorithm, candidates, path_steps, given)
     guidance = flow_map.evaluation_guidance if guidance is None else guidance
     final = final_sampler(flow_map, guidance, teacher_steps, teacher_method)
-    refuse_missing_teacher(flow_map, checkpoint, bool(teacher_steps) or algorithm in OF_TEACHER)
+    refuse_search_without_teacher(
+        flow_map, checkpoint, bool(teacher_steps) or algorithm in OF_TEACHER
+    )
     flow_map.check_guidance(guidance)
     jumps = Jumps(steps, sampler, noise_share)
     flow_map.check_jumps(jumps)
@@ -192,7 +194,7 @@ def search(
     with TemporaryDirectory() as memory:
         place = Path(memory if output is None else output)
         folder = SearchFolder(place, num_samples, facts, rows, npz=npz or flat)
-        made = fill(folder, setting, which, compare, processes, ratios, overwrite=overwrite)
+        made = fill_search(folder, setting, which, compare, processes, ratios, overwrite=overwrite)
         if output is not None:
             return replace(made, folder=place)
         rows_of_samples = folder.folders.items()
@@ -219,7 +221,7 @@ def check_steering(setting: NoiseSearch) -> dict[float, float]:
     return ratios
 
 
-def refuse_missing_teacher(student: FlowMap, checkpoint: str, is_asked: bool) -> None:
+def refuse_search_without_teacher(student: FlowMap, checkpoint: str, is_asked: bool) -> None:
     """Raise a ValueError where a teacher is asked for that a student does not hold."""
     if isinstance(student.teacher, LatentSpace) and is_asked:
         raise ValueError(
@@ -228,7 +230,7 @@ def refuse_missing_teacher(student: FlowMap, checkpoint: str, is_asked: bool) ->
         )
 
 
-def fill(
+def fill_search(
     folder: SearchFolder,
     setting: NoiseSearch,
     which: Draw,
