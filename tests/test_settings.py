@@ -31,6 +31,7 @@ from freeflow_lightning.callbacks import (
     DistillationProgress,
     DiversityAlarm,
     HealthMonitor,
+    LaterStarts,
     PeriodicFID,
     PostHocEMA,
     Requeue,
@@ -253,6 +254,10 @@ def table(**setting):
 
 def conditioned(**setting):
     return ScalarConditioned(mlp(), ("delta",), **setting)
+
+
+def later_starts(**setting):
+    return LaterStarts(**({"delay_steps": 1} | setting))
 
 
 def flow_map(**setting):
@@ -488,6 +493,8 @@ REFUSED = [
     (matched, "evaluation_guidance", (0.5, 2.5, NAN, INF, True, "1.5", None)),
     (DMDWeight, "floor", NO_FACTORS),
     (TangentWarmup, "steps", NO_COUNTS),
+    (later_starts, "delay_steps", NO_SIZES),
+    (later_starts, "warmup_steps", NO_SIZES),
     (maps, "anchor_fraction", (*NO_SHARES, 1.0)),
     (Correction, "fraction", (*NO_SHARES, 0.0, 1.0)),
     (Correction, "alpha_ref", NO_AMOUNTS),
@@ -554,6 +561,7 @@ def test_what_cannot_be_meant_is_refused(build, setting, values):
 
 
 BUILT_BY = {
+    LaterStarts: later_starts,
     MLP: network,
     SiT: transformer,
     PriorDataModule: prior,

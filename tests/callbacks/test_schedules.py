@@ -9,6 +9,7 @@ from freeflow_lightning.callbacks import (
     AlphaSchedule,
     ConfidentRegionWarmup,
     HealthMonitor,
+    LaterStarts,
     PeriodicFID,
     SampleGrid,
     SaveTeacher,
@@ -16,10 +17,11 @@ from freeflow_lightning.callbacks import (
     TangentWarmup,
     TrajectoryError,
 )
-from freeflow_lightning.flow import CentralDifference, SortedPair
+from freeflow_lightning.flow import CentralDifference, SortedPair, Uniform
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import Eulerian
 from freeflow_lightning.recipes import FlowMapModule
+from freeflow_lightning.recipes.correction import Correction
 from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
 from tiny import data, fit, mixture, mlp, module
 
@@ -90,6 +92,26 @@ def test_the_tangent_warms_up_by_the_optimizer_step(accumulate):
     assert shares == [share for share in expected for _ in range(accumulate)]
 
 
+def test_later_starts_begin_after_their_delay_and_rise(tmp_path):
+    """Of four corrected rows; the states are the same after a restart, without a state of its own."""
+    later, path = [], tmp_path / "last.ckpt"
+
+    class Rows(Callback):
+        def on_train_batch_start(self, trainer, pl_module, batch, batch_idx):
+            drawn = pl_module.draw(8, batch.generator(0, pl_module.device)).correction
+            later.append(int((drawn.t < 1).sum()))
+
+    def train(until, *more, **settings):
+        corrected = Correction(0.5, starts=Uniform(0.2, 0.8))
+        m = FlowMapModule(mixture(), mlp(), correction=corrected)
+        fit(m, LaterStarts(2, 4), Rows(), *more, max_steps=until, **settings)
+
+    saved = ModelCheckpoint(tmp_path, "last", every_n_train_steps=4, enable_version_counter=False)
+    train(4, saved, enable_checkpointing=True)
+    train(8, ckpt_path=path)
+    assert later == [0, 0, 0, 1, 2, 3, 4, 4]
+
+
 def matching():
     return FlowMatchingModule(mlp(), (2,), num_classes=2)
 
@@ -116,6 +138,12 @@ def matching():
         (AlphaSchedule, matching, "AlphaSchedule has no effect here"),
         (TangentWarmup, module, "TangentWarmup has no effect here"),
         (TangentWarmup, lambda: FlowMapModule(mixture(), mlp()), "TangentWarmup has no effect"),
+        (lambda: LaterStarts(2), module, "LaterStarts has no effect here"),
+        (
+            lambda: LaterStarts(2),
+            lambda: FlowMapModule(mixture(), mlp(), correction=Correction()),
+            "LaterStarts has no effect here",
+        ),
         (TrajectoryError, matching, "TrajectoryError compares a student to its teacher"),
         (HealthMonitor, matching, "HealthMonitor watches a distillation"),
         (SaveTeacher, module, "SaveTeacher writes a SiTVelocity network"),
@@ -131,6 +159,8 @@ def test_callbacks_without_effect_are_refused(callback, build, message):
     ("build", "message"),
     [
         (lambda: TangentWarmup(0), "steps to be an integer of at least 1, got 0"),
+        (lambda: LaterStarts(-1), "delay_steps to be an integer of at least 0, got -1"),
+        (lambda: LaterStarts(1, -1), "warmup_steps to be an integer of at least 0, got -1"),
         (lambda: ConfidentRegionWarmup(0), "steps to be an integer of at least 1, got 0"),
         (
             lambda: AlphaSchedule(delay_steps=-1),

@@ -1,43 +1,21 @@
 """Jobs of torchrun whose processes die: they go on from the last checkpoint, and end as if nothing had happened."""
 
-import os
 import random
-import signal
+import subprocess
 import sys
-import threading
-import time
 from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from freeflow_lightning.commands import main as cli
 from freeflow_lightning.training.elastic import elastic_file, is_restarted, launched_processes
 from freeflow_lightning.training.resuming import checkpoint_of_job
 from tiny import data, fit, module, same
 from training.test_resuming import save
 
 STEPS = 60
-
-
-def train(folder: str, config: str, victim: int | None) -> None:
-    """A process of torchrun: `freeflow fit`, in which one process dies at a moment of its own."""
-    os.chdir(folder)
-    is_first = os.environ["TORCHELASTIC_RESTART_COUNT"] == "0"
-    if is_first and victim == int(os.environ["RANK"]):
-        threading.Thread(target=die_after_a_checkpoint, daemon=True).start()
-    sys.argv = ["freeflow", "fit", "--config", config]
-    cli.main()
-
-
-def die_after_a_checkpoint() -> None:
-    while not list(Path("runs").rglob("last.ckpt")):
-        time.sleep(0.01)
-    time.sleep(random.uniform(0, 0.3))
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 def settings() -> dict:
@@ -68,42 +46,26 @@ def settings() -> dict:
     }
 
 
-def launch(folder: Path, victim: int | None) -> dict:
-    """What the last checkpoint of a job of two processes holds."""
-    folder.mkdir()
-    config = folder / "tiny.yaml"
-    config.write_text(yaml.safe_dump(settings()))
-    job = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=2,
-        max_restarts=2,
-        run_id=folder.name,
-        rdzv_backend="c10d",
-        rdzv_endpoint="localhost:0",
-        start_method="fork",  # torch is imported once
-        monitor_interval=0.1,
-    )
-    elastic_launch(job, train)(str(folder), str(config), victim)
-    [path] = folder.rglob("last.ckpt")  # the restarted job has gone on in its folder
-    return torch.load(path, weights_only=True)
-
-
-@pytest.fixture
-def handlers():
-    """The launcher leaves its own signal handlers in this process."""
-    kept = {number: signal.getsignal(number) for number in sorted(signal.valid_signals())}
-    yield
-    for number, handler in kept.items():
-        if handler is not None and handler != signal.getsignal(number):
-            signal.signal(number, handler)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("handlers")
 def test_a_job_of_which_any_process_is_killed_ends_as_one_that_is_left_alone(tmp_path):
-    alone = launch(tmp_path / "alone", None)
-    killed = launch(tmp_path / "killed", random.randrange(2))
+    jobs = {"alone": "none", "killed": str(random.randrange(2))}
+    for name in jobs:
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tiny.yaml").write_text(yaml.safe_dump(settings()))
+    pairs = [word for name, victim in jobs.items() for word in (tmp_path / name, victim)]
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parents[1] / "elastic_job.py", *pairs],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=600,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "SIGKILL" in done.stderr
+    [alone], [killed] = (
+        list((tmp_path / name).rglob("last.ckpt")) for name in jobs
+    )  # it goes on in its folder
+    alone, killed = (torch.load(path, weights_only=True) for path in (alone, killed))
     assert killed["global_step"] == alone["global_step"] == STEPS
     assert killed["effective_batch"] == {"processes": 2, "samples": 16, "per_step": 1}
     for key, value in alone["state_dict"].items():

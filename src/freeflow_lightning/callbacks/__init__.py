@@ -6,6 +6,7 @@ from freeflow_lightning.callbacks.ema import StudentEMA
 from freeflow_lightning.callbacks.ends import ValidationAtEnds
 from freeflow_lightning.callbacks.fid import PeriodicFID
 from freeflow_lightning.callbacks.health import HealthMonitor
+from freeflow_lightning.callbacks.later_starts import LaterStarts
 from freeflow_lightning.callbacks.post_hoc_ema import PostHocEMA
 from freeflow_lightning.callbacks.requeue import Requeue
 from freeflow_lightning.callbacks.samples import SampleGrid
@@ -26,6 +27,7 @@ __all__ = [
     "DistillationProgress",
     "DiversityAlarm",
     "HealthMonitor",
+    "LaterStarts",
     "NetworkSummary",
     "PeriodicFID",
     "PostHocEMA",

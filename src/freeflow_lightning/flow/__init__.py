@@ -58,7 +58,13 @@ from freeflow_lightning.flow.posterior import (
     sample_posterior,
 )
 from freeflow_lightning.flow.rows import on_rows, spread
-from freeflow_lightning.flow.schedules import alpha, confident_time, falling_rate, tangent_share
+from freeflow_lightning.flow.schedules import (
+    alpha,
+    confident_time,
+    falling_rate,
+    later_share,
+    tangent_share,
+)
 from freeflow_lightning.flow.solver import (
     CHORD_RULES,
     EVALUATIONS,
@@ -168,6 +174,7 @@ __all__ = [
     "interpolate",
     "interval_guidance",
     "join",
+    "later_share",
     "merge_copies",
     "midpoint",
     "on_rows",

@@ -39,8 +39,25 @@ def alpha(
     check_counts(0, delay_steps=delay_steps, warmup_steps=warmup_steps)
     if decay_steps != math.inf:
         check_numbers(0, without_low=True, decay_steps=decay_steps)
-    ramp = (step - delay_steps) / warmup_steps if warmup_steps > 0 else float(step >= delay_steps)
-    return reference * min(max(ramp, 0.0), 1.0) / math.sqrt(max(step / decay_steps, 1.0))
+    ramp = _ramp(step, delay_steps, warmup_steps)
+    return reference * ramp / math.sqrt(max(step / decay_steps, 1.0))
+
+
+def later_share(step: int, *, delay_steps: int, warmup_steps: int = 0) -> float:
+    """The share of corrected maps that may start after the prior: 0, then linear to 1.
+
+    >>> [later_share(step, delay_steps=100, warmup_steps=50) for step in (99, 125, 200)]
+    [0.0, 0.5, 1.0]
+    """
+    check_counts(0, delay_steps=delay_steps, warmup_steps=warmup_steps)
+    return _ramp(step, delay_steps, warmup_steps)
+
+
+def _ramp(step: int, delay_steps: int, warmup_steps: int) -> float:
+    """0 until the delay is over, then linear to 1."""
+    if warmup_steps == 0:
+        return float(step >= delay_steps)
+    return min(max((step - delay_steps) / warmup_steps, 0.0), 1.0)
 
 
 def tangent_share(step: int, *, warmup_steps: int = 10_000, most: float = 1.0) -> float:

@@ -40,7 +40,8 @@ class Correction:
         r: law of r.
         guidance_interval: times r inside which the teacher is guided.
         starts: law of the times t that the corrected maps to data start at, on the student's own
-            path; all at the prior if not given. A student of a few steps is corrected at each.
+            path; all at the prior if not given. A student of a few steps is corrected at each;
+            with LaterStarts, only after a while.
     """
 
     fraction: float = 0.25  # Table 6
@@ -114,10 +115,16 @@ def draw_correction(
 
 
 def draw_starts(
-    module: Distillation, draws: Draws, rows: CorrectionDraw, law: TimeDistribution, t_min: float
+    module: Distillation,
+    draws: Draws,
+    rows: CorrectionDraw,
+    law: TimeDistribution,
+    later: int,
+    t_min: float,
 ) -> CorrectionDraw:
-    """The rows with start times of a law, moved into [t_min, 1]."""
+    """The first `later` rows with start times of a law, moved into [t_min, 1]; the others at 1."""
     t = law.sample(len(rows.r), draws.host)
+    t[later:] = 1.0
     t, _ = Times(t, t).move_to_prior(t_min)
     off_prior = None
     if module.skip_idle_rows:  # one row at least on every process: FSDP gathers weights

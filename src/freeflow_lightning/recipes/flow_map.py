@@ -135,6 +135,7 @@ class FlowMapModule(Distillation):
         self.alpha = self.alpha_ref
         self.t_c = 0.0
         self.tangent_share = 1.0
+        self.later_share = 1.0
 
     @property
     def pairs(self) -> Pairs:
@@ -178,7 +179,8 @@ class FlowMapModule(Distillation):
         r, interval = self.correction.r, self.correction.guidance_interval
         rows = draw_correction(self, draws, corrected, r, interval)
         if self.correction.starts is not None:
-            rows = draw_starts(self, draws, rows, self.correction.starts, self.t_c)
+            later = round(self.later_share * corrected)
+            rows = draw_starts(self, draws, rows, self.correction.starts, later, self.t_c)
         return FlowMapDraw(drawn, rows)
 
     def _count_paths(self, states: int) -> int:
