@@ -6,6 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from freeflow_lightning import callbacks, flow, nets, objectives, teachers
+    from freeflow_lightning.commands.tasks.diagnose import diagnose
+    from freeflow_lightning.commands.tasks.evaluate import evaluate
+    from freeflow_lightning.commands.tasks.export import export
+    from freeflow_lightning.commands.tasks.report import report
+    from freeflow_lightning.commands.tasks.search import search
     from freeflow_lightning.recipes.dmd import DMDModule
     from freeflow_lightning.recipes.flow_map import FlowMapModule
     from freeflow_lightning.recipes.flow_matching import FlowMatchingModule
@@ -13,11 +18,6 @@ if TYPE_CHECKING:
     from freeflow_lightning.recipes.posterior import PosteriorModule
     from freeflow_lightning.recipes.transition import TransitionModule
     from freeflow_lightning.students.flow_map import FlowMap
-    from freeflow_lightning.tasks.diagnose import diagnose
-    from freeflow_lightning.tasks.evaluate import evaluate
-    from freeflow_lightning.tasks.export import export
-    from freeflow_lightning.tasks.report import report
-    from freeflow_lightning.tasks.search import search
     from freeflow_lightning.teachers import Teacher
     from freeflow_lightning.training.data import PriorDataModule
 
@@ -54,11 +54,11 @@ _MODULES = {
     "PriorDataModule": "training.data",
     "Teacher": "teachers",
     "TransitionModule": "recipes.transition",
-    "diagnose": "tasks.diagnose",
-    "evaluate": "tasks.evaluate",
-    "export": "tasks.export",
-    "report": "tasks.report",
-    "search": "tasks.search",
+    "diagnose": "commands.tasks.diagnose",
+    "evaluate": "commands.tasks.evaluate",
+    "export": "commands.tasks.export",
+    "report": "commands.tasks.report",
+    "search": "commands.tasks.search",
 }
 """Where a name lives. Modules are imported when they are asked for, so that `freeflow --help` does
 not wait for torch.

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning import FlowMap
+from freeflow_lightning.commands.tasks.evaluate import read_reference
 from freeflow_lightning.commands.words import spell_out
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.examples.faces.data import load_moments
@@ -21,7 +22,6 @@ from freeflow_lightning.metrics import FacesFeatures, FeatureNetwork, FlatFeatur
 from freeflow_lightning.sampling.draw import Draw, pictures
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.tasks.evaluate import read_reference
 from freeflow_lightning.teachers import SiTTeacher
 from freeflow_lightning.training.cache_folder import cache_folder
 from places import TESTS

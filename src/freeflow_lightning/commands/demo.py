@@ -4,8 +4,8 @@ from functools import partial
 
 from freeflow_lightning.commands.options import DeviceOptions, StudentOptions, TeacherOptions
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.tasks.demo_page import build_page, check_gradio, launch_page
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.tasks.demo_page import build_page, check_gradio, launch_page
 
 
 def demo(

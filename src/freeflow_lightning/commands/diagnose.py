@@ -7,11 +7,11 @@ from pathlib import Path
 
 from freeflow_lightning.commands.options import CheckpointOptions, DeviceOptions, TeacherOptions
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.tasks.diagnose import NOTE, PAGE
+from freeflow_lightning.commands.tasks.diagnose import diagnose as measure
 from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.tasks.diagnose import NOTE, PAGE
-from freeflow_lightning.tasks.diagnose import diagnose as measure
 from freeflow_lightning.training.output_folder import claim_names
 
 

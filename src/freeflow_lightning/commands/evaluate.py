@@ -14,14 +14,14 @@ from freeflow_lightning.commands.options import (
     WorkOptions,
 )
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.tasks.evaluate import check_sample_counts
+from freeflow_lightning.commands.tasks.evaluate import evaluate as measure
+from freeflow_lightning.commands.views import evaluation as view
 from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.flow.solver import RuleName
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.processes import joined, start, starts_others
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.tasks.evaluate import check_sample_counts
-from freeflow_lightning.tasks.evaluate import evaluate as measure
-from freeflow_lightning.tasks.views import evaluation as view
 from freeflow_lightning.training.output_folder import claim_names
 
 

@@ -15,12 +15,12 @@ from freeflow_lightning.commands.options import (
     TeacherOptions,
 )
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.tasks.export import export as write
 from freeflow_lightning.evaluation.compare_averages import compare_averages, show_averages
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export import UNKNOWN
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import is_exported, open_student, pick_device
-from freeflow_lightning.tasks.export import export as write
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.training_checkpoint import find_checkpoint
 

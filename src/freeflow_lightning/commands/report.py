@@ -9,14 +9,14 @@ from pathlib import Path
 from freeflow_lightning.commands.options import DeviceOptions, TeacherOptions
 from freeflow_lightning.commands.run import Options
 from freeflow_lightning.commands.run import run as run_verb
+from freeflow_lightning.commands.tasks.report import HTML, NOTE, PAGE
+from freeflow_lightning.commands.tasks.report import report as compare
+from freeflow_lightning.commands.views.report import PICTURES
 from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.evaluation.steps_table import Reference
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.students.open_student import open_student, pick_device
-from freeflow_lightning.tasks.report import HTML, NOTE, PAGE
-from freeflow_lightning.tasks.report import report as compare
-from freeflow_lightning.tasks.views.report import PICTURES
 from freeflow_lightning.training.output_folder import claim_names
 from freeflow_lightning.training.run_folder import newest
 from freeflow_lightning.training.training_checkpoint import find_checkpoint

@@ -21,6 +21,7 @@ from freeflow_lightning.commands.posterior_options import (
     sampler_at,
 )
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import draws_pictures
 from freeflow_lightning.sampling.draw_into import BatchSizes, IndexedDraw, draw_into
@@ -29,7 +30,6 @@ from freeflow_lightning.sampling.processes import Processes, joined, start, star
 from freeflow_lightning.sampling.sample_folder import SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.tasks.views.progress import progress_bar
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.output_folder import claim_names, publish
 

@@ -15,10 +15,10 @@ from freeflow_lightning.commands.options import (
 )
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.search_options import AlgorithmOptions, FinalOptions
+from freeflow_lightning.commands.tasks.search import search as find
 from freeflow_lightning.sampling.processes import joined, start, starts_others
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.students.search.folder import NOTE, PICTURE
-from freeflow_lightning.tasks.search import search as find
 
 OWN_VERIFIERS = {
     name: f"freeflow_lightning.students.search.{name}" for name in ("ClassScore", "TargetDistance")

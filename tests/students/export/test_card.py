@@ -2,10 +2,10 @@
 
 import yaml
 
+from freeflow_lightning.commands.views.evaluation import markdown
 from freeflow_lightning.evaluation.scores import Result
 from freeflow_lightning.students.export import write_card
 from freeflow_lightning.students.export.markdown import fenced, plain
-from freeflow_lightning.tasks.views.evaluation import markdown
 
 EVIL = "<img src=x onerror=alert(1)> [click](javascript:alert(1)) | `a`\n# heading\n```\n<script>"
 

@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning import FlowMap, PosteriorModule
+from freeflow_lightning.commands.tasks.search import search
 from freeflow_lightning.flow import expand
 from freeflow_lightning.nets import StateConditioned
 from freeflow_lightning.sampling.draw import Draw
@@ -13,7 +14,6 @@ from freeflow_lightning.students.search import Steering
 from freeflow_lightning.students.search.evaluations import Evaluations
 from freeflow_lightning.students.search.noise_search import NoiseSearch
 from freeflow_lightning.students.search.value_gradient import check_value_gradient
-from freeflow_lightning.tasks.search import search
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from recipes.test_posterior import ExactPosterior
 from students.search.test_noise_search import Counted

@@ -1,1 +1,1 @@
-"""What the commands show: tables, pages, progress."""
+"""What is shown of what was measured, found or made: tables, pages, progress."""

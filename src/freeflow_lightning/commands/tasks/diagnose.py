@@ -4,6 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freeflow_lightning.commands.views.diagnosis_findings import find_findings
+from freeflow_lightning.commands.views.diagnosis_sections import draw_sections
+from freeflow_lightning.commands.views.page import Finding, Section, fragment, page
+from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.evaluation.diagnosis import (
     Diagnosis,
     DiagnosisSize,
@@ -15,10 +19,6 @@ from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import Overrides, open_auxiliary
 from freeflow_lightning.students.student_sampler import StudentSampler
-from freeflow_lightning.tasks.views.diagnosis_findings import find_findings
-from freeflow_lightning.tasks.views.diagnosis_sections import draw_sections
-from freeflow_lightning.tasks.views.page import Finding, Section, fragment, page
-from freeflow_lightning.tasks.views.progress import progress_bar
 from freeflow_lightning.training.output_folder import publish
 
 NOTE, PAGE = "diagnosis.json", "diagnosis.html"

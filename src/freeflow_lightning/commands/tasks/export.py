@@ -7,6 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from freeflow_lightning.commands.tasks.export_forms import Forms
+from freeflow_lightning.commands.views import export as view
+from freeflow_lightning.commands.views.page import in_base64
+from freeflow_lightning.commands.views.tables import Table, tables_html
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export import (
@@ -19,10 +23,6 @@ from freeflow_lightning.students.export import (
 )
 from freeflow_lightning.students.export.write_exported import write_exported
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.tasks.export_forms import Forms
-from freeflow_lightning.tasks.views import export as view
-from freeflow_lightning.tasks.views.page import in_base64
-from freeflow_lightning.tasks.views.tables import Table, tables_html
 
 UNLICENSED = (
     "the card says that the licence is unknown: give the teacher's with --license before you "

@@ -6,16 +6,16 @@ from typing import Any
 
 from rich.console import Console
 
-from freeflow_lightning.evaluation.scores import ClassRow, Result
-from freeflow_lightning.metrics import Score
-from freeflow_lightning.students.export.markdown import plain
-from freeflow_lightning.tasks.views.tables import (
+from freeflow_lightning.commands.views.tables import (
     Table,
     print_tables,
     table_markdown,
     table_text,
     tables_html,
 )
+from freeflow_lightning.evaluation.scores import ClassRow, Result
+from freeflow_lightning.metrics import Score
+from freeflow_lightning.students.export.markdown import plain
 
 TITLES = {
     "fid": ("FID", "Frechet distance of features; 0 is best, and it shrinks with more samples"),

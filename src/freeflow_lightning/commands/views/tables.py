@@ -74,5 +74,5 @@ def tables_html(tables: Sequence[Table], note: str = "", pictures: Sequence[str]
         note: a line under them.
         pictures: PNG files in base64, under all.
     """
-    page = templates("freeflow_lightning.tasks.views").get_template("tables.html")
+    page = templates("freeflow_lightning.commands.views").get_template("tables.html")
     return page.render(tables=tables, note=note, pictures=pictures)

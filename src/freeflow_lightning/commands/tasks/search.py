@@ -9,6 +9,16 @@ from typing import Any
 
 from torch import Tensor
 
+from freeflow_lightning.commands.tasks.search_setting import (
+    AlgorithmName,
+    build_algorithm,
+    final_sampler,
+    pick_verifier,
+)
+from freeflow_lightning.commands.views.page import in_base64
+from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.commands.views.search import report_of, rows_of, tables
+from freeflow_lightning.commands.views.tables import print_tables, table_text, tables_html
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.flow.solver import RuleName
 from freeflow_lightning.sampling.draw import Draw, draws_pictures
@@ -27,16 +37,6 @@ from freeflow_lightning.students.search.value_gradient import (
     check_value_gradient,
     scores_with_gradient,
 )
-from freeflow_lightning.tasks.search_setting import (
-    AlgorithmName,
-    build_algorithm,
-    final_sampler,
-    pick_verifier,
-)
-from freeflow_lightning.tasks.views.page import in_base64
-from freeflow_lightning.tasks.views.progress import progress_bar
-from freeflow_lightning.tasks.views.search import report_of, rows_of, tables
-from freeflow_lightning.tasks.views.tables import print_tables, table_text, tables_html
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.output_folder import lock_folder
 

@@ -10,10 +10,10 @@ import torch
 from torch import nn
 
 import freeflow_lightning as ff
+from freeflow_lightning.commands.tasks import demo_page
+from freeflow_lightning.commands.tasks.demo import SHOWN, Demo
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, pictures
-from freeflow_lightning.tasks import demo_page
-from freeflow_lightning.tasks.demo import SHOWN, Demo
 from freeflow_lightning.teachers import LatentSpace, SiTTeacher
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -6,6 +6,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from freeflow_lightning.commands.views.page import Section
 from freeflow_lightning.evaluation.auxiliary_lag import AuxiliaryLag
 from freeflow_lightning.evaluation.diagnosis import Diagnosis, DiagnosisSize
 from freeflow_lightning.evaluation.neighbours import Neighbours
@@ -15,7 +16,6 @@ from freeflow_lightning.flow import EVALUATIONS
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.tasks.views.page import Section
 
 COLUMNS, CLASSES = 12, 40
 

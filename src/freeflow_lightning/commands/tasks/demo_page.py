@@ -3,8 +3,8 @@
 from importlib.util import find_spec
 from typing import Any
 
+from freeflow_lightning.commands.tasks.demo import ANY, Demo
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.tasks.demo import ANY, Demo
 
 TITLE = "A one-step student"
 HELP = "Drag: the student answers in one network evaluation, or in as many as its steps."

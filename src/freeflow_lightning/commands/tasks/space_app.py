@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from freeflow_lightning import FlowMap
-from freeflow_lightning.tasks.demo_page import build_page, launch_page
+from freeflow_lightning.commands.tasks.demo_page import build_page, launch_page
 
 
 def main() -> None:

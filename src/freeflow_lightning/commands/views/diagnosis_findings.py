@@ -2,12 +2,12 @@
 
 from math import isnan
 
+from freeflow_lightning.commands.views.page import Finding
 from freeflow_lightning.evaluation.auxiliary_lag import AuxiliaryLag
 from freeflow_lightning.evaluation.diagnosis import Diagnosis, DiagnosisSize
 from freeflow_lightning.evaluation.neighbours import Neighbours
 from freeflow_lightning.evaluation.trajectory_errors import count_equal_steps, recommend_steps
 from freeflow_lightning.flow import EVALUATIONS
-from freeflow_lightning.tasks.views.page import Finding
 
 STEEP = 4.0
 """Error at delta 1 over that at 0.5 from which on it is called steep; 2 is a straight line."""

@@ -2,9 +2,9 @@
 
 from matplotlib.figure import Figure
 
+from freeflow_lightning.commands.views.page import Finding, Section, fragment, page
+from freeflow_lightning.commands.views.report import text
 from freeflow_lightning.evaluation.steps_table import Line
-from freeflow_lightning.tasks.views.page import Finding, Section, fragment, page
-from freeflow_lightning.tasks.views.report import text
 
 EVIL = "<script>alert(1)</script> [click](javascript:alert(1)) *x*"
 LINES = [

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from freeflow_lightning.commands.views.tables import Table
 from freeflow_lightning.students.search.evaluations import Evaluations
 from freeflow_lightning.students.search.folder import concat_states
 from freeflow_lightning.students.search.noise_search import NoiseSearch
-from freeflow_lightning.tasks.views.tables import Table
 
 ROWS = ("student_unsearched", "student", "unsearched", "searched")
 """Folders of samples."""

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+from freeflow_lightning.commands.views.evaluation import TITLES
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.export.markdown import plain
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.tasks.views.evaluation import TITLES
 
 
 class Figures(NamedTuple):

@@ -6,9 +6,9 @@ from torch import nn
 
 import freeflow_lightning as ff
 from freeflow_lightning import FlowMap
+from freeflow_lightning.commands.tasks import report as reporting
 from freeflow_lightning.metrics import FacesFeatures
 from freeflow_lightning.sampling import plots
-from freeflow_lightning.tasks import report as reporting
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, Teacher
 from tiny import mixture, module
 from trees import TextTeacher

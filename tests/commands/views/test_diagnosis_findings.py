@@ -2,11 +2,11 @@
 
 import torch
 
+from freeflow_lightning.commands.views.diagnosis_findings import find_findings
 from freeflow_lightning.evaluation.auxiliary_lag import AuxiliaryLag
 from freeflow_lightning.evaluation.diagnosis import Diagnosis, DiagnosisSize
 from freeflow_lightning.evaluation.neighbours import Neighbours
 from freeflow_lightning.evaluation.trajectory_errors import TrajectoryErrors
-from freeflow_lightning.tasks.views.diagnosis_findings import find_findings
 
 SOLVERS = {"euler": {1: 0.8, 4: 0.3, 8: 0.1}, "heun": {1: 0.5, 4: 0.04, 8: 0.01}}
 

@@ -9,6 +9,9 @@ from typing import Any
 
 import torch
 
+from freeflow_lightning.commands.views import report as view
+from freeflow_lightning.commands.views.page import fragment, page
+from freeflow_lightning.commands.views.progress import progress_bar, starter
 from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.evaluation.steps_table import (
     STEPS,
@@ -30,9 +33,6 @@ from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import open_student
 from freeflow_lightning.students.student_sampler import StudentSampler
-from freeflow_lightning.tasks.views import report as view
-from freeflow_lightning.tasks.views.page import fragment, page
-from freeflow_lightning.tasks.views.progress import progress_bar, starter
 from freeflow_lightning.training.output_folder import publish
 from freeflow_lightning.training.run_folder import newest, read_metrics
 from freeflow_lightning.training.training_checkpoint import find_checkpoint

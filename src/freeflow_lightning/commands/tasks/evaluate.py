@@ -8,6 +8,8 @@ from typing import Any
 
 import torch
 
+from freeflow_lightning.commands.views import evaluation as view
+from freeflow_lightning.commands.views.progress import progress_bar, starter
 from freeflow_lightning.evaluation.comparison import (
     Comparison,
     Resources,
@@ -30,8 +32,6 @@ from freeflow_lightning.students.open_student import (
     draw_of_options,
     samplers_side_by_side,
 )
-from freeflow_lightning.tasks.views import evaluation as view
-from freeflow_lightning.tasks.views.progress import progress_bar, starter
 from freeflow_lightning.teachers import LatentSpace
 from freeflow_lightning.training.output_folder import publish
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import torch
 
+from freeflow_lightning.commands.tasks import space_app
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
@@ -18,7 +19,6 @@ from freeflow_lightning.students.export.pipeline import add_pipeline
 from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
 from freeflow_lightning.students.export.text_pipeline import add_stock_pipeline
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.tasks import space_app
 from freeflow_lightning.teachers import DiffusersTeacher, LatentDecoder, LatentSpace, SiTTeacher
 
 APP = "app.py"
@@ -26,7 +26,7 @@ ONNX, PT2 = "flow_map.onnx", "flow_map.pt2"
 
 
 class Forms(NamedTuple):
-    """What an exported folder holds beside the weights: see `tasks.export.export`."""
+    """What an exported folder holds beside the weights: see `commands.tasks.export.export`."""
 
     pipeline: bool = False
     onnx: bool = False

@@ -7,13 +7,13 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from freeflow_lightning.commands.views.page import Finding, Section
 from freeflow_lightning.evaluation.steps_table import Line
 from freeflow_lightning.evaluation.trajectory_errors import TrajectoryErrors
 from freeflow_lightning.sampling import plots, training_plot
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.students.export.templates import templates
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.tasks.views.page import Finding, Section
 
 PATHS, TRAINING = "trajectories.png", "training.png"
 SHOWN = {
