@@ -29,7 +29,8 @@ from freeflow_lightning.teachers.reading.trust import (
 )
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
 from freeflow_lightning.training.own_runs import is_remembered, remember_config
-from freeflow_lightning.training.strategies import FSDP2, check_reader
+from freeflow_lightning.training.strategies import FSDP2
+from freeflow_lightning.training.strategy_checks import check_reader
 from freeflow_lightning.training.training_checkpoint import open_checkpoint
 from tiny import data, fit, mixture, mlp, module, trainer
 

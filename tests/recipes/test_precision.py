@@ -16,7 +16,7 @@ from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
 from freeflow_lightning.training.optimizer import MasterAdam, adam
-from freeflow_lightning.training.strategies import check_strategy
+from freeflow_lightning.training.strategy_checks import check_strategy
 from nets.random_weights import tiny_sit
 from tiny import data, fit, learned_teacher, module, same
 

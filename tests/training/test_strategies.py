@@ -22,6 +22,7 @@ from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.training.checkpoint_files import CheckpointWriteError, written_whole
+from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.sharded_checkpoint import (
     by_index,
     by_name,
@@ -29,12 +30,9 @@ from freeflow_lightning.training.sharded_checkpoint import (
     parameter_names,
     read_sharded,
 )
-from freeflow_lightning.training.strategies import (
-    check_strategy,
-    materialize,
-    optimizer_states,
-    shard,
-)
+from freeflow_lightning.training.sharding import shard
+from freeflow_lightning.training.strategies import optimizer_states
+from freeflow_lightning.training.strategy_checks import check_strategy
 from freeflow_lightning.training.unfinished_validation import PENDING
 from parallel_run import module, run, teacher
 from places import TESTS

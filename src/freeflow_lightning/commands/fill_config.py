@@ -12,7 +12,7 @@ from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
 from freeflow_lightning.training.elastic import launched_processes
 from freeflow_lightning.training.rebuild import find_files
-from freeflow_lightning.training.strategies import refusal_of_strategy
+from freeflow_lightning.training.strategy_checks import refusal_of_strategy
 
 
 def as_objects(given: Any) -> list[Any]:

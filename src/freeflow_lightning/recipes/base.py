@@ -30,6 +30,7 @@ from freeflow_lightning.training.gradients import (
     skips_by_itself,
 )
 from freeflow_lightning.training.last_step import LastStep
+from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.monitors import MonitoredFigures
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
 from freeflow_lightning.training.own_runs import remember_config
@@ -38,12 +39,8 @@ from freeflow_lightning.training.quiet import quiet
 from freeflow_lightning.training.rebuild import load_recipe
 from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
-from freeflow_lightning.training.strategies import (
-    check_reader,
-    check_strategy,
-    materialize,
-    shard,
-)
+from freeflow_lightning.training.sharding import shard
+from freeflow_lightning.training.strategy_checks import check_reader, check_strategy
 from freeflow_lightning.training.trainer_facts import (
     check_trainer,
     find_newest_checkpoint,

@@ -20,7 +20,7 @@ from freeflow_lightning.nets import (
     time_embeddings,
 )
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.strategies import copies_without_data, meta_sources
+from freeflow_lightning.training.meta_init import copies_without_data, meta_sources
 
 SCALARS = {"student": ("delta", "gamma"), "auxiliary": ("gamma",)}
 """What each network takes beside (x, t, condition)."""

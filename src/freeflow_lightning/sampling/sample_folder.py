@@ -1,19 +1,21 @@
 """A folder of samples that survives an interruption: whole files only, and a note of what they are."""
 
-import io
 import re
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
-import numpy as np
 import torch
-from PIL import Image
-from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.sample_files import (
+    encode_npz,
+    encode_png,
+    encode_sheet,
+    join_npz,
+    read_npz_samples,
+    read_pictures,
+)
 from freeflow_lightning.training.atomic_write import sweep, write_file, write_json
 from freeflow_lightning.training.output_folder import (
     MARK,
@@ -127,14 +129,11 @@ class SampleFolder:
         [n].
         """
         if self.npz:
-            arrays: dict[str, Any] = {"arr_0": _channels_last(drawn)}
-            if labels is not None:
-                arrays["arr_1"] = labels.numpy()
-            files = {self._files(part)[0]: _npz(arrays)}
+            files = {self._files(part)[0]: encode_npz(drawn, labels)}
         else:
             classes = [None] * len(drawn) if labels is None else labels.tolist()
             files = {
-                name: _png(Image.fromarray(plots.grid(picture[None])), label)
+                name: encode_png(picture, label)
                 for name, picture, label in zip(self._files(part), drawn, classes, strict=True)
             }
         digests = {name: digest_of(data) for name, data in files.items()}
@@ -142,21 +141,21 @@ class SampleFolder:
             self.path / self._record(part), marked({"of": key_of(self.about)}, VERB, digests)
         )
         for name, data in files.items():
-            write_bytes(
-                self.path / name, data, wait_for_disk=False
-            )  # thousands of files, digests noted
+            # thousands of files, digests noted
+            write_bytes(self.path / name, data, wait_for_disk=False)
 
     def finish(self) -> None:
         """Join the parts, draw grid.png, and note every file in samples.json (one process does)."""
         listed, records = self._listed(), self._records()
         if self.npz and file_digest(self.path / JOINED) != listed.get(JOINED, ""):
             with write_file(self.path / JOINED) as temporary:
-                self._join(temporary)
+                parts = [self.path / self._files(part)[0] for part in self.parts]
+                join_npz(parts, temporary, self.count)
                 listed[JOINED] = file_digest(temporary) or ""
                 self._write_note(listed)
         if not self.npz:
             listed |= self._noted(records)
-        sheet = self._sheet()
+        sheet = encode_sheet(self.first(GRID), self.columns)
         further = dict(self.beside) if sheet is None else {**self.beside, SHEET: sheet}
         listed |= {name: digest_of(data) for name, data in further.items()}
         self._write_note(listed)
@@ -170,11 +169,8 @@ class SampleFolder:
         """The first samples of a finished folder, as they were written."""
         n = min(n, self.count)
         if self.npz:
-            stored = torch.from_numpy(_head(self.path / JOINED, n))
-            return stored.permute(0, 3, 1, 2) if stored.dtype == torch.uint8 else stored
-        arrays = [np.asarray(Image.open(self.path / f"{i:06d}.png")) for i in range(n)]
-        stacked = torch.from_numpy(np.stack(arrays))
-        return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+            return read_npz_samples(self.path / JOINED, n)
+        return read_pictures([self.path / f"{i:06d}.png" for i in range(n)])
 
     # Names
 
@@ -244,84 +240,3 @@ class SampleFolder:
 
     def _write_note(self, files: dict[str, str]) -> None:
         write_json(self.path / NOTE, marked(self.about, VERB, files))
-
-    # Content
-
-    def _join(self, target: Path) -> None:
-        """samples.npz from the parts, one part in memory at a time; its bytes depend on the samples
-        alone.
-        """
-        paths = [self.path / self._files(part)[0] for part in self.parts]
-        with np.load(paths[0]) as part:
-            shapes = {name: (part[name].dtype, part[name].shape[1:]) for name in part.files}
-        with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
-            for name, (dtype, shape) in shapes.items():
-                with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
-                    self._write_array(entry, name, paths, dtype, shape)
-
-    def _write_array(
-        self, entry: Any, name: str, paths: list[Path], dtype: np.dtype, shape: tuple[int, ...]
-    ) -> None:
-        header = {
-            "descr": np.lib.format.dtype_to_descr(dtype),
-            "fortran_order": False,
-            "shape": (self.count, *shape),
-        }
-        np.lib.format.write_array_header_1_0(entry, header)
-        for path in paths:
-            with np.load(path) as part:
-                entry.write(np.ascontiguousarray(part[name]).tobytes())
-
-    def _sheet(self) -> bytes | None:
-        """grid.png, of pictures and of points in the plane."""
-        drawn = self.first(GRID)
-        if drawn.ndim == 4:
-            return _png(sheet_of(drawn, self.columns))
-        if drawn.shape[1:] == (2,):
-            return plots.png(plots.points({"samples": drawn}))
-        return None
-
-
-def sheet_of(drawn: Tensor, columns: int | None = None) -> Image.Image:
-    """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
-    sheet = Image.fromarray(plots.grid(drawn, columns))
-    zoom = max(1, 512 // sheet.height)
-    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
-
-
-def save_sheet(drawn: Tensor, path: Path) -> None:
-    """Write the sheet of pictures, uint8 [N, C, H, W]."""
-    write_bytes(path, _png(sheet_of(drawn)))
-
-
-def _png(image: Image.Image, label: int | None = None) -> bytes:
-    """A PNG that says its class, where there is one: Image.open(...).text["class"]."""
-    written = io.BytesIO()
-    words = PngInfo()
-    if label is not None:
-        words.add_text("class", str(label))
-    image.save(written, "PNG", pnginfo=words)
-    return written.getvalue()
-
-
-def _npz(arrays: dict[str, Any]) -> bytes:
-    written = io.BytesIO()
-    np.savez(written, **arrays)
-    return written.getvalue()
-
-
-def _channels_last(drawn: Tensor) -> np.ndarray:
-    return (drawn.permute(0, 2, 3, 1) if drawn.ndim == 4 else drawn).numpy()
-
-
-def _head(path: Path, n: int) -> np.ndarray:
-    """The first n rows of arr_0, without reading the others."""
-    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as file:
-        np.lib.format.read_magic(file)
-        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
-        shape = (min(n, shape[0]), *shape[1:])
-        return (
-            np.frombuffer(file.read(int(np.prod(shape)) * dtype.itemsize), dtype)
-            .reshape(shape)
-            .copy()
-        )

@@ -18,7 +18,7 @@ from freeflow_lightning.nets import SplitConditioned, map_noise, map_state
 from freeflow_lightning.sampling.counter_noise import NoiseVersion
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
-from freeflow_lightning.sampling.sample_folder import save_sheet
+from freeflow_lightning.sampling.sample_files import save_sheet
 from freeflow_lightning.students.export import (
     PICTURE,
     UNKNOWN,

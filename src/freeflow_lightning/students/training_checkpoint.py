@@ -11,9 +11,9 @@ from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.rebuild import build_recipe, load_weights
 from freeflow_lightning.training.snapshots import length_name, make_average
-from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
 COARSE = 0.05

@@ -2,35 +2,26 @@
 
 import logging
 import os
-from typing import Any, NamedTuple
+from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
-from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.strategies.launchers import _SubprocessScriptLauncher
 from lightning.pytorch.trainer.states import TrainerFn
 
-from freeflow_lightning.training.atomic_write import is_full_disk
 from freeflow_lightning.training.data import IndexRange
-from freeflow_lightning.training.finite import NonFiniteError
 from freeflow_lightning.training.last_file import (
     holds_step,
     is_same_file,
     last_path,
     model_checkpoints,
 )
+from freeflow_lightning.training.loop_progress import Progress, progress_of
 from freeflow_lightning.training.signals import SignalConnector, Stopped
 from freeflow_lightning.training.unfinished_validation import LOOPS_AS_SAVED, PENDING
+from freeflow_lightning.training.weights_after_error import may_save_after
 
 log = logging.getLogger(__name__)
-
-
-class Progress(NamedTuple):
-    """How far the fit loop was at the end of an optimizer step, without what it has begun since."""
-
-    step: int
-    epoch: int
-    loops: dict[str, Any]
 
 
 class LastStep(Checkpoint):
@@ -193,7 +184,7 @@ class LastStep(Checkpoint):
             exception, KeyboardInterrupt
         ):
             launcher.procs.clear()  # Lightning kills this process within seconds of another one's end
-        if self._has_trained(trainer) and is_readable(trainer, exception):
+        if self._has_trained(trainer) and may_save_after(trainer, exception):
             self._try_to_write_last(trainer, exception)
         if isinstance(exception, Stopped) and trainer.is_global_zero:
             advice = (
@@ -253,26 +244,3 @@ class LastStep(Checkpoint):
         if self._has_candidates:
             checkpoint[PENDING] = True  # an error has come before the best checkpoint
         trainer.strategy.save_checkpoint(checkpoint, path)
-
-
-def progress_of(trainer: Trainer) -> Progress:
-    """The progress as it is now."""
-    return Progress(trainer.global_step, trainer.current_epoch, trainer.fit_loop.state_dict())
-
-
-def is_readable(trainer: Trainer, exception: BaseException) -> bool:
-    """Whether the weights after an exception are those of the last step, and this process may write
-    them.
-    """
-    if isinstance(exception, SystemExit) and not exception.code:
-        return False  # a callback's way to end the run: Requeue has saved
-    if is_full_disk(exception):
-        return False
-    if isinstance(exception, NonFiniteError) and exception.step != trainer.global_step:
-        return False
-    if trainer.lightning_module.weights_step != trainer.global_step:
-        return False
-    if isinstance(exception, Stopped):
-        return True
-    is_sharded = isinstance(trainer.strategy, ModelParallelStrategy) and trainer.world_size > 1
-    return trainer.is_global_zero and not is_sharded

@@ -1,8 +1,10 @@
-"""The progress of Lightning's fit loop in a checkpoint, brought into the one form that Lightning
-resumes from rightly.
+"""The progress of Lightning's fit loop: as it is at the end of a step, and brought into the one form
+that Lightning resumes from rightly.
 """
 
-from typing import Any
+from typing import Any, NamedTuple
+
+from lightning.pytorch import Trainer
 
 Loops = dict[str, Any]
 """The state of a fit loop, as Lightning saves it: counts of epochs and batches that are ready, started, processed and
@@ -62,3 +64,16 @@ def scale_epoch(loops: Loops, before: int, now: int) -> None:
     shift = count["processed"] // before * (now - before)
     for name in count:
         count[name] += shift
+
+
+class Progress(NamedTuple):
+    """How far the fit loop was at the end of an optimizer step, without what it has begun since."""
+
+    step: int
+    epoch: int
+    loops: dict[str, Any]
+
+
+def progress_of(trainer: Trainer) -> Progress:
+    """The progress as it is now."""
+    return Progress(trainer.global_step, trainer.current_epoch, trainer.fit_loop.state_dict())

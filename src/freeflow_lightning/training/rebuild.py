@@ -17,6 +17,7 @@ from freeflow_lightning.teachers.reading.trust import (
     guarded,
     trusted,
 )
+from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.own_runs import is_remembered
 from freeflow_lightning.training.record import (
     describe,
@@ -25,7 +26,6 @@ from freeflow_lightning.training.record import (
     unknown_parts,
     weights_sample,
 )
-from freeflow_lightning.training.strategies import materialize
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 from freeflow_lightning.training.trust_config import check_trust, refusal_of_class
 

@@ -1,0 +1,103 @@
+"""Samples as bytes: a PNG that says its class, an npz in the layout of ADM's evaluator, a sheet."""
+
+import io
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from freeflow_lightning.sampling import plots
+from freeflow_lightning.training.output_folder import write_bytes
+
+
+def encode_png(picture: Tensor, label: int | None = None) -> bytes:
+    """Return a picture, uint8 [C, H, W], as a PNG that says its class, where there is one:
+    Image.open(...).text["class"].
+    """
+    return _encode(Image.fromarray(plots.grid(picture[None])), label)
+
+
+def read_pictures(paths: Sequence[Path]) -> Tensor:
+    """Read PNGs of one size, uint8 [N, C, H, W]."""
+    arrays = [np.asarray(Image.open(path)) for path in paths]
+    stacked = torch.from_numpy(np.stack(arrays))
+    return stacked[:, None] if stacked.ndim == 3 else stacked.permute(0, 3, 1, 2)
+
+
+def encode_npz(drawn: Tensor, labels: Tensor | None) -> bytes:
+    """Return samples [N, ...] as an npz: arr_0 with the channels last, arr_1 the classes [N]."""
+    last = drawn.permute(0, 2, 3, 1) if drawn.ndim == 4 else drawn
+    arrays = {"arr_0": last.numpy()}
+    if labels is not None:
+        arrays["arr_1"] = labels.numpy()
+    written = io.BytesIO()
+    np.savez(written, **arrays)
+    return written.getvalue()
+
+
+def join_npz(parts: Sequence[Path], target: Path, count: int) -> None:
+    """Join npz files along the first axis, to `count` rows, with one in memory at a time; the bytes
+    depend on the rows alone.
+    """
+    with np.load(parts[0]) as part:
+        shapes = {name: (part[name].dtype, part[name].shape[1:]) for name in part.files}
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_STORED) as archive:
+        for name, (dtype, shape) in shapes.items():
+            header = {
+                "descr": np.lib.format.dtype_to_descr(dtype),
+                "fortran_order": False,
+                "shape": (count, *shape),
+            }
+            with archive.open(zipfile.ZipInfo(f"{name}.npy"), "w", force_zip64=True) as entry:
+                np.lib.format.write_array_header_1_0(entry, header)
+                for path in parts:
+                    with np.load(path) as part:
+                        entry.write(np.ascontiguousarray(part[name]).tobytes())
+
+
+def read_npz_samples(path: Path, n: int) -> Tensor:
+    """Read the first n samples of an npz [n, ...], channels first, without reading the others."""
+    with zipfile.ZipFile(path) as archive, archive.open("arr_0.npy") as file:
+        np.lib.format.read_magic(file)
+        shape, _, dtype = np.lib.format.read_array_header_1_0(file)
+        shape = (min(n, shape[0]), *shape[1:])
+        data = file.read(int(np.prod(shape)) * dtype.itemsize)
+    stored = torch.from_numpy(np.frombuffer(data, dtype).reshape(shape).copy())
+    return stored.permute(0, 3, 1, 2) if stored.dtype == torch.uint8 else stored
+
+
+def encode_sheet(drawn: Tensor, columns: int | None = None) -> bytes | None:
+    """Return a PNG of all samples: pictures, uint8 [N, C, H, W], or points in the plane, [N, 2];
+    None of others.
+    """
+    if drawn.ndim == 4:
+        return _encode(_sheet_of(drawn, columns))
+    if drawn.shape[1:] == (2,):
+        return plots.png(plots.points({"samples": drawn}))
+    return None
+
+
+def save_sheet(drawn: Tensor, path: Path) -> None:
+    """Write the sheet of pictures, uint8 [N, C, H, W]."""
+    write_bytes(path, _encode(_sheet_of(drawn)))
+
+
+def _sheet_of(drawn: Tensor, columns: int | None = None) -> Image.Image:
+    """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
+    sheet = Image.fromarray(plots.grid(drawn, columns))
+    zoom = max(1, 512 // sheet.height)
+    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+
+
+def _encode(image: Image.Image, label: int | None = None) -> bytes:
+    written = io.BytesIO()
+    words = PngInfo()
+    if label is not None:
+        words.add_text("class", str(label))
+    image.save(written, "PNG", pnginfo=words)
+    return written.getvalue()
