@@ -59,7 +59,8 @@ def test_pictures_in_four_steps_do_not_depend_on_the_batch(freeflow, any_step):
 
 
 def test_an_evaluation_shows_1_2_4_and_8_steps_side_by_side(freeflow, any_step):
-    folder, _ = any_step
+    """And of a student that was trained at a list of times those whose times it knows."""
+    folder, made = any_step
     shared = ["--checkpoint", folder, "--num_samples", 40]
     assert freeflow("sample", *shared, "--seed", 1, "--npz", "--output", "r")[0] == 0
     options = ["--features", "flat", "--reference", "r/samples.npz"]
@@ -79,6 +80,14 @@ def test_an_evaluation_shows_1_2_4_and_8_steps_side_by_side(freeflow, any_step):
     assert four["scores"] == sides[2]["scores"]
     assert four["about"]["steps"] == 4
     assert "by_steps" not in four
+
+    made.about |= {"pairs": "any to data", "starts": (1.0, 0.75, 0.5, 0.25)}
+    made.save_pretrained("listed")
+    shared[1] = "listed"
+    assert freeflow("evaluate", *shared, *options, "--output", "some")[0] == 0
+    some = json.loads(Path("some/evaluation.json").read_text())["by_steps"]
+    names = ["student, 1 step", "student, 2 steps, renoise", "student, 4 steps, renoise"]
+    assert [side["drawn by"] for side in some] == names
 
 
 def test_a_search_by_several_steps_counts_each(freeflow, any_step, tmp_path, monkeypatch):

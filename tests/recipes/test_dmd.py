@@ -9,7 +9,7 @@ import torch
 
 from freeflow_lightning import DMDModule, FlowMap
 from freeflow_lightning.callbacks import StudentEMA
-from freeflow_lightning.flow import Pairs, Uniform, training_generator
+from freeflow_lightning.flow import Pairs, Trained, Uniform, training_generator
 from freeflow_lightning.objectives import ConstantWeight, DMDWeight, KLWeight
 from recipes.test_flow_map import Rows
 from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
@@ -196,7 +196,7 @@ CONFIG = {
 }
 
 
-def test_a_config_trains_a_student_that_is_exported_and_reopened(freeflow, tmp_path):
+def test_a_config_trains_a_student_that_is_exported_and_reopened(freeflow):
     Path("dmd.yaml").write_text(json.dumps(CONFIG))
     code, _, error = freeflow("fit", "--config", "dmd.yaml")
     assert code == 0, error
@@ -207,8 +207,20 @@ def test_a_config_trains_a_student_that_is_exported_and_reopened(freeflow, tmp_p
     assert again.times == (1.0, 0.5)
     student = FlowMap.from_checkpoint("runs/dmd")
     assert student.pairs is Pairs.ANY_TO_DATA
-    student.save_pretrained(tmp_path / "exported")
-    assert torch.equal(FlowMap.from_pretrained(tmp_path / "exported").sample(5), student.sample(5))
+    code, _, error = freeflow("export", "runs/dmd", "--output", "exported")
+    assert code == 0, error
+    card = Path("exported/README.md").read_text()
+    assert "samples in 1, 2 steps (renoise)" in card
+    assert "steps=2, sampler='renoise'" in card
+    exported = FlowMap.from_pretrained("exported")
+    assert torch.equal(exported.sample(5), student.sample(5))
+    assert exported.trained == student.trained == Trained(Pairs.ANY_TO_DATA, (1.0, 0.5))
+    assert exported.sample(5, steps=2, sampler="renoise").isfinite().all()
+    words = ["--steps", 4, "--sampler", "renoise", "--output", "four"]
+    for place in ("runs/dmd", "exported"):
+        code, _, error = freeflow("sample", place, *words)
+        assert code == 1
+        assert "at the times [1.0, 0.5] alone: expected steps 1 or 2, got 4" in error
 
 
 def test_one_step_says_that_it_maps_the_prior_to_data():

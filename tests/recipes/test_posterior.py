@@ -254,6 +254,12 @@ def test_the_student_of_a_run_draws_posteriors_and_comes_back_from_a_folder(free
     assert torch.equal(again.posterior(x, 0.5, 4, labels, steps=2), drawn)
     with pytest.raises(ValueError, match="expected t to be a finite number from 0 to 1"):
         student.posterior(x, 1.5, 1, labels)
+    again.about["starts"] = [1.0, 0.6]
+    with pytest.raises(ValueError, match=r"draws were trained at the times \[1.0, 0.6\] alone"):
+        again.posterior(x, 0.5, 4, labels, steps=2)
+    again.about |= {"starts": None, "pairs": Pairs.POSTERIORS_TO_DATA}
+    with pytest.raises(ValueError, match="were trained to data alone: expected steps 1, got 2"):
+        again.posterior(x, 0.5, 4, labels, steps=2)
 
 
 def test_only_a_student_with_a_second_state_draws_posteriors(checkpoint):

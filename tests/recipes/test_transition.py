@@ -197,7 +197,7 @@ def test_the_student_of_a_run_samples_by_transitions_and_comes_back_from_a_folde
     words[3] = 2
     code, _, error = freeflow(*words, "t", "--sampler", "transition")
     assert code == 1
-    assert "at the times of 3 steps: expected that number or one that divides it, got 2" in error
+    assert "alone: expected steps 1 or 3, got 2" in error
 
     student = FlowMap.from_checkpoint("runs/tm")
     assert student.pairs is Pairs.TRANSITIONS

@@ -7,7 +7,7 @@ from functools import partial
 import pytest
 import torch
 
-from freeflow_lightning.flow import Pairs, bridge, renoise, sample_posterior, solve
+from freeflow_lightning.flow import Grid, Pairs, Trained, bridge, renoise, sample_posterior, solve
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 
@@ -156,12 +156,36 @@ def test_settings_that_mean_nothing_are_refused(settings, message):
 )
 def test_what_was_not_trained_is_refused_and_what_was_is_named(pairs, allowed, advice):
     for sampler in ("chain", "renoise", "gamma", "kernel", "transition"):
-        Jumps(1, sampler).check_trained(pairs)
+        Jumps(1, sampler).at_trained_times(Trained(pairs))
+        two = Jumps(2, sampler)
         if sampler in allowed:
-            Jumps(2, sampler).check_trained(pairs)
+            assert two.at_trained_times(Trained(pairs)) == two
         else:
             with pytest.raises(ValueError, match=advice):
-                Jumps(2, sampler).check_trained(pairs)
+                two.at_trained_times(Trained(pairs))
+
+
+def test_steps_are_taken_at_the_times_of_a_trained_list_alone():
+    four = Trained(Pairs.ANY_TO_DATA, (1.0, 0.75, 0.5, 0.25))
+    for steps in (1, 2, 4):
+        assert Jumps(steps, "renoise").at_trained_times(four).starts is None
+    with pytest.raises(
+        ValueError,
+        match=r"at the times \[1.0, 0.75, 0.5, 0.25\] alone: expected steps 1 or 2 or 4, got 8",
+    ):
+        Jumps(8, "renoise").at_trained_times(four)
+    assert four.numbers((1, 2, 4, 8)) == [1, 2, 4]
+    assert Trained(Pairs.TRANSITIONS, Grid(3).starts).numbers(range(1, 9)) == [1, 3]
+    assert Trained(Pairs.PRIOR_TO_DATA, (1.0,)).numbers((1, 2)) == [1]
+    assert Jumps(2, "kernel").at_trained_times(Trained(Pairs.POSTERIORS, (1.0, 0.6))).starts is None
+
+    uneven = Jumps(2, "renoise").at_trained_times(Trained(Pairs.ANY_TO_DATA, (1.0, 0.6)))
+    asked = []
+    uneven(lambda x, t, s: asked.append((round(float(t[0]), 6), float(s[0]))) or x, noise(4))
+    assert asked == [(1.0, 0.0), (0.6, 0.0)]
+    assert uneven.facts()["start times"] == [1.0, 0.6]
+    with pytest.raises(ValueError, match=r"expected 3 start times, got \[1.0, 0.6\]"):
+        Jumps(3, "renoise", starts=(1.0, 0.6))
 
 
 def test_a_note_says_steps_and_sampler():

@@ -148,7 +148,7 @@ def compare_all(
         )
     gamma = student.evaluation_guidance if guidance is None else guidance
     student.check_guidance(gamma)
-    student.check_jumps(jumps)
+    jumps = jumps.at_trained_times(student.trained)
     names = [*student.about["averages"], "raw"]
     every = ((name, open_student(path, name, overrides=beside.overrides)) for name in names)
     device = pick_device(where.device)

@@ -120,11 +120,10 @@ class Yardstick:
 
         Several steps are chained, and noised anew between them where the student only maps to data.
         """
-        ways = flow_map.pairs.samplers
+        trained = flow_map.trained
         found: dict[float, dict[str, float]] = {}
-        for steps in SIDE_BY_SIDE[: None if ways else 1]:
-            way = ways[0] if steps > 1 else "chain"
-            sampler = StudentSampler(flow_map, self.measure.guidance, steps, way)
+        for steps in trained.numbers(SIDE_BY_SIDE):
+            sampler = StudentSampler(flow_map, self.measure.guidance, steps, trained.sampler)
             found[steps] = self.figures(sampler)
         return found
 
@@ -160,6 +159,6 @@ class Yardstick:
 def student_of(module: Distillation) -> Iterator[FlowMap]:
     """The student of a recipe in training, for as long as it is measured."""
     was_training = module.evaluated.training
-    about = {"pairs": module.pairs.value}
+    about = {"pairs": module.pairs.value, "starts": module.starts}
     yield FlowMap(module.evaluated, module.teacher, module.guidance_range, about)
     module.evaluated.train(was_training)

@@ -46,7 +46,7 @@ from freeflow_lightning.flow.noise import (
     stream_seed,
     training_generator,
 )
-from freeflow_lightning.flow.pairs import Pairs
+from freeflow_lightning.flow.pairs import Pairs, Trained, check_starts, even_starts
 from freeflow_lightning.flow.posterior import (
     OneCopy,
     bridge,
@@ -136,6 +136,7 @@ __all__ = [
     "Times",
     "ToData",
     "TowardsPrior",
+    "Trained",
     "TwoTimeVelocity",
     "Uniform",
     "UniformStart",
@@ -150,11 +151,13 @@ __all__ = [
     "check_numbers",
     "check_pairs",
     "check_shapes",
+    "check_starts",
     "chord_rule",
     "conditional_velocity",
     "confident_time",
     "count_evaluations",
     "euler",
+    "even_starts",
     "expand",
     "falling_rate",
     "floor_to_grid",

@@ -9,6 +9,7 @@ from torch import Generator, Tensor
 
 from freeflow_lightning.flow.checks import check_counts, check_numbers
 from freeflow_lightning.flow.distributions import LogitNormal, TimeDistribution, Uniform
+from freeflow_lightning.flow.pairs import even_starts
 
 _MEANFLOW = LogitNormal(-0.4, 1.0)  # of both times, and TVM's of s
 _TVM_GAP = LogitNormal(-0.8, 1.0)
@@ -50,6 +51,11 @@ class TimePair(ABC):
     def to_data(self) -> bool:
         """Whether every map ends at s = 0: such a student takes more steps by re-noising alone."""
         return False
+
+    @property
+    def starts(self) -> tuple[float, ...] | None:
+        """The start times t, falling from 1, where they are a list; None where any time may be."""
+        return None
 
     @abstractmethod
     def sample(self, n: int, generator: Generator) -> Times:
@@ -175,6 +181,10 @@ class Grid(TimePair):
     def __post_init__(self) -> None:
         check_counts(1, steps=self.steps)
 
+    @property
+    def starts(self) -> tuple[float, ...]:
+        return even_starts(self.steps)
+
     def sample(self, n: int, generator: Generator) -> Times:
         device = generator.device
         one = torch.randint(self.steps + 1, (n,), generator=generator, device=device)
@@ -208,6 +218,10 @@ class WithDiagonal(TimePair):
     @property
     def to_data(self) -> bool:
         return self.pair.to_data
+
+    @property
+    def starts(self) -> tuple[float, ...] | None:
+        return self.pair.starts
 
     def sample(self, n: int, generator: Generator) -> Times:
         hit = Uniform().sample(n, generator) < self.probability

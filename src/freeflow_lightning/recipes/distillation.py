@@ -173,6 +173,11 @@ class Distillation(Recipe):
     def pairs(self) -> Pairs:
         """Between which times the student is trained to map."""
 
+    @property
+    def starts(self) -> tuple[float, ...] | None:
+        """The times that its maps start at, falling from 1, where they are a list."""
+        return None
+
     @abstractmethod
     def draw(self, size: int, generator: Generator) -> Any:
         """Everything random in one step of `size` samples, a function of the generator alone."""
@@ -353,7 +358,7 @@ class Distillation(Recipe):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint[ABOUT]["pairs"] = str(self.pairs)
+        checkpoint[ABOUT] |= {"pairs": str(self.pairs), "starts": self.starts}
 
     def on_train_epoch_start(self) -> None:
         self._speed.restart()

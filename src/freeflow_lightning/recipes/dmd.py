@@ -14,8 +14,8 @@ from freeflow_lightning.flow import (
     TimeDistribution,
     Uniform,
     check_counts,
-    check_numbers,
     check_pairs,
+    check_starts,
     expand,
     flow_map,
     interpolate,
@@ -117,7 +117,7 @@ class DMDModule(Distillation):
         betas: Sequence[float] = (0.9, 0.999),
         **settings: Any,
     ) -> None:
-        check_times(times)
+        check_starts(times)
         check_pairs(0, 1, guidance_interval=guidance_interval)
         check_counts(1, auxiliary_updates=auxiliary_updates)
         self.has_auxiliary = True
@@ -140,6 +140,10 @@ class DMDModule(Distillation):
     @property
     def pairs(self) -> Pairs:
         return Pairs.PRIOR_TO_DATA if len(self.times) == 1 else Pairs.ANY_TO_DATA
+
+    @property
+    def starts(self) -> tuple[float, ...]:
+        return self.times
 
     # One step
 
@@ -252,14 +256,3 @@ class DMDModule(Distillation):
         if len(self.times) > 1:  # learns the samples of all steps, not of the first alone
             return None
         return AuxiliaryTraining(self.r, self.guidance_interval, self.auxiliary_lr)
-
-
-def check_times(times: Sequence[float]) -> None:
-    """Refuse start times that do not fall from 1 to above 0 (ValueError)."""
-    for t in times:
-        check_numbers(0, 1, without_low=True, times=t)
-    falls = all(t > s for t, s in pairwise(times))
-    if not times or times[0] != 1 or not falls:
-        raise ValueError(
-            f"expected times that fall from 1, such as [1.0, 0.75, 0.5, 0.25], got {list(times)}"
-        )

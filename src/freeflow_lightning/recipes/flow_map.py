@@ -144,6 +144,10 @@ class FlowMapModule(Distillation):
         return Pairs.ANY_TO_DATA if self.times.to_data else Pairs.ANY_TO_ANY
 
     @property
+    def starts(self) -> tuple[float, ...] | None:
+        return self.times.starts
+
+    @property
     def correction_fraction(self) -> float:
         """Share of the batch that is corrected."""
         return 0.0 if self.correction is None else self.correction.fraction

@@ -175,6 +175,10 @@ class PosteriorModule(Distillation):
         """Of the inner times, at t = 1 those of an ordinary flow map."""
         return Pairs.POSTERIORS_TO_DATA if self.times.to_data else Pairs.POSTERIORS
 
+    @property
+    def starts(self) -> tuple[float, ...] | None:
+        return self.times.starts
+
     # One step
 
     def draw(self, size: int, generator: Generator) -> PosteriorDraw:

@@ -19,6 +19,7 @@ from freeflow_lightning.flow import (
     check_counts,
     check_numbers,
     check_pairs,
+    even_starts,
     expand,
     glass_transition,
     interpolate,
@@ -180,6 +181,10 @@ class TransitionModule(Distillation):
     @property
     def pairs(self) -> Pairs:
         return Pairs.TRANSITIONS
+
+    @property
+    def starts(self) -> tuple[float, ...]:
+        return even_starts(self.head.outer_steps)
 
     @property
     def times(self) -> list[float]:

@@ -4,7 +4,7 @@ noise between them.
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -12,10 +12,12 @@ import torch
 from torch import Generator, Tensor
 
 from freeflow_lightning.flow import (
-    Pairs,
+    Trained,
     bridge,
     check_counts,
     check_numbers,
+    check_starts,
+    even_starts,
     renoise,
     stream_seed,
     to_noisier,
@@ -42,7 +44,7 @@ FreshNoise = Callable[[int], Tensor]
 
 @dataclass(frozen=True)
 class Jumps:
-    """Steps between the times 1 = t_1 > ... > t_{k+1} = 0 of a uniform grid.
+    """Steps between times 1 = t_1 > ... > t_{k+1} = 0, evenly spaced where nothing else is said.
 
     Each step jumps below the next time s, to (1 - g) s, and noises the state up to s again (the
     kernel I_{s|(1-g)s} of App. A.1). If the map is exact, every state has its time's law for any g:
@@ -57,9 +59,11 @@ class Jumps:
         steps: k, network evaluations per sample.
         sampler: which of them.
         noise_share: g in [0, 1], of "gamma" alone; 0.5 if not given.
+        starts: t_1 to t_k, falling from 1; `at_trained_times` says them.
 
     Raises:
-        ValueError: no steps, no such sampler, or a noise share that would have no effect.
+        ValueError: no steps, no such sampler, a noise share that would have no effect, or starts
+            that are no such times.
 
     >>> Jumps(4, "gamma", 0.25).name
     '4 steps, gamma 0.25'
@@ -68,9 +72,14 @@ class Jumps:
     steps: int = 1
     sampler: SamplerName = "chain"
     noise_share: float | None = None
+    starts: tuple[float, ...] | None = None
 
     def __post_init__(self) -> None:
         check_counts(1, steps=self.steps)
+        if self.starts is not None:
+            check_starts(self.starts)
+            if len(self.starts) != self.steps:
+                raise ValueError(f"expected {self.steps} start times, got {list(self.starts)}")
         if self.sampler not in SHARES:
             raise ValueError(f"expected a sampler of {', '.join(SHARES)}, got {self.sampler!r}")
         if self.noise_share is not None:
@@ -108,15 +117,35 @@ class Jumps:
         if self.steps == 1:
             return {}
         share = {"noise share": self.share} if self.sampler == "gamma" else {}
-        return {"steps": self.steps, "sampler": self.sampler} | share
+        times = {} if self.starts is None else {"start times": list(self.starts)}
+        return {"steps": self.steps, "sampler": self.sampler} | share | times
 
-    def check_trained(self, pairs: Pairs) -> None:
-        """Refuse what a student of these pairs was not trained for (ValueError)."""
-        if self.steps == 1 or self.sampler in pairs.samplers:
+    def at_trained_times(self, trained: Trained) -> "Jumps":
+        """The same between the times that a student was trained at.
+
+        Raises:
+            ValueError: steps or a sampler that it was not trained for.
+        """
+        self._check_sampler(trained)
+        if self.steps == 1 or self.sampler == "kernel":  # draws of posteriors start at any time
+            return self
+        starts = trained.starts_of(self.steps)
+        if starts is None:
+            assert trained.starts is not None
+            known = trained.numbers(range(1, len(trained.starts) + 1))
+            raise ValueError(
+                f"this student was trained at the times {[round(t, 4) for t in trained.starts]} "
+                f"alone: expected steps {' or '.join(map(str, known))}, got {self.steps}"
+            )
+        return self if starts == even_starts(self.steps) else replace(self, starts=starts)
+
+    def _check_sampler(self, trained: Trained) -> None:
+        """Refuse several steps by a sampler that the student was not trained for (ValueError)."""
+        if self.steps == 1 or self.sampler in trained.pairs.samplers:
             return
-        known = " or ".join(pairs.samplers)
+        known = " or ".join(trained.pairs.samplers)
         raise ValueError(
-            f"this student was trained from {pairs.value} alone: expected "
+            f"this student was trained from {trained.pairs.value} alone: expected "
             f"{f'the sampler {known}' if known else 'steps 1'}, got {self.steps} steps by "
             f"{self.sampler!r}"
             + ("" if known else " (FlowMapModule, with times that start anywhere, trains for more)")
@@ -138,7 +167,7 @@ class Jumps:
             draw: draws of posteriors, which "kernel" and "transition" ask in the place of f.
         """
         fresh = fresh or (lambda k: fresh_noise(z, k))
-        times = [k / self.steps for k in range(self.steps, -1, -1)]
+        times = [*(self.starts or even_starts(self.steps)), 0.0]
         if self.sampler in WALKS and self.steps > 1:
             assert draw is not None  # a student of these pairs has it
             return WALKS[self.sampler](draw, z, times, fresh)

@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning import flow
 from freeflow_lightning.flow.pairs import SamplerName
-from freeflow_lightning.nets import SplitConditioned, map_noise, map_state
+from freeflow_lightning.nets import map_noise, map_state
 from freeflow_lightning.sampling.counter_noise import NoiseVersion
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
@@ -30,7 +29,12 @@ from freeflow_lightning.students.export.hub import MESSAGE
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
-from freeflow_lightning.students.posterior_draws import draw_end, draw_posterior, inner_noise
+from freeflow_lightning.students.posterior_draws import (
+    check_inner_steps,
+    draw_end,
+    draw_posterior,
+    inner_noise,
+)
 from freeflow_lightning.students.read_condition import read_condition
 from freeflow_lightning.students.sample_noise import (
     Generators,
@@ -297,7 +301,13 @@ class FlowMap(nn.Module):
         """
         gamma = self.evaluation_guidance if guidance is None else guidance
         try:
-            samples = self.sample(n, guidance=gamma, **asdict(jumps))
+            samples = self.sample(
+                n,
+                guidance=gamma,
+                steps=jumps.steps,
+                sampler=jumps.sampler,
+                noise_share=jumps.noise_share,
+            )
             drawn = pictures(self.teacher, samples, batch_size=4)
         except (ValueError, FileNotFoundError) as error:
             return str(error)
@@ -312,6 +322,12 @@ class FlowMap(nn.Module):
         says it, as 0.1.0 trained.
         """
         return flow.Pairs(self.about.get("pairs") or flow.Pairs.PRIOR_TO_ANY)
+
+    @property
+    def trained(self) -> flow.Trained:
+        """What its maps were trained for: `pairs`, and the start times where these are a list."""
+        starts = self.about.get("starts")
+        return flow.Trained(self.pairs, None if starts is None else tuple(starts))
 
     @property
     def evaluation_guidance(self) -> float:
@@ -356,7 +372,7 @@ class FlowMap(nn.Module):
         Raises:
             ValueError: jumps that the student was not trained for (`pairs`).
         """
-        self.check_jumps(jumps)
+        jumps = jumps.at_trained_times(self.trained)
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
         gamma = torch.full((len(z),), float(guidance), device=z.device)
@@ -415,8 +431,7 @@ class FlowMap(nn.Module):
             ValueError: steps by a sampler that the student was not trained for (`pairs`), or a seed
                 beside a generator.
         """
-        jumps = Jumps(steps, sampler, noise_share)
-        self.check_jumps(jumps)
+        jumps = Jumps(steps, sampler, noise_share).at_trained_times(self.trained)
         flow.check_counts(1, n=n, batch_size=batch_size)
         flow.check_counts(0, first=first)
         self.check_guidance(guidance)
@@ -459,8 +474,10 @@ class FlowMap(nn.Module):
             steps: evaluations for each draw.
 
         Raises:
-            ValueError: a student that PosteriorModule has not trained.
+            ValueError: a student that PosteriorModule has not trained, or steps that it was not
+                trained for.
         """
+        check_inner_steps(self.trained, steps)
         self.check_noise(x)
         flow.check_counts(1, n=n)
         gamma = self.evaluation_guidance if guidance is None else guidance
@@ -470,18 +487,6 @@ class FlowMap(nn.Module):
         return torch.stack(
             [draw_posterior(self.network, e, x, t, given, gamma, steps) for e in noise]
         )
-
-    def check_jumps(self, jumps: Jumps) -> None:
-        """Refuse steps that the student was not trained for (ValueError)."""
-        jumps.check_trained(self.pairs)
-        if (
-            isinstance(self.network, SplitConditioned)
-            and self.network.head.outer_steps % jumps.steps
-        ):
-            raise ValueError(
-                f"this student was trained at the times of {self.network.head.outer_steps} steps: "
-                f"expected that number or one that divides it, got {jumps.steps}"
-            )
 
     def check_noise(self, z: Tensor) -> None:
         """Refuse noise that is not of the student's shape (ValueError)."""

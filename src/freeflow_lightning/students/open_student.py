@@ -211,13 +211,11 @@ def samplers_side_by_side(
     """Who draws at a guidance; a student at each number of `SIDE_BY_SIDE` that it was trained for,
     if no steps are given.
     """
-    known = student.pairs.samplers
-    if teacher_draws or told.steps is not None or not known:
+    numbers = student.trained.numbers(SIDE_BY_SIDE)
+    if teacher_draws or told.steps is not None or numbers == [1]:
         return [sampler_of_options(student, guidance, teacher_draws, told)]
-    way = told._replace(sampler=told.sampler or known[0])
-    return [
-        sampler_of_options(student, guidance, False, way._replace(steps=k)) for k in SIDE_BY_SIDE
-    ]
+    way = told._replace(sampler=told.sampler or student.trained.sampler)
+    return [sampler_of_options(student, guidance, False, way._replace(steps=k)) for k in numbers]
 
 
 def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:

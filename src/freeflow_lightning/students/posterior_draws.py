@@ -7,8 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import (
+    Pairs,
+    Trained,
     check_counts,
     check_numbers,
+    even_starts,
     flow_map,
     indexed_noise,
     uniform_grid,
@@ -29,6 +32,21 @@ def check_draws_posteriors(network: nn.Module) -> None:
         raise ValueError(
             "this student maps noise to samples and takes no second state: posterior draws need "
             "one that PosteriorModule has trained"
+        )
+
+
+def check_inner_steps(trained: Trained, steps: int) -> None:
+    """Refuse inner steps that a student was not trained for (ValueError)."""
+    check_counts(1, steps=steps)
+    if steps > 1 and trained.pairs is Pairs.POSTERIORS_TO_DATA:
+        raise ValueError(
+            f"this student's posterior draws were trained to data alone: expected steps 1, got "
+            f"{steps}"
+        )
+    if trained.starts_of(steps) != even_starts(steps):
+        raise ValueError(
+            f"this student's posterior draws were trained at the times {list(trained.starts or ())} "
+            f"alone: expected steps whose even times are among them, got {steps}"
         )
 
 

@@ -7,9 +7,9 @@ from torch import nn
 
 from freeflow_lightning.teachers import Teacher
 
-ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config", "pairs")
-"""Where a student comes from: which average, of which, after how many steps, its gamma, its training's config, and between
-which times it was trained to map."""
+ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config", "pairs", "starts")
+"""Where a student comes from: which average, of which, after how many steps, its gamma, its
+training's config, and between which times it was trained to map."""
 
 
 class Student(NamedTuple):

@@ -8,7 +8,11 @@ from torch import Tensor, nn
 from freeflow_lightning.sampling.noised_states import Observed
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.posterior_draws import check_draws_posteriors, draw_posterior
+from freeflow_lightning.students.posterior_draws import (
+    check_draws_posteriors,
+    check_inner_steps,
+    draw_posterior,
+)
 
 
 @final
@@ -22,11 +26,13 @@ class StudentPosterior(Sampler):
         steps: evaluations per draw.
 
     Raises:
-        ValueError: a student that takes no noised state, or a guidance below 0.
+        ValueError: a student that takes no noised state, steps that it was not trained for, or a
+            guidance below 0.
     """
 
     def __init__(self, flow_map: FlowMap, guidance: float, steps: int = 1) -> None:
         check_draws_posteriors(flow_map.network)
+        check_inner_steps(flow_map.trained, steps)
         flow_map.check_guidance(guidance)
         self.flow_map = flow_map
         self.teacher = flow_map.teacher

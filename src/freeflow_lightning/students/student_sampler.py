@@ -34,8 +34,7 @@ class StudentSampler(Sampler):
         noise_share: float | None = None,
     ) -> None:
         flow_map.check_guidance(guidance)
-        self.jumps = Jumps(steps, sampler, noise_share)
-        flow_map.check_jumps(self.jumps)
+        self.jumps = Jumps(steps, sampler, noise_share).at_trained_times(flow_map.trained)
         self.flow_map = flow_map
         self.teacher = flow_map.teacher
         self.guidance = guidance

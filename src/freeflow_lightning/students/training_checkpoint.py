@@ -50,6 +50,7 @@ def read_training_checkpoint(
         "evaluation_guidance": module.evaluation_guidance,
         "config": checkpoint.config,
         "pairs": module.pairs.value,
+        "starts": module.starts,
         "curves": module.curves,
     }
     return Student(module.student, module.teacher, module.guidance_range, about)

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from freeflow_lightning import FlowMap
+from freeflow_lightning.flow import renoise
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.students.export import seal
 from freeflow_lightning.students.export.bundle import bundle
@@ -128,6 +129,18 @@ def test_the_pipeline_takes_the_steps_that_the_student_was_trained_for(tmp_path)
     half = torch.full((4,), 0.5)
     x = x + 0.5 * made.network(x, half, labels, delta=half, gamma=torch.full((4,), 1.7))
     torch.testing.assert_close(anew, x, atol=1e-5, rtol=1e-4)
+
+    for starts, known in (((1.0, 0.75, 0.5, 0.25), "1 or 2 or 4"), ((1.0, 0.6), "1 or 2")):
+        pipe.register_to_config(start_times=list(starts))
+        made.about |= {"pairs": "any to data", "starts": starts}
+        with pytest.raises(ValueError, match=f"num_inference_steps {known}, whose times .* got 3"):
+            pipe(**given, num_inference_steps=3)
+        two = {"num_inference_steps": 2, "sampler": "renoise"}
+        x = pipe(**given, **two, generator=g.manual_seed(0)).images
+        half = torch.full((4,), 0.5 if len(starts) == 4 else 0.6)
+        y = renoise(made(z, labels, 1.7), n, half)
+        y = y + half[0] * made.network(y, half, labels, delta=half, gamma=torch.full((4,), 1.7))
+        torch.testing.assert_close(x, y, atol=1e-5, rtol=1e-4)
 
     one = students.sit()
     write("sit", one, tmp_path / "one")

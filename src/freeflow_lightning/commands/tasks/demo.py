@@ -84,8 +84,7 @@ class Demo:
 
     def student(self, choice: str, guidance: float, seed: int, steps: int) -> Answer:
         """The student's samples."""
-        known = self.flow_map.pairs.samplers
-        name = known[0] if known else "chain"
+        name = self.flow_map.trained.sampler
         return self._draw(StudentSampler(self.flow_map, guidance, steps, name), choice, seed)
 
     def teacher(self, choice: str, guidance: float, seed: int, steps: int) -> Answer:

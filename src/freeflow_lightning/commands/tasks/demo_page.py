@@ -81,7 +81,10 @@ def _controls(gr: Any, demo: Demo) -> list[Any]:
 
 def _student_steps(gr: Any, demo: Demo) -> Any:
     """How many steps, of a student that was trained for several."""
-    several = bool(demo.flow_map.pairs.samplers)
+    numbers = demo.flow_map.trained.numbers(range(1, 9))
+    if demo.flow_map.trained.starts is not None:
+        return gr.Radio(numbers, value=1, label="steps", visible=len(numbers) > 1, render=False)
+    several = len(numbers) > 1
     return gr.Slider(
         1, 8 if several else 2, 1, step=1, label="steps", visible=several, render=False
     )

@@ -117,8 +117,7 @@ def export(
     """
     gamma = flow_map.evaluation_guidance if guidance is None else guidance
     flow_map.check_guidance(gamma)
-    jumps = Jumps(steps, sampler, noise_share)
-    flow_map.check_jumps(jumps)
+    jumps = Jumps(steps, sampler, noise_share).at_trained_times(flow_map.trained)
     forms = Forms(pipeline, onnx, pt2, decode, parts, network_arguments, space)
     figures = view.figures_of(flow_map, None if run is None else Path(run), evaluation)
     notes = [UNLICENSED] if license == UNKNOWN else []

@@ -175,7 +175,6 @@ def samplers_at(
     noise_share: float | None,
 ) -> list[StudentSampler]:
     """The student at a guidance, at each number of steps, ascending."""
-    known = student.pairs.samplers
-    numbers = sorted(set(steps or (SIDE_BY_SIDE if known else (1,))))
-    name = sampler or (known[0] if known else "chain")
+    numbers = sorted(set(steps or student.trained.numbers(SIDE_BY_SIDE)))
+    name = sampler or student.trained.sampler
     return [StudentSampler(student, guidance, k, name, noise_share) for k in numbers]

@@ -181,8 +181,7 @@ def search(
         flow_map, checkpoint, bool(teacher_steps) or algorithm in OF_TEACHER
     )
     flow_map.check_guidance(guidance)
-    jumps = Jumps(steps, sampler, noise_share)
-    flow_map.check_jumps(jumps)
+    jumps = Jumps(steps, sampler, noise_share).at_trained_times(flow_map.trained)
     judge = freeze(pick_verifier(verifier, flow_map), flow_map.device)
     sizes = (batch_size, decode_batch_size)
     setting = NoiseSearch(flow_map, judge, how, final, path_steps or 8, *sizes, jumps)

@@ -9,11 +9,12 @@ from typing import Any
 
 import yaml
 
+from freeflow_lightning.flow import Trained
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.card_front import (
     front_matter,
-    samplers_of,
     teacher_words,
+    trained_of,
 )
 from freeflow_lightning.students.export.markdown import fenced
 from freeflow_lightning.students.export.networks import foreign
@@ -72,7 +73,7 @@ def write_card(
             paper=PAPER,
             picture=PICTURE,
             has_picture=(folder / PICTURE).is_file(),
-            samplers=samplers_of(manifest),
+            samplers=trained_of(manifest).pairs.samplers,
             facts=_facts(manifest),
             figures=figures,
             use=_use(folder, manifest, place),
@@ -89,15 +90,25 @@ def _facts(manifest: Mapping[str, Any]) -> list[str]:
         conditions["kind"], conditions.get("what")
     )
     average, steps = manifest.get("average"), manifest.get("steps")
-    ways = ", ".join(samplers_of(manifest))
     return [
         f"samples {manifest['sample_shape']}{_shown(manifest)}",
         f"conditioned on {what}",
         f"trained for guidance {low:g}" + (f" to {high:g}" if low < high else ""),
-        f"samples in 1 step or more ({ways})" if ways else "samples in 1 step",
+        f"samples in {_steps(trained_of(manifest))}",
         f"weights: {average or 'as they were given'}" + (f", after {steps} steps" if steps else ""),
         *manifest["left_out"],
     ]
+
+
+def _steps(trained: Trained) -> str:
+    """In words, for example "1, 2, 4 steps (renoise)"."""
+    ways = ", ".join(trained.pairs.samplers)
+    if not ways:
+        return "1 step"
+    if trained.starts is None:
+        return f"1 step or more ({ways})"
+    known = trained.numbers(range(1, len(trained.starts) + 1))
+    return f"{', '.join(map(str, known))} steps ({ways})"
 
 
 def _shown(manifest: Mapping[str, Any]) -> str:
@@ -204,11 +215,13 @@ def _number(value: float | list[float]) -> str:
 
 
 def _few_steps(manifest: Mapping[str, Any]) -> str:
-    """The arguments of four steps, for a student that was trained for them."""
-    known = samplers_of(manifest)
-    if not known:
+    """The arguments of four steps or the nearest below, for a student that was trained for them."""
+    trained = trained_of(manifest)
+    steps = trained.numbers(range(1, 5))[-1]
+    if steps == 1:
         return ""
-    return ", steps=4" if known[0] == "chain" else f", steps=4, sampler={known[0]!r}"
+    sampler = trained.sampler
+    return f", steps={steps}" if sampler == "chain" else f", steps={steps}, sampler={sampler!r}"
 
 
 def _pipeline_steps(folder: Path) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 from huggingface_hub.repocard_data import EvalResult, eval_results_to_model_index
 
-from freeflow_lightning.flow import Pairs
+from freeflow_lightning.flow import Pairs, Trained
 
 UNKNOWN = "unknown: ask"
 PAPERS = {"freeflow": "2511.19428"}
@@ -43,7 +43,7 @@ def front_matter(
     task = task_of(manifest)
     if task:
         about["pipeline_tag"] = task
-    kind = "few-step" if samplers_of(manifest) else "one-step"
+    kind = "few-step" if trained_of(manifest).pairs.samplers else "one-step"
     papers = [f"arxiv:{number}" for number in PAPERS.values()]
     about["tags"] = ["flow-map", kind, "distillation", "freeflow", *papers]
     if (folder / "app.py").is_file():
@@ -97,9 +97,11 @@ def base_model(config: Any) -> str | None:
     return None
 
 
-def samplers_of(manifest: Mapping[str, Any]) -> tuple[str, ...]:
-    """The ways to sample in more steps than one that the student was trained for."""
-    return Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
+def trained_of(manifest: Mapping[str, Any]) -> Trained:
+    """What the maps of the student were trained for."""
+    starts = manifest.get("starts")
+    pairs = Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY)
+    return Trained(pairs, None if starts is None else tuple(starts))
 
 
 def teacher_words(config: Any) -> str:

@@ -25,6 +25,7 @@ class FlowMapPipeline(DiffusionPipeline):
         latent_shift: mean of the latents that was taken off before; likewise.
         samplers: what the student was trained for beside one step: "chain" (from each time of the
             schedule to the next), "renoise" (to data and noised anew, each step).
+        start_times: where several steps were trained from a list of times, these, falling from 1.
         num_inference_steps: the number of steps that is taken if none is given.
         sampler: which sampler if none is given.
     """
@@ -44,6 +45,7 @@ class FlowMapPipeline(DiffusionPipeline):
         latent_scale: float | list = 1.0,
         latent_shift: float | list = 0.0,
         samplers: list = (),
+        start_times: list = (),
         num_inference_steps: int = 1,
         sampler: str = "chain",
     ) -> None:
@@ -57,6 +59,7 @@ class FlowMapPipeline(DiffusionPipeline):
             latent_scale=latent_scale,
             latent_shift=latent_shift,
             samplers=list(samplers),
+            start_times=list(start_times),
             num_inference_steps=num_inference_steps,
             sampler=sampler,
         )
@@ -113,17 +116,30 @@ class FlowMapPipeline(DiffusionPipeline):
 
     def _check(self, steps, sampler):
         """Refuse steps that the student was not trained for."""
-        if steps == 1 or sampler in self.config.samplers:
-            return
-        known = " or ".join(self.config.samplers)
-        raise ValueError(
-            f"expected {f'the sampler {known}' if known else 'num_inference_steps 1'}, which this "
-            f"student was trained for, got {steps} steps by {sampler!r}"
-        )
+        if steps > 1 and sampler not in self.config.samplers:
+            known = " or ".join(self.config.samplers)
+            raise ValueError(
+                f"expected {f'the sampler {known}' if known else 'num_inference_steps 1'}, which "
+                f"this student was trained for, got {steps} steps by {sampler!r}"
+            )
+        if self._starts(steps) is None:
+            numbers = range(1, len(self.config.start_times) + 1)
+            known = " or ".join(str(k) for k in numbers if self._starts(k))
+            raise ValueError(
+                f"expected num_inference_steps {known}, whose times this student was trained at, "
+                f"got {steps}"
+            )
+
+    def _starts(self, steps):
+        """The times that the steps start at: evenly spaced, or the trained list; None if neither fits."""
+        even, trained = [k / steps for k in range(steps, 0, -1)], self.config.start_times
+        if not trained or all(min(abs(t - start) for start in trained) < 1e-6 for t in even):
+            return even
+        return list(trained) if steps == len(trained) else None
 
     def _samples(self, z, labels, gammas, steps, renoises, generator):
         """From noise along the scheduler's times, each jump to the next or to data."""
-        self.scheduler.set_timesteps(steps, device=z.device)
+        self.scheduler.set_timesteps(sigmas=self._starts(steps), device=z.device)
         times = [*self.scheduler.timesteps, torch.zeros((), device=z.device)]
         x = z
         for t, after in zip(times[:-1], times[1:]):  # noqa: B905, RUF007 (plain for its readers)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from freeflow_lightning.flow import Pairs
+from freeflow_lightning.flow import Pairs, check_starts
 from freeflow_lightning.training.output_folder import is_inside
 
 FORMAT, SCHEMA = "freeflow flow map", 1
@@ -170,6 +170,16 @@ def _is_argument(name: str, value: Any) -> bool:
     return True
 
 
+def _are_starts(value: Any) -> bool:
+    if not isinstance(value, list) or not all(_is_number(start) for start in value):
+        return False
+    try:
+        check_starts(value)
+    except ValueError:
+        return False
+    return True
+
+
 DECODERS: dict[str, dict[str, Callable[[Any], bool]]] = {
     "vae": {
         "vae": _is_name,
@@ -212,5 +222,6 @@ ENTRIES: dict[str, Callable[[Any], bool]] = {
 """What loading reads, and whether a value can be meant."""
 LATER_ENTRIES: dict[str, Callable[[Any], bool]] = {
     "pairs": lambda value: value is None or value in list(Pairs),
+    "starts": lambda value: value is None or _are_starts(value),
 }
 """The same of what folders of earlier versions do not say."""

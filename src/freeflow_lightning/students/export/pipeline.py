@@ -11,9 +11,9 @@ from typing import Any
 from safetensors.torch import load_file
 from torch import nn
 
-from freeflow_lightning.flow import Pairs
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.students.export.bundle import bundle
+from freeflow_lightning.students.export.card_front import trained_of
 from freeflow_lightning.students.export.folder import WEIGHTS, write_weights
 from freeflow_lightning.students.export.networks import foreign
 from freeflow_lightning.teachers import LatentDecoder
@@ -92,7 +92,7 @@ def describe_pipeline(
     """What model_index.json says of a pipeline without a VAE."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
-    samplers = Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY).samplers
+    trained = trained_of(manifest)
     return {
         "_class_name": [PIPELINE, "FlowMapPipeline"],
         "_diffusers_version": diffusers.__version__,
@@ -103,7 +103,8 @@ def describe_pipeline(
         "num_classes": manifest["conditions"].get("num_classes", 0),
         "guidance_range": manifest["guidance_range"],
         "guidance_scale": guidance_scale,
-        "samplers": [name for name in SAMPLERS if name in samplers],
+        "samplers": [name for name in SAMPLERS if name in trained.pairs.samplers],
+        "start_times": list(trained.starts or ()),
         "num_inference_steps": jumps.steps,
         "sampler": jumps.sampler,
     }
