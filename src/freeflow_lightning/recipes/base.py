@@ -1,6 +1,4 @@
-"""Recipe: what every training recipe shares: averages, gradients per network, and a stop at the
-first non-finite number.
-"""
+"""Recipe: what every training recipe shares: its averages, its validation, its checkpoints."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
@@ -9,30 +7,23 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import torch
-from lightning.pytorch import Callback, LightningModule
+from lightning.pytorch import Callback
 from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
+from freeflow_lightning.recipes.guarded import GuardedModule
 from freeflow_lightning.recipes.holders import Averages
 from freeflow_lightning.recipes.outputs import ValidationBatch
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.checkpoint_files import read_plain_values
 from freeflow_lightning.training.data import IndexBatch
 from freeflow_lightning.training.effective_batch import EffectiveBatch
-from freeflow_lightning.training.finite import FiniteWatch, NonFiniteError, max_magnitudes
-from freeflow_lightning.training.gradients import (
-    collect_gradients,
-    label_gradients,
-    measure_tensors,
-    norm_by_network,
-    skips_by_itself,
-)
 from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.monitors import MonitoredFigures
-from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of, trained_by
+from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of
 from freeflow_lightning.training.own_runs import remember_config
 from freeflow_lightning.training.progress import replace_defaults
 from freeflow_lightning.training.quiet import quiet
@@ -41,19 +32,14 @@ from freeflow_lightning.training.record import describe, weights_sample
 from freeflow_lightning.training.resumed_averages import match_averages
 from freeflow_lightning.training.sharding import shard
 from freeflow_lightning.training.strategy_checks import check_reader, check_strategy
-from freeflow_lightning.training.trainer_facts import (
-    check_trainer,
-    find_newest_checkpoint,
-    is_logged,
-    log_at_step,
-)
+from freeflow_lightning.training.trainer_facts import check_trainer
 from freeflow_lightning.training.training_checkpoint import ABOUT, training_facts
 from freeflow_lightning.training.unfinished_validation import UnfinishedValidation
 
 quiet()  # now, as Lightning advises already where a Trainer is made
 
 
-class Recipe(Recorded, LightningModule, ABC):
+class Recipe(Recorded, GuardedModule, ABC):
     """A training recipe: an abstract LightningModule that the callbacks of this package know how to
     serve.
 
@@ -82,9 +68,6 @@ class Recipe(Recorded, LightningModule, ABC):
         self._is_remembered = False
         self.folders = [str(Path.cwd())]
         self.averages = Averages()
-        self.weights_step: int | None = 0
-        """The optimizer step whose weights and averages these are; None while they change."""
-        self._finite = FiniteWatch()
         self._settings: list[list[dict[str, Any]]] = []
         self._loaded_settings: list[list[dict[str, Any]]] | None = None
 
@@ -103,10 +86,6 @@ class Recipe(Recorded, LightningModule, ABC):
     @abstractmethod
     def sampling(self) -> str:
         """How `generate` draws, in a word or two for the label of a picture."""
-
-    @abstractmethod
-    def networks(self) -> Mapping[str, nn.Module]:
-        """The networks in training by name, one parameter group each."""
 
     @property
     @abstractmethod
@@ -194,12 +173,6 @@ class Recipe(Recorded, LightningModule, ABC):
         else:
             materialize(self, self.meta_weights())
 
-    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        """Let figures be logged at their own step: after resuming from a validation's checkpoint
-        Lightning is one ahead.
-        """
-        log_at_step(self.trainer, self.global_step)
-
     @torch.no_grad()
     def validation_step(self, batch: IndexBatch, batch_idx: int) -> ValidationBatch:  # type: ignore[override]  # only callbacks see it
         z, condition = self.teacher.draw_indexed(
@@ -207,74 +180,6 @@ class Recipe(Recorded, LightningModule, ABC):
         )
         samples = self.generate(z, condition)
         return ValidationBatch(batch.indices, z, condition, samples)
-
-    def configure_gradient_clipping(
-        self,
-        optimizer: Any,
-        gradient_clip_val: float | None = None,
-        gradient_clip_algorithm: str | None = None,
-    ) -> None:
-        """Measure, check and, if asked, clip the gradient norm of each network by itself.
-
-        From the first number on that is not finite, a fused optimizer leaves the weights as they
-        are, on the device and by itself; for any other, and for sharded weights, the host waits for
-        the norms.
-        """
-        if gradient_clip_algorithm not in (None, "norm"):
-            raise ValueError(
-                f"expected gradient_clip_algorithm 'norm', got {gradient_clip_algorithm!r}"
-            )
-        weights = dict(zip(self.networks(), trained_by(optimizer), strict=True))
-        gradients = collect_gradients(weights)
-        lengths = measure_tensors(gradients)
-        skips = skips_by_itself(optimizer, gradients)
-        self._finite.add(self.global_step, label_gradients(gradients), lengths)
-        self._raise_if_broken(wait=not skips)
-        if skips:
-            optimizer.found_inf = self._finite.broken
-        self.weights_step = None  # the optimizer's update is next
-        if not (gradient_clip_val or self.logs_now):
-            return
-
-        norms = norm_by_network(gradients, lengths)
-        if gradient_clip_val:
-            for name, norm in norms.items():
-                torch.nn.utils.clip_grads_with_norm_(weights[name], gradient_clip_val, norm)
-        if self.logs_now:
-            self.log_dict({f"gradient/{name}": norm for name, norm in norms.items()})
-
-    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
-        super().optimizer_step(*args, **kwargs)
-        self.weights_step = self.global_step + 1  # Lightning counts it after this
-
-    @property
-    def logs_now(self) -> bool:
-        """Whether Lightning will write the figures of this step: figures cost time and are made for
-        such steps only.
-        """
-        return is_logged(self.trainer, self.global_step + 1)
-
-    def check_finite(self, terms: dict[str, Tensor]) -> None:
-        """Stop the run where a term is not finite: now, or within a few steps that change no
-        weight.
-
-        Raises:
-            NonFiniteError: with the terms, their step and the last checkpoint.
-        """
-        self._finite.add(self.global_step, list(terms), max_magnitudes(list(terms.values())))
-        self._raise_if_broken(wait=False)
-
-    def _raise_if_broken(self, *, wait: bool) -> None:
-        if (broken := self._finite.look(wait=wait)) is None:
-            return
-        checkpoint = find_newest_checkpoint(self.trainer) or "none written yet"
-        raise NonFiniteError(
-            f"{' and '.join(broken.names)} not finite at step {broken.step} (rank "
-            f"{self.global_rank}). The weights of this step were not updated; last checkpoint: "
-            f"{checkpoint}. Resume from it with a lower learning rate, gradient clipping "
-            "(--trainer.gradient_clip_val) or a higher precision.",
-            broken.step,
-        )
 
     def on_fit_start(self) -> None:
         """Note how the optimizers are configured: a checkpoint's state will be loaded over it."""
@@ -288,8 +193,7 @@ class Recipe(Recorded, LightningModule, ABC):
 
     def on_train_start(self) -> None:
         """Give the restored optimizers the settings that have been changed since the checkpoint."""
-        self._finite = FiniteWatch()
-        self.weights_step = self.global_step
+        super().on_train_start()
         saved, self._loaded_settings = self._loaded_settings, None
         if saved is None or not self._settings:
             return
@@ -300,14 +204,9 @@ class Recipe(Recorded, LightningModule, ABC):
             for change in apply_changes(optimizer, before, now, schedules):
                 rank_zero_info(f"going on with {change}")
 
-    def on_validation_start(self) -> None:
-        self._raise_if_broken(wait=True)
-
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """No checkpoint is written of steps whose numbers the host has not seen, and each says what
-        it is of.
-        """
-        self._raise_if_broken(wait=True)
+        """Let the checkpoint say what it is of."""
+        super().on_save_checkpoint(checkpoint)
         checkpoint["optimizer_settings"] = self._settings
         from_config = "class_path" in checkpoint.get("hyper_parameters", {})
         if not from_config:
@@ -345,6 +244,3 @@ class Recipe(Recorded, LightningModule, ABC):
         """
         recipe: Self = load_recipe(cls, checkpoint_path, trust, given)
         return recipe if map_location is None else recipe.to(map_location)
-
-    def on_train_end(self) -> None:
-        self._raise_if_broken(wait=True)

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, final
 
 import torch
-from lightning.pytorch.strategies import ModelParallelStrategy
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning import objectives
@@ -40,12 +39,16 @@ from freeflow_lightning.recipes.correction import (
     select_rows,
 )
 from freeflow_lightning.recipes.distillation import Distillation
-from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows
-from freeflow_lightning.recipes.map_settings import check_settings
+from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows, map_figures
+from freeflow_lightning.recipes.map_settings import (
+    check_differences,
+    check_settings,
+    check_sharding,
+    count_paths,
+)
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
-from freeflow_lightning.recipes.student_checks import check_time_step, refuse_dropout
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
+from freeflow_lightning.training.step_metrics import root_mean_square
 
 _OBJECTIVE = DiscreteLagrangian(steps=8, method="implicit_midpoint")
 _STATES = StudentPath()
@@ -122,10 +125,7 @@ class FlowMapModule(Distillation):
         check_settings(objective, states, times, anchor_fraction, correction)
         self.has_auxiliary = correction is not None
         super().__init__(teacher, network, **settings)
-        if objective.subtracts_outputs:
-            refuse_dropout(self.student, objective)
-        if objective.time_step and not self.meta_init:
-            check_time_step(self.student, teacher, objective.time_step)
+        check_differences(objective, self.student, None if self.meta_init else teacher)
         self.objective = objective
         self.states = states
         self.times = times
@@ -162,7 +162,7 @@ class FlowMapModule(Distillation):
     def draw(self, size: int, generator: Generator) -> FlowMapDraw:
         states, corrected = objectives.split_batch(size, self.correction_fraction)
         draws = self.draws(generator)
-        paths, per_path = self._count_paths(states), self.states.per_path
+        paths, per_path = count_paths(states, self.states.per_path), self.states.per_path
         z, condition = draws.starts(self.states.data, paths)
         gamma = draws.guidance(paths)
         n = draws.noise(states)
@@ -186,15 +186,6 @@ class FlowMapModule(Distillation):
             later = round(self.later_share * corrected)
             rows = draw_starts(self, draws, rows, self.correction.starts, later, self.t_c)
         return FlowMapDraw(drawn, rows)
-
-    def _count_paths(self, states: int) -> int:
-        paths, rest = divmod(states, self.states.per_path)
-        if rest:
-            raise ValueError(
-                f"expected a multiple of states.per_path={self.states.per_path} rows of the map in "
-                f"a batch, got {states}: change the batch size or the correction's fraction"
-            )
-        return paths
 
     def loss(self, draw: FlowMapDraw) -> Step:
         """< F, sg(w Delta) > on the states, their anchor, and the correction where it starts."""
@@ -301,13 +292,7 @@ class FlowMapModule(Distillation):
 
     def figures(self, draw: FlowMapDraw, step: Step) -> dict[str, Tensor | float]:
         rms = {name: root_mean_square(residual) for name, residual in step.residuals.items()}
-        t = draw.map.t[: len(draw.map.delta)]
-        figures: dict[str, Tensor | float] = {
-            "map/residual": rms["map"].mean(),
-            "map/t_c": self.t_c,
-        }
-        figures |= mean_by_bin("map/residual_by_t", rms["map"], t)
-        figures |= mean_by_bin("map/residual_by_delta", rms["map"], draw.map.delta)
+        figures = map_figures(rms["map"], draw.map, self.t_c)
         if "anchor" in rms:
             figures["anchor/residual"] = rms["anchor"].mean()
         if draw.correction is not None:
@@ -326,12 +311,5 @@ class FlowMapModule(Distillation):
         return {} if auxiliary or arguments.get("lora") else {"correction": None}
 
     def configure_model(self) -> None:
-        sharded = isinstance(self.trainer.strategy, ModelParallelStrategy)
-        if sharded and self.objective.uses_dual_numbers:
-            raise ValueError(
-                f"{type(self.objective).__name__} differentiates the student in forward mode, "
-                "which networks sharded by FSDP2 do not pass: use "
-                "derivative=CentralDifference(), a discrete form (DiscreteLagrangian, "
-                "DiscreteEulerian), or another strategy"
-            )
+        check_sharding(self.objective, self.trainer.strategy)
         super().configure_model()

@@ -1,4 +1,4 @@
-"""What a step of a map draws at random, and the rows of it that are asked for."""
+"""What a step of a map draws at random, the rows of it that are asked for, and what is logged of them."""
 
 from typing import Any, NamedTuple
 
@@ -6,6 +6,7 @@ from torch import Tensor
 
 from freeflow_lightning.objectives import MapObjective
 from freeflow_lightning.recipes.correction import CorrectionDraw
+from freeflow_lightning.training.step_metrics import mean_by_bin
 
 
 class MapDraw(NamedTuple):
@@ -50,3 +51,16 @@ class MapRows(NamedTuple):
     condition: Any
     gamma: Tensor
     t: Tensor
+
+
+def map_figures(rms: Tensor, draw: MapDraw, t_c: float) -> dict[str, Tensor | float]:
+    """What the map's residual is logged as: its mean, and its means by t and by delta.
+
+    Args:
+        rms: of each row, [maps].
+        draw: of the step.
+        t_c: the time above which all maps start.
+    """
+    figures: dict[str, Tensor | float] = {"map/residual": rms.mean(), "map/t_c": t_c}
+    figures |= mean_by_bin("map/residual_by_t", rms, draw.t[: len(draw.delta)])
+    return figures | mean_by_bin("map/residual_by_delta", rms, draw.delta)

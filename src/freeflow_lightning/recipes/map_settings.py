@@ -1,8 +1,13 @@
-"""Which objectives, states and times of a map determine it together."""
+"""Refusals of settings of a map: those that do not determine it together, or do not fit its networks."""
+
+from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 
 from freeflow_lightning.flow import States, TimePair
+from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.objectives import MapObjective
 from freeflow_lightning.recipes.correction import Correction
+from freeflow_lightning.recipes.student_checks import check_time_step, refuse_dropout
+from freeflow_lightning.teachers import Teacher
 
 
 def check_settings(
@@ -52,3 +57,41 @@ def check_settings(
             f"maps from there, and {type(times).__name__} does not train both: leave starts out, "
             "or use times that start and end anywhere (SortedPair(), PartOfPath(...))"
         )
+
+
+def check_differences(
+    objective: MapObjective, student: ScalarConditioned, teacher: Teacher | None
+) -> None:
+    """Refuse a student whose outputs cannot be subtracted as the objective does (ValueError).
+
+    Args:
+        objective: of the map.
+        student: its network.
+        teacher: whose states it is asked at; not asked if None.
+    """
+    if objective.subtracts_outputs:
+        refuse_dropout(student, objective)
+    if objective.time_step and teacher is not None:
+        check_time_step(student, teacher, objective.time_step)
+
+
+def check_sharding(objective: MapObjective, strategy: Strategy) -> None:
+    """Refuse to shard a student that is differentiated in forward mode (ValueError)."""
+    if isinstance(strategy, ModelParallelStrategy) and objective.uses_dual_numbers:
+        raise ValueError(
+            f"{type(objective).__name__} differentiates the student in forward mode, "
+            "which networks sharded by FSDP2 do not pass: use "
+            "derivative=CentralDifference(), a discrete form (DiscreteLagrangian, "
+            "DiscreteEulerian), or another strategy"
+        )
+
+
+def count_paths(states: int, per_path: int) -> int:
+    """Return how many paths a batch has, of so many states in all and on each (or ValueError)."""
+    paths, rest = divmod(states, per_path)
+    if rest:
+        raise ValueError(
+            f"expected a multiple of states.per_path={per_path} rows of the map in a batch, got "
+            f"{states}: change the batch size or the correction's fraction"
+        )
+    return paths

@@ -1,18 +1,44 @@
 """Adam, with float32 weights of its own for networks whose weights are narrower."""
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from lightning.pytorch.utilities import rank_zero_warn
 from torch import Tensor, nn
 from torch.optim import Adam
-from torch.optim.lr_scheduler import LRScheduler
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from freeflow_lightning.flow import falling_rate
 
 
 def adam(groups: list[dict[str, Any]], **settings: Any) -> Adam:
     """Fused Adam; MasterAdam where any weight is narrower than float32."""
     narrow = any(parameter.element_size() < 4 for group in groups for parameter in group["params"])
     return (MasterAdam if narrow else Adam)(groups, fused=True, **settings)
+
+
+def decay_rates(optimizer: torch.optim.Optimizer, decay_steps: int, total: float) -> LRScheduler:
+    """Let the learning rates fall to 0 over the last steps of a run, along half a cosine.
+
+    Args:
+        optimizer: whose rates fall.
+        decay_steps: over how many steps, at least 1; over all of a shorter run, which is warned of.
+        total: steps of the run.
+
+    Raises:
+        ValueError: a run without an end.
+    """
+    if math.isinf(total):
+        raise ValueError("lr_decay_steps needs a run that ends: set --trainer.max_steps")
+    if decay_steps > total:
+        rank_zero_warn(
+            f"lr_decay_steps={decay_steps} is longer than this run of {total:.0f} steps: the rates "
+            "fall from its first step"
+        )
+    decay = min(decay_steps, int(total))
+    return LambdaLR(optimizer, lambda step: falling_rate(step, int(total), decay))
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:

@@ -13,6 +13,7 @@ from freeflow_lightning.commands.views.page import in_base64
 from freeflow_lightning.commands.views.tables import Table, tables_html
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.jumps import Jumps
+from freeflow_lightning.students.draw_samples import draw_samples
 from freeflow_lightning.students.export import (
     PICTURE,
     UNKNOWN,
@@ -124,7 +125,7 @@ def export(
     target = Path(output)
     with write_exported(target, overwrite) as folder:
         manifest, checked = forms.write_into(folder, flow_map, gamma, jumps)
-        if reason := flow_map.draw_picture(folder / PICTURE, gamma, jumps=jumps):
+        if reason := draw_samples(flow_map, folder / PICTURE, gamma, jumps=jumps):
             notes.append(f"no picture: {reason}")
         write_card(folder, manifest, license, push or str(output), *figures)
         manifest = seal(folder, manifest)
