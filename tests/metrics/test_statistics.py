@@ -9,7 +9,7 @@ from freeflow_lightning.metrics import (
     FeatureNetwork,
     FlatFeatures,
     TableBuilder,
-    compare,
+    compare_tables,
     merge_tables,
     read_statistics,
 )
@@ -34,7 +34,9 @@ def test_adms_file(tmp_path, moments, features):
     assert table.moments["spatial"].covariance.numpy() == pytest.approx(moments["sigma"][:2, :2])
     builder = TableBuilder(FlatFeatures(4), 50)
     builder.add(torch.arange(50), torch.from_numpy(features))
-    assert compare(merge_tables([builder.part()]), table)["fid"].value == pytest.approx(0, abs=1e-9)
+    assert compare_tables(merge_tables([builder.part()]), table)["fid"].value == pytest.approx(
+        0, abs=1e-9
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

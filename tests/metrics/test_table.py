@@ -8,7 +8,7 @@ from freeflow_lightning.metrics import (
     FeatureTable,
     FlatFeatures,
     TableBuilder,
-    compare,
+    compare_tables,
     frechet_distance,
     merge_tables,
 )
@@ -65,21 +65,21 @@ def test_what_cannot_be_compared_is_refused():
 
 def test_the_scores_of_a_table_are_those_of_its_features():
     x, y = gaussians(300), 1.2 * gaussians(400, seed=1)
-    scores = compare(merge_tables([built(x).part()]), merge_tables([built(y).part()]))
+    scores = compare_tables(merge_tables([built(x).part()]), merge_tables([built(y).part()]))
     expected = frechet_distance(
         y.double().mean(0), y.double().T.cov(), x.double().mean(0), x.double().T.cov()
     )
     assert scores["fid"].value == pytest.approx(float(expected), rel=1e-9)
     assert list(scores) == ["fid", "kid", "precision", "recall", "density", "coverage"]
     statistics = FeatureTable(0, merge_tables([built(y).part()]).moments, {})
-    assert list(compare(merge_tables([built(x).part()]), statistics)) == ["fid"]
+    assert list(compare_tables(merge_tables([built(x).part()]), statistics)) == ["fid"]
 
 
 def test_the_interval_of_fid_covers_other_noise():
     """The jackknife's standard error is that over fresh draws, within its own noise."""
     reference = merge_tables([built(1.5 * gaussians(5000, seed=99)).part()])._replace(rows={})
     drawn = [
-        compare(merge_tables([built(gaussians(400, seed=s)).part()]), reference)["fid"]
+        compare_tables(merge_tables([built(gaussians(400, seed=s)).part()]), reference)["fid"]
         for s in range(40)
     ]
     spread = torch.tensor([score.value for score in drawn]).std()

@@ -3,7 +3,7 @@ import pytest
 
 from freeflow_lightning.training.power_averages import (
     LONGEST,
-    Profile,
+    PowerProfile,
     combine_profiles,
     find_exponent,
     power_decay,
@@ -37,8 +37,8 @@ def test_the_update_has_the_closed_form_of_a_power_and_the_longest_is_the_plain_
 @pytest.mark.parametrize("length", [0.03, 0.075, 0.15, 0.25])
 def test_snapshots_of_two_lengths_make_the_profile_of_a_third(length):
     known = [find_exponent(each) for each in (0.05, 0.1)]
-    held = [Profile(step, gamma) for step in range(100, 3201, 100) for gamma in known]
-    wanted = Profile(3200, find_exponent(length))
+    held = [PowerProfile(step, gamma) for step in range(100, 3201, 100) for gamma in known]
+    wanted = PowerProfile(3200, find_exponent(length))
     made = combine_profiles(wanted, held)
     assert sum(made.coefficients) == pytest.approx(1)
     direct, total = weights_of(*wanted), np.zeros(3200)
@@ -53,8 +53,8 @@ def test_more_snapshots_are_closer_and_lengths_outside_are_refused():
     gamma = find_exponent(0.1)
     errors = []
     for n in (2, 8, 32):
-        held = [Profile(3200 * k // n, gamma) for k in range(1, n + 1)]
-        errors.append(combine_profiles(Profile(3200, find_exponent(0.15)), held).error)
+        held = [PowerProfile(3200 * k // n, gamma) for k in range(1, n + 1)]
+        errors.append(combine_profiles(PowerProfile(3200, find_exponent(0.15)), held).error)
     assert errors == sorted(errors, reverse=True)
     assert errors[0] > 0.1
     assert errors[-1] < 0.05

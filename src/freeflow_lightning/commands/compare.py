@@ -17,9 +17,9 @@ from freeflow_lightning.commands.views.comparison import (
     NOTE,
     PAGE,
     PLOT,
+    comparison_markdown,
     describe_run,
-    markdown,
-    plot,
+    plot_comparison,
 )
 from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
@@ -176,7 +176,7 @@ def write_methods(field: Field, contenders: Sequence[Contender]) -> None:
     for contender in contenders:
         methods.append(field.method(contender))
         known = MethodComparison(methods, teacher, floor, field.facts())
-        files = {PAGE: markdown(known).encode(), PLOT: plot(known)}
+        files = {PAGE: comparison_markdown(known).encode(), PLOT: plot_comparison(known)}
         publish(field.root, NOTE, "compare", known.as_json(), files)
 
 

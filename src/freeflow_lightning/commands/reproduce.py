@@ -13,7 +13,7 @@ from freeflow_lightning.commands.contender import Contender
 from freeflow_lightning.commands.field import Field
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import run
-from freeflow_lightning.commands.views.claim import markdown, plot, update_table
+from freeflow_lightning.commands.views.claim import claim_markdown, plot_claim, update_table
 from freeflow_lightning.evaluation.claims import Claim, Size
 from freeflow_lightning.evaluation.findings import ClaimResult
 from freeflow_lightning.evaluation.methods import Method, Run
@@ -86,7 +86,7 @@ def write_claim(claim: Claim, size: Size, budget: str, root: Path, device: torch
     with lock_folder(runs, "reproduce"):
         claim_names(root, note, "reproduce", [page, picture])
         result = measure_claim(claim, size, budget, runs, device)
-        files = {page: markdown(result).encode(), picture: plot(result)}
+        files = {page: claim_markdown(result).encode(), picture: plot_claim(result)}
         publish(root, note, "reproduce", result.as_json(), files)
     for finding in result.findings():
         print(f"{finding.verdict}: {finding.say}")

@@ -53,7 +53,9 @@ def run(
 def parser_of(verb: Callable[..., None], usage: str | None = None) -> BriefErrors:
     """The parser of a verb: chapters of options in the order of its parameters, one for its own."""
     shared = options_of(verb)
-    parser = BriefErrors(prog=f"freeflow {verb.__name__}", usage=usage, description=about(verb))
+    parser = BriefErrors(
+        prog=f"freeflow {verb.__name__}", usage=usage, description=describe_verb(verb)
+    )
     if "config" not in names_of(verb):
         parser.add_argument("--config", action="config", help="a YAML file of options")
     own = None
@@ -120,10 +122,10 @@ def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
     return own, overrides
 
 
-def about(verb: Callable[..., None]) -> str:
+def describe_verb(verb: Callable[..., None]) -> str:
     """What a verb's docstring says before its arguments, for --help.
 
-    >>> about(print).splitlines()[0][:6]
+    >>> describe_verb(print).splitlines()[0][:6]
     'Prints'
     """
     return (inspect.getdoc(verb) or "").partition("\n\nArgs:")[0]

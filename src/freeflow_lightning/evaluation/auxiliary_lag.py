@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.evaluation.velocity_gaps import PLACES, draw_noise
+from freeflow_lightning.evaluation.velocity_gaps import PLACES, draw_noise_like
 from freeflow_lightning.flow import interpolate, take, training_generator
 from freeflow_lightning.objectives import auxiliary as auxiliary_residual
 from freeflow_lightning.objectives import equalise
@@ -83,7 +83,7 @@ class HeldOut(NamedTuple):
     ) -> "HeldOut":
         """Draw `samples` of them, the first ones of `which`."""
         z, condition = which.noise(student.teacher, torch.arange(samples), student.device)
-        n = draw_noise(z, which.seed)
+        n = draw_noise_like(z, which.seed)
         batches = []
         for rows in torch.arange(samples, device=student.device).split(batch_size):
             c, gamma = take(condition, rows), torch.full((len(rows),), guidance, device=z.device)

@@ -17,7 +17,7 @@ HOLDS, HOLDS_ONCE, WITHIN, FAILS, NOT_RUN = (
 )
 
 
-class Finding(NamedTuple):
+class ClaimFinding(NamedTuple):
     """What a check came to: its words, the verdict, the figures compared."""
 
     say: str
@@ -67,18 +67,18 @@ class ClaimResult(NamedTuple):
             return method.at(point - 1, 1, figure)
         return method.final(float(x or 1), figure)
 
-    def findings(self) -> list[Finding]:
+    def findings(self) -> list[ClaimFinding]:
         """What each check came to."""
         return [self._finding(check) for check in self.claim.checks]
 
-    def _finding(self, check: Check) -> Finding:
+    def _finding(self, check: Check) -> ClaimFinding:
         found = []
         for less, than in product(check.less, check.than):
             a, b = self.at(less, check.figure), self.at(than, check.figure)
             if a is not None and b is not None:
-                found.append(Finding(check.say, compare_spreads(a, b), a, b))
+                found.append(ClaimFinding(check.say, compare_spreads(a, b), a, b))
         if not found:
-            return Finding(check.say, NOT_RUN)
+            return ClaimFinding(check.say, NOT_RUN)
         order = (FAILS, WITHIN, HOLDS_ONCE, HOLDS)
         return min(found, key=lambda finding: order.index(finding.verdict))
 

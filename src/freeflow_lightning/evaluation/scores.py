@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.evaluation.reference import teacher_endpoints
-from freeflow_lightning.metrics import FeatureTable, Score, compare, inception_score
+from freeflow_lightning.metrics import FeatureTable, Score, compare_tables, inception_score
 from freeflow_lightning.metrics.scores import (
     class_distance,
     mean_distances,
@@ -137,7 +137,7 @@ def evaluate_tables(
 def _table_scores(
     table: FeatureTable, reference: FeatureTable, *, classifies: bool, scores_inception: bool
 ) -> dict[str, Score]:
-    made = compare(table, reference)
+    made = compare_tables(table, reference)
     if scores_inception:
         made["inception_score"] = inception_score(table.rows["logits"])
     if "features" in reference.rows:

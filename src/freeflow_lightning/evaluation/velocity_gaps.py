@@ -63,7 +63,7 @@ def measure_correction_gap(
 ) -> VelocityGaps:
     """G - u at the noised samples, u guided inside the interval alone (see Eq. 11)."""
     one = torch.ones(len(z), device=z.device)
-    f, n = student(z, condition, guidance), draw_noise(z, seed)
+    f, n = student(z, condition, guidance), draw_noise_like(z, seed)
     teacher = student.teacher.guided_velocity(
         condition, gamma=guidance, interval=auxiliary.guidance_interval
     )
@@ -76,7 +76,7 @@ def measure_correction_gap(
     return VelocityGaps(torch.tensor(PLACES), torch.tensor(gaps), torch.tensor(sizes))
 
 
-def draw_noise(z: Tensor, seed: int) -> Tensor:
+def draw_noise_like(z: Tensor, seed: int) -> Tensor:
     """Noise n of the shape of z, a function of the seed."""
     return torch.randn(z.shape, generator=training_generator(seed, 1, 0)).to(z)
 

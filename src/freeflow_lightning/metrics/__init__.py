@@ -17,7 +17,7 @@ from freeflow_lightning.metrics.moments import (
     square_root,
     warn_of_few_samples,
 )
-from freeflow_lightning.metrics.scores import Score, compare, inception_score
+from freeflow_lightning.metrics.scores import Score, compare_tables, inception_score
 from freeflow_lightning.metrics.statistics import read_statistics
 from freeflow_lightning.metrics.support import Coverage, coverage
 from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
@@ -38,7 +38,7 @@ __all__ = [
     "Moments",
     "Score",
     "TableBuilder",
-    "compare",
+    "compare_tables",
     "coverage",
     "frechet_distance",
     "from_uint8",

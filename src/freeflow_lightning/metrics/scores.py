@@ -58,7 +58,9 @@ class Score(NamedTuple):
         return cls(value, (middle - half) / (1 + square), (middle + half) / (1 + square))
 
 
-def compare(samples: FeatureTable, reference: FeatureTable, *, k: int = 3) -> dict[str, Score]:
+def compare_tables(
+    samples: FeatureTable, reference: FeatureTable, *, k: int = 3
+) -> dict[str, Score]:
     """Every distance that the two tables allow: fid, sfid, kid, precision, recall, density,
     coverage.
 

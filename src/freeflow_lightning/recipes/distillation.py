@@ -20,7 +20,11 @@ from freeflow_lightning.recipes.map_recipe import MapRecipe
 from freeflow_lightning.recipes.networks import NetworkBuilder
 from freeflow_lightning.recipes.student_checks import check_student
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
-from freeflow_lightning.recipes.teacher_checks import check_teacher_fits, check_times, refuse_data
+from freeflow_lightning.recipes.teacher_checks import (
+    check_direction,
+    check_teacher_fits,
+    refuse_data,
+)
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorDataModule, PriorStream
 from freeflow_lightning.training.optimizer import adam, decay_rates
@@ -248,4 +252,4 @@ class Distillation(MapRecipe):
             return
         # sharded networks: all ask the same
         with self.teacher.conditions.whole(), self.trainer.precision_plugin.forward_context():
-            check_times(self.teacher, self.device)
+            check_direction(self.teacher, self.device)

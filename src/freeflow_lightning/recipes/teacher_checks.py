@@ -28,7 +28,7 @@ def check_teacher_fits(
         finding.raise_if_broken()
 
 
-def check_times(teacher: Teacher, device: torch.device) -> None:
+def check_direction(teacher: Teacher, device: torch.device) -> None:
     """Measure the sign and the direction of time of a teacher, and warn where it does not tell.
 
     Raises:

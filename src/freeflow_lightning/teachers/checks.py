@@ -11,10 +11,10 @@ from freeflow_lightning.flow import apply, interpolate, join, solve
 from freeflow_lightning.teachers.base import Teacher
 
 Verdict = Literal["right", "wrong sign", "wrong time", "wrong sign and time", "unclear"]
-Velocity = Callable[[Tensor, Tensor, Any], Tensor]
+ConditionalVelocity = Callable[[Tensor, Tensor, Any], Tensor]
 
 
-class Reading(NamedTuple):
+class TeacherReading(NamedTuple):
     """What one reading of the velocity looks like at the prior, where u(z, 1) = E[x | c] - z.
 
     Args:
@@ -65,7 +65,7 @@ class ConventionCheck(NamedTuple):
     """
 
     verdict: Verdict
-    readings: dict[str, Reading]
+    readings: dict[str, TeacherReading]
     name: str
     output_scale: float = 1.0
 
@@ -210,22 +210,22 @@ def check_convention(
     return found
 
 
-def _at_the_prior(z: Tensor, u: Tensor) -> Reading:
+def _at_the_prior(z: Tensor, u: Tensor) -> TeacherReading:
     """Correlation and spread about the mean over samples, which takes E[x | c] out whatever its
     size.
     """
     z, u = z - z.mean(0), u - u.mean(0)
     correlation = (z * u).sum() / (z.norm() * u.norm()).clamp(min=1e-12)
-    return Reading(
+    return TeacherReading(
         float(correlation), float((z + u).norm() / z.norm()), size=float(u.norm() / z.norm())
     )
 
 
-def _turn(velocity: Velocity, sign: int, flip: bool) -> Velocity:
+def _turn(velocity: ConditionalVelocity, sign: int, flip: bool) -> ConditionalVelocity:
     return lambda x, t, condition: sign * velocity(x, 1 - t if flip else t, condition)
 
 
-def _imbalance(velocity: Velocity, z: Tensor, noise: Tensor, condition: Any) -> float:
+def _imbalance(velocity: ConditionalVelocity, z: Tensor, noise: Tensor, condition: Any) -> float:
     """max over three times of |E[u . (x - n - u)]| / E|x - n|^2 on the velocity's own samples x."""
     x = solve(velocity, z, condition, steps=8, method="heun")
     worst = 0.0
@@ -236,7 +236,7 @@ def _imbalance(velocity: Velocity, z: Tensor, noise: Tensor, condition: Any) -> 
     return worst
 
 
-def _verdict(readings: dict[str, Reading]) -> Verdict:
+def _verdict(readings: dict[str, TeacherReading]) -> Verdict:
     """What the readings say. An accusation needs one other reading that is clearly right, and a
     velocity clearly wrong.
     """
@@ -261,5 +261,5 @@ def _verdict(readings: dict[str, Reading]) -> Verdict:
     return wrong[min(rivals, key=lambda turned: _calibration(rivals[turned]))]
 
 
-def _calibration(reading: Reading) -> float:
+def _calibration(reading: TeacherReading) -> float:
     return reading.imbalance or 0.0

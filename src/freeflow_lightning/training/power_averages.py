@@ -12,7 +12,7 @@ LONGEST = 12**-0.5
 """The length of the mean over the whole run, whose exponent is 0."""
 
 
-class Profile(NamedTuple):
+class PowerProfile(NamedTuple):
     """How much the weights of each step count in an average: (gamma + 1) tau^gamma / t^(gamma + 1)
     for those of step tau, up to step t.
 
@@ -68,12 +68,12 @@ def power_decay(step: int, exponent: float) -> float:
     return (1 - 1 / step) ** (exponent + 1)
 
 
-def combine_profiles(wanted: Profile, held: Sequence[Profile]) -> Combination:
+def combine_profiles(wanted: PowerProfile, held: Sequence[PowerProfile]) -> Combination:
     """The sum of held averages whose profile is closest to the wanted one, in least squares.
 
     The coefficients sum to 1, so that a weight which has not moved stays what it is.
 
-    >>> made = combine_profiles(Profile(8, 2.0), [Profile(4, 2.0), Profile(8, 2.0)])
+    >>> made = combine_profiles(PowerProfile(8, 2.0), [PowerProfile(4, 2.0), PowerProfile(8, 2.0)])
     >>> [round(abs(x), 6) for x in (*made.coefficients, made.error)]
     [0.0, 1.0, 0.0]
     """
@@ -90,7 +90,7 @@ def combine_profiles(wanted: Profile, held: Sequence[Profile]) -> Combination:
     return Combination(tuple(map(float, solution * sums)), error)
 
 
-def inner_products(profiles: Sequence[Profile]) -> NDArray[np.float64]:
+def inner_products(profiles: Sequence[PowerProfile]) -> NDArray[np.float64]:
     """The integrals of the products of every two profiles, [N, N]."""
     step = np.array([profile.step for profile in profiles], dtype=np.float64)
     power = np.array([profile.exponent for profile in profiles])

@@ -212,27 +212,27 @@ class Events(TensorBoardLogger):
         return self._table.version
 
 
-class Table(NamedTuple):
+class MetricsTable(NamedTuple):
     """The readable rows of a metrics.csv as text, and how many are not readable."""
 
     rows: list[dict[str, str]]
     unreadable: int
 
 
-def read_table(path: Path) -> Table:
+def read_table(path: Path) -> MetricsTable:
     """Read what can be read of a metrics.csv; no rows where there is no file.
 
     A row is unreadable with too few or too many cells, without a step, or with something else than
     numbers; and so is a last row without its end, for its last number may be cut.
     """
     if not path.is_file():
-        return Table([], 0)
+        return MetricsTable([], 0)
     head, *lines = path.read_bytes().decode("utf-8", "replace").split("\n")
     last = lines.pop() if lines else ""
     names = _cells(head)
     rows = [row for line in lines if (row := _row(names, _cells(line))) is not None]
     written = [line for line in [*lines, last] if line.strip()]
-    return Table(rows, len(written) - len(rows))
+    return MetricsTable(rows, len(written) - len(rows))
 
 
 def _cells(line: str) -> list[str]:

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from freeflow_lightning.training.power_averages import (
     Combination,
-    Profile,
+    PowerProfile,
     combine_profiles,
     find_exponent,
 )
@@ -73,8 +73,8 @@ def make_average(checkpoint: TrainingCheckpoint, length: float) -> LengthAverage
     exponents = {length_name(known): find_exponent(known) for known in facts["lengths"]}
     steps = [*(step for step in facts["steps"] if step < now), now]
     places = [(step, name) for step in steps for name in exponents]
-    held = [Profile(step - facts["begun"], exponents[name]) for step, name in places]
-    made = combine_profiles(Profile(now - facts["begun"], exponent), held)
+    held = [PowerProfile(step - facts["begun"], exponents[name]) for step, name in places]
+    made = combine_profiles(PowerProfile(now - facts["begun"], exponent), held)
     weights = _sum_up(checkpoint, facts, places, made)
     return LengthAverage(weights, made.error, len(steps))
 

@@ -3,7 +3,7 @@
 from matplotlib.figure import Figure
 
 from freeflow_lightning.commands.views.page import Finding, Section, fragment, page
-from freeflow_lightning.commands.views.report import text
+from freeflow_lightning.commands.views.report import report_text
 from freeflow_lightning.evaluation.steps_table import Line
 
 EVIL = "<script>alert(1)</script> [click](javascript:alert(1)) *x*"
@@ -27,7 +27,7 @@ def test_no_word_of_a_page_is_markup():
 
 def test_a_report_says_its_figures_and_shows_the_name_of_its_folder_as_it_is():
     facts = {"reference": "digits", "samples": 1797, "seed": 3, "floor": 1.25}
-    page = text(f"{EVIL}, version_0", LINES, [], facts)
+    page = report_text(f"{EVIL}, version_0", LINES, [], facts)
     title, _, first, second = page.splitlines()[:4]
     assert (
         title

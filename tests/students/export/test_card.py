@@ -2,7 +2,7 @@
 
 import yaml
 
-from freeflow_lightning.commands.views.evaluation import markdown
+from freeflow_lightning.commands.views.evaluation import evaluation_markdown
 from freeflow_lightning.evaluation.scores import Result
 from freeflow_lightning.students.export import write_card
 from freeflow_lightning.students.export.markdown import fenced, plain
@@ -73,7 +73,7 @@ def test_a_cell_stays_a_cell_and_names_stay_readable():
         "checkpoint": EVIL,
         "features": features,
     }
-    page = markdown([Result({}, {}, [], about | {EVIL: {"file": EVIL}})])
+    page = evaluation_markdown([Result({}, {}, [], about | {EVIL: {"file": EVIL}})])
     assert "<img" not in page
     assert "[click]" not in page
     assert "\n# heading" not in page

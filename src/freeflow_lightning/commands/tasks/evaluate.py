@@ -85,15 +85,15 @@ class Evaluation:
             ValueError: the folder holds files of these names that freeflow has not written.
         """
         target = Path(folder)
-        pages = {view.PAGE: view.markdown(self.results).encode()}
+        pages = {view.PAGE: view.evaluation_markdown(self.results).encode()}
         publish(target, view.NOTE, "evaluate", self.as_json(), pages)
         return target / view.PAGE
 
     def __str__(self) -> str:
-        return view.text(self.results)
+        return view.evaluation_text(self.results)
 
     def _repr_markdown_(self) -> str:
-        return view.markdown(self.results)
+        return view.evaluation_markdown(self.results)
 
     def _repr_html_(self) -> str:
         return view.html(self.results)

@@ -52,7 +52,7 @@ class Exported:
     url: str | None = None
 
     def __str__(self) -> str:
-        return view.text(self.folder, self.average, self.checked, self.notes)
+        return view.export_text(self.folder, self.average, self.checked, self.notes)
 
     def _repr_html_(self) -> str:
         rows = [line.rsplit("  ", 1) for line in view.list_files(self.folder)]

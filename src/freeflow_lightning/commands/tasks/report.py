@@ -64,12 +64,12 @@ class RunReport:
 
     def markdown(self) -> str:
         """What report.md says; it shows the pictures by their names."""
-        return view.text(self.title, self.lines, list(self.pictures), self.facts)
+        return view.report_text(self.title, self.lines, list(self.pictures), self.facts)
 
     def html(self) -> str:
         """The same as one page that holds its pictures."""
         findings, sections = view.parts(self.lines, self.pictures, self.facts)
-        return page(self.title, view.about(self.facts), findings, sections)
+        return page(self.title, view.facts_in_words(self.facts), findings, sections)
 
     def save(self, folder: str | Path | None = None) -> Path:
         """Write report.md, report.html, report.json and the pictures into a folder, the run's if not
@@ -94,7 +94,7 @@ class RunReport:
 
     def _repr_html_(self) -> str:
         findings, sections = view.parts(self.lines, self.pictures, self.facts)
-        return fragment(self.title, view.about(self.facts), findings, sections)
+        return fragment(self.title, view.facts_in_words(self.facts), findings, sections)
 
 
 def report(

@@ -17,7 +17,7 @@ from freeflow_lightning.commands.tasks.search_setting import (
 )
 from freeflow_lightning.commands.views.page import in_base64
 from freeflow_lightning.commands.views.progress import progress_bar
-from freeflow_lightning.commands.views.search import report_of, rows_of, tables
+from freeflow_lightning.commands.views.search import report_of, rows_of, search_tables
 from freeflow_lightning.commands.views.tables import print_tables, table_text, tables_html
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.flow.solver import RuleName
@@ -85,7 +85,7 @@ class SearchReport:
         return tables_html(self._tables(), pictures=pictures)
 
     def _tables(self) -> list[Any]:
-        return tables(dict(self.report), dict(self.titles), self.report["samples"])
+        return search_tables(dict(self.report), dict(self.titles), self.report["samples"])
 
 
 def search(

@@ -23,7 +23,7 @@ ON_LOG_SCALE = {"fid", "endpoint_error", "error"}
 LONG_LABEL = 8
 
 
-def markdown(result: ClaimResult) -> str:
+def claim_markdown(result: ClaimResult) -> str:
     """NAME.md."""
     return (
         templates(__package__)
@@ -72,7 +72,7 @@ def _findings(result: ClaimResult) -> list[tuple[str, str, str]]:
     return found
 
 
-def plot(result: ClaimResult) -> bytes:
+def plot_claim(result: ClaimResult) -> bytes:
     """NAME.png: a row for each figure, a column for each panel."""
     claim = result.claim
     panels = list(dict.fromkeys(arm.panel for arm in result.arms))

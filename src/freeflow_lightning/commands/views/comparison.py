@@ -43,7 +43,7 @@ def spread_in_words(spread: Spread | None) -> str:
     return mean if isnan(spread.deviation) else f"{mean} ± {spread.deviation:.2g}"
 
 
-def markdown(comparison: MethodComparison) -> str:
+def comparison_markdown(comparison: MethodComparison) -> str:
     """comparison.md."""
     return (
         templates(__package__)
@@ -100,7 +100,7 @@ def _cost_lines(comparison: MethodComparison) -> list[list[str]]:
     return lines
 
 
-def plot(comparison: MethodComparison) -> bytes:
+def plot_comparison(comparison: MethodComparison) -> bytes:
     """comparison.png: a row for each figure, a column for each number of steps, over evaluations."""
     names = comparison.figures
     columns = sorted({steps for method in comparison.methods for steps in method.steps}) or [1]

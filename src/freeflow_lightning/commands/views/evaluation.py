@@ -62,7 +62,7 @@ NOTED = ("samples", "guidance", "checkpoint")
 NOTE, PAGE = "evaluation.json", "evaluation.md"
 
 
-def tables(results: Sequence[Result], *, explained: bool = True) -> list[Table]:
+def evaluation_tables(results: Sequence[Result], *, explained: bool = True) -> list[Table]:
     """Scores, classes and, of several results, scores by steps.
 
     Args:
@@ -84,19 +84,19 @@ def tables(results: Sequence[Result], *, explained: bool = True) -> list[Table]:
 
 def show(results: Sequence[Result]) -> None:
     """Print the tables, with the meanings of the scores where the terminal is wide."""
-    print_tables(tables(results, explained=Console().width >= WIDE))
+    print_tables(evaluation_tables(results, explained=Console().width >= WIDE))
 
 
-def text(results: Sequence[Result]) -> str:
+def evaluation_text(results: Sequence[Result]) -> str:
     """The tables without a terminal."""
-    return table_text(tables(results, explained=False))
+    return table_text(evaluation_tables(results, explained=False))
 
 
 def html(results: Sequence[Result]) -> str:
     """The tables for a notebook."""
     about = results[0].about if results else {}
     facts = [f"{name} {about[name]}" for name in NOTED if name in about]
-    return tables_html(tables(results), ", ".join(facts))
+    return tables_html(evaluation_tables(results), ", ".join(facts))
 
 
 def as_json(results: Sequence[Result]) -> dict[str, Any]:
@@ -226,7 +226,7 @@ def class_rows(result: Result) -> list[list[str]]:
     ]
 
 
-def markdown(results: Sequence[Result]) -> str:
+def evaluation_markdown(results: Sequence[Result]) -> str:
     """evaluation.md."""
     first, name = results[0], drawn_by(results[0])
     header = ["", name, "95 % interval", *floor_header(first), ""]

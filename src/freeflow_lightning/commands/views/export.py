@@ -118,7 +118,7 @@ def list_files(folder: Path) -> list[str]:
     return [f"{path.relative_to(folder)}  {path.stat().st_size:,} bytes" for path in files]
 
 
-def text(folder: Path, average: str, checked: Sequence[str], notes: Sequence[str]) -> str:
+def export_text(folder: Path, average: str, checked: Sequence[str], notes: Sequence[str]) -> str:
     """What was written, and what is to be said of it."""
     files = list_files(folder)
     head = f"{folder}: {average}, {len(files)} files; its weights come back bit for bit"

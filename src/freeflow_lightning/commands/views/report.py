@@ -55,7 +55,7 @@ def draw_pictures(
     """
     first = {name: pictures(student.teacher, x).cpu() for name, x in shown.items()}
     classes = student.teacher.num_classes
-    drawn = {"comparison.png": plots.png(compare(first, labels, classes, class_names), 130)}
+    drawn = {"comparison.png": plots.png(compare_lines(first, labels, classes, class_names), 130)}
     if student.teacher.sample_shape == (2,):
         drawn[PATHS] = plots.png(plots.trajectories(paths.teacher, paths.student))
     curve = plots.curves(
@@ -70,7 +70,7 @@ def draw_pictures(
     return drawn
 
 
-def compare(
+def compare_lines(
     first: Mapping[str, Tensor], labels: Tensor | None, classes: int, names: Sequence[str]
 ) -> Figure:
     """The samplers' pictures below each other, or the densities of points."""
@@ -134,7 +134,9 @@ def key_lines(lines: Sequence[Line]) -> tuple[Line, Line, Line]:
     return student, many, two
 
 
-def text(title: str, lines: Sequence[Line], shown: Sequence[str], facts: Mapping[str, Any]) -> str:
+def report_text(
+    title: str, lines: Sequence[Line], shown: Sequence[str], facts: Mapping[str, Any]
+) -> str:
     """report.md."""
     student, many, two = key_lines(lines)
     return (
@@ -156,7 +158,7 @@ def text(title: str, lines: Sequence[Line], shown: Sequence[str], facts: Mapping
     )
 
 
-def about(facts: Mapping[str, Any]) -> str:
+def facts_in_words(facts: Mapping[str, Any]) -> str:
     """How the figures were made, in a line or two."""
     against = REFERENCES[facts["reference"]]
     words = (

@@ -70,7 +70,7 @@ def evaluations_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
     return nfe
 
 
-def tables(report: dict[str, Any], titles: dict[str, str], count: int) -> list[Table]:
+def search_tables(report: dict[str, Any], titles: dict[str, str], count: int) -> list[Table]:
     """The mean scores with what each row took."""
     nfe = report["nfe"]
     search, handed = nfe["per sample"]["search"], nfe["per sample"]["handed_over"]
