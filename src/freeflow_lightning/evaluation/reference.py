@@ -5,6 +5,7 @@ disk under a content key.
 import logging
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -72,17 +73,8 @@ def teacher_table(
     Returns:
         The table on the first process, None on the others.
     """
-    facts = {
-        "schema": SCHEMA,
-        "teacher": fingerprint(sampler.teacher, device, sampler.guidance),
-        "sampler": sampler.settings(),
-        "count": count,
-        "seed": seed,
-        "stream": stream,
-        "classes": classes,
-        "features": feature_facts(network),
-        "precision": torch.get_float32_matmul_precision(),
-    }
+    which = Draw(seed, classes, stream)
+    facts = reference_facts(sampler, network, count, which, device)
     path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
     table = _read_table(path) if processes.first else None
     if processes.share(table is not None):
@@ -92,17 +84,12 @@ def teacher_table(
         if processes.share(table is not None):
             return table if processes.first else None
     if processes.first:
-        log.info(
-            "drawing %d samples of the teacher (%s), %d %s steps",
-            count,
-            stream,
-            sampler.steps,
-            sampler.method,
-        )
+        way = f"{sampler.steps} {sampler.method} steps"
+        log.info("drawing %d samples of the teacher (%s), %s", count, stream, way)
     table = draw_table(
         sampler,
         network,
-        Draw(seed, classes, stream),
+        which,
         count=count,
         kept=KEPT,
         batch_size=batch_size,
@@ -114,6 +101,27 @@ def teacher_table(
     if table is not None:
         write_cache(path, table.tensors(), facts)
     return table
+
+
+def reference_facts(
+    sampler: TeacherSampler,
+    network: nn.Module,
+    count: int,
+    which: Draw,
+    device: torch.device | str,
+) -> dict[str, Any]:
+    """Return everything that the features of a teacher's samples depend on, as JSON."""
+    return {
+        "schema": SCHEMA,
+        "teacher": fingerprint(sampler.teacher, device, sampler.guidance),
+        "sampler": sampler.settings(),
+        "count": count,
+        "seed": which.seed,
+        "stream": which.stream,
+        "classes": which.classes,
+        "features": feature_facts(network),
+        "precision": torch.get_float32_matmul_precision(),
+    }
 
 
 def _read_table(path: Path) -> FeatureTable | None:

@@ -164,9 +164,8 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str])
     )
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings(
-                "ignore", "Already found a `peft_config` attribute"
-            )  # a second adapter is what we want
+            # a second adapter is what we want
+            warnings.filterwarnings("ignore", "Already found a `peft_config` attribute")
             inject_adapter_in_model(settings, base, name)
     except ValueError as error:
         raise ValueError(
@@ -179,16 +178,20 @@ def _inject(base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str])
                 f"{path} is neither a linear layer nor a convolution: leave it out of "
                 f"lora.target_modules"
             )
-        device = layer.get_base_layer().weight.device
-        for part in (layer.lora_A[name], layer.lora_B[name]):
-            part.weight = nn.Parameter(
-                torch.empty_like(part.weight, device=device, dtype=torch.float32)
-            )
-        layer.reset_lora_parameters(name, True)
+        _draw_in_float32(layer, name)
     for parameter in base.parameters():
         parameter.requires_grad_(trained.get(parameter, True))
     if not earlier:
         base.register_state_dict_post_hook(_own_keys)
+
+
+def _draw_in_float32(layer: Any, name: str) -> None:
+    """Draw the weights of a layer's adapter anew, in float32 on the layer's device."""
+    device = layer.get_base_layer().weight.device
+    for part in (layer.lora_A[name], layer.lora_B[name]):
+        empty = torch.empty_like(part.weight, device=device, dtype=torch.float32)
+        part.weight = nn.Parameter(empty)
+    layer.reset_lora_parameters(name, True)
 
 
 def _targets(base: nn.Module, lora: LoRA, time_modules: Sequence[str]) -> list[str] | str:

@@ -115,9 +115,7 @@ def estimate(
         module.skip_idle_rows = False  # they select no rows, and memory must hold the most
         networks = [module.teacher, *module.networks().values()]
         renew_storages(networks, torch.bfloat16 if isinstance(plugin, HalfPrecision) else None)
-        owned = (
-            module.tensors_by_network()
-        )  # an adapter in the teacher's layers counts as its network's
+        owned = module.tensors_by_network()  # an adapter counts as its network's
         standing = _standing(module, averages)
         try:
             step = _trace(module, plugin, batch_size, networks)

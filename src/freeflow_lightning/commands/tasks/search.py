@@ -166,13 +166,9 @@ def search(
         ValueError: a teacher that the student does not hold, options without effect, or a folder
             that holds another search.
     """
-    given: dict[str, Any] = {
-        "neighbours": neighbours,
-        "radius": radius,
-        "paths": paths,
-        "branches": branches,
-    }
-    given |= {"start_time": start_time, "forward": forward, "backward": backward}
+    given: dict[str, Any] = {"neighbours": neighbours, "radius": radius}
+    given |= {"paths": paths, "branches": branches, "start_time": start_time}
+    given |= {"forward": forward, "backward": backward}
     given |= {"draws": draws, "strength": strength, "steer_by": steer_by}
     how = build_algorithm(algorithm, candidates, path_steps, given)
     guidance = flow_map.evaluation_guidance if guidance is None else guidance

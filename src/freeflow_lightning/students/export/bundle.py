@@ -31,13 +31,11 @@ class _Module:
 def _bound(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
-    targets = (
-        node.targets
-        if isinstance(node, ast.Assign)
-        else [node.target]
-        if isinstance(node, ast.AnnAssign)
-        else []
-    )
+    targets: list[ast.expr] = []
+    if isinstance(node, ast.Assign):
+        targets = node.targets
+    elif isinstance(node, ast.AnnAssign):
+        targets = [node.target]
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
@@ -54,49 +52,60 @@ def bundle(roots: Iterable[type]) -> str:
     >>> "def sinusoid(" in text, "class LabelEmbedder" in text, "freeflow_lightning" in text
     (True, False, False)
     """
-    modules: dict[str, _Module] = {}
-    imported: dict[str, None] = {}
-    taken: dict[tuple[str, int], str] = {}
-    seen: set[tuple[str, str]] = set()
-
-    def take(where: str, name: str) -> None:
-        if (where, name) in seen:
-            return
-        seen.add((where, name))
-        if where not in modules:
-            modules[where] = _Module(where)
-        module = modules[where]
-        if name in module.definitions:
-            node = module.definitions[name]
-            for other in _used(node):
-                take(where, other)
-            clash = [
-                place
-                for place in modules
-                if place != where and (place, name) in seen and name in modules[place].definitions
-            ]
-            assert not clash, (
-                f"{name} is defined in {where} and in {clash}"
-            )  # they would shadow each other in one file
-            taken[where, node.lineno] = (
-                ast.get_source_segment(module.source, node, padded=True) or ""
-            )
-            if isinstance(node, ast.ClassDef | ast.FunctionDef):
-                decorators = [f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list]
-                taken[where, node.lineno] = "".join(decorators) + taken[where, node.lineno]
-        elif name in module.imports:
-            node = module.imports[name]
-            if (
-                isinstance(node, ast.ImportFrom)
-                and (node.module or "").partition(".")[0] == PACKAGE
-            ):
-                take(_home(node.module or "", name), name)
-            else:
-                imported[_import_line(node, name)] = None
-
+    found = _Bundle()
     for root in roots:
-        take(root.__module__, root.__name__)
-    return "\n".join(sorted(imported)) + "\n\n\n" + "\n\n\n".join(taken.values()) + "\n"
+        found.take(root.__module__, root.__name__)
+    imports, definitions = sorted(found.imports), found.definitions.values()
+    return "\n".join(imports) + "\n\n\n" + "\n\n\n".join(definitions) + "\n"
+
+
+class _Bundle:
+    """Definitions that are taken with everything of this package that they use."""
+
+    def __init__(self) -> None:
+        self.imports: set[str] = set()
+        self.definitions: dict[tuple[str, int], str] = {}
+        """By module and line, what is used before what uses it."""
+        self._modules: dict[str, _Module] = {}
+        self._seen: set[tuple[str, str]] = set()
+
+    def take(self, where: str, name: str) -> None:
+        """Take a name of a module: its definition, or the line that imports it."""
+        if (where, name) in self._seen:
+            return
+        self._seen.add((where, name))
+        if where not in self._modules:
+            self._modules[where] = _Module(where)
+        module = self._modules[where]
+        if name in module.definitions:
+            self._define(where, name)
+        elif name in module.imports:
+            self._import(module.imports[name], name)
+
+    def _define(self, where: str, name: str) -> None:
+        module = self._modules[where]
+        node = module.definitions[name]
+        for other in _used(node):
+            self.take(where, other)
+        others = [
+            place
+            for place, other in self._modules.items()
+            if place != where and (place, name) in self._seen and name in other.definitions
+        ]
+        # they would shadow each other in one file
+        assert not others, f"{name} is defined in {where} and in {others}"
+        text = ast.get_source_segment(module.source, node, padded=True) or ""
+        if isinstance(node, ast.ClassDef | ast.FunctionDef):
+            decorators = [f"@{ast.unparse(decorator)}\n" for decorator in node.decorator_list]
+            text = "".join(decorators) + text
+        self.definitions[where, node.lineno] = text
+
+    def _import(self, node: ast.Import | ast.ImportFrom, name: str) -> None:
+        module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
+        if module.partition(".")[0] == PACKAGE:
+            self.take(_home(module, name), name)
+        else:
+            self.imports.add(_import_line(node, name))
 
 
 def _home(module: str, name: str) -> str:

@@ -131,14 +131,12 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
     own = foreign(manifest["network"])
     trust = f", trust={own[0].class_path!r}" if own else ""
     prompts = ', conditions=Prompts("embeddings")' if conditions["kind"] == "prompts" else ""
-    lines = [
-        "```python",
-        "from freeflow_lightning import FlowMap",
-        *(
-            ["from freeflow_lightning.teachers import Prompts  # freeflow embed writes the folder"]
-            if prompts
-            else []
-        ),
+    lines = ["```python", "from freeflow_lightning import FlowMap"]
+    if prompts:
+        lines.append(
+            "from freeflow_lightning.teachers import Prompts  # freeflow embed writes the folder"
+        )
+    lines += [
         "",
         f"flow_map = FlowMap.from_pretrained({place!r}{prompts}{trust})",
         f"x = flow_map.sample(16, guidance={gamma:g}, seed=0{_few_steps(manifest)})",
@@ -146,35 +144,47 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
         "```",
     ]
     if (folder / "flow_map_pipeline.py").is_file():
-        labels = (
-            "class_labels=[0, 1, 2, 3], " if conditions.get("num_classes") else "num_images=4, "
-        )
-        lines += [
-            "",
-            "With diffusers alone (the folder's two Python files are run: read them first; the "
-            "network needs timm):",
-            "",
-            "```python",
-            "from diffusers import DiffusionPipeline",
-            "",
-            f"pipe = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True)",
-            f"pipe({labels}guidance_scale={gamma:g}{_pipeline_steps(folder)}).images[0]"
-            f".save('sample.png')",
-            "```",
-        ]
+        lines += _pipeline_code(folder, manifest, place, gamma)
     elif "call" in manifest:
         call = ", ".join(f"{name}={_number(value)}" for name, value in manifest["call"].items())
         lines += ["", *_stock(folder, place, call, manifest.get("folded_guidance"))]
-    way = _steps_of_graph(manifest)
     for name, code in GRAPHS.items():
         if (folder / name).is_file():
-            given = _inputs(conditions, way)
-            lines += [
-                "",
-                f"`{name}`: {', '.join(given)} to sample in {way.name}, any batch size.",
-                *(_graph_code(code, manifest, gamma) if len(given) <= PLAIN_INPUTS else []),
-            ]
+            lines += _graph_lines(name, code, manifest, gamma)
     return lines
+
+
+def _pipeline_code(
+    folder: Path, manifest: Mapping[str, Any], place: str, gamma: float
+) -> list[str]:
+    """An example that draws with diffusers and the folder's own code."""
+    has_classes = manifest["conditions"].get("num_classes")
+    labels = "class_labels=[0, 1, 2, 3], " if has_classes else "num_images=4, "
+    return [
+        "",
+        "With diffusers alone (the folder's two Python files are run: read them first; the "
+        "network needs timm):",
+        "",
+        "```python",
+        "from diffusers import DiffusionPipeline",
+        "",
+        f"pipe = DiffusionPipeline.from_pretrained({place!r}, trust_remote_code=True)",
+        f"pipe({labels}guidance_scale={gamma:g}{_pipeline_steps(folder)}).images[0]"
+        f".save('sample.png')",
+        "```",
+    ]
+
+
+def _graph_lines(
+    name: str, code: Sequence[str], manifest: Mapping[str, Any], gamma: float
+) -> list[str]:
+    """What a graph takes, and an example where that is not too much."""
+    way = _steps_of_graph(manifest)
+    given = _inputs(manifest["conditions"], way)
+    lines = ["", f"`{name}`: {', '.join(given)} to sample in {way.name}, any batch size."]
+    if len(given) > PLAIN_INPUTS:
+        return lines
+    return lines + _graph_code(code, manifest, gamma)
 
 
 def _graph_code(code: Sequence[str], manifest: Mapping[str, Any], gamma: float) -> list[str]:
