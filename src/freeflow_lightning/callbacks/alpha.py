@@ -2,15 +2,15 @@
 
 import math
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
-from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
+from freeflow_lightning.callbacks.schedule import StepSchedule
 from freeflow_lightning.flow import alpha
 from freeflow_lightning.recipes.flow_map import FlowMapModule
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 
 
-class AlphaSchedule(Callback):
+class AlphaSchedule(StepSchedule):
     """Sets the module's alpha at each step from its alpha_ref. Derived from the step alone, so it
     needs no state.
 
@@ -27,39 +27,35 @@ class AlphaSchedule(Callback):
         warmup_steps: int = 10_000,  # Table 6
         decay_steps: float = math.inf,  # Table 6
     ) -> None:
-        alpha(
-            0, delay_steps=delay_steps, warmup_steps=warmup_steps, decay_steps=decay_steps
-        )  # refuses
-        self.delay_steps, self.warmup_steps, self.decay_steps = (
-            delay_steps,
-            warmup_steps,
-            decay_steps,
-        )
+        self.delay_steps = delay_steps
+        self.warmup_steps = warmup_steps
+        self.decay_steps = decay_steps
+        self.alpha_at(0, 1.0)  # refuses settings without a meaning
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(
-            pl_module, FreeFlowModule | FlowMapModule
-        ) or pl_module.correction_fraction in (0, 1):
+    @property
+    def length(self) -> int:
+        return self.delay_steps + self.warmup_steps
+
+    def check(self, module: LightningModule) -> None:
+        has_both = (
+            isinstance(module, FreeFlowModule | FlowMapModule)
+            and 0 < module.correction_fraction < 1
+        )
+        if not has_both:
             raise ValueError(
                 "AlphaSchedule has no effect here: it balances prediction against correction, "
                 "and only one of them is on; remove it, or set correction_fraction "
                 "(FlowMapModule: correction) between 0 and 1"
             )
-        refuse_second(trainer, self)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        warn_beyond_end(trainer, self, self.delay_steps + self.warmup_steps)
+    def set_value(self, module: FreeFlowModule | FlowMapModule, step: int) -> None:
+        module.alpha = self.alpha_at(step, module.alpha_ref)
 
-    def on_train_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: FreeFlowModule | FlowMapModule,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        pl_module.alpha = alpha(
-            trainer.global_step,
-            reference=pl_module.alpha_ref,
+    def alpha_at(self, step: int, reference: float) -> float:
+        """alpha after so many optimizer steps, for an alpha_ref."""
+        return alpha(
+            step,
+            reference=reference,
             delay_steps=self.delay_steps,
             warmup_steps=self.warmup_steps,
             decay_steps=self.decay_steps,

@@ -2,9 +2,29 @@
 
 import logging
 
-from lightning.pytorch import Callback, Trainer
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+from freeflow_lightning.recipes.distillation import Distillation
 
 log = logging.getLogger(__name__)
+
+
+def check_distillation(module: LightningModule, callback: Callback, purpose: str) -> None:
+    """Refuse a module that has no teacher and no flow map.
+
+    Args:
+        module: of the run.
+        callback: what is set up.
+        purpose: what it does, as a verb and its object.
+
+    Raises:
+        ValueError: another module than a Distillation.
+    """
+    if not isinstance(module, Distillation):
+        raise ValueError(
+            f"{type(callback).__name__} {purpose}: it belongs to a Distillation, got a "
+            f"{type(module).__name__}; remove it"
+        )
 
 
 def refuse_second(trainer: Trainer, callback: Callback) -> None:

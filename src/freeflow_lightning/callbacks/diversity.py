@@ -9,7 +9,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.callbacks.checks import check_distillation, refuse_second
 from freeflow_lightning.callbacks.health import measure_spread
 from freeflow_lightning.flow import check_counts, check_numbers, take
 from freeflow_lightning.recipes.distillation import Distillation
@@ -53,11 +53,7 @@ class DiversityAlarm(Callback):
         self._warned: set[str] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, Distillation):
-            raise ValueError(
-                "DiversityAlarm compares a student with its teacher: it belongs to a Distillation; "
-                "remove it"
-            )
+        check_distillation(pl_module, self, "compares a student with its teacher")
         refuse_second(trainer, self)
 
     @torch.no_grad()

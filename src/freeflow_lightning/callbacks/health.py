@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 
-from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.callbacks.checks import check_distillation, refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.outputs import ValidationBatch
@@ -73,10 +73,7 @@ class HealthMonitor(Callback):
         self._samples: list[torch.Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, Distillation):
-            raise ValueError(
-                "HealthMonitor watches a distillation: it belongs to a Distillation; remove it"
-            )
+        check_distillation(pl_module, self, "compares a student with its teacher")
         refuse_second(trainer, self)
 
     def on_train_batch_end(

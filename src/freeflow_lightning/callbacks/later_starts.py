@@ -1,13 +1,13 @@
 """LaterStarts: owns the share of the corrected maps that start after the prior."""
 
-from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch import LightningModule
 
-from freeflow_lightning.callbacks.checks import refuse_second, warn_beyond_end
+from freeflow_lightning.callbacks.schedule import StepSchedule
 from freeflow_lightning.flow import check_counts, later_share
 from freeflow_lightning.recipes.flow_map import FlowMapModule
 
 
-class LaterStarts(Callback):
+class LaterStarts(StepSchedule):
     """Sets the module's later_share at each step: 0, then linear to 1.
 
     One step of the student is corrected alone first, and the maps that start later, from the law
@@ -22,25 +22,19 @@ class LaterStarts(Callback):
         check_counts(0, delay_steps=delay_steps, warmup_steps=warmup_steps)
         self.delay_steps, self.warmup_steps = delay_steps, warmup_steps
 
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        correction = pl_module.correction if isinstance(pl_module, FlowMapModule) else None
+    @property
+    def length(self) -> int:
+        return self.delay_steps + self.warmup_steps
+
+    def check(self, module: LightningModule) -> None:
+        correction = module.correction if isinstance(module, FlowMapModule) else None
         if correction is None or correction.starts is None:
             raise ValueError(
                 "LaterStarts has no effect here: it belongs to a FlowMapModule whose correction "
                 "has `starts`; remove it, or give the law of the starts"
             )
-        refuse_second(trainer, self)
 
-    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        warn_beyond_end(trainer, self, self.delay_steps + self.warmup_steps)
-
-    def on_train_batch_start(
-        self,
-        trainer: Trainer,
-        pl_module: FlowMapModule,
-        batch: object,
-        batch_idx: int,
-    ) -> None:
-        pl_module.later_share = later_share(
-            trainer.global_step, delay_steps=self.delay_steps, warmup_steps=self.warmup_steps
+    def set_value(self, module: FlowMapModule, step: int) -> None:
+        module.later_share = later_share(
+            step, delay_steps=self.delay_steps, warmup_steps=self.warmup_steps
         )

@@ -12,7 +12,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.callbacks.checks import check_distillation, refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.outputs import Step
@@ -59,11 +59,7 @@ class SpikeGuard(Callback):
         self._tried: set[tuple[Path, int]] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, Distillation):
-            raise ValueError(
-                "SpikeGuard watches the residuals of a Distillation, got "
-                f"{type(pl_module).__name__}: remove it"
-            )
+        check_distillation(pl_module, self, "watches residuals")
         refuse_second(trainer, self)
         pl_module.step_watchers[type(self).__name__] = lambda step: self._note(pl_module, step)
 

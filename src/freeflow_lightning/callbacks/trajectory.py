@@ -8,7 +8,7 @@ import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
 from torch import Tensor
 
-from freeflow_lightning.callbacks.checks import refuse_second
+from freeflow_lightning.callbacks.checks import check_distillation, refuse_second
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.recipes.distillation import Distillation
@@ -39,11 +39,7 @@ class TrajectoryError(Callback):
         self._path: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        if not isinstance(pl_module, Distillation):
-            raise ValueError(
-                "TrajectoryError compares a student to its teacher: it belongs to a Distillation; "
-                "remove it"
-            )
+        check_distillation(pl_module, self, "compares a student to its teacher")
         refuse_second(trainer, self)
 
     @torch.no_grad()

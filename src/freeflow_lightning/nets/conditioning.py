@@ -10,10 +10,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import apply, flow_map
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
-from freeflow_lightning.nets.time_modules import (
-    Backbone,
-    time_embeddings,
-)
+from freeflow_lightning.nets.time_modules import Backbone, time_embeddings
 
 
 class ScalarConditioned(nn.Module):
@@ -49,21 +46,18 @@ class ScalarConditioned(nn.Module):
         seen = backbone if time_owner is None else time_owner
         leaves = time_embeddings(seen, time_module)
         name, leaf = next(iter(leaves.items()))
-        layers = [
-            p for p in leaf.parameters() if p.ndim > 1
-        ]  # weights [out, in, ...] of whatever class
+        # weights [out, in, ...] of whatever class
+        layers = [p for p in leaf.parameters() if p.ndim > 1]
         if not layers:
             raise ValueError(
                 f"{name!r} has no linear layer: time_module=... is the module that embeds the "
                 f"time in a vector"
             )
         width = len(layers[-1])
-        self.backbone, self.scalars, self.time_module, self.scale = (
-            backbone,
-            scalars,
-            time_module,
-            scale,
-        )
+        self.backbone = backbone
+        self.scalars = scalars
+        self.time_module = time_module
+        self.scale = scale
         object.__setattr__(self, "time_owner", seen)  # not registered
         self.native = seen.native_scalars if isinstance(seen, Backbone) else ()
         factors = scale if isinstance(scale, Mapping) else dict.fromkeys(scalars, scale)
@@ -79,11 +73,9 @@ class ScalarConditioned(nn.Module):
             leaf.register_forward_hook(self._add)
 
     def _add(self, leaf: nn.Module, inputs: tuple, embedding: Tensor) -> Tensor:
-        return (
-            embedding
-            if self._scalar_embedding is None
-            else embedding + _spread(self._scalar_embedding, embedding).to(embedding.dtype)
-        )
+        if self._scalar_embedding is None:
+            return embedding
+        return embedding + _spread(self._scalar_embedding, embedding).to(embedding.dtype)
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None, **scalars: Tensor) -> Tensor:
         """x [B, ...], t [B], the condition, and every named scalar [B] to the velocity [B, ...]."""
@@ -98,12 +90,13 @@ class ScalarConditioned(nn.Module):
     def _evaluate(
         self, x: Tensor, t: Tensor, condition: Any, scalars: Mapping[str, Tensor]
     ) -> Tensor:
-        parts = [embedder(scalars[name]) for name, embedder in self.embedders.items()]
+        """The backbone with those of the scalars that are given."""
+        added = [name for name in self.embedders if name in scalars]
+        parts = [self.embedders[name](scalars[name]) for name in added]
         self._scalar_embedding = sum(parts[1:], parts[0]) if parts else None
+        native = {name: scalars[name] for name in self.native if name in scalars}
         try:
-            return self.backbone(
-                x, t, condition, **{name: scalars[name] for name in self.native if name in scalars}
-            )
+            return self.backbone(x, t, condition, **native)
         finally:
             self._scalar_embedding = None
 

@@ -101,7 +101,7 @@ class SplitConditioned(ScalarConditioned):
         self._captures = True
         try:
             with self._blocks(slice(0, -self.head_blocks)):
-                self._with_scalars(x, t, condition, {"gamma": gamma})
+                self._evaluate(x, t.to(x.dtype), condition, {"gamma": gamma})
             features = self._features
         finally:
             self._captures, self._features = False, None
@@ -127,7 +127,8 @@ class SplitConditioned(ScalarConditioned):
         try:
             with self._blocks(slice(-self.head_blocks, None)):
                 scalars = {"delta": delta, "gamma": gamma, "s": s}
-                return self._with_scalars(y.to(features.dtype), t, condition, scalars)
+                y = y.to(features.dtype)
+                return self._evaluate(y, t.to(y.dtype), condition, scalars)
         finally:
             self._given = None
 
@@ -194,18 +195,6 @@ class SplitConditioned(ScalarConditioned):
             yield
         finally:
             owner._modules[name] = whole
-
-    def _with_scalars(
-        self, x: Tensor, t: Tensor, condition: Any, scalars: Mapping[str, Tensor]
-    ) -> Tensor:
-        added = [name for name in scalars if name in self.embedders]
-        parts = [self.embedders[name](scalars[name]) for name in added]
-        self._scalar_embedding = sum(parts[1:], parts[0]) if parts else None
-        native = {name: scalars[name] for name in self.native if name in scalars}
-        try:
-            return self.backbone(x, t.to(x.dtype), condition, **native)
-        finally:
-            self._scalar_embedding = None
 
     def _capture(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._captures:

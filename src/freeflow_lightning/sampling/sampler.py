@@ -1,12 +1,16 @@
 """What every sampler is: a function of noise and condition that knows its name and what its samples
-depend on.
+depend on; and what those of a teacher share.
 """
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
+from freeflow_lightning.flow import check_numbers
+from freeflow_lightning.nets import precision_of
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.teachers import Teacher
 
@@ -47,3 +51,39 @@ class Sampler(ABC):
             "decoder": f"{type(self.teacher).__name__}.decode",
             "sample shape": list(self.teacher.sample_shape),
         }
+
+
+@dataclass(frozen=True)
+class SolvedSampler(Sampler):
+    """A sampler that solves an ODE of its teacher's velocity.
+
+    Args:
+        teacher: whose velocity is asked.
+        method: one-step rule, see `flow.solve`.
+        steps: of the uniform grid.
+        guidance: gamma; 1 draws without guidance.
+
+    Raises:
+        ValueError: a guidance below 0.
+    """
+
+    teacher: Teacher
+    method: str = "heun"
+    steps: int = 64
+    guidance: float = 1.0
+
+    def __post_init__(self) -> None:
+        check_numbers(0, guidance=self.guidance)
+
+    @property
+    def network(self) -> nn.Module:
+        """The teacher."""
+        return self.teacher
+
+    def settings(self) -> dict[str, Any]:
+        """Return how the ODE is solved, as JSON."""
+        return {"method": self.method, "steps": self.steps, "guidance": self.guidance}
+
+    def widen(self, z: Tensor) -> Tensor:
+        """Return states as wide as the noise and the teacher's weights: narrower teachers cast."""
+        return z.to(torch.promote_types(z.dtype, precision_of(self.teacher)))

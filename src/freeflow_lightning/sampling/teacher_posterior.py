@@ -2,21 +2,19 @@
 
 import warnings
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from freeflow_lightning.flow import check_counts, check_numbers, one_step_rule, sample_posterior
-from freeflow_lightning.nets import precision_of
+from freeflow_lightning.flow import check_counts, one_step_rule, sample_posterior
 from freeflow_lightning.sampling.noised_states import Observed
-from freeflow_lightning.sampling.sampler import Sampler
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.sampling.sampler import SolvedSampler
 
 
 @final
 @dataclass(frozen=True)
-class TeacherPosterior(Sampler):
+class TeacherPosterior(SolvedSampler):
     """Solves the inner flow of a posterior from noise to draws of p(x0 | x_t): `sample_posterior`.
 
     Args:
@@ -30,13 +28,8 @@ class TeacherPosterior(Sampler):
         ValueError: a guidance below 0, no steps, or an unknown rule.
     """
 
-    teacher: Teacher
-    method: str = "heun"
-    steps: int = 64
-    guidance: float = 1.0
-
     def __post_init__(self) -> None:
-        check_numbers(0, guidance=self.guidance)
+        super().__post_init__()
         check_counts(1, steps=self.steps)
         one_step_rule(self.method)
         if self.guidance != 1:
@@ -51,9 +44,9 @@ class TeacherPosterior(Sampler):
         """Return one draw for each row, [B, ...], from inner noise z [B, ...] and what was seen."""
         given, x, t = condition
         velocity = self.teacher.guided_velocity(given, gamma=self.guidance)
-        wide = torch.promote_types(z.dtype, precision_of(self.teacher))
+        e = self.widen(z)
         drawn = sample_posterior(
-            velocity, z.to(wide), x.to(wide), t.to(wide), steps=self.steps, method=self.method
+            velocity, e, x.to(e.dtype), t.to(e.dtype), steps=self.steps, method=self.method
         )
         return drawn.to(z.dtype)
 
@@ -61,12 +54,3 @@ class TeacherPosterior(Sampler):
     def name(self) -> str:
         """For example "teacher's posterior, 64 heun steps"."""
         return f"teacher's posterior, {self.steps} {self.method} steps"
-
-    @property
-    def network(self) -> nn.Module:
-        """The teacher."""
-        return self.teacher
-
-    def settings(self) -> dict[str, Any]:
-        """Return how the teacher draws, as JSON."""
-        return {"method": self.method, "steps": self.steps, "guidance": self.guidance}

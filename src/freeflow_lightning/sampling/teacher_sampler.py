@@ -3,18 +3,15 @@
 from dataclasses import dataclass
 from typing import Any, final
 
-import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from freeflow_lightning.flow import check_numbers, solve
-from freeflow_lightning.nets import precision_of
-from freeflow_lightning.sampling.sampler import Sampler
-from freeflow_lightning.teachers import Teacher
+from freeflow_lightning.flow import solve
+from freeflow_lightning.sampling.sampler import SolvedSampler
 
 
 @final
 @dataclass(frozen=True)
-class TeacherSampler(Sampler):
+class TeacherSampler(SolvedSampler):
     """Solves the teacher's ODE from noise at time 1 to samples at time 0.
 
     Args:
@@ -26,14 +23,6 @@ class TeacherSampler(Sampler):
     Raises:
         ValueError: a guidance below 0.
     """
-
-    teacher: Teacher
-    method: str = "heun"
-    steps: int = 64
-    guidance: float = 1.0
-
-    def __post_init__(self) -> None:
-        check_numbers(0, guidance=self.guidance)
 
     def __call__(self, z: Tensor, condition: Any) -> Tensor:
         """Return the teacher's samples, [B, ...], of the noise z, [B, ...]."""
@@ -48,21 +37,11 @@ class TeacherSampler(Sampler):
         """For example "teacher, 64 heun steps"."""
         return f"teacher, {self.steps} {self.method} steps"
 
-    @property
-    def network(self) -> nn.Module:
-        """The teacher."""
-        return self.teacher
-
-    def settings(self) -> dict[str, Any]:
-        """Return how the teacher draws, as JSON."""
-        return {"method": self.method, "steps": self.steps, "guidance": self.guidance}
-
     def _solve(self, z: Tensor, condition: Any, *, trajectory: bool) -> Tensor:
         velocity = self.teacher.guided_velocity(condition, gamma=self.guidance)
-        wide = torch.promote_types(z.dtype, precision_of(self.teacher))  # narrower teachers cast
         states = solve(
             lambda x, t, _: velocity(x, t),
-            z.to(wide),
+            self.widen(z),
             steps=self.steps,
             method=self.method,
             trajectory=trajectory,
