@@ -1,86 +1,40 @@
 """A third recipe, in one file: every callback and every verb takes it as it is."""
 
-import json
 from pathlib import Path
 
 import pytest
 import torch
-from torch import nn
 
 from freeflow_lightning import FlowMap, FreeFlowModule
-from freeflow_lightning.flow import CentralDifference, Pairs, SortedPair, TeacherPath
-from freeflow_lightning.objectives import Lagrangian
-from freeflow_lightning.recipes import Distillation, Step
 from freeflow_lightning.sampling import training_plot
-from freeflow_lightning.teachers import Teacher
+from recipes.third_recipe import PathModule
 
-
-class PathModule(Distillation):
-    """F(x, t, s) between any two times, trained on the teacher's own path by the Lagrangian form."""
-
-    pairs = Pairs.ANY_TO_ANY
-
-    def __init__(
-        self, teacher: Teacher, network: nn.Module | None = None, student_lr: float = 1e-2
-    ) -> None:
-        super().__init__(teacher, network, student_lr=student_lr)
-        self.times, self.states, self.form = (
-            SortedPair(),
-            TeacherPath(4),
-            Lagrangian(CentralDifference(1e-2)),
-        )
-
-    def draw(self, size, generator):
-        draws = self.draws(generator)
-        z, condition, gamma = draws.prior(size)
-        return z, condition, draws.to_device(gamma), *self.times.sample(size, generator)
-
-    def loss(self, draw):
-        z, condition, gamma, t, delta = draw
-        F, u = self.student_at(z, condition, gamma), self.teacher_at(z, condition, gamma)
-        x = self.states.draw(t, F, u, z, z)
-        residual = self.form.residual(F, u, x, t, delta)
-        return Step(residual.surrogate().mean() / self.student_scale, {"map": residual})
-
-    def evaluations_per_sample(self):
-        return {
-            "student": 1.0 + self.form.student_evaluations,
-            "teacher": 2 * (self.form.teacher_evaluations + self.states.teacher_evaluations),
-        }
-
-
-CONFIG = {
-    "model": {
-        "class_path": f"{__name__}.PathModule",
-        "init_args": {
-            "teacher": {
-                "class_path": "GaussianMixtureTeacher",
-                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
-            },
-            "network": {
-                "class_path": "freeflow_lightning.nets.MLP",
-                "init_args": {"sample_shape": [2], "num_classes": 2},
-            },
-        },
-    },
-    "data": {
-        "class_path": "PriorDataModule",
-        "init_args": {"batch_size": 8, "length": 4, "val_samples": 16},
-    },
-    "trainer": {
-        "accelerator": "cpu",
-        "max_steps": 8,
-        "enable_progress_bar": False,
-        "callbacks": [
-            {"class_path": name}
-            for name in ("StudentEMA", "TrajectoryError", "HealthMonitor", "SampleGrid")
-        ],
-    },
-}
-FLAT = {"class_path": "FlatFeatures", "init_args": {"num_features": 2}}
-FRECHET = {"class_path": "FrechetDistance", "init_args": {"features": FLAT}}
-FID = {"metric": FRECHET, "reference_samples": 16, "steps": 2}
-CONFIG["trainer"]["callbacks"].append({"class_path": "PeriodicFID", "init_args": FID})
+CONFIG = """
+model:
+  class_path: recipes.third_recipe.PathModule
+  init_args:
+    teacher:
+      class_path: GaussianMixtureTeacher
+      init_args: {means: [[2.0, 0.0], [-2.0, 0.5]], std: 0.4, labels: [0, 1]}
+    network: {class_path: freeflow_lightning.nets.MLP, init_args: {sample_shape: [2], num_classes: 2}}
+data: {class_path: PriorDataModule, init_args: {batch_size: 8, length: 4, val_samples: 16}}
+trainer:
+  accelerator: cpu
+  max_steps: 8
+  enable_progress_bar: false
+  callbacks:
+    - class_path: StudentEMA
+    - class_path: TrajectoryError
+    - class_path: HealthMonitor
+    - class_path: SampleGrid
+    - class_path: PeriodicFID
+      init_args:
+        metric:
+          class_path: FrechetDistance
+          init_args: {features: {class_path: FlatFeatures, init_args: {num_features: 2}}}
+        reference_samples: 16
+        steps: 2
+"""
 RUN = "runs/path"
 VERBS = {
     "sample": f"--checkpoint {RUN} --num_samples 2",
@@ -95,7 +49,7 @@ VERBS = {
 
 
 def fit(freeflow, *options):
-    Path("path.yaml").write_text(json.dumps(CONFIG))
+    Path("path.yaml").write_text(CONFIG)
     code, _, error = freeflow("fit", "--config", "path.yaml", *options)
     assert code == 0, error
 
