@@ -17,6 +17,19 @@ def mixture() -> GaussianMixtureTeacher:
     return GaussianMixtureTeacher([[2.0, 0.0], [-2.0, 0.5], [0.0, 2.0]], 0.4, labels=[0, 1, 1])
 
 
+PLANE = {
+    "teacher": {
+        "class_path": "GaussianMixtureTeacher",
+        "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
+    },
+    "network": {
+        "class_path": "freeflow_lightning.nets.MLP",
+        "init_args": {"sample_shape": [2], "num_classes": 2},
+    },
+}
+"""Teacher and network of a config: two classes in the plane."""
+
+
 def shaken(net: nn.Module, seed: int = 0, size: float = 0.3) -> nn.Module:
     """Weights that are a function of the seed, nowhere 0."""
     g = torch.Generator().manual_seed(seed)
@@ -43,10 +56,14 @@ def module(teacher=None, shake: bool = True, **changes) -> FreeFlowModule:
         "auxiliary_lr": 1e-2,
     } | changes
     made = FreeFlowModule(mixture() if teacher is None else teacher, **settings)
-    for seed, network in enumerate(made.networks().values()):
-        if shake:  # otherwise delta and gamma have no effect yet
-            shaken(network, seed)
-    return made
+    return with_shaken_networks(made) if shake else made
+
+
+def with_shaken_networks(recipe):
+    """The recipe, in which delta and gamma have an effect: they have none at the start."""
+    for seed, network in enumerate(recipe.networks().values()):
+        shaken(network, seed)
+    return recipe
 
 
 def drawn_together(m: FreeFlowModule, size: int, batch: int, processes: int = 2) -> list:

@@ -12,7 +12,16 @@ from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import Pairs, Trained, Uniform, training_generator
 from freeflow_lightning.objectives import ConstantWeight, DMDWeight, KLWeight
 from recipes.test_flow_map import Rows
-from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
+from tiny import (
+    PLANE,
+    fit,
+    learned_teacher,
+    mixture,
+    mlp,
+    same,
+    weights,
+    with_shaken_networks,
+)
 
 FOUR = (1.0, 0.75, 0.5, 0.25)
 
@@ -20,10 +29,7 @@ FOUR = (1.0, 0.75, 0.5, 0.25)
 def build(teacher=None, shake=True, **changes) -> DMDModule:
     settings = {"network": mlp(), "student_lr": 1e-2, "auxiliary_lr": 1e-2} | changes
     made = DMDModule(mixture() if teacher is None else teacher, **settings)
-    for seed, network in enumerate(made.networks().values()):
-        if shake:  # otherwise delta and gamma have no effect yet
-            shaken(network, seed)
-    return made
+    return with_shaken_networks(made) if shake else made
 
 
 def draws(m, size=16, counter=0):
@@ -170,14 +176,7 @@ CONFIG = {
     "model": {
         "class_path": "DMDModule",
         "init_args": {
-            "teacher": {
-                "class_path": "GaussianMixtureTeacher",
-                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
-            },
-            "network": {
-                "class_path": "freeflow_lightning.nets.MLP",
-                "init_args": {"sample_shape": [2], "num_classes": 2},
-            },
+            **PLANE,
             "times": [1.0, 0.5],
             "weight": {"class_path": "freeflow_lightning.objectives.KLWeight"},
             "auxiliary_updates": 2,

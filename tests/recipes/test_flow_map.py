@@ -50,7 +50,17 @@ from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from freeflow_lightning.training.strategies import FSDP2
-from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
+from tiny import (
+    PLANE,
+    fit,
+    learned_teacher,
+    mixture,
+    mlp,
+    same,
+    shaken,
+    weights,
+    with_shaken_networks,
+)
 
 CENTRAL = CentralDifference(1e-2)
 
@@ -113,10 +123,7 @@ PRIOR = {"times": FromPrior(Uniform()), "states": Prior()}
 def build(teacher=None, shake=True, **changes) -> FlowMapModule:
     settings = {"network": mlp(), "student_lr": 1e-2, "auxiliary_lr": 1e-2} | changes
     made = FlowMapModule(mixture() if teacher is None else teacher, **settings)
-    for seed, network in enumerate(made.networks().values()):
-        if shake:  # otherwise delta and gamma have no effect yet
-            shaken(network, seed)
-    return made
+    return with_shaken_networks(made) if shake else made
 
 
 def draws(m, size=16, counter=0):
@@ -416,14 +423,7 @@ CONFIG = {
     "model": {
         "class_path": "FlowMapModule",
         "init_args": {
-            "teacher": {
-                "class_path": "GaussianMixtureTeacher",
-                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
-            },
-            "network": {
-                "class_path": "freeflow_lightning.nets.MLP",
-                "init_args": {"sample_shape": [2], "num_classes": 2},
-            },
+            **PLANE,
             "correction": {
                 "fraction": 0.5,
                 "r": {"class_path": "LogitNormal", "init_args": {"mean": 0.0, "std": 1.0}},

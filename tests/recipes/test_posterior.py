@@ -29,7 +29,7 @@ from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.sample_graph import SampleGraph
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from recipes.test_flow_map import Rows, draws
-from tiny import fit, learned_teacher, mixture, mlp, same, shaken, weights
+from tiny import PLANE, fit, learned_teacher, mixture, mlp, same, weights, with_shaken_networks
 
 CENTRAL = CentralDifference(1e-2)
 FORMS = {
@@ -47,7 +47,7 @@ FORMS = {
 def build(teacher=None, shake=True, **changes) -> PosteriorModule:
     settings = {"network": mlp(), "student_lr": 1e-2} | changes
     made = PosteriorModule(mixture() if teacher is None else teacher, **settings)
-    return made if not shake else (shaken(made.student), made)[1]
+    return with_shaken_networks(made) if shake else made
 
 
 # The algorithm
@@ -214,14 +214,7 @@ CONFIG = {
     "model": {
         "class_path": "PosteriorModule",
         "init_args": {
-            "teacher": {
-                "class_path": "GaussianMixtureTeacher",
-                "init_args": {"means": [[2.0, 0.0], [-2.0, 0.5]], "std": 0.4, "labels": [0, 1]},
-            },
-            "network": {
-                "class_path": "freeflow_lightning.nets.MLP",
-                "init_args": {"sample_shape": [2], "num_classes": 2},
-            },
+            **PLANE,
             "second_state": {"preconditioned": True},
         },
     },

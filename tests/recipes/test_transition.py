@@ -24,7 +24,7 @@ from freeflow_lightning.teachers.prompt_files import write_prompts
 from nets.random_weights import tiny_sit
 from recipes.test_flow_map import Rows, draws
 from teachers.tiny_diffusers import TINY, quiet
-from tiny import fit, same, shaken, weights
+from tiny import fit, same, weights, with_shaken_networks
 
 UNGUIDED = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0}
 SHAPE = {"input_size": 2, "patch_size": 1, "in_channels": 1, "num_classes": 2, "depth": 3}
@@ -39,10 +39,7 @@ def sit(seed=0):
 def build(**changes):
     teacher = VelocityTeacher(sit(1), (1, 2, 2), 2)
     settings = {"network": sit(), "head": SplitHead(1, steps=2), "student_lr": 1e-2} | changes
-    m = TransitionModule(settings.pop("teacher", teacher), **settings)
-    for seed, network in enumerate(m.networks().values()):
-        shaken(network, seed)
-    return m
+    return with_shaken_networks(TransitionModule(settings.pop("teacher", teacher), **settings))
 
 
 # The first stage

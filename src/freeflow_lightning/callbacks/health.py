@@ -73,7 +73,7 @@ class HealthMonitor(Callback):
         self._samples: list[torch.Tensor] = []
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        check_distillation(pl_module, self, "compares a student with its teacher")
+        check_distillation(pl_module, self, "watches a distillation")
         refuse_second(trainer, self)
 
     def on_train_batch_end(
