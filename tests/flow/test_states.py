@@ -3,14 +3,7 @@
 import pytest
 import torch
 
-from freeflow_lightning.flow import (
-    RULES,
-    DataStates,
-    Prior,
-    Renoised,
-    StudentPath,
-    TeacherPath,
-)
+from freeflow_lightning.flow import RULES, DataStates, Prior, Renoised, StudentPath, TeacherPath
 
 M, S = 0.7, 0.4
 N = 512

@@ -5,12 +5,7 @@ import torch
 
 from freeflow_lightning.evaluation.scores import evaluate_tables
 from freeflow_lightning.examples.faces import load_faces
-from freeflow_lightning.metrics import (
-    FacesFeatures,
-    FrechetDistance,
-    TableBuilder,
-    merge_tables,
-)
+from freeflow_lightning.metrics import FacesFeatures, FrechetDistance, TableBuilder, merge_tables
 from freeflow_lightning.metrics.faces import ATTRIBUTES, MODE, NUM_MODES, class_logits
 
 

@@ -12,16 +12,7 @@ from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import Pairs, Trained, Uniform, training_generator
 from freeflow_lightning.objectives import ConstantWeight, DMDWeight, KLWeight
 from recipes.test_flow_map import Rows
-from tiny import (
-    PLANE,
-    fit,
-    learned_teacher,
-    mixture,
-    mlp,
-    same,
-    weights,
-    with_shaken_networks,
-)
+from tiny import PLANE, fit, learned_teacher, mixture, mlp, same, weights, with_shaken_networks
 
 FOUR = (1.0, 0.75, 0.5, 0.25)
 

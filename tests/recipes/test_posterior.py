@@ -18,12 +18,7 @@ from freeflow_lightning.flow import (
     renoise,
 )
 from freeflow_lightning.nets import MLP, SecondState, StateConditioned
-from freeflow_lightning.objectives import (
-    DiscreteEulerian,
-    Eulerian,
-    Lagrangian,
-    Semigroup,
-)
+from freeflow_lightning.objectives import DiscreteEulerian, Eulerian, Lagrangian, Semigroup
 from freeflow_lightning.recipes import Tilt
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.sample_graph import SampleGraph

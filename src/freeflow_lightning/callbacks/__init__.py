@@ -15,11 +15,7 @@ from freeflow_lightning.callbacks.spike_guard import SpikeGuard
 from freeflow_lightning.callbacks.tangent import TangentWarmup
 from freeflow_lightning.callbacks.trajectory import TrajectoryError
 from freeflow_lightning.callbacks.warmup import ConfidentRegionWarmup
-from freeflow_lightning.training.progress import (
-    DistillationProgress,
-    NetworkSummary,
-    ProgressLines,
-)
+from freeflow_lightning.training.progress import DistillationProgress, NetworkSummary, ProgressLines
 
 __all__ = [
     "AlphaSchedule",

@@ -59,9 +59,8 @@ class MovingAverages(Callback):
     def on_train_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         self._updated_at = trainer.global_step
         averages = {name: pl_module.averages[name] for name in self.names}
-        self._fresh = (
-            pl_module.weights()
-        )  # once: walking small networks takes longer than averaging them
+        # once: walking small networks takes longer than averaging them
+        self._fresh = pl_module.weights()
         self._averages = {name: list(average.parameters()) for name, average in averages.items()}
         self._buffers = [
             pair
@@ -81,9 +80,8 @@ class MovingAverages(Callback):
     @torch.no_grad()
     def update(self, step: int) -> None:
         """Move the averages towards the weights of `step`, once."""
-        if (
-            step == self._updated_at
-        ):  # MasterAdam calls Adam's step: torch runs the hook for both once it has met a plain Adam
+        # MasterAdam calls Adam's step: torch runs the hook for both once it has met a plain Adam
+        if step == self._updated_at:
             return
         self._updated_at = step
         fresh = [weight.to(torch.float32) for weight in self._fresh]

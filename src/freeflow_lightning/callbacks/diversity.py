@@ -47,7 +47,10 @@ class DiversityAlarm(Callback):
         check_numbers(0, without_low=True, least=least)
         check_counts(1, classes=classes, steps=steps)
         check_counts(2, count=count)
-        self.least, self.classes, self.count, self.steps = least, classes, count, steps
+        self.least = least
+        self.classes = classes
+        self.count = count
+        self.steps = steps
         self.stop = stop
         self._spreads: list[float] | None = None
         self._warned: set[str] = set()

@@ -92,9 +92,8 @@ class PeriodicFID(Callback):
                 "(data.val_samples, limit_val_batches)"
             )
 
-    @torch.inference_mode(
-        False
-    )  # its sums outlive Trainer.validate, and inference tensors cannot be added to later
+    # its sums outlive Trainer.validate, and inference tensors cannot be added to later
+    @torch.inference_mode(False)
     @torch.no_grad()
     def on_validation_start(self, trainer: Trainer, pl_module: Recipe) -> None:
         if trainer.sanity_checking:
@@ -112,9 +111,8 @@ class PeriodicFID(Callback):
         reference = self._table(trainer, pl_module, "reference", self.reference_samples)
         floor = self._table(trainer, pl_module, "floor", count)
         metric.reset()
-        if (
-            reference is not None and floor is not None
-        ):  # on the first rank: states are summed over the ranks
+        # on the first rank: states are summed over the ranks
+        if reference is not None and floor is not None:
             metric.set_reference(reference.moments["features"], reference.n)
             self._floor = float(
                 frechet_distance(*reference.moments["features"], *floor.moments["features"])
@@ -146,6 +144,7 @@ class PeriodicFID(Callback):
             needs_rows=False,
         )
 
+    # its sums outlive Trainer.validate, and inference tensors cannot be added to later
     @torch.inference_mode(False)
     @torch.no_grad()
     def on_validation_batch_end(
@@ -166,6 +165,7 @@ class PeriodicFID(Callback):
             real=False,
         )
 
+    # its sums outlive Trainer.validate, and inference tensors cannot be added to later
     @torch.inference_mode(False)
     @torch.no_grad()
     def on_validation_epoch_end(self, trainer: Trainer, pl_module: Recipe) -> None:

@@ -59,13 +59,11 @@ class HealthMonitor(Callback):
         check_numbers(0, least_spread=least_spread)
         check_counts(1, window=window, steps=steps)
         check_counts(2, count=count)
-        self.factor, self.window, self.least_spread, self.count, self.steps = (
-            factor,
-            window,
-            least_spread,
-            count,
-            steps,
-        )
+        self.factor = factor
+        self.window = window
+        self.least_spread = least_spread
+        self.count = count
+        self.steps = steps
         self._history: dict[str, list[float]] = {}
         self._warned: set[str] = set()
         self._seen = 0
@@ -101,9 +99,8 @@ class HealthMonitor(Callback):
     ) -> None:
         evaluation: ValidationBatch = outputs
         if sum(map(len, self._samples)) < self.count:
-            keep = (batch.indices < batch.total).to(
-                evaluation.samples.device
-            )  # a rank's last batch may be padded
+            # a rank's last batch may be padded
+            keep = (batch.indices < batch.total).to(evaluation.samples.device)
             self._samples.append(evaluation.samples[keep].float())
 
     @torch.no_grad()

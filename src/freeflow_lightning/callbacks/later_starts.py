@@ -20,7 +20,8 @@ class LaterStarts(StepSchedule):
 
     def __init__(self, delay_steps: int, warmup_steps: int = 0) -> None:
         check_counts(0, delay_steps=delay_steps, warmup_steps=warmup_steps)
-        self.delay_steps, self.warmup_steps = delay_steps, warmup_steps
+        self.delay_steps = delay_steps
+        self.warmup_steps = warmup_steps
 
     @property
     def length(self) -> int:

@@ -52,7 +52,9 @@ class SpikeGuard(Callback):
         check_numbers(1, without_low=True, factor=factor)
         check_counts(2, window=window)
         check_counts(1, rollbacks=rollbacks)
-        self.factor, self.window, self.rollbacks = factor, window, rollbacks
+        self.factor = factor
+        self.window = window
+        self.rollbacks = rollbacks
         self.done = 0
         self._recent: dict[str, deque[float]] = {}
         self._noted: Any = None

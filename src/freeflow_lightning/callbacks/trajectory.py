@@ -35,7 +35,10 @@ class TrajectoryError(Callback):
         check_counts(-math.inf, seed=seed)
         if steps % points:
             raise ValueError(f"expected steps to be a multiple of points, got {steps} and {points}")
-        self.count, self.points, self.steps, self.seed = count, points, steps, seed
+        self.count = count
+        self.points = points
+        self.steps = steps
+        self.seed = seed
         self._path: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

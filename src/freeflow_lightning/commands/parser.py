@@ -168,7 +168,9 @@ class _ExpectedOther(Exception):  # noqa: N818 (never seen: the value is spelled
     def __init__(self, spell: Callable[..., list[str]], key: str, value: str, message: str) -> None:
         super().__init__(message)
         self.message = message
-        self._spell, self._key, self._value = spell, key, value
+        self._spell = spell
+        self._key = key
+        self._value = value
 
     def spell(self, words: list[str]) -> list[str]:
         """The words with the value as its class expects it."""

@@ -39,9 +39,8 @@ def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
             values.append(words[position])
             position += 1
         spelled = _spelled(values, options[name]) if name in options else _spelled_by_looks(values)
-        if joined or (
-            len(spelled) == 1 and spelled[0].startswith("-.")
-        ):  # argparse takes -.inf for an option
+        # argparse takes -.inf for an option
+        if joined or (len(spelled) == 1 and spelled[0].startswith("-.")):
             done.append(f"{name}={spelled[0]}")
         else:
             done += [name, *spelled]

@@ -6,12 +6,7 @@ from typing import Any, NamedTuple
 import torch
 
 from freeflow_lightning.evaluation.reference import draw_table, teacher_table
-from freeflow_lightning.evaluation.scores import (
-    Endpoints,
-    Result,
-    endpoint_errors,
-    evaluate_tables,
-)
+from freeflow_lightning.evaluation.scores import Endpoints, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import (
     FeatureNetwork,
     FeatureTable,

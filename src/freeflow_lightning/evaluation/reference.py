@@ -159,9 +159,8 @@ def draw_table(
     teacher, builder = sampler.teacher, TableBuilder(network, kept)
     for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
         z, condition = which.noise(teacher, batch.indices, device)
-        drawn = evaluate_rows(
-            sampler, z, condition
-        )  # padding too: sharded networks need every process
+        # padding too: sharded networks need every process
+        drawn = evaluate_rows(sampler, z, condition)
         index = batch.indices[batch.indices < count]
         if not len(index):
             continue

@@ -54,7 +54,8 @@ class Judge:
     """Frechet distance to fixed reference samples, and the share of recognised classes."""
 
     def __init__(self, reference: Tensor, features: FeatureNetwork) -> None:
-        self.features, self.metric = features, FrechetDistance(features)
+        self.features = features
+        self.metric = FrechetDistance(features)
         self.metric.update(reference, real=True)
         self.reference_samples = len(reference)
 
@@ -145,7 +146,9 @@ class StepsTable:
     """
 
     def __init__(self, judge: Judge, inputs: Inputs, start: Start = in_silence) -> None:
-        self.judge, self.inputs, self.start = judge, inputs, start
+        self.judge = judge
+        self.inputs = inputs
+        self.start = start
         self.lines: list[Line] = []
         self.shown: dict[str, Tensor] = {}
 

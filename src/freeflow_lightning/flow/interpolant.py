@@ -64,8 +64,7 @@ def to_noisier(x_t: Tensor, n: Tensor, t: Tensor, t_c: Tensor) -> tuple[Tensor, 
     (tensor([[0.2500, 0.2500]]), tensor([0.7500]))
     """
     noisier = t_c > t
-    shrink = torch.where(
-        noisier, (1 - t_c) / torch.where(noisier, 1 - t, 1), 1.0
-    )  # t = 1 is never noisier: no 0 / 0
+    # t = 1 is never noisier: no 0 / 0
+    shrink = torch.where(noisier, (1 - t_c) / torch.where(noisier, 1 - t, 1), 1.0)
     spread = torch.where(noisier, t_c**2 - (shrink * t) ** 2, 0.0).sqrt()
     return expand(shrink, x_t) * x_t + expand(spread, x_t) * n, torch.maximum(t, t_c)

@@ -55,11 +55,9 @@ class FrechetDistance(Metric):
                 f"got {d!r}"
             )
         check_counts(1, num_features=d)
-        self.features, self.num_features, self.reset_real_features = (
-            features,
-            d,
-            reset_real_features,
-        )
+        self.features = features
+        self.num_features = d
+        self.reset_real_features = reset_real_features
         for kind in ("real", "fake"):
             self.add_state(
                 f"{kind}_features_sum", torch.zeros(d, dtype=torch.float64), dist_reduce_fx="sum"

@@ -78,9 +78,8 @@ class InceptionFeatures(FeatureNetwork):
                 f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} "
                 f"{tuple(samples.shape)}; see to_uint8"
             )
-        if not len(
-            samples
-        ):  # the padding of a rank's last batch dropped; the network cannot take none
+        # the padding of a rank's last batch dropped; the network cannot take none
+        if not len(samples):
             spatial = samples.new_zeros(0, _SPATIAL_CHANNELS * 17 * 17, dtype=torch.float32)
             return {
                 "features": spatial.new_zeros(0, 2048),

@@ -72,10 +72,11 @@ def frechet_distance(
     mu1, sigma1, mu2, sigma2 = (a.double() for a in (mu1, sigma1, mu2, sigma2))
     check_moment(torch.stack([mu1, mu2]), "mean")
     root1 = square_root(sigma1) if root1 is None else root1
-    size = (
-        torch.linalg.matrix_norm(sigma1)
-        * torch.maximum(torch.linalg.matrix_norm(sigma1), torch.linalg.matrix_norm(sigma2))
-    )  # not the product's own: it is round-off alone where the supports are orthogonal or the samples all the same
+    # not the product's own: it is round-off alone where the supports are orthogonal or the samples
+    # all the same
+    size = torch.linalg.matrix_norm(sigma1) * torch.maximum(
+        torch.linalg.matrix_norm(sigma1), torch.linalg.matrix_norm(sigma2)
+    )
     cross = (
         _without_round_off(torch.linalg.eigvalsh(check_moment(root1 @ sigma2 @ root1)), size)
         .sqrt()

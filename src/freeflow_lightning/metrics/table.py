@@ -85,7 +85,8 @@ class TableBuilder:
 
     def __init__(self, network: nn.Module, kept: int) -> None:
         check_counts(0, kept=kept)
-        self.network, self.kept = network, kept
+        self.network = network
+        self.kept = kept
         self._count = 0
         self._sums: dict[str, tuple[Tensor, Tensor]] = {}
         self._rows: list[dict[str, Tensor]] = []

@@ -40,7 +40,8 @@ class ScalarEmbedder(nn.Module):
             raise ValueError(
                 f"expected an even number of frequencies (cos and sin), got {frequencies}"
             )
-        self.frequencies, self.scale = frequencies, scale
+        self.frequencies = frequencies
+        self.scale = scale
         first, last = nn.Linear(frequencies, hidden_size), nn.Linear(hidden_size, hidden_size)
         for layer in (first, last):
             nn.init.normal_(layer.weight, std=0.02)

@@ -105,9 +105,8 @@ class Adapter(nn.Module):
         # peft's set_adapter would take requires_grad from the other adapters, and autograd their
         # gradients with it
         fast = torch.backends.mha.get_fastpath_enabled()
-        torch.backends.mha.set_fastpath_enabled(
-            False
-        )  # nn.TransformerEncoderLayer's reads the weights past the adapters
+        # nn.TransformerEncoderLayer's reads the weights past the adapters
+        torch.backends.mha.set_fastpath_enabled(False)
         for layer in self._layers.values():
             layer._active_adapter, layer._disable_adapters = [self.name], False
         try:
@@ -119,9 +118,8 @@ class Adapter(nn.Module):
 
     def merged(self) -> nn.Module:
         """A backbone of its own with the adapter added into its weights: equal up to rounding."""
-        hooks = [
-            module._forward_hooks for module in self.base.modules()
-        ]  # those of student and auxiliary: not copied
+        # those of student and auxiliary: not copied
+        hooks = [module._forward_hooks for module in self.base.modules()]
         copied = copy.deepcopy(self.base, {id(kept): type(kept)() for kept in hooks})
         for path, layer in list(_adapted_layers(copied)):
             layer.merge(adapter_names=[self.name])
@@ -198,9 +196,10 @@ def _targets(base: nn.Module, lora: LoRA, time_modules: Sequence[str]) -> list[s
     if lora.target_modules is not None:
         return lora.target_modules
     linear_paths = [path for path, module in base.named_modules() if isinstance(module, nn.Linear)]
+    # which read their weights themselves
     closed = [
         path for path, module in base.named_modules() if isinstance(module, nn.MultiheadAttention)
-    ]  # reads weights itself
+    ]
     chosen = [
         path
         for path in linear_paths

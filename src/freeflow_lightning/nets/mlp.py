@@ -45,7 +45,8 @@ class MLP(nn.Module):
             "time_scale": time_scale,
         }
         d = math.prod(sample_shape)
-        self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
+        self.sample_shape = tuple(sample_shape)
+        self.num_classes = num_classes
         self.x_embedder = nn.Linear(d, hidden_size)
         self.t_embedder = ScalarEmbedder(hidden_size, scale=time_scale)
         self.y_embedder = LabelEmbedder(num_classes, hidden_size) if num_classes else None

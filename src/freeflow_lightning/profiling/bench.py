@@ -144,9 +144,8 @@ def measure_fid(subject: BenchSubject, module: Distillation, clock: Clock) -> fl
     z, condition = module.teacher.draw_indexed(
         torch.arange(subject.val_batch_size), seed=0, stream="bench", device=module.device
     )
-    metric.update(
-        pictures(module.teacher, module.generate(z, condition)), real=True
-    )  # any reference takes as long
+    # any reference takes as long
+    metric.update(pictures(module.teacher, module.generate(z, condition)), real=True)
 
     def batch() -> None:
         index = torch.arange(subject.val_batch_size)

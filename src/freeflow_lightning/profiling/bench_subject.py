@@ -42,9 +42,8 @@ def subject_of_size(size: SizeName, image_size: int, precision: PrecisionName) -
     """A SiT of a published size with random weights, and the paper's settings."""
 
     def make(teacher: Teacher) -> Distillation:
-        return FreeFlowModule(
-            teacher, check_teacher=False
-        )  # random weights have no direction of time
+        # random weights have no direction of time
+        return FreeFlowModule(teacher, check_teacher=False)
 
     return BenchSubject(
         name=f"SiT-{size} with random weights, {image_size} x {image_size}",

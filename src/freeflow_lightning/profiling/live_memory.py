@@ -37,9 +37,8 @@ class KeptForBackward:
 
     def _keep(self, tensor: Tensor) -> Tensor:
         if storage_key(tensor) not in self._weights:
-            self._storages[storage_key(tensor)] = (
-                tensor.untyped_storage()
-            )  # held: its address must not be given to another
+            # held: its address must not be given to another
+            self._storages[storage_key(tensor)] = tensor.untyped_storage()
         return tensor
 
     def release(self) -> int:
@@ -60,9 +59,8 @@ class LiveMemory(TorchDispatchMode):
         self._seen: dict[int, weakref.ref] = {}
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self._meet(
-            (args, kwargs), born=False
-        )  # what is older than the count is not counted, nor are views of it
+        # what is older than the count is not counted, nor are views of it
+        self._meet((args, kwargs), born=False)
         result = func(*args, **(kwargs or {}))
         if func._overloadpacket in OPERATIONS:
             self.flops += OPERATIONS[func._overloadpacket](*args, **(kwargs or {}), out_val=result)

@@ -79,9 +79,8 @@ def intercept_calls(networks: Mapping[str, nn.Module], around: Around) -> Iterat
     inside = False
 
     def entry(name: str, module: nn.Module) -> Callable[..., Any]:
-        call = (
-            module._compiled_call_impl or module._call_impl
-        )  # what nn.Module.__call__ itself calls
+        # what nn.Module.__call__ itself calls
+        call = module._compiled_call_impl or module._call_impl
 
         def entered(*arguments: Any, **keywords: Any) -> Any:
             nonlocal inside

@@ -22,13 +22,11 @@ def without_data(module: Network) -> Network:
 @contextmanager
 def no_data() -> Iterator[FakeTensorMode]:
     """Tensors made inside have shapes and dtypes, and no data."""
-    staying = replace_attribute(
-        nn.Module, "to", lambda module, *_, **__: module
-    )  # such tensors refuse it; peft moves adapters
+    # such tensors refuse it; peft moves adapters
+    staying = replace_attribute(nn.Module, "to", lambda module, *_, **__: module)
     with warnings.catch_warnings(), staying, FakeTensorMode(allow_non_fake_inputs=True) as mode:
-        warnings.filterwarnings(
-            "ignore", "Accessing the data pointer of FakeTensor"
-        )  # torch's own deepcopy does
+        # torch's own deepcopy does
+        warnings.filterwarnings("ignore", "Accessing the data pointer of FakeTensor")
         yield mode
 
 

@@ -55,7 +55,8 @@ class Profile:
     """
 
     def __init__(self, trainer: Trainer, module: Distillation) -> None:
-        self.trainer, self.module = trainer, module
+        self.trainer = trainer
+        self.module = module
         self._context = ExitStack()
 
     def start(self) -> None:
@@ -117,7 +118,8 @@ class Stopwatch:
     """
 
     def __init__(self, now: Callable[[], float]) -> None:
-        self.now, self.seconds = now, dict[str, float]()
+        self.now = now
+        self.seconds = dict[str, float]()
         self._inner = [0.0]
 
     def wrap(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -189,9 +191,8 @@ def sum_exclusive(events: list[FunctionEvent], device_time: bool) -> dict[str, f
     """
     maker = {}
     for event in sorted(events, key=lambda e: e.time_range.start):
-        if (
-            event.sequence_nr >= 0 and not event.fwd_thread
-        ):  # a backward operation knows the thread of its forward one
+        # a backward operation knows the thread of its forward one
+        if event.sequence_nr >= 0 and not event.fwd_thread:
             maker[event.sequence_nr] = _network_of(event)
     seconds: dict[str, float] = {}
     for event in events:

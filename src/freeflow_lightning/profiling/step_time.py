@@ -65,7 +65,9 @@ class SideBySide(Callback):
             raise ValueError(
                 f"expected at least one round and one step of warmup, got {rounds} and {warmup}"
             )
-        self.clock, self.count, self.warmup = clock, rounds, warmup
+        self.clock = clock
+        self.count = rounds
+        self.warmup = warmup
         self.rounds: list[Round] = []
         self.peak_memory = 0
         self.log_every = 0

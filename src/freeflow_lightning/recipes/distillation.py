@@ -9,11 +9,7 @@ import torch
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning.flow import (
-    check_counts,
-    check_numbers,
-    check_pairs,
-)
+from freeflow_lightning.flow import check_counts, check_numbers, check_pairs
 from freeflow_lightning.nets import LoRA, SecondState, SplitHead
 from freeflow_lightning.recipes.holders import Frozen
 from freeflow_lightning.recipes.map_recipe import MapRecipe

@@ -23,11 +23,7 @@ from freeflow_lightning.flow import (
     renoise,
 )
 from freeflow_lightning.objectives import DMDWeight, Residual, ScoreWeight
-from freeflow_lightning.recipes.correction import (
-    CorrectionDraw,
-    draw_correction,
-    select_rows,
-)
+from freeflow_lightning.recipes.correction import CorrectionDraw, draw_correction, select_rows
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.teachers import Teacher

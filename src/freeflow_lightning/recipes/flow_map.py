@@ -20,13 +20,7 @@ from freeflow_lightning.flow import (
     join,
     take,
 )
-from freeflow_lightning.objectives import (
-    Decay,
-    DiscreteLagrangian,
-    MapObjective,
-    Residual,
-    Weight,
-)
+from freeflow_lightning.objectives import Decay, DiscreteLagrangian, MapObjective, Residual, Weight
 from freeflow_lightning.recipes.correction import (
     Correction,
     CorrectionDraw,

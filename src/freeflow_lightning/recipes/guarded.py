@@ -19,11 +19,7 @@ from freeflow_lightning.training.gradients import (
     skips_by_itself,
 )
 from freeflow_lightning.training.optimizer import trained_by
-from freeflow_lightning.training.trainer_facts import (
-    find_newest_checkpoint,
-    is_logged,
-    log_at_step,
-)
+from freeflow_lightning.training.trainer_facts import find_newest_checkpoint, is_logged, log_at_step
 
 
 class GuardedModule(LightningModule):

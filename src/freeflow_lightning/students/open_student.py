@@ -224,10 +224,8 @@ def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, bala
     """
     if classes and balanced:
         raise ValueError("--balanced takes every class in turn: leave --classes out")
-    draw = Draw(
-        seed, tuple(classes) if classes else balanced_classes(teacher) if balanced else None
-    )
-    draw.noise(
-        teacher, torch.zeros(1, dtype=torch.int64)
-    )  # refuses classes that there are not, before anything is drawn
+    given = tuple(classes) if classes else None
+    draw = Draw(seed, balanced_classes(teacher) if balanced else given)
+    # refuses classes that there are not, before anything is drawn
+    draw.noise(teacher, torch.zeros(1, dtype=torch.int64))
     return draw

@@ -203,9 +203,8 @@ def check_convention(
             readings[turned] = readings[turned]._replace(imbalance=value)
     scale = float(teacher.output_scale(torch.ones(1, device=z.device)))
     found = ConventionCheck(_verdict(readings), readings, type(teacher).__name__, scale)
-    if (
-        found.size_problem and scale > AMPLIFIES
-    ):  # u(z, 1) is mostly the network's error, which tells no sign
+    # u(z, 1) is mostly the network's error, which tells no sign
+    if found.size_problem and scale > AMPLIFIES:
         return found if found.verdict == "right" else found._replace(verdict="unclear")
     return found
 

@@ -148,9 +148,8 @@ def step_of(t: Tensor, table: Tensor) -> Tensor:
     wide = torch.promote_types(t.dtype, torch.float32)
     table = table.to(t.device, wide)
     log_sigma = t.to(wide).logit().clamp(table[0], table[-1])
-    k = (
-        (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)
-    )  # torch.searchsorted, which ONNX does not have
+    # torch.searchsorted, which ONNX does not have
+    k = (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)
     return k - 1 + (log_sigma - table[k - 1]) / (table[k] - table[k - 1])
 
 
@@ -175,7 +174,9 @@ class DiscretePath(GaussianPath):
             or not 0 <= abars[-1] < abars[0] < 1
         ):
             raise ValueError("expected at least two falling abars (alphas_cumprod) in [0, 1)")
-        self.abars, self.log_sigmas, self.whole_steps = abars, log_sigmas(abars), whole_steps
+        self.abars = abars
+        self.log_sigmas = log_sigmas(abars)
+        self.whole_steps = whole_steps
         self.t_min, last = (
             float(end.sigmoid()) for end in (self.log_sigmas[0], self.log_sigmas[-1])
         )

@@ -69,7 +69,9 @@ class EDMVelocity(nn.Module):
             0, without_low=True, sigma_min=sigma_min, sigma_data=sigma_data, data_scale=data_scale
         )
         check_numbers(sigma_min, without_low=True, sigma_max=sigma_max)
-        self.net, self.num_classes, self.data_scale = net, num_classes, data_scale
+        self.net = net
+        self.num_classes = num_classes
+        self.data_scale = data_scale
         self.sigmas = {"sigma_data": sigma_data, "sigma_min": sigma_min, "sigma_max": sigma_max}
         self.spread = sigma_data * data_scale
         self.t_range = tuple(s * data_scale / (1 + s * data_scale) for s in (sigma_min, sigma_max))
@@ -157,11 +159,9 @@ class EDMTeacher(Teacher):
         settings = (num_classes, sigma_data, sigma_min, sigma_max, data_scale)
         self.function = EDMVelocity(network, *settings)
         self.guide = EDMVelocity(guide, *settings) if guide is not None else None
-        self.sample_shape, self.num_classes, self.data_scale = (
-            tuple(sample_shape),
-            num_classes,
-            data_scale,
-        )
+        self.sample_shape = tuple(sample_shape)
+        self.num_classes = num_classes
+        self.data_scale = data_scale
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)

@@ -106,8 +106,10 @@ class VarianceExplodingPath(GaussianPath):
     def __init__(self, sigma_min: float = 0.002, sigma_max: float = 80.0) -> None:
         check_numbers(0, without_low=True, sigma_min=sigma_min)
         check_numbers(sigma_min, without_low=True, sigma_max=sigma_max)
-        self.sigma_min, self.sigma_max = sigma_min, sigma_max
-        self.t_min, self.t_max = sigma_min / (1 + sigma_min), sigma_max / (1 + sigma_max)
+        self.sigma_min = sigma_min
+        self.sigma_max = sigma_max
+        self.t_min = sigma_min / (1 + sigma_min)
+        self.t_max = sigma_max / (1 + sigma_max)
 
     def tau(self, t: Tensor) -> Tensor:
         return t / (1 - t)
@@ -130,9 +132,11 @@ class VariancePreservingPath(GaussianPath):
     def __init__(self, tau_min: float = 1e-3, tau_max: float = 10.0) -> None:
         check_numbers(0, without_low=True, tau_min=tau_min)
         check_numbers(tau_min, without_low=True, tau_max=tau_max)
-        self.tau_min, self.tau_max = tau_min, tau_max
+        self.tau_min = tau_min
+        self.tau_max = tau_max
         low, high = (math.sqrt(math.expm1(tau)) for tau in (tau_min, tau_max))  # b / a
-        self.t_min, self.t_max = low / (1 + low), high / (1 + high)
+        self.t_min = low / (1 + low)
+        self.t_max = high / (1 + high)
 
     def tau(self, t: Tensor) -> Tensor:
         return torch.log1p((t / (1 - t)) ** 2)
@@ -172,9 +176,8 @@ class PathVelocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, ...]; computed in float32 or wider around the network."""
         tau, c = self._place(t)
-        y = x * expand(
-            (c.a**2 + c.b**2).sqrt() / norm(t), x
-        )  # torch.hypot, which ONNX does not have
+        # torch.hypot, which ONNX does not have
+        y = x * expand((c.a**2 + c.b**2).sqrt() / norm(t), x)
         raw = self.net(y.to(x.dtype), self.path.network_time(tau), condition)
         return self._velocity(raw, y, x, t, c).to(x.dtype)
 
@@ -231,7 +234,8 @@ class PathTeacher(Teacher):
         check_shapes(sample_shape=sample_shape)
         check_counts(0, num_classes=num_classes)
         self.function = PathVelocity(network, path, prediction, t_max)
-        self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
+        self.sample_shape = tuple(sample_shape)
+        self.num_classes = num_classes
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)

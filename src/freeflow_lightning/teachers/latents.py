@@ -51,14 +51,15 @@ class LatentDecoder:
             check_numbers(0, without_low=True, scale=number)
         for number in in_list(shift):
             check_numbers(-math.inf, shift=number)
-        self.vae, self.chunk, self.class_name = str(vae), chunk, class_name
-        self.given_scale, self.given_shift = scale, shift
-        self.subfolder, self.revision, self.cache_dir, self.offline = (
-            subfolder,
-            revision,
-            cache_dir,
-            offline,
-        )
+        self.vae = str(vae)
+        self.chunk = chunk
+        self.class_name = class_name
+        self.given_scale = scale
+        self.given_shift = shift
+        self.subfolder = subfolder
+        self.revision = revision
+        self.cache_dir = cache_dir
+        self.offline = offline
         self._network: nn.Module | None = None
 
     def __deepcopy__(self, memo: dict) -> "LatentDecoder":

@@ -83,7 +83,8 @@ class _AsTeacher(Teacher):
     def __init__(self, function: SiTVelocity) -> None:
         super().__init__()
         self.function = function
-        self.sample_shape, self.num_classes = function.net.sample_shape, function.net.num_classes
+        self.sample_shape = function.net.sample_shape
+        self.num_classes = function.net.num_classes
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)

@@ -34,7 +34,8 @@ class VelocityTeacher(Teacher):
         check_shapes(sample_shape=sample_shape)
         check_counts(0, num_classes=num_classes)
         self.function = function
-        self.sample_shape, self.num_classes = tuple(sample_shape), num_classes
+        self.sample_shape = tuple(sample_shape)
+        self.num_classes = num_classes
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         return self.function(x, t, condition)

@@ -6,10 +6,7 @@ from pathlib import Path
 
 import torch
 
-from freeflow_lightning.training.sharded_checkpoint import (
-    META,
-    FolderReader,
-)
+from freeflow_lightning.training.sharded_checkpoint import META, FolderReader
 from freeflow_lightning.training.whole_file import check_records
 
 

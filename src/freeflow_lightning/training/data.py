@@ -96,13 +96,11 @@ class IndexRange:
     def __init__(
         self, count: int, batch_size: int, seed: int, rank: int = 0, world_size: int = 1
     ) -> None:
-        self.count, self.batch_size, self.seed, self.rank, self.world_size = (
-            count,
-            batch_size,
-            seed,
-            rank,
-            world_size,
-        )
+        self.count = count
+        self.batch_size = batch_size
+        self.seed = seed
+        self.rank = rank
+        self.world_size = world_size
 
     def __len__(self) -> int:
         return math.ceil(self.count / (self.batch_size * self.world_size))
@@ -196,8 +194,11 @@ class PriorDataModule(SettingsOnly):
         check_counts(1, batch_size=batch_size, length=length, val_batch_size=val_batch_size)
         check_counts(0, val_samples=val_samples)
         check_counts(-math.inf, seed=seed)
-        self.batch_size, self.length, self.seed = batch_size, length, seed
-        self.val_samples, self.val_batch_size = val_samples, val_batch_size
+        self.batch_size = batch_size
+        self.length = length
+        self.seed = seed
+        self.val_samples = val_samples
+        self.val_batch_size = val_batch_size
         if global_batch_size is not None:
             check_counts(1, global_batch_size=global_batch_size)
         self.global_batch_size = global_batch_size

@@ -48,10 +48,10 @@ class LastStep(Checkpoint):
         self._agreed_signal = 0
         self._start_step: int | None = None
         self._progress: Progress | None = None
-        self._unvalidated: list[
-            str
-        ] = []  # checkpoints that were written before their step's validation
-        self._has_candidates = False  # for the best checkpoint, from a validation that has ended
+        self._unvalidated: list[str] = []
+        """Checkpoints that were written before their step's validation."""
+        self._has_candidates = False
+        """For the best checkpoint, from a validation that has ended."""
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         self._forget()
@@ -78,10 +78,8 @@ class LastStep(Checkpoint):
         self._stop_if_agreed()
         self._connector.training_has_begun = True
         epochs: Any = trainer.fit_loop.epoch_progress
-        for count in (
-            epochs.total,
-            epochs.current,
-        ):  # Lightning does not count the epoch after an end that it resumes at
+        # Lightning does not count the epoch after an end that it resumes at
+        for count in (epochs.total, epochs.current):
             count.ready = count.started = count.processed + 1
 
     def on_train_batch_end(
@@ -118,9 +116,8 @@ class LastStep(Checkpoint):
             self._write_again(trainer)
 
     def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        self._write_again(
-            trainer
-        )  # the best checkpoint is written here where the epoch ends with a validation
+        # the best checkpoint is written here where the epoch ends with a validation
+        self._write_again(trainer)
 
     def _write_again(self, trainer: Trainer) -> None:
         """Let the checkpoints of this step know that it is validated, and the best candidates that
@@ -234,9 +231,8 @@ class LastStep(Checkpoint):
     def _write(self, trainer: Trainer, path: str, *, weights_only: bool = False) -> None:
         """Write a checkpoint with the progress of the loops as it was at the end of the last step."""
         progress = self._progress
-        if (
-            progress is None or progress.step != trainer.global_step
-        ):  # an error at the very end of the step
+        # an error at the very end of the step
+        if progress is None or progress.step != trainer.global_step:
             progress = progress_of(trainer)
         checkpoint = trainer._checkpoint_connector.dump_checkpoint(weights_only)
         checkpoint["epoch"] = progress.epoch

@@ -116,10 +116,8 @@ DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
     (Tensor | np.ndarray, _numbers),
     (list | tuple, lambda values: [describe(value) for value in values]),
     (Mapping, lambda values: {str(name): describe(value) for name, value in values.items()}),
-    (
-        LoRA | Convention,
-        lambda value: describe(dataclasses.asdict(value)),
-    ),  # a parser takes its fields alone
+    # by its fields alone, as a parser takes it
+    (LoRA | Convention, lambda value: describe(dataclasses.asdict(value))),
     (FunctionType | type, _function),
     (_Weights, lambda network: {"class_path": path_of(network.kind), "init_args": None}),
 ]

@@ -165,9 +165,8 @@ class MetricsCSV(CSVLogger):
             self._version = claim_version(Path(self.root_dir))
             handle = os.open(self.log_dir, os.O_RDONLY)
             self._unlock = weakref.finalize(self, os.close, handle)
-            take_lock(
-                handle
-            )  # nobody else's yet: it keeps others from going on with a run that runs
+            # nobody else's yet: it keeps others from going on with a run that runs
+            take_lock(handle)
         return self._version
 
     def finalize(self, status: str) -> None:

@@ -42,9 +42,8 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh, missing: dict[Tensor,
         for module in [*blocks(backbone), network]:
             if not isinstance(module, FSDPModule):
                 materialize(module, missing)
-                fully_shard(
-                    module, mesh=mesh, reshard_after_forward=True
-                )  # a root too: the average reads its shards
+                # a root too: the average reads its shards
+                fully_shard(module, mesh=mesh, reshard_after_forward=True)
 
 
 def gather_full(tensor: Tensor) -> Tensor:

@@ -37,7 +37,8 @@ class Speed:
     """Samples and network evaluations per second between two looks at the clock."""
 
     def __init__(self) -> None:
-        self._batches, self._since = 0, time.perf_counter()
+        self._batches = 0
+        self._since = time.perf_counter()
 
     def restart(self) -> None:
         """Leave out what has passed, a validation for example."""

@@ -7,12 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from freeflow_lightning.examples.faces import (
-    FacesDataModule,
-    FacesSamples,
-    load_faces,
-    read_faces,
-)
+from freeflow_lightning.examples.faces import FacesDataModule, FacesSamples, load_faces, read_faces
 from freeflow_lightning.examples.faces.data import hold_out_faces, load_moments
 from freeflow_lightning.metrics import FacesFeatures
 from places import ROOT

@@ -218,12 +218,14 @@ def class_header(result: Result) -> list[str]:
 def class_rows(result: Result) -> list[list[str]]:
     """One line per class."""
 
-    def cell(value: float) -> str:
-        return "" if isnan(value) else str(value) if isinstance(value, int) else f"{value:.3g}"
+    names = _columns(result)
+    return [[_cell(getattr(row, name)) for name in names] for row in worst_classes(result)]
 
-    return [
-        [cell(getattr(row, name)) for name in _columns(result)] for row in worst_classes(result)
-    ]
+
+def _cell(value: float) -> str:
+    if isnan(value):
+        return ""
+    return str(value) if isinstance(value, int) else f"{value:.3g}"
 
 
 def evaluation_markdown(results: Sequence[Result]) -> str:

@@ -57,7 +57,9 @@ class DigitsDataModule(SettingsOnly):
 
     def __init__(self, batch_size: int = 256, length: int = 500, seed: int = 0) -> None:
         super().__init__()
-        self.batch_size, self.length, self.seed = batch_size, length, seed
+        self.batch_size = batch_size
+        self.length = length
+        self.seed = seed
 
     def train_dataloader(self) -> DataLoader:
         data, generator = TensorDataset(*load_digits()), Generator().manual_seed(self.seed)

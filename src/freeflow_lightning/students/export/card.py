@@ -11,11 +11,7 @@ import yaml
 
 from freeflow_lightning.flow import Trained
 from freeflow_lightning.sampling.jumps import Jumps
-from freeflow_lightning.students.export.card_front import (
-    front_matter,
-    teacher_words,
-    trained_of,
-)
+from freeflow_lightning.students.export.card_front import front_matter, teacher_words, trained_of
 from freeflow_lightning.students.export.markdown import fenced
 from freeflow_lightning.students.export.networks import foreign
 from freeflow_lightning.students.export.templates import templates

@@ -65,21 +65,22 @@ class Divided:
         return x / self.scale
 
 
+PLAIN = (Teacher.decode, EDMTeacher.decode)
+"""Ways to decode that a folder can hold."""
+
+
 def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]]:
     """How samples become pictures (None: they are pictures), and what of it a folder cannot hold."""
-    latent = isinstance(teacher, SiTTeacher | LatentSpace)
-    decoder: Any = (
-        teacher.vae
-        if latent
-        else teacher.decoder
-        if isinstance(teacher, DiffusersTeacher)
-        else None
-    )
+    decoder: Any = None
+    if isinstance(teacher, SiTTeacher | LatentSpace):
+        decoder = teacher.vae
+    if isinstance(teacher, DiffusersTeacher):
+        decoder = teacher.decoder
     if isinstance(teacher, EDMTeacher) and teacher.data_scale != 1:
         decoder = Divided(teacher.data_scale)
     if decoder is not None:
         return _describe(decoder)
-    if latent or type(teacher).decode in (Teacher.decode, EDMTeacher.decode):
+    if isinstance(teacher, SiTTeacher | LatentSpace) or type(teacher).decode in PLAIN:
         return None, []
     return None, [
         f"{type(teacher).__name__}.decode is code of your own: samples are states, not pictures"
@@ -88,10 +89,8 @@ def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]
 
 def _describe(decoder: Any) -> tuple[dict[str, Any] | None, list[str]]:
     if isinstance(decoder, LatentDecoder):
-        given = {
-            "scale": decoder.given_scale,
-            "shift": decoder.given_shift,
-        }  # None: the VAE's config says it
+        # None where the VAE's config says it
+        given = {"scale": decoder.given_scale, "shift": decoder.given_shift}
         others = {name: getattr(decoder, name) for name in DECODER if name not in given}
         return {"kind": "vae"} | {name: _plain((given | others)[name]) for name in DECODER}, []
     if isinstance(decoder, Divided):

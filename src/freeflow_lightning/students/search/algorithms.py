@@ -120,7 +120,9 @@ class ZeroOrderSearch:
     def __init__(self, candidates: int = 64, neighbours: int = 4, radius: float = 0.4) -> None:
         check_counts(1, candidates=candidates, neighbours=neighbours)
         check_numbers(0, 1, without_low=True, radius=radius)
-        self.candidates, self.neighbours, self.radius = candidates, neighbours, radius
+        self.candidates = candidates
+        self.neighbours = neighbours
+        self.radius = radius
 
     def __call__(self, context: SearchContext) -> BestNoise:
         beam = find_best_noises(context, 1, 1)
@@ -172,8 +174,12 @@ class PathSearch:
                 f"(where a path is forgotten), got start {start}, forward {forward}, backward "
                 f"{backward}"
             )
-        self.candidates, self.paths, self.branches = candidates, paths, branches
-        self.start, self.forward, self.backward = start, forward, backward
+        self.candidates = candidates
+        self.paths = paths
+        self.branches = branches
+        self.start = start
+        self.forward = forward
+        self.backward = backward
 
     def levels(self) -> list[float]:
         """The times that the rounds start from, and 0.

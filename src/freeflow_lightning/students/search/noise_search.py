@@ -124,16 +124,16 @@ class BatchSearchContext:
     """
 
     def __init__(self, setting: NoiseSearch, which: Draw, index: Tensor) -> None:
-        self.setting, self.which, self.index = setting, which, index
+        self.setting = setting
+        self.which = which
+        self.index = index
         self.device = setting.student.device
-        self.samples, self.rows = (
-            len(index),
-            -(-setting.batch_size // ROWS) * ROWS,
-        )  # what evaluate_rows would fill it up to
+        # what evaluate_rows would fill it up to
+        self.samples = len(index)
+        self.rows = -(-setting.batch_size // ROWS) * ROWS
         together = self.rows // self.samples
-        self.together = max(
-            1, together - together % ROWS if together > ROWS else together
-        )  # whole batches as far as possible
+        # whole batches as far as possible
+        self.together = max(1, together - together % ROWS if together > ROWS else together)
         self.asked = self.used = Evaluations()
         self.verified = 0
         self.first, self.condition = which.noise(setting.student.teacher, index, self.device)

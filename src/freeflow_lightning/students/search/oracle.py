@@ -45,11 +45,9 @@ class FrechetOracle:
         check_counts(1, weight=weight, refresh=refresh)
         if not all(bool(torch.isfinite(part).all()) for part in reference):
             raise ValueError("expected a reference of finite moments, got NaN or infinite entries")
-        self.reference, self.weight, self.refresh = (
-            Moments(*(part.double() for part in reference)),
-            weight,
-            refresh,
-        )
+        self.reference = Moments(*(part.double() for part in reference))
+        self.weight = weight
+        self.refresh = refresh
 
     def pick(self, features: Tensor) -> Tensor:
         """The number of the candidate that is taken for each sample, [n], from features

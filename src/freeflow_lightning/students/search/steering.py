@@ -66,8 +66,10 @@ class Steering:
             )
         if steer_by not in ("weights", "gradient"):
             raise ValueError(f"expected steer_by weights or gradient, got {steer_by!r}")
-        self.candidates, self.draws = candidates, draws
-        self.strength, self.steer_by = strength, steer_by
+        self.candidates = candidates
+        self.draws = draws
+        self.strength = strength
+        self.steer_by = steer_by
 
     def __call__(self, context: SteeringContext) -> BestNoise:
         x, number = context.noise(range(1)), 1

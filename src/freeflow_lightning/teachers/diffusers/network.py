@@ -28,12 +28,10 @@ class DiffusersNetwork(nn.Module):
         scheduler: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.net, self.family, self.size, self.scheduler = (
-            keep_labels(net),
-            family,
-            size,
-            scheduler or {},
-        )
+        self.net = keep_labels(net)
+        self.family = family
+        self.size = size
+        self.scheduler = scheduler or {}
         self.config: Mapping[str, Any] = net.config
         self.embedded = bool(self.config.get("guidance_embeds"))
         self.learned_variance = self.config.get("out_channels") == 2 * self.config["in_channels"]

@@ -82,12 +82,10 @@ class PipelineDecoder:
     """
 
     def __init__(self, files: PipelineFiles, family: Family, size: tuple[int, ...]) -> None:
-        self.files, self.family, self.size, self.layout = (
-            files,
-            family,
-            size,
-            LAYOUTS[family.layout],
-        )
+        self.files = files
+        self.family = family
+        self.size = size
+        self.layout = LAYOUTS[family.layout]
         self._decoder: LatentDecoder | None = None
 
     def __call__(self, state: Tensor) -> Tensor:

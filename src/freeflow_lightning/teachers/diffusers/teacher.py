@@ -82,7 +82,8 @@ class DiffusersTeacher(Teacher):
         pipeline = read_pipeline(model, subfolder, revision)
         row = family or find_family(pipeline.class_name)
         net = load_network(pipeline, getattr(torch, dtype), variant)
-        self.pipeline, self.family = pipeline, row
+        self.pipeline = pipeline
+        self.family = row
         self.latent_size = size_of(row, net, latent_size)
         self.sample_shape = LAYOUTS[row.layout].shape(net.config["in_channels"], self.latent_size)
         scheduler = load_scheduler_config(pipeline) if row.needs_scheduler else {}
@@ -178,13 +179,9 @@ def size_of(family: Family, net: Any, given: int | Sequence[int] | None) -> tupl
             f"{type(net).__name__} does not say how large its latents are: give latent_size "
             f"({axes})"
         )
-    whole = (
-        (size,) * count
-        if isinstance(size, int) and count == 2
-        else (size,)
-        if isinstance(size, int)
-        else tuple(size)
-    )
+    whole = (size,) if isinstance(size, int) else tuple(size)
+    if isinstance(size, int) and count == 2:
+        whole = (size, size)
     if len(whole) != count or min(whole) < 1:
         raise ValueError(f"expected latent_size as {axes}, got {size}")
     return whole

@@ -10,9 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from freeflow_lightning.teachers.reading.pick_state import (
-    pick_state,
-)
+from freeflow_lightning.teachers.reading.pick_state import pick_state
 
 
 def read_file(path: str | Path) -> Any:
