@@ -88,7 +88,7 @@ def test_every_loader_asks_for_plain_values():
 
 def test_nothing_else_unpickles():
     """The restricted reader of a folder's description apart."""
-    allowed = {
+    take_own_network = {
         "_Unpickler(file).load",
         "_Unpickler",
         "pickle.UnpicklingError",
@@ -104,7 +104,7 @@ def test_nothing_else_unpickles():
             in ("pickle.load", "pickle.loads", "torch.hub.load", "joblib.load", "eval", "exec")
         }
         assert not risky, path
-        assert {name for name in names if "npickler" in name} <= allowed, path
+        assert {name for name in names if "npickler" in name} <= take_own_network, path
         loads = [
             node
             for node in ast.walk(tree)
@@ -413,7 +413,7 @@ def test_trust_in_a_class_covers_its_module_and_no_other():
 
 def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monkeypatch):
     from freeflow_lightning.students.export.networks import Unknown
-    from freeflow_lightning.students.export.student import allowed
+    from freeflow_lightning.students.export.student import take_own_network
 
     (tmp_path / "good.py").write_text(
         "from torch import nn\nclass Net(nn.Module):\n    def __init__(self, inside: nn.Module): "
@@ -423,9 +423,10 @@ def test_arguments_of_an_exported_network_import_nothing_unasked(tmp_path, monke
     monkeypatch.syspath_prepend(str(tmp_path))
     inside = {"class_path": "bad.Net"}
     with pytest.raises(Exception, match=r"bad\.Net"):
-        allowed(Unknown("good.Net", {"inside": inside}), None, "good.Net")
+        take_own_network(Unknown("good.Net", {"inside": inside}), None, "good.Net")
     assert not Path(CANARY).exists()
     linear = {"class_path": "torch.nn.Linear", "init_args": {"in_features": 1, "out_features": 1}}
     assert (
-        type(allowed(Unknown("good.Net", {"inside": linear}), None, "good.Net")).__name__ == "Net"
+        type(take_own_network(Unknown("good.Net", {"inside": linear}), None, "good.Net")).__name__
+        == "Net"
     )

@@ -12,7 +12,7 @@ from freeflow_lightning.training.atomic_write import temporary_name
 from freeflow_lightning.training.checkpoint_files import (
     AtomicCheckpointIO,
     CheckpointWriteError,
-    written_whole,
+    write_whole_folder,
 )
 from tiny import fit, module
 
@@ -84,7 +84,7 @@ def test_a_sharded_checkpoint_is_replaced_and_any_other_folder_is_not(tmp_path):
         writer.save_checkpoint(WHOLE, target)
     with (
         pytest.raises(ValueError, match=r"last.ckpt is a folder with 'thesis.txt' in it"),
-        written_whole(target, lambda: None, first=True),
+        write_whole_folder(target, lambda: None, first=True),
     ):
         pass
     assert len(os.listdir(target)) == 4

@@ -21,7 +21,7 @@ from torch.distributed.checkpoint.api import CheckpointException, _wrap_exceptio
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.nets import LoRA
-from freeflow_lightning.training.checkpoint_files import CheckpointWriteError, written_whole
+from freeflow_lightning.training.checkpoint_files import CheckpointWriteError, write_whole_folder
 from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.sharded_checkpoint import (
     by_index,
@@ -356,7 +356,7 @@ def filled(m: FreeFlowModule) -> FreeFlowModule:
 
 
 def write(folder: Path, content: str) -> None:
-    with written_whole(folder, lambda: None, first=True) as temporary:
+    with write_whole_folder(folder, lambda: None, first=True) as temporary:
         temporary.mkdir()
         (temporary / "meta.pt").write_text(content)
         if content == "broken":
@@ -375,7 +375,7 @@ def test_a_folder_is_replaced_whole_or_not_at_all(tmp_path):
 
 def test_a_full_disk_leaves_nothing_and_names_the_last_good_folder(tmp_path):
     def fill(folder):
-        with written_whole(folder, lambda: None, first=True) as temporary:
+        with write_whole_folder(folder, lambda: None, first=True) as temporary:
             temporary.mkdir()
             raise CheckpointException("", {1: _wrap_exception(OSError(errno.ENOSPC, FULL))})
 

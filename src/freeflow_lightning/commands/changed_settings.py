@@ -43,33 +43,33 @@ def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     >>> changes({"data": {"seed": 0, "length": 5}}, {"data": {"seed": 1, "length": 5}})
     ['data.seed: 0 -> 1']
     """
-    old, new = dict(_named(before)), dict(_named(after))
+    old, new = dict(_flatten(before)), dict(_flatten(after))
     lines = []
     for name in dict.fromkeys([*old, *new]):
         owner = name.rpartition(".")[0]
         is_part = (owner in old) != (owner in new)
         if old.get(name) != new.get(name) and not is_part and name not in IGNORED:
-            lines.append(f"{name}: {_shown(old, name)} -> {_shown(new, name)}")
+            lines.append(f"{name}: {_show(old, name)} -> {_show(new, name)}")
     return lines
 
 
-def _named(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
     """Settings by dotted name: an object's class under its own name, its arguments below that."""
     inner = f"{name}." if name else ""
     if _is_object(value):
         yield name, value["class_path"]
-        yield from _named(value.get("init_args") or {}, name)
-        yield from _named(value.get("dict_kwargs") or {}, name)
+        yield from _flatten(value.get("init_args") or {}, name)
+        yield from _flatten(value.get("dict_kwargs") or {}, name)
     elif isinstance(value, dict):
         for key, part in value.items():
-            yield from _named(part, f"{inner}{key}")
+            yield from _flatten(part, f"{inner}{key}")
     elif isinstance(value, list) and value and all(map(_is_object, value)):
         seen: Counter[str] = Counter()
         for part in value:
             kind = part["class_path"].rpartition(".")[2]
             seen[kind] += 1
             number = "" if seen[kind] == 1 else f" {seen[kind]}"
-            yield from _named(part, f"{inner}{kind}{number}")
+            yield from _flatten(part, f"{inner}{kind}{number}")
     elif value is not None:
         yield name, value
 
@@ -78,7 +78,7 @@ def _is_object(value: Any) -> bool:
     return isinstance(value, dict) and isinstance(value.get("class_path"), str)
 
 
-def _shown(settings: dict[str, Any], name: str) -> str:
+def _show(settings: dict[str, Any], name: str) -> str:
     if name not in settings:
         return "not set"
     value = settings[name]

@@ -62,13 +62,13 @@ def change_settings(settings: Namespace, change: Settings) -> None:
     for part in ("model", "data"):
         if part in change:
             old = settings[part].as_dict()
-            settings[part] = Namespace(**merge_settings(old, _whole(change[part])))
+            settings[part] = Namespace(**merge_settings(old, _as_class_config(change[part])))
     given = [each.as_dict() for each in settings.trainer.callbacks or []]
     callbacks = change_callbacks(given, change.get("callbacks", {}))
     settings.trainer.callbacks = [Namespace(**each) for each in callbacks]
 
 
-def _whole(change: Mapping[str, Any]) -> Mapping[str, Any]:
+def _as_class_config(change: Mapping[str, Any]) -> Mapping[str, Any]:
     """Arguments as a class and its arguments, which they may be already."""
     return change if {"class_path", "init_args"} & set(change) else {"init_args": change}
 

@@ -38,7 +38,9 @@ def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
         while not joined and position < len(words) and is_value(words[position]):
             values.append(words[position])
             position += 1
-        spelled = _spelled(values, options[name]) if name in options else _spelled_by_looks(values)
+        spelled = (
+            _spell_values(values, options[name]) if name in options else _spell_by_looks(values)
+        )
         # argparse takes -.inf for an option
         if joined or (len(spelled) == 1 and spelled[0].startswith("-.")):
             done.append(f"{name}={spelled[0]}")
@@ -94,28 +96,28 @@ def is_value(word: str) -> bool:
     return not _OPTION.match(word) or bool(INFINITY.fullmatch(word))
 
 
-def _spelled(values: list[str], action: Any) -> list[str]:
+def _spell_values(values: list[str], action: Any) -> list[str]:
     """The values of an option whose type is known."""
     kind = fixed_kind(action)
     if kind == "list" and values:
-        return [_bracketed(values)]
+        return [_bracket(values)]
     if kind == "switch":
         return values or ["true"]
     hint = getattr(action, "_typehint", None)
     hints = (hint, *get_args(hint))
     if len(values) > 1:
-        return [_bracketed(values)] if any(map(_is_list, hints)) else values
-    return values if str in hints else _spelled_by_looks(values)
+        return [_bracket(values)] if any(map(_is_list, hints)) else values
+    return values if str in hints else _spell_by_looks(values)
 
 
-def _spelled_by_looks(values: list[str]) -> list[str]:
+def _spell_by_looks(values: list[str]) -> list[str]:
     """The values of an option whose type only its class knows."""
     if len(values) > 1 or (values and _NUMBERS.fullmatch(values[0])):
-        return [_bracketed(values)]
+        return [_bracket(values)]
     return [_with_dot(value) for value in values]
 
 
-def _bracketed(values: list[str]) -> str:
+def _bracket(values: list[str]) -> str:
     """Values as one YAML list; a list stays as it is."""
     if len(values) == 1 and values[0].startswith("["):
         return values[0]

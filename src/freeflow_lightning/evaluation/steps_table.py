@@ -198,7 +198,7 @@ class StepsTable:
             self.shown[name] = drawn.x
 
 
-def halves(judge: Judge, reference: Reference) -> float | None:
+def compare_halves(judge: Judge, reference: Reference) -> float | None:
     """FID between two random halves of the real pictures: what sampling noise alone costs at half
     the count; None where the reference is the teacher.
     """

@@ -73,15 +73,15 @@ def measure_solver_errors(
     to the teacher than this.
     """
 
-    def solved(method: str, steps: int) -> Tensor:
+    def solve_in(method: str, steps: int) -> Tensor:
         x = evaluate_rows(TeacherSampler(teacher, method, steps, guidance), z, condition).cpu()
         if advance is not None:
             advance(steps * EVALUATIONS[method])
         return x
 
-    truth = solved("heun", fine)
+    truth = solve_in("heun", fine)
     return {
-        m: {n: float(relative_error(solved(m, n), truth).mean()) for n in STEPS if n < fine}
+        m: {n: float(relative_error(solve_in(m, n), truth).mean()) for n in STEPS if n < fine}
         for m in methods
     }
 

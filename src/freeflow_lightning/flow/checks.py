@@ -52,7 +52,7 @@ def check_pairs(low: float, high: float, /, *, without_high: bool = False, **pai
     """
     where = _describe(low, high, False, without_high)
     for name, pair in pairs.items():
-        numbers = _listed(pair)
+        numbers = _as_list(pair)
         inside = isinstance(numbers, list) and all(
             _is_inside(number, low, high, False, without_high) for number in numbers
         )
@@ -71,7 +71,7 @@ def check_shapes(**shapes: Any) -> None:
     ValueError: expected sample_shape to be one or more integers of at least 1, got [3, 0]
     """
     for name, shape in shapes.items():
-        sizes = _listed(shape)
+        sizes = _as_list(shape)
         if (
             not isinstance(sizes, list)
             or not sizes
@@ -90,11 +90,11 @@ def in_list(value: Any) -> list[Any]:
     """
     if value is None:
         return []
-    listed = _listed(value)
+    listed = _as_list(value)
     return listed if isinstance(listed, list) else [listed]
 
 
-def _listed(values: Any) -> Any:
+def _as_list(values: Any) -> Any:
     """A tuple, list or other sequence as a list; anything else as it is."""
     return list(values) if isinstance(values, Sequence) and not isinstance(values, str) else values
 

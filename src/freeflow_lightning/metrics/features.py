@@ -100,16 +100,16 @@ class DigitsFeatures(FeatureNetwork):
 
     def forward(self, images: Tensor) -> Tensor:
         """uint8 images [B, 1, 8, 8] to features [B, 64]."""
-        return self.network[:-1](self._scaled(images))
+        return self.network[:-1](self._scale(images))
 
     def logits(self, images: Tensor) -> Tensor:
         """uint8 images [B, 1, 8, 8] to the logits of the classes 0 .. 9, [B, 10]."""
-        return self.network(self._scaled(images))
+        return self.network(self._scale(images))
 
     def outputs(self, samples: Tensor) -> dict[str, Tensor]:
         return {"features": self(samples), "logits": self.logits(samples)}
 
-    def _scaled(self, images: Tensor) -> Tensor:
+    def _scale(self, images: Tensor) -> Tensor:
         if images.shape[1:] != (1, 8, 8):
             raise ValueError(f"expected digits of shape [B, 1, 8, 8], got {tuple(images.shape)}")
         return from_uint8(images)

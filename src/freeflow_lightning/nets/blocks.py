@@ -54,7 +54,7 @@ def recompute(network: nn.Module, time_modules: Sequence[nn.Module] = ()) -> Non
         )
     for block in members:
         if "forward" not in vars(block):
-            block.forward = functools.partial(_recomputed, block, block.forward)
+            block.forward = functools.partial(_recompute_call, block, block.forward)
 
 
 def compile_blocks(network: nn.Module, backend: str) -> None:
@@ -67,7 +67,9 @@ def compile_blocks(network: nn.Module, backend: str) -> None:
         module.compile(backend=backend)
 
 
-def _recomputed(block: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any) -> Any:
+def _recompute_call(
+    block: nn.Module, forward: Callable[..., Any], *inputs: Any, **named: Any
+) -> Any:
     """forward(*inputs, **named), recomputed with the adapters that were on in the forward pass."""
     layers = [module for module in block.modules() if "_disable_adapters" in vars(module)]  # peft's
     then = _switches(layers)

@@ -59,7 +59,7 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
                 f"{_sample(modules)}"
             )
         return {name: modules[name]}
-    found = next(filter(None, (_named(modules, names) for names in NAMES)), [])
+    found = next(filter(None, (_find_named(modules, names) for names in NAMES)), [])
     if len({re.sub(r"\d+", "", path) for path in found}) != 1:
         seen = found or _sample(modules)
         raise ValueError(
@@ -69,7 +69,7 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
     return {path: modules[path] for path in found}
 
 
-def _named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str]:
+def _find_named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str]:
     """The paths with one of the names: of those inside each other the innermost, of layers in a row
     the last.
 
@@ -85,10 +85,10 @@ def _named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str
         top = min((path.count(".") for path in leaves), default=0)
         leaves = [path for path in leaves if path.count(".") == top]
     rows = {re.sub(r"(?<=map_layer)\d+$", "", path): path for path in leaves}
-    return [_called(path, modules) for path in rows.values()]
+    return [_find_called(path, modules) for path in rows.values()]
 
 
-def _called(path: str, modules: Mapping[str, nn.Module]) -> str:
+def _find_called(path: str, modules: Mapping[str, nn.Module]) -> str:
     """The path, or where it is a mere container of layers, as DDPM's `temb` is, that of its last
     layer with weights.
     """

@@ -115,12 +115,12 @@ def _draw_parts(
             advance(len(rows))
     lengths = [len(folder.indices(part)) for part in parts]
     images = torch.cat(seen).split(lengths)
-    classes = _joined(labels)
+    classes = _concat_labels(labels)
     for k, part in enumerate(parts):
         folder.write(part, images[k], None if classes is None else classes.split(lengths)[k])
 
 
-def _joined(labels: list[Tensor | None]) -> Tensor | None:
+def _concat_labels(labels: list[Tensor | None]) -> Tensor | None:
     """The classes of all batches; None where samples have no classes."""
     known = [part for part in labels if part is not None]
     return torch.cat(known) if known else None

@@ -128,7 +128,7 @@ class Prompts(Conditions):
         self._first = [shard["first"] for shard in self.index["shards"]]
         self._share = range(len(self))
         self._null = {
-            name: self._padded(name, tensor)
+            name: self._pad(name, tensor)
             for name, tensor in self._read("null.safetensors", [0]).items()
         }
 
@@ -160,7 +160,7 @@ class Prompts(Conditions):
                 self.index["shards"][k]["file"], [int(index[i]) - self._first[k] for i in places]
             )
             for name, tensor in rows.items():
-                for i, row in zip(places, self._padded(name, tensor), strict=True):
+                for i, row in zip(places, self._pad(name, tensor), strict=True):
                     found[name][i] = row
         return {
             name: torch.stack(tensors).to(device) if tensors else self._null[name][:0].to(device)
@@ -203,7 +203,7 @@ class Prompts(Conditions):
                 f"{path} does not fit its index.json ({error}): run freeflow embed again"
             ) from error
 
-    def _padded(self, name: str, tensor: Tensor) -> Tensor:
+    def _pad(self, name: str, tensor: Tensor) -> Tensor:
         """[B, L, ...] to the folder's length; embeddings and masks end in zeros."""
         missing = self.lengths[name] - tensor.shape[1] if name in self.lengths else 0
         return pad(tensor, [0, 0] * (tensor.ndim - 2) + [0, missing]) if missing else tensor

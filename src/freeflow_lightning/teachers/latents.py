@@ -136,7 +136,9 @@ class LatentDecoder:
                 f"{list(sample_shape)} to {shape}: expected pictures [3, height, width]; give the "
                 "VAE that the teacher's latents were made with"
             )
-        return f"{self.class_name}, pictures of {' x '.join(map(str, shape))}, scale {_said(scale)}, shift {_said(shift)}"
+        size = " x ".join(map(str, shape))
+        factors = f"scale {_describe_factor(scale)}, shift {_describe_factor(shift)}"
+        return f"{self.class_name}, pictures of {size}, {factors}"
 
     def network(self) -> nn.Module:
         """The VAE, loaded once.
@@ -199,6 +201,6 @@ def _per_channel(value: float | Sequence[float], x: Tensor) -> Tensor:
     return given if given.ndim == 0 else given.view(-1, *[1] * (x.ndim - 2))
 
 
-def _said(value: float | Sequence[float]) -> str:
+def _describe_factor(value: float | Sequence[float]) -> str:
     """One number, or that there is one per channel."""
     return f"{value:g}" if isinstance(value, int | float) else "by channel"

@@ -99,7 +99,7 @@ def advice(target: Path) -> str:
 
 
 @contextmanager
-def written_whole(folder: Path, barrier: Callable[[], None], *, first: bool) -> Iterator[Path]:
+def write_whole_folder(folder: Path, barrier: Callable[[], None], *, first: bool) -> Iterator[Path]:
     """A temporary folder that all processes write to, renamed to `folder` when all are done.
 
     Raises:

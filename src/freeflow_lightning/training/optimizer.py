@@ -95,10 +95,10 @@ def apply_changes(
             if name != "lr":
                 group[name] = value
                 continue
-            group["lr"] = _moved(group["lr"], old["lr"], value)
+            group["lr"] = _move_rate(group["lr"], old["lr"], value)
             if "initial_lr" in group:
                 group["initial_lr"] = value
-                _restart(schedules, optimizer, k, value)
+                _restart_schedules(schedules, optimizer, k, value)
     return lines
 
 
@@ -109,12 +109,12 @@ def _is_same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _moved(rate: float, old: float, new: float) -> float:
+def _move_rate(rate: float, old: float, new: float) -> float:
     """A learning rate where a schedule has brought it from `old`, had it started from `new`."""
     return new if old in (rate, 0) else rate * (new / old)
 
 
-def _restart(
+def _restart_schedules(
     schedules: Iterable[LRScheduler],
     optimizer: torch.optim.Optimizer,
     group: int,
@@ -126,7 +126,7 @@ def _restart(
         if parts.get("optimizer") is optimizer and "base_lrs" in parts:
             parts["base_lrs"] = list(parts["base_lrs"])  # a checkpoint's, which is not ours to edit
             parts["base_lrs"][group] = rate
-        _restart(parts.get("_schedulers", ()), optimizer, group, rate)
+        _restart_schedules(parts.get("_schedulers", ()), optimizer, group, rate)
 
 
 class MasterAdam(Adam):

@@ -28,12 +28,12 @@ def match_averages(module: Averaged, weights: dict[str, Tensor]) -> None:
     An average that the checkpoint does not hold starts from the trained network's weights.
     """
     saved = saved_averages(weights)
-    for name in _removed(module, saved):
+    for name in _tell_removed(module, saved):
         for key in [key for key in weights if key.startswith(_prefix(name))]:
             del weights[key]
     trained = f"{_path_of_trained(module)}."
     fresh = {key: value for key, value in weights.items() if key.startswith(trained)}
-    for name in _added(module, saved):
+    for name in _tell_added(module, saved):
         for key, value in fresh.items():
             weights[_prefix(name) + key.removeprefix(trained)] = value
 
@@ -47,8 +47,8 @@ def only_saved_averages(module: Averaged, keys: Collection[str]) -> Iterator[set
     into the module, share by share.
     """
     saved = saved_averages(keys)
-    removed = tuple(_prefix(name) for name in _removed(module, saved))
-    added = {name: module.averages[name] for name in _added(module, saved)}
+    removed = tuple(_prefix(name) for name in _tell_removed(module, saved))
+    added = {name: module.averages[name] for name in _tell_added(module, saved)}
     order = list(module.averages)
     for name in added:
         del module.averages[name]
@@ -87,14 +87,14 @@ def _path_of_trained(module: Averaged) -> str:
     return next(path for path, part in module.named_modules() if part is module.trained)
 
 
-def _added(module: Averaged, saved: set[str]) -> list[str]:
+def _tell_added(module: Averaged, saved: set[str]) -> list[str]:
     added = [name for name in module.averages if name not in saved]
     for name in added:
         rank_zero_info(f"{name} is not in the checkpoint: it starts from the current weights")
     return added
 
 
-def _removed(module: Averaged, saved: set[str]) -> list[str]:
+def _tell_removed(module: Averaged, saved: set[str]) -> list[str]:
     removed = sorted(saved - set(module.averages))
     for name in removed:
         rank_zero_info(f"{name} of the checkpoint is no average of this run: it is left out")

@@ -78,7 +78,7 @@ def read_parts(folder: Path, keys: set[str] | None = None) -> dict[str, Any]:
     content: dict[str, Any] = {}
     reader = FolderReader(folder)
     reader.read_metadata()  # torch would tell of a refusal in a page
-    with described():
+    with describe_errors():
         _load_state_dict(content, storage_reader=reader, planner=_Planner(keys), no_dist=True)
     return content
 
@@ -87,14 +87,14 @@ def fill_from_parts(state: dict[str, Any], folder: Path) -> None:
     """Read a sharded run's checkpoint into the tensors of `state`, of which each process holds
     shards.
     """
-    with described():
+    with describe_errors():
         torch.distributed.checkpoint.load(
             state, storage_reader=FolderReader(folder), planner=_InPlacePlanner()
         )
 
 
 @contextmanager
-def described() -> Iterator[None]:
+def describe_errors() -> Iterator[None]:
     """Turns torch's CheckpointException, which is no Exception, into a ValueError of one line."""
     try:
         yield

@@ -17,7 +17,7 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from freeflow_lightning.training.checkpoint_files import read_checkpoint_file, written_whole
+from freeflow_lightning.training.checkpoint_files import read_checkpoint_file, write_whole_folder
 from freeflow_lightning.training.resumed_averages import (
     Averaged,
     match_averages,
@@ -76,7 +76,7 @@ class FSDP2(ModelParallelStrategy):
         if not self._save_distributed_checkpoint:
             super().save_checkpoint(checkpoint, filepath, storage_options)
             return
-        with written_whole(
+        with write_whole_folder(
             Path(self.broadcast(str(filepath))), self.barrier, first=self.is_global_zero
         ) as temporary:
             super().save_checkpoint(checkpoint, temporary, storage_options)

@@ -20,8 +20,8 @@ from freeflow_lightning.evaluation.steps_table import (
     Line,
     Reference,
     StepsTable,
+    compare_halves,
     features_for,
-    halves,
     reference_samples,
 )
 from freeflow_lightning.evaluation.trajectory_errors import measure_along_delta
@@ -158,7 +158,7 @@ def report(
         few = take(condition, slice(256))
         paths = measure_along_delta(student, z[:256], few, scales[0])
     facts: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed}
-    facts["floor"] = halves(judge, reference)
+    facts["floor"] = compare_halves(judge, reference)
     logged = [] if folder is None else read_metrics(folder / "metrics.csv")
     drawn = view.draw_pictures(
         student, made.shown, inputs.labels, paths, seen_by.class_names, logged

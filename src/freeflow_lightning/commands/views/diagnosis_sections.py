@@ -102,7 +102,7 @@ def cases_section(student: FlowMap, path: TrajectoryErrors, labels: Tensor | Non
             name: pictures(student.teacher, x[-1][chosen].to(student.device)).cpu()
             for name, x in (("teacher", path.teacher), ("student", path.student))
         }
-        classes = "" if labels is None else f" of classes {_listed(labels[chosen])}"
+        classes = "" if labels is None else f" of classes {_list_labels(labels[chosen])}"
         figures.append(_side_by_side(sides, title + classes))
     if path.teacher.shape[2:] == (2,):
         figures.append(plots.trajectories(path.teacher, path.student))
@@ -113,7 +113,7 @@ def cases_section(student: FlowMap, path: TrajectoryErrors, labels: Tensor | Non
     return Section("Worst cases", text, figures, [])
 
 
-def _listed(labels: Tensor) -> str:
+def _list_labels(labels: Tensor) -> str:
     return ", ".join(map(str, labels.tolist()))
 
 

@@ -15,9 +15,9 @@ from freeflow_lightning.students.export.hub import push_folder
 from freeflow_lightning.students.export.networks import build_network, describe_network, foreign
 from freeflow_lightning.students.export.space import GivenConditions, build_space
 from freeflow_lightning.students.export.student import (
-    allowed,
+    find_differences,
     load_student,
-    same_everywhere,
+    take_own_network,
     write_student,
 )
 
@@ -27,17 +27,17 @@ __all__ = [
     "PICTURE",
     "UNKNOWN",
     "GivenConditions",
-    "allowed",
     "build_network",
     "build_space",
     "describe_network",
+    "find_differences",
     "find_exported",
     "foreign",
     "load_student",
     "push_folder",
     "read_manifest",
-    "same_everywhere",
     "seal",
+    "take_own_network",
     "write_card",
     "write_student",
 ]

@@ -25,10 +25,10 @@ class _Module:
                     alias.asname or alias.name.partition(".")[0]: node for alias in node.names
                 }
             else:
-                self.definitions |= dict.fromkeys(_bound(node), node)
+                self.definitions |= dict.fromkeys(_find_bound_names(node), node)
 
 
-def _bound(node: ast.stmt) -> list[str]:
+def _find_bound_names(node: ast.stmt) -> list[str]:
     if isinstance(node, ast.ClassDef | ast.FunctionDef):
         return [node.name]
     targets: list[ast.expr] = []
@@ -39,7 +39,7 @@ def _bound(node: ast.stmt) -> list[str]:
     return [target.id for target in targets if isinstance(target, ast.Name)]
 
 
-def _used(node: ast.stmt) -> list[str]:
+def _find_used_names(node: ast.stmt) -> list[str]:
     return [part.id for part in ast.walk(node) if isinstance(part, ast.Name)]
 
 
@@ -85,7 +85,7 @@ class _Bundle:
     def _define(self, where: str, name: str) -> None:
         module = self._modules[where]
         node = module.definitions[name]
-        for other in _used(node):
+        for other in _find_used_names(node):
             self.take(where, other)
         others = [
             place
@@ -103,12 +103,12 @@ class _Bundle:
     def _import(self, node: ast.Import | ast.ImportFrom, name: str) -> None:
         module = node.module or "" if isinstance(node, ast.ImportFrom) else ""
         if module.partition(".")[0] == PACKAGE:
-            self.take(_home(module, name), name)
+            self.take(_find_home(module, name), name)
         else:
             self.imports.add(_import_line(node, name))
 
 
-def _home(module: str, name: str) -> str:
+def _find_home(module: str, name: str) -> str:
     """Where a name that a package re-exports is defined."""
     found = getattr(importlib.import_module(module), name)
     return getattr(found, "__module__", module)

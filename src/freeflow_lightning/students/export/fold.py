@@ -51,7 +51,7 @@ def fold(network: ScalarConditioned, gamma: float, delta: float = 1.0) -> Fold:
 
 
 @contextmanager
-def applied(network: nn.Module, folded: Fold) -> Iterator[None]:
+def apply_fold(network: nn.Module, folded: Fold) -> Iterator[None]:
     """Put the folded biases into a network, and take them out at the end."""
     _set(network, folded.after)
     try:

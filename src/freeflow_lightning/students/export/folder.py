@@ -129,7 +129,9 @@ def find_exported(
                 f"no {MANIFEST} in {folder}: expected a folder that freeflow export wrote"
             )
         manifest = read_manifest(folder / MANIFEST)
-        check_files(folder, manifest, dict.fromkeys([*manifest["files"], *needed(manifest)]))
+        check_files(
+            folder, manifest, dict.fromkeys([*manifest["files"], *list_needed_files(manifest)])
+        )
         check_parts(folder, manifest)
         check_shapes_of(manifest["network"], read_shapes(folder, manifest), folder)
         return folder, manifest
@@ -147,7 +149,7 @@ def find_exported(
             f"repository of the hub that can be opened ({error})"
         ) from error
     manifest = read_manifest(path)
-    names = list(needed(manifest))
+    names = list(list_needed_files(manifest))
     for name in names:
         inside(path.parent, name)  # before anything of that name is asked for
         hub.file(str(place), name)
@@ -192,7 +194,7 @@ def _shards(folder: Path, index: str) -> set[str]:
         ) from error
 
 
-def needed(manifest: dict[str, Any]) -> list[str]:
+def list_needed_files(manifest: dict[str, Any]) -> list[str]:
     """The files that loading reads: weights, a diffusers network's own, and a decoder's."""
     folders = tuple(f"{name}/" for name in PARTS)
     weights = [entry["file"] for entry in manifest["weights"]]

@@ -57,7 +57,7 @@ def export_torch(map_: SampleGraph, example: Example, path: Path) -> Agreement:
     Raises:
         ValueError: a network that torch.export cannot follow, or other samples.
     """
-    program, most = _exported(map_, example)
+    program, most = _export_map(map_, example)
     torch.export.save(program, path)
     loaded = torch.export.load(path).module()
     return agreement(map_, example, lambda part: loaded(*part.arguments()), path)._replace(
@@ -80,7 +80,7 @@ def export_onnx(map_: SampleGraph, example: Example, path: Path) -> Agreement:
         raise ModuleNotFoundError(
             f"ONNX needs {error.name}: pip install 'freeflow-lightning[onnx]'"
         ) from error
-    program, most = _exported(map_, example)
+    program, most = _export_map(map_, example)
     names = list(example.inputs())
     try:
         with _quiet():
@@ -141,7 +141,7 @@ def _pixels(x: Tensor) -> Tensor | None:
     return (127.5 * x.double() + 128).floor().clamp(0, 255).int()
 
 
-def _exported(
+def _export_map(
     map_: SampleGraph, example: Example
 ) -> tuple[torch.export.ExportedProgram, int | None]:
     """The traced map, and the largest batch that it takes."""

@@ -8,7 +8,7 @@ from torch import nn
 from freeflow_lightning.students.export.folder import find_exported
 from freeflow_lightning.students.export.networks import build_network, foreign
 from freeflow_lightning.students.export.space import build_space
-from freeflow_lightning.students.export.student import allowed, load_student
+from freeflow_lightning.students.export.student import load_student, take_own_network
 from freeflow_lightning.students.student import ABOUT, Student
 from freeflow_lightning.teachers import Conditions
 from freeflow_lightning.teachers.reading.hub import HubAccess
@@ -37,7 +37,7 @@ def read_exported(
             f"the network of {place} is built by this package: leave network and trust out"
         )
     student = build_network(
-        manifest["network"], folder, lambda unknown: allowed(unknown, network, trust)
+        manifest["network"], folder, lambda unknown: take_own_network(unknown, network, trust)
     )
     load_student(student, folder, manifest)
     space = build_space(manifest, folder, conditions)

@@ -144,7 +144,7 @@ def refuse_unbuildable(unknown: Unknown) -> None:
         )
 
 
-def allowed(
+def take_own_network(
     unknown: Unknown, network: nn.Module | None, trust: str | Sequence[str] | None
 ) -> nn.Module:
     """A network of the user's own: the one handed over, or its class imported by leave.
@@ -180,7 +180,7 @@ def allowed(
         return parser.instantiate_classes(parser.parse_object(settings)).network
 
 
-def same_everywhere(a: nn.Module, b: nn.Module) -> list[str]:
+def find_differences(a: nn.Module, b: nn.Module) -> list[str]:
     """The tensors in which two networks differ, bit for bit."""
     ours, theirs = a.state_dict(), b.state_dict()
     return [

@@ -17,7 +17,7 @@ from huggingface_hub import snapshot_download
 
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
-from freeflow_lightning.students.export.fold import applied, check_fold, fold
+from freeflow_lightning.students.export.fold import apply_fold, check_fold, fold
 from freeflow_lightning.students.export.folder import WEIGHTS, write_weights
 from freeflow_lightning.students.export.networks import subfolder_of
 from freeflow_lightning.students.export.student import diffusers_part
@@ -75,7 +75,7 @@ def add_stock_pipeline(
     path, net = found
     folded = fold(network, gamma, 1 / jumps.steps)
     state = network.state_dict()
-    with applied(network, folded):
+    with apply_fold(network, folded):
         for k in range(jumps.steps):
             check_fold(network, teacher, gamma, folded, 1 - k / jumps.steps, 1 / jumps.steps)
         net.save_pretrained(folder / subfolder_of(net), safe_serialization=True)

@@ -11,7 +11,7 @@ from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.export.folder import CARD, MANIFEST, read_manifest
 from freeflow_lightning.students.export.networks import foreign
 from freeflow_lightning.students.export.read_exported import read_exported
-from freeflow_lightning.students.export.student import same_everywhere, write_student
+from freeflow_lightning.students.export.student import find_differences, write_student
 from freeflow_lightning.students.student import ABOUT, Student
 from freeflow_lightning.training.atomic_write import write_folder
 from freeflow_lightning.training.output_folder import claim_folder
@@ -90,6 +90,6 @@ def write_student_folder(
     manifest = write_student(alone, student.teacher, folder, facts, network_arguments)
     trust = next((unknown.class_path for unknown in foreign(manifest["network"])), None)
     again = read_exported(folder, trust=trust)
-    if different := same_everywhere(alone, again.network):
+    if different := find_differences(alone, again.network):
         raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
     return manifest
