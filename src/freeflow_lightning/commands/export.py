@@ -162,9 +162,8 @@ def find_student(checkpoint: str) -> tuple[str, Path | None]:
         return checkpoint, None
     path = find_checkpoint(checkpoint)
     home = path.resolve().parent.parent
-    return str(path) if Path(checkpoint).is_dir() else checkpoint, home if (
-        home / "checkpoints"
-    ).is_dir() else None
+    given = str(path) if Path(checkpoint).is_dir() else checkpoint
+    return given, home if (home / "checkpoints").is_dir() else None
 
 
 main = partial(run, export)

@@ -56,11 +56,9 @@ def host_generator(generator: Generator) -> Generator:
     >>> host_generator(g := Generator().manual_seed(0)) is g
     True
     """
-    return (
-        generator
-        if generator.device.type == "cpu"
-        else Generator().manual_seed(generator.initial_seed())
-    )
+    if generator.device.type == "cpu":
+        return generator
+    return Generator().manual_seed(generator.initial_seed())
 
 
 def indexed_noise(

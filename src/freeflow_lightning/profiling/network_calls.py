@@ -182,10 +182,8 @@ def _with_tangent(tree: Any, place: int) -> Any:
     places = iter(range(sum(isinstance(x, Tensor) for x in tree_iter(tree))))
 
     def dual(x: Any) -> Any:
-        return (
-            forward_ad.make_dual(x, torch.ones_like(x))
-            if isinstance(x, Tensor) and next(places) == place
-            else x
-        )
+        if isinstance(x, Tensor) and next(places) == place:
+            return forward_ad.make_dual(x, torch.ones_like(x))
+        return x
 
     return tree_map(dual, tree)

@@ -101,11 +101,9 @@ class Teacher(Recorded, nn.Module, ABC):
             ValueError: a decoder that does not take these samples.
             FileNotFoundError: one that is not here.
         """
-        return (
-            "none: samples are shown as they are"
-            if type(self).decode is Teacher.decode
-            else "its own"
-        )
+        if type(self).decode is Teacher.decode:
+            return "none: samples are shown as they are"
+        return "its own"
 
     def backbone(self) -> nn.Module:
         """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA

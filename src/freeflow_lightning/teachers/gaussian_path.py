@@ -73,11 +73,9 @@ class LinearPath(GaussianPath):
 
     def coefficients(self, tau: Tensor) -> Coefficients:
         one = torch.ones_like(tau)
-        return (
-            Coefficients(tau, 1 - tau, one, -one)
-            if self.reverse
-            else Coefficients(1 - tau, tau, -one, one)
-        )
+        if self.reverse:
+            return Coefficients(tau, 1 - tau, one, -one)
+        return Coefficients(1 - tau, tau, -one, one)
 
     def network_time(self, tau: Tensor) -> Tensor:
         return self.scale * tau

@@ -159,11 +159,9 @@ def read_checkpoint_file(
     try:
         if is_remote(path):
             return _load(str(path), map_location, weights_only=True)
-        return (
-            read_sharded(Path(path))
-            if Path(path).is_dir()
-            else read_whole(Path(path), map_location, mmap=mmap)
-        )
+        if Path(path).is_dir():
+            return read_sharded(Path(path))
+        return read_whole(Path(path), map_location, mmap=mmap)
     except Exception as error:
         raise unreadable(path, error) from error
 

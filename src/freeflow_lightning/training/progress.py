@@ -53,11 +53,9 @@ class DistillationProgress(RichProgressBar):
     def total_train_batches(self) -> int | float:
         """Batches of the whole run where max_steps bounds it, of the epoch otherwise."""
         trainer = self.trainer
-        return (
-            trainer.max_steps * trainer.accumulate_grad_batches
-            if trainer.max_steps > 0
-            else super().total_train_batches
-        )
+        if trainer.max_steps > 0:
+            return trainer.max_steps * trainer.accumulate_grad_batches
+        return super().total_train_batches
 
     def configure_columns(self, trainer: Trainer) -> list[ProgressColumn]:
         """Bar, steps and the time left: with the figures they fit a terminal of 80 columns."""

@@ -142,11 +142,9 @@ def neighbour_section(pairs: Neighbours) -> Section:
 
 def gap_section(name: str, gap: VelocityGaps) -> Section:
     """Velocity gaps by delta or r."""
-    place, what = (
-        ("delta", "v_G - u along the student's own path")
-        if name == "prediction"
-        else ("r", "G - u at the student's noised samples")
-    )
+    place, what = "r", "G - u at the student's noised samples"
+    if name == "prediction":
+        place, what = "delta", "v_G - u along the student's own path"
     lines = {"gap": (gap.place, gap.gap), "teacher's velocity u": (gap.place, gap.size)}
     text = (
         f"Root mean square per element of {what} (the {name} objective's residual), beside that "

@@ -186,11 +186,9 @@ def worst_classes(result: Result) -> list[ClassRow]:
 
 def _classes_title(result: Result) -> str:
     n = len(result.classes)
-    return (
-        "by class"
-        if n <= SHOWN_CLASSES
-        else f"the worst {SHOWN_CLASSES} of {n} classes (all in evaluation.json)"
-    )
+    if n <= SHOWN_CLASSES:
+        return "by class"
+    return f"the worst {SHOWN_CLASSES} of {n} classes (all in evaluation.json)"
 
 
 _COLUMNS = {

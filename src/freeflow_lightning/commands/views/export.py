@@ -44,11 +44,9 @@ def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> 
         and (run / "report.md").is_file()
         and student.about.get("average") in _first_average(student)
     )
-    return (
-        Figures(from_report(run / "report.md"), {})
-        if reported and run is not None
-        else NOTHING_KNOWN
-    )
+    if reported and run is not None:
+        return Figures(from_report(run / "report.md"), {})
+    return NOTHING_KNOWN
 
 
 def _first_average(student: FlowMap) -> list[str]:

@@ -119,8 +119,6 @@ def _import_line(node: ast.Import | ast.ImportFrom, name: str) -> str:
         alias for alias in node.names if name in (alias.asname, alias.name.partition(".")[0])
     )
     text = alias.name + (f" as {alias.asname}" if alias.asname else "")
-    return (
-        f"from {node.module} import {text}"
-        if isinstance(node, ast.ImportFrom)
-        else f"import {text}"
-    )
+    if isinstance(node, ast.ImportFrom):
+        return f"from {node.module} import {text}"
+    return f"import {text}"

@@ -110,11 +110,9 @@ def _steps(trained: Trained) -> str:
 def _shown(manifest: Mapping[str, Any]) -> str:
     decoder = manifest["decoder"]
     if decoder is None:
-        return (
-            ", pictures in [-1, 1]"
-            if len(manifest["sample_shape"]) == 3 and not manifest["left_out"]
-            else ""
-        )
+        if len(manifest["sample_shape"]) == 3 and not manifest["left_out"]:
+            return ", pictures in [-1, 1]"
+        return ""
     return {
         "vae": f", decoded by {decoder.get('vae')}",
         "pipeline": ", decoded by the pipeline's VAE",

@@ -154,11 +154,9 @@ def call_of(teacher: DiffusersTeacher, gamma: float, steps: int = 1) -> dict[str
 
 
 def _scheduler_kind(teacher: DiffusersTeacher) -> str:
-    return (
-        "FlowMatchEulerDiscreteScheduler"
-        if teacher.family.prediction == "flow"
-        else "DDIMScheduler"
-    )
+    if teacher.family.prediction == "flow":
+        return "FlowMatchEulerDiscreteScheduler"
+    return "DDIMScheduler"
 
 
 def save_scheduler(folder: Path, teacher: DiffusersTeacher) -> None:

@@ -93,11 +93,9 @@ class NoiseSearch(NamedTuple):
         context = BatchSearchContext(self, which, index)
         found, g = self.algorithm(context), len(index)
         search, verified = context.asked, context.verified
-        final, score = (
-            (context.finish(found.state, found.time) if self.sampler.steps else found.seen),
-            found.score,
-        )
+        final, score = found.seen, found.score
         if self.sampler.steps:
+            final = context.finish(found.state, found.time)
             score = context.score(final)
         spent = (search.share(g), (context.asked - search).share(g), context.used, verified // g)
         return SearchResult(found, final, score, context.condition, *spent)
@@ -128,8 +126,8 @@ class BatchSearchContext:
         self.which = which
         self.index = index
         self.device = setting.student.device
-        # what evaluate_rows would fill it up to
         self.samples = len(index)
+        # what evaluate_rows would fill it up to
         self.rows = -(-setting.batch_size // ROWS) * ROWS
         together = self.rows // self.samples
         # whole batches as far as possible
@@ -279,8 +277,6 @@ def freeze(verifier: Callable[..., Tensor], device: torch.device | str) -> Calla
     """A verifier ready for use: one that is a module is moved to the device, put in eval mode and
     frozen.
     """
-    return (
-        verifier.to(device).eval().requires_grad_(False)
-        if isinstance(verifier, nn.Module)
-        else verifier
-    )
+    if isinstance(verifier, nn.Module):
+        return verifier.to(device).eval().requires_grad_(False)
+    return verifier

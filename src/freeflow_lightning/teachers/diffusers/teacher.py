@@ -149,11 +149,9 @@ class DiffusersTeacher(Teacher):
         )
 
     def output_scale(self, t: Tensor) -> Tensor:
-        return (
-            self.function.output_scale(t)
-            if isinstance(self.function, PathVelocity)
-            else super().output_scale(t)
-        )
+        if isinstance(self.function, PathVelocity):
+            return self.function.output_scale(t)
+        return super().output_scale(t)
 
 
 def find_family(class_name: str) -> Family:
