@@ -9,6 +9,7 @@ from torch import nn
 
 from freeflow_lightning.flow import glass_transition
 from freeflow_lightning.nets import MLP, SplitConditioned, SplitHead, find_blocks
+from freeflow_lightning.nets.split import Features
 from freeflow_lightning.teachers import DiffusersTeacher, GaussianMixtureTeacher, SiTTeacher
 from nets.random_weights import tiny_sit
 from teachers.diffusers.test_pipelines import Given
@@ -40,7 +41,7 @@ def test_it_starts_as_the_backbone_bit_for_bit_whatever_the_inner_state(backbone
     expected = network(x, t, condition)
     split = SplitConditioned(copy.deepcopy(network))
     features = split.features(x, t, condition, gamma)
-    head = split.ask_head(features, y, t, t / 2, t, condition, gamma)
+    head = split.ask_head(features, y, t, t / 2)
     assert torch.equal(head, expected)
     one_step = SplitConditioned(network, head=SplitHead(steps=1))
     drawn = one_step(x, t, condition, delta=t, gamma=gamma, e=e)
@@ -64,7 +65,7 @@ def test_every_input_of_the_head_is_learnt_and_matters():
     assert split.backbone.blocks[0].mlp.fc1.weight.grad.abs().sum() > 0
     switched_on(split)
     features = split.features(x, t, labels, t)
-    ask = lambda y, s, delta: split.ask_head(features, y, s, delta, t, labels, t)
+    ask = lambda y, s, delta: split.ask_head(features, y, s, delta)
     seen = ask(y, t, t)
     for other in (ask(y + 1, t, t), ask(y, t / 2, t), ask(y, t, t / 2)):
         assert (other - seen).abs().max() > 1e-4
@@ -90,10 +91,10 @@ class ExactHead(SplitConditioned):
         self.teacher, self.head = teacher, SplitHead(steps=steps)
 
     def features(self, x, t, condition, gamma):
-        return x
+        return Features(x, t, condition, gamma)
 
-    def ask_head(self, features, y, s, delta, t, condition, gamma):
-        w = glass_transition(self.teacher.velocity, y, s, features, t)
+    def ask_head(self, features, y, s, delta):
+        w = glass_transition(self.teacher.velocity, y, s, features.tokens, features.t)
         return y + s.view(-1, *[1] * (y.ndim - 1)) * w
 
 

@@ -11,6 +11,7 @@ from freeflow_lightning import FlowMap, TransitionModule
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import CentralDifference, Pairs, bridge
 from freeflow_lightning.nets import SplitConditioned, SplitHead
+from freeflow_lightning.nets.split import Features
 from freeflow_lightning.objectives import Eulerian, Lagrangian, Semigroup
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
 from freeflow_lightning.teachers import (
@@ -53,11 +54,12 @@ class ExactHead(SplitConditioned):
         self.posterior, self.offset, self.head = teacher.posterior, offset, SplitHead(steps=1)
 
     def features(self, x, t, condition, gamma):
-        return x
+        return Features(x, t, condition, gamma)
 
-    def inner_velocity(self, features, y, s, delta, t, condition, gamma):
-        law, t = self.posterior(features, t), t[:, None]
-        mean, std = (law.means[:, 0] - features) / t, law.stds[:, :1] / t
+    def inner_velocity(self, features, y, s, delta):
+        x, t = features.tokens, features.t[:, None]
+        law = self.posterior(x, features.t)
+        mean, std = (law.means[:, 0] - x) / t, law.stds[:, :1] / t
         s, r = s[:, None], (s - delta)[:, None]
         at = lambda time: ((1 - time) ** 2 * std**2 + time**2).sqrt()
         slope = ((s + r) * (1 + std**2) - 2 * std**2) / ((at(s) + at(r)) * at(s))

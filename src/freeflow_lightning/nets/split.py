@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -39,6 +39,22 @@ class SplitHead:
 
 
 _HEAD = SplitHead()
+
+
+class Features(NamedTuple):
+    """What a head is asked on.
+
+    Args:
+        tokens: of x_t, after the blocks below the head.
+        t: times of x_t, [B].
+        condition: as the backbone takes it.
+        gamma: guidance scales, [B].
+    """
+
+    tokens: Tensor
+    t: Tensor
+    condition: Any
+    gamma: Tensor
 
 
 class SplitConditioned(ScalarConditioned):
@@ -86,7 +102,7 @@ class SplitConditioned(ScalarConditioned):
         layers = [p for p in self.embedders["s"].parameters() if p.ndim > 1]
         self.gate = ScalarEmbedder(len(layers[-1])).zero_output()
         self._captures = False
-        self._features: Tensor | None = None
+        self._tokens: Tensor | None = None
         self._given: tuple[Tensor, Tensor] | None = None
         blocks[-self.head_blocks - 1].register_forward_hook(self._capture)
         blocks[-self.head_blocks].register_forward_pre_hook(self._give, with_kwargs=True)
@@ -96,54 +112,37 @@ class SplitConditioned(ScalarConditioned):
         """Evaluations of the whole backbone that one draw costs."""
         return 1 + (self.head.steps - 1) * self.head_blocks / self.depth
 
-    def features(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor) -> Tensor:
+    def features(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor) -> Features:
         """What the head is given of x_t [B, ...] at t [B]: the tokens after L - H blocks."""
         self._captures = True
         try:
             with self._blocks(slice(0, -self.head_blocks)):
                 self._evaluate(x, t.to(x.dtype), condition, {"gamma": gamma})
-            features = self._features
+            tokens = self._tokens
         finally:
-            self._captures, self._features = False, None
-        if not isinstance(features, Tensor):
+            self._captures, self._tokens = False, None
+        if not isinstance(tokens, Tensor):
             raise ValueError(
-                f"a block of {self.path!r} returns {type(features).__name__}: expected tokens, one "
+                f"a block of {self.path!r} returns {type(tokens).__name__}: expected tokens, one "
                 "tensor, which a head can go on from"
             )
-        return features
+        return Features(tokens, t, condition, gamma)
 
-    def ask_head(
-        self,
-        features: Tensor,
-        y: Tensor,
-        s: Tensor,
-        delta: Tensor,
-        t: Tensor,
-        condition: Any,
-        gamma: Tensor,
-    ) -> Tensor:
+    def ask_head(self, features: Features, y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
         """The head's output, [B, ...], at the inner state y and time s, for an end at s - delta."""
-        self._given = features, self.gate(s)
+        tokens, t, condition, gamma = features
+        self._given = tokens, self.gate(s)
         try:
             with self._blocks(slice(-self.head_blocks, None)):
                 scalars = {"delta": delta, "gamma": gamma, "s": s}
-                y = y.to(features.dtype)
+                y = y.to(tokens.dtype)
                 return self._evaluate(y, t.to(y.dtype), condition, scalars)
         finally:
             self._given = None
 
-    def inner_velocity(
-        self,
-        features: Tensor,
-        y: Tensor,
-        s: Tensor,
-        delta: Tensor,
-        t: Tensor,
-        condition: Any,
-        gamma: Tensor,
-    ) -> Tensor:
+    def inner_velocity(self, features: Features, y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
         """W(y, s, s - delta; x_t) = (head - y) / s, [B, ...], for s > 0."""
-        head = self.ask_head(features, y, s, delta, t, condition, gamma)
+        head = self.ask_head(features, y, s, delta)
         return (head - y) / expand(s, y)
 
     def draw(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor, e: Tensor) -> Tensor:
@@ -152,7 +151,7 @@ class SplitConditioned(ScalarConditioned):
         y, one = e.to(x.dtype), torch.ones_like(gamma)
         for s, r in pairwise(uniform_grid(self.head.steps).tolist()):
             delta = one * (s - r)
-            W = self.inner_velocity(features, y, one * s, delta, t, condition, gamma)
+            W = self.inner_velocity(features, y, one * s, delta)
             y = flow_map(y, W, delta)
         return y
 
@@ -198,17 +197,17 @@ class SplitConditioned(ScalarConditioned):
 
     def _capture(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
         if self._captures:
-            self._features = output
+            self._tokens = output
 
     def _give(
         self, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._given is None:
             return None
-        features, gate = self._given
+        tokens, gate = self._given
         if inputs:
-            return (_add(features, gate, inputs[0]), *inputs[1:]), named
-        entered = _add(features, gate, named["hidden_states"])
+            return (_add(tokens, gate, inputs[0]), *inputs[1:]), named
+        entered = _add(tokens, gate, named["hidden_states"])
         return inputs, {**named, "hidden_states": entered}
 
 
@@ -235,7 +234,7 @@ def find_blocks(network: nn.Module, path: str | None = None) -> tuple[str, nn.Mo
     return found[0], lists[found[0]]
 
 
-def _add(features: Tensor, gate: Tensor, entered: Tensor) -> Tensor:
-    """features + gate(s) * the inner state's own tokens."""
+def _add(tokens: Tensor, gate: Tensor, entered: Tensor) -> Tensor:
+    """tokens + gate(s) * the inner state's own tokens."""
     gate = gate.view(len(gate), *[1] * (entered.ndim - 2), -1)
-    return features + gate.to(features.dtype) * entered.to(features.dtype)
+    return tokens + gate.to(tokens.dtype) * entered.to(tokens.dtype)

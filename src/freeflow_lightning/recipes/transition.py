@@ -13,7 +13,6 @@ from freeflow_lightning import objectives
 from freeflow_lightning.flow import (
     Pairs,
     TimeDistribution,
-    TwoTimeVelocity,
     Uniform,
     bridge,
     check_counts,
@@ -242,23 +241,14 @@ class TransitionModule(Distillation):
         def w(y: Tensor, s: Tensor) -> Tensor:
             return glass_transition(u, y, s, x, t)
 
-        W = self._on_rows(features, t, condition, gamma)
-        residual = draw.objective.residual(W, w, y, draw.s, draw.delta)
+        def average(y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
+            return self.split.inner_velocity(features, y.to(features.tokens.dtype), s, delta)
+
+        residual = draw.objective.residual(average, w, y, draw.s, draw.delta)
         maps = Residual(*(part[: draw.maps] for part in residual))
         residuals = {"map": maps, "diagonal": Residual(*(part[draw.maps :] for part in residual))}
         loss = self.map_weight(residual, draw.delta).surrogate().mean() / self.student_scale
         return Step(loss + self._zero_of_auxiliary(), residuals)
-
-    def _on_rows(
-        self, features: Tensor, t: Tensor, condition: Any, gamma: Tensor
-    ) -> TwoTimeVelocity:
-        """W(y, s, delta) on features of the rows."""
-
-        def average(y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
-            y = y.to(features.dtype)
-            return self.split.inner_velocity(features, y, s, delta, t, condition, gamma)
-
-        return average
 
     # The second stage: the samples of all outer steps
 
