@@ -10,6 +10,7 @@ from typing import Literal
 import torch
 
 from freeflow_lightning.commands.contender import Contender, read_contender
+from freeflow_lightning.commands.feature_options import FeatureOptions
 from freeflow_lightning.commands.field import Field
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import Options, run
@@ -22,10 +23,9 @@ from freeflow_lightning.commands.views.comparison import (
     plot_comparison,
 )
 from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run
-from freeflow_lightning.evaluation.pick_features import Name, pick_features
+from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.evaluation.yardstick import Measure, Yardstick
 from freeflow_lightning.flow import check_counts, check_numbers, training_generator
-from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.profiling.budget import Budget, evaluations_per_step
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.hashes import fingerprint
@@ -74,7 +74,7 @@ class BudgetOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MeasureOptions(Options):
+class MeasureOptions(FeatureOptions):
     """how students are measured
 
     Args:
@@ -85,9 +85,6 @@ class MeasureOptions(Options):
         paired_samples: samples whose endpoint is compared with the teacher's for the same noise.
         statistics: a file that FID is measured to as well: ADM's .npz, torch-fidelity's .pt, or an
             .npz of pictures.
-        features: auto, faces, digits, lite0, flat, inception, dinov2, or a class_path of your
-            own FeatureNetwork.
-        weights: the file of Inception's or DINOv2's weights.
     """
 
     guidance: float | None = None
@@ -96,8 +93,6 @@ class MeasureOptions(Options):
     reference_steps: int = 64
     paired_samples: int = 512
     statistics: str | None = None
-    features: Name | FeatureNetwork = "auto"
-    weights: str | None = None
 
     def of(self, guidance: float) -> Measure:
         """How samples of a guidance are measured."""

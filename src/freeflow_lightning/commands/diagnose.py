@@ -5,12 +5,11 @@ pictures.
 from functools import partial
 from pathlib import Path
 
+from freeflow_lightning.commands.feature_options import FeatureOptions
 from freeflow_lightning.commands.options import CheckpointOptions, DeviceOptions, TeacherOptions
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.tasks.diagnose import NOTE, PAGE
 from freeflow_lightning.commands.tasks.diagnose import diagnose as measure
-from freeflow_lightning.evaluation.pick_features import Name
-from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names
 
@@ -20,14 +19,13 @@ def diagnose(
     guidance: float | None = None,
     num_samples: int = 512,
     output: str = "diagnosis",
-    features: Name | FeatureNetwork = "auto",
-    weights: str | None = None,
     fine_steps: int = 256,
     tolerance: float = 0.02,
     auxiliary_steps: int = 100,
     seed: int = 0,
     batch_size: int = 256,
     *,
+    seen_with: FeatureOptions,
     beside: TeacherOptions,
     where: DeviceOptions,
 ) -> None:
@@ -39,15 +37,13 @@ def diagnose(
         guidance: guidance scale of student and teacher; the run's evaluation_guidance if not given.
         num_samples: samples that are compared with the teacher's.
         output: folder to write to; made if it does not exist.
-        features: network that says which samples are alike: auto, faces, digits, lite0, flat
-            (the plain numbers), inception, dinov2, or a class_path.
-        weights: the file of Inception's or DINOv2's weights.
         fine_steps: Heun steps of the solution that coarser ones are measured against.
         tolerance: relative error at which a solver counts as good enough.
         auxiliary_steps: further steps that a copy of the auxiliary network trains, to see how far
             behind it is; 0 for none.
         seed: seed of the noise.
         batch_size: samples per network evaluation.
+        seen_with: says which samples are alike.
         beside: what takes the place of the checkpoint's own.
         where: the device.
     """
@@ -58,8 +54,7 @@ def diagnose(
         student,
         guidance,
         num_samples,
-        features=features,
-        weights=weights,
+        **vars(seen_with),
         fine_steps=fine_steps,
         tolerance=tolerance,
         auxiliary_steps=auxiliary_steps,

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from freeflow_lightning.commands.feature_options import FeatureOptions
 from freeflow_lightning.commands.options import (
     NoiseOptions,
-    Options,
     SamplerOptions,
     StudentOptions,
     WorkOptions,
@@ -17,25 +17,20 @@ from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.tasks.evaluate import check_sample_counts
 from freeflow_lightning.commands.tasks.evaluate import evaluate as measure
 from freeflow_lightning.commands.views import evaluation as view
-from freeflow_lightning.evaluation.pick_features import Name
 from freeflow_lightning.flow.solver import RuleName
-from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling.processes import joined, start, starts_others
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReferenceOptions(Options):
+class ReferenceOptions(FeatureOptions):
     """what the samples are compared with
 
     Args:
         reference: "teacher" for its own samples, "faces" for the real faces that ship, or a file:
             ADM's .npz (mu, sigma, arr_0), torch-fidelity's .pt, or an .npz of pictures (arr_0, as
             `freeflow sample --npz` writes).
-        features: auto, faces, digits, lite0, flat (the plain numbers), inception, dinov2, or a
-            class_path of your own FeatureNetwork.
-        weights: the file of Inception's or DINOv2's weights.
         reference_samples: samples of the teacher to compare with.
         reference_steps: the teacher's steps.
         reference_method: the teacher's one-step rule.
@@ -48,8 +43,6 @@ class ReferenceOptions(Options):
     """
 
     reference: str = "teacher"
-    features: Name | FeatureNetwork = "auto"
-    weights: str | None = None
     reference_samples: int = 10_000
     reference_steps: int = 64
     reference_method: RuleName = "heun"
