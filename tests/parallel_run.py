@@ -26,7 +26,7 @@ from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, CheckpointWriteError
-from freeflow_lightning.training.sharding import gather_full
+from freeflow_lightning.training.gather_full import gather_full
 from freeflow_lightning.training.strategies import FSDP2
 from nets.random_weights import tiny_sit
 from tiny import data, shaken, trainer

@@ -22,6 +22,7 @@ from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.nets import SiT
+from freeflow_lightning.sampling import plots
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
 from tiny import data, fit, mixture, module, same, trainer, weights
 
@@ -172,11 +173,16 @@ def pictures():
 
 
 @pytest.mark.parametrize("build", [module, pictures])
-def test_a_picture_at_the_start_and_at_each_validation(tmp_path, build):
+def test_a_picture_at_the_start_and_at_each_validation(tmp_path, monkeypatch, build):
     logger = TensorBoardLogger(tmp_path, "board", version=0)
     shown = []
     logger.experiment.add_image = lambda name, picture, step, dataformats: shown.append(
         (name, step, picture.shape[2])
+    )
+    captions = []
+    picture_rows = plots.picture_rows
+    monkeypatch.setattr(
+        plots, "picture_rows", lambda *args: captions.append(args[2]) or picture_rows(*args)
     )
     fit(
         build(),
@@ -194,6 +200,8 @@ def test_a_picture_at_the_start_and_at_each_validation(tmp_path, build):
     drawn = [np.asarray(Image.open(path)) for path in files]
     assert all(picture.std() > 1 for picture in drawn)
     assert not np.array_equal(drawn[0], drawn[2])
+    classes = ["class 0", "class 1", "class 2", "class 0", "class 1"]
+    assert captions == ([] if build is module else [classes] * 3)
     assert [(name, step) for name, step, _ in shown] == [
         ("samples", 0),
         ("samples", 2),

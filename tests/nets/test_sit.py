@@ -166,6 +166,14 @@ def test_forward_is_sits_equations():
     torch.testing.assert_close(net(x, t, y), by_hand(net, x, t, y), atol=1e-10, rtol=1e-10)
 
 
+def test_pictures_of_another_shape_with_as_many_patches_are_refused():
+    net = SiT(input_size=8, hidden_size=16, depth=1, num_heads=2, num_classes=0)
+    with pytest.raises(
+        ValueError, match=r"expected pictures of shape \[4, 8, 8\], got \[4, 4, 16\]"
+    ):
+        net(torch.zeros(1, 4, 4, 16), torch.zeros(1))
+
+
 def test_an_unconditional_network_has_no_table():
     net, (x, t, _) = tiny_sit(num_classes=0), inputs()
     assert not any(key.startswith("y_embedder") for key in net.state_dict())

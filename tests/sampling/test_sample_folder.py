@@ -79,7 +79,8 @@ def test_png_files_hold_the_pixels(tmp_path, channels):
     assert torch.equal(folder.first(256), drawn(folder, 0, channels))
     assert [Image.open(tmp_path / f"00000{k}.png").text["class"] for k in range(3)] == list("402")
     assert Image.open(tmp_path / "000001.png").size == (4, 4)
-    assert Image.open(tmp_path / "grid.png").size[1] == 512
+    tile, gap, words = 256, 15, 31
+    assert Image.open(tmp_path / "grid.png").size == (2 * tile + gap, 2 * (words + tile))
 
 
 def test_half_a_file_is_missing_and_swept_up(tmp_path):

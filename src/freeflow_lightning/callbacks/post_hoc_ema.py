@@ -14,9 +14,9 @@ from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.training.atomic_write import write_file
+from freeflow_lightning.training.gather_full import gather_full
 from freeflow_lightning.training.power_averages import find_exponent, power_decay
 from freeflow_lightning.training.run_folder import folder_of
-from freeflow_lightning.training.sharding import gather_full
 from freeflow_lightning.training.snapshots import POST_HOC, SNAPSHOTS, length_name, snapshot_name
 
 

@@ -58,10 +58,9 @@ class SampleGrid(Callback):
         z, condition = teacher.draw_indexed(
             index, seed=self.seed, stream="grid", device=pl_module.device
         )
-        if teacher.num_classes:
-            condition = teacher.conditions.of_classes(
-                (index % teacher.num_classes).to(pl_module.device)
-            )
+        classes = index % teacher.num_classes if teacher.num_classes else None
+        if classes is not None:
+            condition = teacher.conditions.of_classes(classes.to(pl_module.device))
         sampler = TeacherSampler(teacher, self.method, self.steps, pl_module.evaluation_guidance)
         if self._teacher_samples is None:
             self._teacher_samples = pictures(teacher, sampler(z, condition)).cpu()
@@ -69,10 +68,13 @@ class SampleGrid(Callback):
         folder = folder_of(trainer)
         if not trainer.is_global_zero or folder is None:
             return
-        show = plots.picture_rows if drawn.ndim == 4 else plots.points
-        figure = show(
-            {sampler.name: self._teacher_samples, pl_module.sampling: drawn},
-            f"step {trainer.global_step}",
+        both = {sampler.name: self._teacher_samples, pl_module.sampling: drawn}
+        title = f"step {trainer.global_step}"
+        captions = plots.caption_classes(None if classes is None else classes.tolist())
+        figure = (
+            plots.picture_rows(both, title, captions)
+            if drawn.ndim == 4
+            else plots.points(both, title)
         )
         for logger in trainer.loggers:
             log_picture(logger, "samples", plots.pixels(figure), trainer.global_step)

@@ -5,8 +5,8 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.teachers import SiTVelocity, save_sit
+from freeflow_lightning.training.gather_full import gather_full
 from freeflow_lightning.training.run_folder import folder_of
-from freeflow_lightning.training.sharding import gather_full
 
 
 class SaveTeacher(Callback):

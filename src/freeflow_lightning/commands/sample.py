@@ -22,7 +22,6 @@ from freeflow_lightning.commands.posterior_options import (
 )
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.progress import progress_bar
-from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import draws_pictures
 from freeflow_lightning.sampling.draw_into import BatchSizes, IndexedDraw, draw_into
 from freeflow_lightning.sampling.noised_states import NoisedStates
@@ -175,12 +174,15 @@ def publish_sweep(
     output: Path, samplers: Sequence[Sampler], folders: Sequence[SampleFolder]
 ) -> None:
     """Write sweep.png: the first samples of each guidance scale, in a row of their own."""
+    from freeflow_lightning.sampling import plots  # noqa: PLC0415 (matplotlib: half a second that other samples do without)
+
     scales = [sampler.guidance for sampler in samplers]
     rows = {
         f"guidance {gamma:g}": folder.first(12)
         for gamma, folder in zip(scales, folders, strict=True)
     }
-    figure = plots.picture_rows(rows, f"{samplers[0].name}: the same noise, column by column")
+    title = f"{samplers[0].name}: the same noise, column by column"
+    figure = plots.picture_rows(rows, title, plots.caption_classes(folders[0].first_classes(12)))
     publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 
 

@@ -2,14 +2,13 @@
 tables of both.
 """
 
-from freeflow_lightning.metrics.dinov2 import DINOv2Features
+import importlib
+from typing import TYPE_CHECKING, Any
+
 from freeflow_lightning.metrics.faces import FacesFeatures
 from freeflow_lightning.metrics.features import DigitsFeatures, FeatureNetwork, FlatFeatures
-from freeflow_lightning.metrics.frechet import FrechetDistance
 from freeflow_lightning.metrics.images import from_uint8, to_uint8
-from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
 from freeflow_lightning.metrics.kernel import KernelDistance, kernel_distance
-from freeflow_lightning.metrics.lite0 import Lite0Features
 from freeflow_lightning.metrics.moments import (
     Moments,
     frechet_distance,
@@ -21,6 +20,12 @@ from freeflow_lightning.metrics.scores import Score, compare_tables, inception_s
 from freeflow_lightning.metrics.statistics import read_statistics
 from freeflow_lightning.metrics.support import Coverage, coverage
 from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
+
+if TYPE_CHECKING:
+    from freeflow_lightning.metrics.dinov2 import DINOv2Features
+    from freeflow_lightning.metrics.frechet import FrechetDistance
+    from freeflow_lightning.metrics.inception import InceptionFeatures, InceptionFID
+    from freeflow_lightning.metrics.lite0 import Lite0Features
 
 __all__ = [
     "Coverage",
@@ -51,3 +56,19 @@ __all__ = [
     "to_uint8",
     "warn_of_few_samples",
 ]
+_SLOW = {
+    "DINOv2Features": "dinov2",
+    "FrechetDistance": "frechet",
+    "InceptionFID": "inception",
+    "InceptionFeatures": "inception",
+    "Lite0Features": "lite0",
+}
+"""Where the names live whose modules import timm or torchmetrics, which take seconds: they are
+imported when they are asked for.
+"""
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _SLOW:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_SLOW[name]}"), name)

@@ -1,18 +1,15 @@
-"""SiT, the scalable interpolant transformer, from timm's blocks and with the public checkpoints'
-key names.
-"""
+"""SiT, the scalable interpolant transformer, with the public checkpoints' key names."""
 
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
 import torch
-from timm.layers import GELUTanh, Mlp, PatchEmbed
-from timm.models.vision_transformer import Attention
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.nets.embeddings import LabelEmbedder, ScalarEmbedder, position_table
+from freeflow_lightning.nets.sit_layers import Attention, Mlp, PatchEmbed
 
 SIZES: dict[str, dict[str, int]] = {
     "S": {"depth": 12, "hidden_size": 384, "num_heads": 6},
@@ -47,16 +44,9 @@ class SiTBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.norm1 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
-        norm = QK_NORMS.get(qk_norm)
-        self.attn = Attention(
-            hidden_size,
-            num_heads=num_heads,
-            qkv_bias=True,
-            qk_norm=norm is not None,
-            norm_layer=norm,  # type: ignore[arg-type]  # timm only calls it
-        )
+        self.attn = Attention(hidden_size, num_heads, QK_NORMS.get(qk_norm))
         self.norm2 = nn.LayerNorm(hidden_size, elementwise_affine=False, eps=1e-6)
-        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio), act_layer=GELUTanh)
+        self.mlp = Mlp(hidden_size, int(hidden_size * mlp_ratio))
         self.adaLN_modulation = nn.Sequential(nn.SiLU(), nn.Linear(hidden_size, 6 * hidden_size))
 
     def forward(self, x: Tensor, c: Tensor) -> Tensor:
@@ -144,7 +134,7 @@ class SiT(nn.Module):
         self.patch_size = patch_size
         self.num_classes = num_classes
         self.null_class = null_class
-        self.x_embedder = PatchEmbed(input_size, patch_size, in_channels, hidden_size, bias=True)
+        self.x_embedder = PatchEmbed(patch_size, in_channels, hidden_size)
         self.t_embedder = ScalarEmbedder(hidden_size, scale=time_scale)
         self.y_embedder = None
         if num_classes:
@@ -167,7 +157,7 @@ class SiT(nn.Module):
                 nn.init.xavier_uniform_(module.weight)
                 nn.init.zeros_(module.bias)
         patches = self.x_embedder.proj
-        assert patches.bias is not None  # PatchEmbed(bias=True)
+        assert patches.bias is not None
         nn.init.xavier_uniform_(patches.weight.view(patches.weight.shape[0], -1))
         nn.init.zeros_(patches.bias)
         modulations = [
@@ -180,7 +170,14 @@ class SiT(nn.Module):
     def forward(self, x: Tensor, t: Tensor, y: Tensor | None = None) -> Tensor:
         """x [B, C, H, W], t [B] in [0, 1], labels y [B] in 0 .. num_classes (the last is null) to
         [B, C, H, W].
+
+        Raises:
+            ValueError: pictures of another shape than `sample_shape`.
         """
+        if x.shape[1:] != self.sample_shape:
+            raise ValueError(
+                f"expected pictures of shape {list(self.sample_shape)}, got {list(x.shape[1:])}"
+            )
         c = self.t_embedder(t)
         if self.y_embedder is not None:
             c = c + self.y_embedder(y)

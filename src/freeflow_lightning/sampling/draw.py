@@ -9,8 +9,7 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.flow import indexed_noise, take
-from freeflow_lightning.metrics import to_uint8
-from freeflow_lightning.metrics.images import DivergedSamplesError
+from freeflow_lightning.metrics.images import DivergedSamplesError, to_uint8
 from freeflow_lightning.sampling.counter_noise import (
     NoiseVersion,
     counter_noise,

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.nets import precision_of
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.sharding import gather_full
+from freeflow_lightning.training.gather_full import gather_full
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Pictures that people look at: sample grids with named rows, scatter plots of points, curves."""
+"""Figures that people look at: pictures in named rows, scatter plots of points, curves."""
 
 import io
 import itertools
@@ -12,6 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from freeflow_lightning.sampling.sheets import GAP, picture_array
 from freeflow_lightning.training.atomic_write import write_file
 
 STUDENT, TEACHER = "#d1495b", "#30638e"
@@ -30,8 +31,8 @@ def canvas(
     return figure, figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey)
 
 
-GAP, CLASS_GAP = 0.06, 0.35
-"""Space between pictures, and between columns of different captions, in widths of a picture."""
+CLASS_GAP = 0.35
+"""Space between columns of different captions, in widths of a picture."""
 NOTE_GAP = 0.24
 """Space below a row of pictures with words under them, likewise."""
 
@@ -70,7 +71,12 @@ def picture_rows(
         for left, picture in zip(lefts[: len(group)], group, strict=True):  # rows may be shorter
             place = (left, left + 1, top + 1, top)
             axis.imshow(
-                _hwc(picture), extent=place, cmap="gray", vmin=0, vmax=255, interpolation="nearest"
+                picture_array(picture),
+                extent=place,
+                cmap="gray",
+                vmin=0,
+                vmax=255,
+                interpolation="nearest",
             )
     axis.set(xlim=(0, lefts[-1] + 1), ylim=(tops[-1] + (pitch if notes else 1), 0))
     axis.set_yticks([top + 0.5 for top in tops], list(groups), fontsize=9)
@@ -80,6 +86,18 @@ def picture_rows(
     axis.spines[:].set_visible(False)
     figure.suptitle(title, fontsize=10)
     return figure
+
+
+def caption_classes(labels: Sequence[int] | None, names: Sequence[str] = ()) -> list[str] | None:
+    """What the class of each picture is called, a part a line; None without classes.
+
+    >>> caption_classes([0, 1], ["hat, glasses"])
+    ['hat\\nglasses', 'class 1']
+    """
+    if labels is None:
+        return None
+    known = dict(enumerate(names))
+    return [known.get(k, f"class {k}").replace(", ", "\n") for k in labels]
 
 
 def place_columns(captions: Sequence[str]) -> list[float]:
@@ -107,21 +125,6 @@ def centre_captions(captions: Sequence[str], lefts: Sequence[float]) -> list[tup
         columns = [left for _, left in group]
         centres.append(((columns[0] + columns[-1] + 1) / 2, caption))
     return centres
-
-
-def grid(pictures: Tensor, columns: int | None = None) -> np.ndarray:
-    """Pictures, uint8 [N, C, H, W], as one image without decoration, uint8 [H', W', C] or [H', W']."""
-    n, c, h, w = pictures.shape
-    columns = columns or int(np.ceil(np.sqrt(n)))
-    lines = -(-n // columns)
-    sheet = torch.zeros(lines * columns, c, h, w, dtype=torch.uint8)
-    sheet[:n] = pictures
-    sheet = (
-        sheet.view(lines, columns, c, h, w)
-        .permute(2, 0, 3, 1, 4)
-        .reshape(c, lines * h, columns * w)
-    )
-    return _hwc(sheet)
 
 
 def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
@@ -261,14 +264,3 @@ def pixels(figure: Figure) -> np.ndarray:
     drawn = FigureCanvasAgg(figure)
     drawn.draw()
     return np.asarray(drawn.buffer_rgba())[..., :3].copy()
-
-
-def _hwc(picture: Tensor) -> np.ndarray:
-    """A picture [C, H, W] as matplotlib takes it: of latents with 2, or more than 4, channels the
-    first one or three.
-    """
-    channels = len(picture)
-    if channels not in (1, 3, 4):
-        picture = picture[: 1 if channels < 3 else 3]
-    array = picture.permute(1, 2, 0).cpu().numpy()
-    return array[..., 0] if array.shape[-1] == 1 else array

@@ -11,7 +11,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.sheets import picture_array, sheet_of
 from freeflow_lightning.training.output_folder import write_bytes
 
 
@@ -19,7 +19,7 @@ def encode_png(picture: Tensor, label: int | None = None) -> bytes:
     """Return a picture, uint8 [C, H, W], as a PNG that says its class, where there is one:
     Image.open(...).text["class"].
     """
-    return _encode(Image.fromarray(plots.grid(picture[None])), label)
+    return _encode(Image.fromarray(picture_array(picture)), label)
 
 
 def read_pictures(paths: Sequence[Path]) -> Tensor:
@@ -71,27 +71,40 @@ def read_npz_samples(path: Path, n: int) -> Tensor:
     return stored.permute(0, 3, 1, 2) if stored.dtype == torch.uint8 else stored
 
 
-def encode_sheet(drawn: Tensor, columns: int | None = None) -> bytes | None:
-    """Return a PNG of all samples: pictures, uint8 [N, C, H, W], or points in the plane, [N, 2];
-    None of others.
+def read_classes(paths: Sequence[Path]) -> list[int] | None:
+    """Read the classes that PNGs say; None where they say none."""
+    found = []
+    for path in paths:
+        with Image.open(path) as image:
+            found += [int(image.info["class"])] if "class" in image.info else []
+    return found or None
+
+
+def read_npz_classes(path: Path, n: int) -> list[int] | None:
+    """Read the classes of the first n samples of an npz; None where it has none."""
+    with np.load(path) as arrays:
+        return arrays["arr_1"][:n].tolist() if "arr_1" in arrays.files else None
+
+
+def encode_sheet(
+    drawn: Tensor, columns: int | None = None, classes: Sequence[int] | None = None
+) -> bytes | None:
+    """Return a PNG of all samples: pictures, uint8 [N, C, H, W], with their classes, or points in
+    the plane, [N, 2]; None of others.
     """
     if drawn.ndim == 4:
-        return _encode(_sheet_of(drawn, columns))
+        captions = None if classes is None else [str(label) for label in classes]
+        return _encode(sheet_of(drawn, columns, captions))
     if drawn.shape[1:] == (2,):
+        from freeflow_lightning.sampling import plots  # noqa: PLC0415 (matplotlib: half a second that pictures do without)
+
         return plots.png(plots.points({"samples": drawn}))
     return None
 
 
 def save_sheet(drawn: Tensor, path: Path) -> None:
     """Write the sheet of pictures, uint8 [N, C, H, W]."""
-    write_bytes(path, _encode(_sheet_of(drawn)))
-
-
-def _sheet_of(drawn: Tensor, columns: int | None = None) -> Image.Image:
-    """Pictures, uint8 [N, C, H, W], as one of at least 512 pixels if they are small."""
-    sheet = Image.fromarray(plots.grid(drawn, columns))
-    zoom = max(1, 512 // sheet.height)
-    return sheet.resize((sheet.width * zoom, sheet.height * zoom), Image.Resampling.NEAREST)
+    write_bytes(path, _encode(sheet_of(drawn)))
 
 
 def _encode(image: Image.Image, label: int | None = None) -> bytes:

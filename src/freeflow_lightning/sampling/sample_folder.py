@@ -13,6 +13,8 @@ from freeflow_lightning.sampling.sample_files import (
     encode_png,
     encode_sheet,
     join_npz,
+    read_classes,
+    read_npz_classes,
     read_npz_samples,
     read_pictures,
 )
@@ -155,7 +157,7 @@ class SampleFolder:
                 self._write_note(listed)
         if not self.npz:
             listed |= self._noted(records)
-        sheet = encode_sheet(self.first(GRID), self.columns)
+        sheet = encode_sheet(self.first(GRID), self.columns, self.first_classes(GRID))
         further = dict(self.beside) if sheet is None else {**self.beside, SHEET: sheet}
         listed |= {name: digest_of(data) for name, data in further.items()}
         self._write_note(listed)
@@ -171,6 +173,12 @@ class SampleFolder:
         if self.npz:
             return read_npz_samples(self.path / JOINED, n)
         return read_pictures([self.path / f"{i:06d}.png" for i in range(n)])
+
+    def first_classes(self, n: int) -> list[int] | None:
+        """The classes of the first samples of a finished folder; None where they have none."""
+        if self.npz:
+            return read_npz_classes(self.path / JOINED, n)
+        return read_classes([self.path / f"{i:06d}.png" for i in range(min(n, self.count))])
 
     # Names
 

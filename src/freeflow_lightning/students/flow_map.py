@@ -5,8 +5,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+import huggingface_hub
 import torch
-from huggingface_hub import HfApi
 from torch import nn
 
 from freeflow_lightning.students.draw_samples import draw_samples
@@ -23,7 +23,6 @@ from freeflow_lightning.students.export.write_exported import write_exported, wr
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.student_map import StudentMap
-from freeflow_lightning.students.training_checkpoint import read_training_checkpoint
 from freeflow_lightning.teachers import Conditions, LatentDecoder, Teacher
 from freeflow_lightning.teachers.reading.hub import HubAccess
 
@@ -72,6 +71,10 @@ class FlowMap(StudentMap):
             ValueError: not a checkpoint of a Distillation, an unknown average, or something that it
                 cannot say.
         """
+        from freeflow_lightning.students.training_checkpoint import (  # noqa: PLC0415 (a recipe is a LightningModule: seconds that other students do without)
+            read_training_checkpoint,
+        )
+
         return cls(
             *read_training_checkpoint(
                 path,
@@ -213,7 +216,7 @@ class FlowMap(StudentMap):
         create_pr: bool = False,
         revision: str | None = None,
         network_arguments: Mapping[str, Any] | None = None,
-        api: HfApi | None = None,
+        api: "huggingface_hub.HfApi | None" = None,
     ) -> str:
         """Export the student with a model card and upload it; `freeflow export --push` can do more.
 

@@ -12,12 +12,12 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Generator, Tensor
 
 from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder, SiT
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.teachers import Convention, LatentDecoder, LatentSpace, SiTVelocity
+from freeflow_lightning.teachers.reading.say import say
 from freeflow_lightning.teachers.reading.sit_architecture import size_name
 from freeflow_lightning.teachers.reading.sit_files import build_sit, read_sit
 from freeflow_lightning.teachers.reading.weights import read_file
@@ -155,7 +155,7 @@ def read_official_network(
     student.backbone.convention = Convention(time, sign)
     names = f"delta from {chosen['delta']!r}, gamma from {chosen['gamma']!r}"
     about = f"official student, {size_name(read.architecture)}, {sum(p.numel() for p in student.parameters()):,} parameters"
-    rank_zero_info(f"{path}: " + "; ".join([about, *read.notes, names, why]))
+    say(f"{path}: " + "; ".join([about, *read.notes, names, why]))
     return student
 
 

@@ -19,7 +19,6 @@ from freeflow_lightning.students.export import MANIFEST
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, is_foreign
 from freeflow_lightning.students.student_sampler import StudentSampler
-from freeflow_lightning.students.training_checkpoint import read_auxiliary
 from freeflow_lightning.teachers import Prompts, Teacher
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")
@@ -140,6 +139,8 @@ def open_auxiliary(
     """
     if is_exported(path):
         return None
+    from freeflow_lightning.students.training_checkpoint import read_auxiliary  # noqa: PLC0415 (as in FlowMap.from_checkpoint)
+
     found = read_auxiliary(path, **overrides._asdict())
     if found is None:
         return None

@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.teachers.base import Teacher, trainable_copy
 from freeflow_lightning.teachers.latents import LatentDecoder
+from freeflow_lightning.teachers.reading.say import say
 from freeflow_lightning.teachers.reading.sit_files import read_sit
 from freeflow_lightning.teachers.sit_convention import load_foreign
 from freeflow_lightning.teachers.sit_velocity import SiTVelocity, convention_name
@@ -96,7 +96,7 @@ class SiTTeacher(Teacher):
         if self.notes and vae is None:
             self.notes += ("no vae: pictures show the samples as they are",)
         if self.notes:
-            rank_zero_info(f"{path}: " + "; ".join(self.notes))
+            say(f"{path}: " + "; ".join(self.notes))
         net = self.function.net
         self.sample_shape, self.num_classes = net.sample_shape, net.num_classes
         if cfg_channels is not None and not 0 < cfg_channels <= self.sample_shape[0]:

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.distributed.tensor import DTensor
 
-from freeflow_lightning.training.sharding import gather_full
+from freeflow_lightning.training.gather_full import gather_full
 
 Gradients = Mapping[str, Sequence[Tensor]]
 """The gradients of each network, by its name."""

@@ -6,6 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
+DRAWN = (
+    nn.init.normal_,
+    nn.init.uniform_,
+    nn.init.kaiming_uniform_,
+    Tensor.normal_,
+    Tensor.uniform_,
+)
+"""What gives weights their first values."""
+
 
 class copies_without_data(TorchFunctionMode):  # noqa: N801 (a context)
     """Inside, copies of tensors have a shape and no data: copy.deepcopy of a network takes no
@@ -19,6 +28,20 @@ class copies_without_data(TorchFunctionMode):  # noqa: N801 (a context)
             copy = torch.empty_like(args[0], device="meta")
             return args[1].setdefault(id(args[0]), copy)
         return func(*args, **(kwargs or {}))
+
+
+class shapes_alone(TorchFunctionMode):  # noqa: N801 (a context)
+    """Inside, weights on the meta device are not drawn, and tables of numbers are made on the CPU:
+    torch would do both by its compiler, which takes seconds to import.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in DRAWN:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        if func is torch.arange:
+            return func(*args, **kwargs | {"device": "cpu"})
+        return func(*args, **kwargs)
 
 
 def meta_sources(network: nn.Module, original: nn.Module) -> dict[Tensor, Tensor]:

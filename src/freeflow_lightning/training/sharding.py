@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import FSDPModule, fully_shard
-from torch.distributed.tensor import DTensor
 
 from freeflow_lightning.nets import Adapter, blocks
 from freeflow_lightning.training.meta_init import materialize
@@ -44,10 +43,3 @@ def shard(networks: Iterable[nn.Module], mesh: DeviceMesh, missing: dict[Tensor,
                 materialize(module, missing)
                 # a root too: the average reads its shards
                 fully_shard(module, mesh=mesh, reshard_after_forward=True)
-
-
-def gather_full(tensor: Tensor) -> Tensor:
-    """A tensor as it is on one process: the shards of all processes together. Every process has to
-    ask.
-    """
-    return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor

@@ -12,8 +12,8 @@ from torch import nn
 import freeflow_lightning as ff
 from freeflow_lightning.commands.tasks import demo_page
 from freeflow_lightning.commands.tasks.demo import SHOWN, Demo
-from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, pictures
+from freeflow_lightning.sampling.sheets import tile
 from freeflow_lightning.teachers import LatentSpace, SiTTeacher
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
@@ -39,7 +39,7 @@ def test_it_shows_the_samples_of_freeflow_sample(flow_map):
     picture, words = demo.student("class 3", 1.5, 7, 1)
     z, condition = Draw(7, (3,)).noise(flow_map.teacher, torch.arange(SHOWN))
     drawn = pictures(flow_map.teacher, flow_map(z, condition, 1.5))
-    assert np.array_equal(picture[::24, ::24], plots.grid(drawn, SHOWN // 2))
+    assert np.array_equal(picture[::24, ::24], tile(drawn, SHOWN // 2))
     assert words.startswith("student, 1 step: 1 evaluation, ")
     assert demo.teacher("any", 1.5, 7, 3).words.startswith("teacher, 3 heun steps: 12 evaluations")
     assert demo.teacher("any", 1.0, 7, 3).words.startswith("teacher, 3 heun steps: 6 evaluations")

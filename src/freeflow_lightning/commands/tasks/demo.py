@@ -17,6 +17,7 @@ from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
 from freeflow_lightning.sampling.sampler import Sampler
+from freeflow_lightning.sampling.sheets import tile
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.search import ClassScore
@@ -141,7 +142,7 @@ class Demo:
             return plots.pixels(plots.points({"samples": plots.plane(drawn)}))
         times = max(1, -(-SIDE // drawn.shape[-1]))
         large = drawn.repeat_interleave(times, 2).repeat_interleave(times, 3)
-        sheet = plots.grid(large, columns)
+        sheet = tile(large, columns)
         return sheet if sheet.ndim == 3 else np.repeat(sheet[..., None], 3, 2)
 
 

@@ -212,10 +212,9 @@ def draw_picture(
     teacher, index = sampler.teacher, torch.arange(count)
     with torch.no_grad():
         z, condition = teacher.draw_indexed(index, seed=seed, stream="inspect", device=device)
-        if teacher.num_classes:
-            condition = teacher.conditions.of_classes(
-                (index * teacher.num_classes // count).to(device)
-            )
+        classes = index * teacher.num_classes // count if teacher.num_classes else None
+        if classes is not None:
+            condition = teacher.conditions.of_classes(classes.to(device))
         x = sampler(z, condition)
         try:
             drawn = pictures(teacher, x).cpu()
@@ -225,7 +224,9 @@ def draw_picture(
     guided = f", guidance {sampler.guidance:g}" if sampler.guidance != 1 else ""
     name = f"{sampler.name}{guided}"
     if drawn.ndim == 4 and drawn.shape[1] in (1, 3):
-        write_bytes(path, plots.png(plots.picture_rows({name: drawn}), 200, "freeflow inspect"))
+        captions = plots.caption_classes(None if classes is None else classes.tolist())
+        figure = plots.picture_rows({name: drawn}, captions=captions)
+        write_bytes(path, plots.png(figure, 200, "freeflow inspect"))
     elif drawn.shape[1:] == (2,):
         write_bytes(path, plots.png(plots.points({name: drawn}), maker="freeflow inspect"))
     else:

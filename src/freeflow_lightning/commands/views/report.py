@@ -82,25 +82,13 @@ def compare_lines(
     return plots.picture_rows(
         {name: x[columns] for name, x in first.items()},
         "the same noise, column by column",
-        caption_columns(None if labels is None else labels[columns], names),
+        plots.caption_classes(None if labels is None else labels[columns].tolist(), names),
     )
 
 
 def one_per_class(labels: Tensor, classes: int) -> Tensor:
     """The first two samples of each class, class by class."""
     return torch.cat([(labels == k).nonzero()[:2, 0] for k in range(min(classes, 10))])
-
-
-def caption_columns(labels: Tensor | None, names: Sequence[str]) -> list[str] | None:
-    """What the class of each column is called, a part a line; None without classes.
-
-    >>> caption_columns(torch.tensor([0, 1]), ["hat, glasses"])
-    ['hat\\nglasses', 'class 1']
-    """
-    if labels is None:
-        return None
-    known = dict(enumerate(names))
-    return [known.get(k, f"class {k}").replace(", ", "\n") for k in labels.tolist()]
 
 
 def cells(lines: Sequence[Line]) -> list[list[str]]:

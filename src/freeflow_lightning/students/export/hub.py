@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import HfApi
+import huggingface_hub
 from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
 from freeflow_lightning.students.export.folder import find_exported
@@ -21,7 +21,7 @@ def push_folder(
     create_pr: bool = False,
     revision: str | None = None,
     is_space: bool = False,
-    api: HfApi | None = None,
+    api: "huggingface_hub.HfApi | None" = None,
 ) -> str:
     """Upload an exported folder, checked file by file; makes the repository if there is none.
 
@@ -43,7 +43,7 @@ def push_folder(
         ValueError: not the name of a repository, no permission, or the hub cannot be reached.
     """
     find_exported(folder)
-    hub = HfApi(token=token) if api is None else api
+    hub = huggingface_hub.HfApi(token=token) if api is None else api
     kind: dict[str, Any] = {"repo_type": "space", "space_sdk": "gradio"} if is_space else {}
     try:
         hub.create_repo(repo_id, private=private, exist_ok=True, **kind)

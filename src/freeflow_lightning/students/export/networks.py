@@ -17,6 +17,7 @@ from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles, load_network
 from freeflow_lightning.teachers.network_arguments import ARGUMENTS
 from freeflow_lightning.teachers.sit_velocity import read_from_prior
+from freeflow_lightning.training.meta_init import shapes_alone
 
 ESSENTIALS = (
     *("time", "sign", "prediction", "layout", "classes", "state", "timestep", "time_module"),
@@ -199,7 +200,7 @@ def check_shapes_of(spec: Any, shapes: Mapping[str, list[int]], folder: Path) ->
     """
     if _holds_others(spec):
         return  # a diffusers network has files of its own; one of the user's own is the user's
-    with torch.device("meta"):
+    with shapes_alone(), torch.device("meta"):
         network = build_network(spec, folder, refuse_own)
     if not isinstance(network, nn.Module):
         raise ValueError(f"the network that {folder} describes is none: export the student again")

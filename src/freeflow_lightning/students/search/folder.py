@@ -134,8 +134,7 @@ class SearchFolder:
             for row, folder in self.folders.items()
         }
         if rank == 4:
-            labels = report.get("labels") or []
-            captions = [f"class {label}" for label in labels[:SHOWN]] or None
+            captions = plots.caption_classes((report.get("labels") or [])[:SHOWN] or None)
             scores = report.get("scores", {})
             notes = {
                 self.titles[row]: [f"{score:.3g}" for score in scores.get(row, ())]
