@@ -150,6 +150,45 @@ def test_optional_libraries_are_imported_inside_functions(path):
     assert not names & OPTIONAL
 
 
+def imports_at_start(path):
+    """What a file imports when it is imported itself: not what its functions do, nor what is there for types alone."""
+    late = (*FUNCTIONS, ast.If)
+    waiting = list(ast.parse((ROOT / path).read_text()).body)
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            yield from imports(ast.unparse(node), path.with_suffix("").parts)
+        elif not isinstance(node, late):
+            waiting += [
+                child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)
+            ]
+
+
+def reached_from(module):
+    """The libraries that importing a module of the package imports, by the module that does."""
+    found, seen, waiting = {}, set(), [module]
+    while waiting:
+        module = waiting.pop()
+        if module in seen:
+            continue
+        seen.add(module)
+        for name in imports_at_start(MODULES[module]):
+            top, *rest = name.split(".")
+            if top == PACKAGE:
+                prefixes = [".".join(rest[:length]) for length in range(1, len(rest) + 1)]
+                waiting += [prefix for prefix in prefixes if prefix in MODULES]
+            else:
+                found.setdefault(top, module)
+    return found
+
+
+def test_an_exported_student_is_sampled_without_the_libraries_that_take_seconds_to_import():
+    slow = {"lightning", "torchmetrics", "timm", "torchvision", "matplotlib", "diffusers", "scipy"}
+    reached = reached_from("commands.sample")
+    assert {name: module for name, module in reached.items() if name in slow} == {}
+    assert {"torch", "rich", "PIL"} <= reached.keys()
+
+
 @pytest.mark.parametrize(
     ("path", "line", "refused"),
     [

@@ -156,8 +156,7 @@ def _pipeline_code(
     labels = "class_labels=[0, 1, 2, 3], " if has_classes else "num_images=4, "
     return [
         "",
-        "With diffusers alone (the folder's two Python files are run: read them first; the "
-        "network needs timm):",
+        "With diffusers alone (the folder's two Python files are run: read them first):",
         "",
         "```python",
         "from diffusers import DiffusionPipeline",

@@ -23,7 +23,7 @@ NETWORK, PIPELINE = "flow_map_network", "flow_map_pipeline"
 SAMPLERS = ("chain", "renoise")
 """What the pipeline can draw by."""
 WEIGHTS_OF_MODEL = "network/diffusion_pytorch_model.safetensors"
-HEAD = '"""The network of a flow map (freeflow-lightning, MIT). Needs torch, timm and diffusers."""\n\n'
+HEAD = '"""The network of a flow map (freeflow-lightning, MIT). Needs torch and diffusers."""\n\n'
 
 
 def add_pipeline(
