@@ -1,4 +1,6 @@
-"""Data-free distillation of flow-matching teachers into one-step flow maps, on PyTorch Lightning."""
+"""Data-free distillation of flow-matching teachers into one-step flow maps, on PyTorch
+Lightning.
+"""
 
 import importlib
 import importlib.metadata

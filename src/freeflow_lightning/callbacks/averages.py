@@ -32,7 +32,9 @@ class MovingAverages(Callback):
 
     @abstractmethod
     def decay(self, name: str, step: int) -> float:
-        """The factor of an old average in its update after the optimizer step number `step`."""
+        """Return the factor of an old average in its update after the optimizer step number
+        `step`.
+        """
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if not isinstance(pl_module, Recipe):

@@ -97,7 +97,9 @@ class DiversityAlarm(Callback):
             trainer.should_stop = True
 
     def _classes_of(self, trainer: Trainer, module: Distillation) -> int:
-        """How many classes each process looks at: as many as are asked for, and as there are."""
+        """Return how many classes each process looks at: as many as are asked for, and as there
+        are.
+        """
         known = module.teacher.num_classes
         if known:
             return min(self.classes, -(-known // trainer.world_size))
@@ -127,7 +129,7 @@ class DiversityAlarm(Callback):
 
 
 def label_at(place: int, places: int, num_classes: int) -> int:
-    """The class at one of several places that are evenly spaced over all classes.
+    """Return the class at one of several places that are evenly spaced over all classes.
 
     >>> [label_at(place, 4, 10) for place in range(4)], [label_at(k, 4, 2) for k in range(4)]
     ([0, 2, 5, 7], [0, 0, 1, 1])

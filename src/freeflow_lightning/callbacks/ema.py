@@ -9,7 +9,7 @@ from freeflow_lightning.flow import check_numbers
 
 
 def average_name(decay: float) -> str:
-    """The name of an average in the checkpoint.
+    """Return the name of an average in the checkpoint.
 
     >>> average_name(0.9999)
     'ema_0_9999'
@@ -18,8 +18,8 @@ def average_name(decay: float) -> str:
 
 
 def decay_at(step: int, decay: float) -> float:
-    """The decay after `step` updates: it rises as (1 + n) / (10 + n) up to `decay`, so that early
-    averages forget fast.
+    """Return the decay after `step` updates: it rises as (1 + n) / (10 + n) up to `decay`, so that
+    early averages forget fast.
 
     >>> round(decay_at(1, 0.9999), 3), decay_at(10**6, 0.9999)
     (0.182, 0.9999)

@@ -121,7 +121,9 @@ class PeriodicFID(Callback):
         self._floor_samples = count
 
     def metric_for(self, module: Recipe) -> FrechetDistance:
-        """The metric, on the module's device; made of `features` when it is first asked for."""
+        """Return the metric, on the module's device; made of `features` when it is first asked
+        for.
+        """
         if self.metric is None:
             network = pick_features(self.features, self.weights, module.teacher, module.device)
             self.metric = FrechetDistance(network)

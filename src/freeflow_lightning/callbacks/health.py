@@ -18,8 +18,8 @@ log = logging.getLogger(__name__)
 
 
 def grows(history: list[float], factor: float, window: int) -> bool:
-    """Whether the mean of the last `window` values exceeds `factor` times the lowest mean of a
-    window before it.
+    """Return whether the mean of the last `window` values exceeds `factor` times the lowest mean of
+    a window before it.
 
     >>> grows([1.0, 1.0, 3.0, 3.0], factor=2.0, window=2), grows([3.0, 3.0, 1.0, 1.0], factor=2.0, window=2)
     (True, False)

@@ -1,4 +1,6 @@
-"""StepSchedule: one number of a recipe as a function of the optimizer step, set before each step."""
+"""StepSchedule: one number of a recipe as a function of the optimizer step, set before each
+step.
+"""
 
 from abc import ABC, abstractmethod
 from typing import Any

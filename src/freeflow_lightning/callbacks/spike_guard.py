@@ -95,8 +95,8 @@ class SpikeGuard(Callback):
             pl_module.log("guard/rollbacks", float(self.done))
 
     def _judge(self) -> str:
-        """What has jumped, in words; empty where nothing has, and the batch then counts for the
-        medians.
+        """Return what has jumped, in words; empty where nothing has, and the batch then counts for
+        the medians.
         """
         names, values, wait = self._noted
         self._noted = None
@@ -132,7 +132,7 @@ class SpikeGuard(Callback):
             )
 
     def _pick(self, trainer: Trainer) -> str | None:
-        """The newest whole checkpoint of this run that was not gone back to before."""
+        """Return the newest whole checkpoint of this run that was not gone back to before."""
         keepers = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
         folders = {Path(keeper.dirpath) for keeper in keepers if keeper.dirpath}
         paths = {path for folder in folders for path in folder.glob("*.ckpt")}

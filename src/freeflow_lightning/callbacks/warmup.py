@@ -1,4 +1,6 @@
-"""ConfidentRegionWarmup: owns t_c(n), the time below which the teacher is not asked yet (App. A.1)."""
+"""ConfidentRegionWarmup: owns t_c(n), the time below which the teacher is not asked yet (App.
+A.1).
+"""
 
 from lightning.pytorch import LightningModule
 

@@ -100,7 +100,7 @@ def bench(
 def subject_of_config(
     path: str, overrides: list[str], precision: PrecisionName | None
 ) -> BenchSubject:
-    """A config of fit: its model, and of its trainer what counts for a step."""
+    """Return a config of fit: its model, and of its trainer what counts for a step."""
     config = read_distillation(path, overrides)
     data, settings = config.fit.data.init_args, config.fit.trainer
 

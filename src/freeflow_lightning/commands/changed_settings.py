@@ -15,7 +15,8 @@ IGNORED = ("config", "ckpt_path")
 
 
 def config_of_resumption(step: int) -> str:
-    """The name of the config that a run went on with from a step; the first one is config.yaml.
+    """Return the name of the config that a run went on with from a step; the first one is
+    config.yaml.
 
     >>> config_of_resumption(500)
     'config_from_step_500.yaml'
@@ -24,7 +25,9 @@ def config_of_resumption(step: int) -> str:
 
 
 def settings_at(run: Path, step: int) -> dict[str, Any] | None:
-    """The settings that a run had when it came to a step; None where its folder does not say."""
+    """Return the settings that a run had when it came to a step; None where its folder does not
+    say.
+    """
     found = {0: run / CONFIG}
     for path in run.glob(config_of_resumption(0).replace("0", "*")):
         if match := re.fullmatch(r"config_from_step_(\d+)\.yaml", path.name):
@@ -38,7 +41,7 @@ def settings_at(run: Path, step: int) -> dict[str, Any] | None:
 
 
 def changes(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """A line for each setting that differs; of an object that is new or gone, one line.
+    """Return a line for each setting that differs; of an object that is new or gone, one line.
 
     >>> changes({"data": {"seed": 0, "length": 5}}, {"data": {"seed": 1, "length": 5}})
     ['data.seed: 0 -> 1']

@@ -1,4 +1,6 @@
-"""The claims that come with the package, configs/claims/NAME.yml, and the contenders they compare."""
+"""The claims that come with the package, configs/claims/NAME.yml, and the contenders they
+compare.
+"""
 
 import difflib
 import re
@@ -40,7 +42,9 @@ def _read(path: Path) -> Claim:
 
 
 def contender_of(claim: Claim, arm: Arm) -> Contender:
-    """The contender of an arm: the claim's base config with what is common and what the arm changes."""
+    """Return the contender of an arm: the claim's base config with what is common and what the arm
+    changes.
+    """
     changes = [claim.common, *arm.settings]
     base = next(
         (change["config"] for change in reversed(changes) if "config" in change), claim.base
@@ -58,7 +62,9 @@ def _base(words: str) -> Contender:
 
 
 def change_settings(settings: Namespace, change: Settings) -> None:
-    """Change the settings of `freeflow fit` in place: arguments of model and data, and callbacks."""
+    """Change the settings of `freeflow fit` in place: arguments of model and data, and
+    callbacks.
+    """
     for part in ("model", "data"):
         if part in change:
             old = settings[part].as_dict()
@@ -74,7 +80,8 @@ def _as_class_config(change: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def merge_settings(old: Any, new: Any) -> Any:
-    """The old settings with the new ones in them; another class takes the place of the old one.
+    """Return the old settings with the new ones in them; another class takes the place of the old
+    one.
 
     >>> merge_settings({"class_path": "A", "init_args": {"k": 1, "n": 2}}, {"init_args": {"k": 3}})
     {'class_path': 'A', 'init_args': {'k': 3, 'n': 2}}
@@ -90,7 +97,7 @@ def merge_settings(old: Any, new: Any) -> Any:
 def change_callbacks(
     callbacks: Iterable[dict[str, Any]], changes: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
-    """The callbacks with changed arguments, by the name of the class; null leaves one out.
+    """Return the callbacks with changed arguments, by the name of the class; null leaves one out.
 
     >>> change_callbacks([{"class_path": "a.EMA"}, {"class_path": "a.Grid"}], {"Grid": None, "EMA": {"k": 1}})
     [{'class_path': 'a.EMA', 'init_args': {'k': 1}}]
@@ -105,7 +112,7 @@ def change_callbacks(
 
 
 def slug(label: str) -> str:
-    """A label as the name of a folder.
+    """Return a label as the name of a folder.
 
     >>> slug("prediction alone / Heun / 8"), slug("[0, 0.4]"), slug("")
     ('prediction-alone-heun-8', '0-0.4', 'student')

@@ -17,7 +17,7 @@ MEASURED = ("fid/student", "error/endpoint")
 
 
 def closing_line(trainer: Trainer, run: Path) -> str:
-    """What a finished run has left, in one line."""
+    """Return what a finished run has left, in one line."""
     parts = [
         f"{run}: step {trainer.global_step}, {last_checkpoint_of(trainer)}",
         *best_figure(trainer, run),
@@ -28,7 +28,7 @@ def closing_line(trainer: Trainer, run: Path) -> str:
 
 
 def last_checkpoint_of(trainer: Trainer) -> str:
-    """The file that the last step is in."""
+    """Return the file that the last step is in."""
     paths = [
         callback.path for callback in trainer.checkpoint_callbacks if isinstance(callback, LastStep)
     ]
@@ -36,8 +36,8 @@ def last_checkpoint_of(trainer: Trainer) -> str:
 
 
 def best_figure(trainer: Trainer, run: Path) -> list[str]:
-    """The best figure, with the checkpoint that was chosen by it or the step it was measured at;
-    nothing without any.
+    """Return the best figure, with the checkpoint that was chosen by it or the step it was measured
+    at; nothing without any.
     """
     for keeper in model_checkpoints(trainer):
         if keeper.monitor and keeper.best_model_score is not None:

@@ -56,7 +56,7 @@ class BudgetOptions(Options):
     points: int = 4
 
     def of(self, first: Contender) -> Budget:
-        """The budget; without an amount that of a config's own run."""
+        """Return the budget; without an amount that of a config's own run."""
         check_counts(1, points=self.points)
         if self.amount is not None:
             check_numbers(0, without_low=True, amount=self.amount)
@@ -95,7 +95,7 @@ class MeasureOptions(FeatureOptions):
     statistics: str | None = None
 
     def of(self, guidance: float) -> Measure:
-        """How samples of a guidance are measured."""
+        """Return how samples of a guidance are measured."""
         check_counts(2, num_samples=self.num_samples, reference_samples=self.reference_samples)
         check_counts(1, reference_steps=self.reference_steps)
         check_counts(0, paired_samples=self.paired_samples)
@@ -185,7 +185,7 @@ def check_lists(config: Sequence[str], seeds: Sequence[int], rates: Sequence[flo
 
 
 def read_contenders(config: Sequence[str], overrides: list[str]) -> list[Contender]:
-    """The contenders, each with a name of its own.
+    """Return the contenders, each with a name of its own.
 
     Raises:
         FileNotFoundError: no such config.
@@ -200,7 +200,7 @@ def read_contenders(config: Sequence[str], overrides: list[str]) -> list[Contend
 
 
 def name_of_path(words: str) -> str:
-    """A name that tells configs of the same file name apart.
+    """Return a name that tells configs of the same file name apart.
 
     >>> name_of_path("a/digits.yaml+b/tvm.yaml")
     'a-digits.yaml+b-tvm.yaml'
@@ -238,7 +238,9 @@ def check_contenders(
 
 
 def build_contender(contender: Contender) -> Distillation:
-    """The module of a contender, after a look at its data and callbacks; errors name the config."""
+    """Return the module of a contender, after a look at its data and callbacks; errors name the
+    config.
+    """
     try:
         contender.data(0)
         contender.callbacks()

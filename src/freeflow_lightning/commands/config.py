@@ -31,7 +31,7 @@ class ConfigOnly(FreeFlowCLI):
 
 
 def read_fit(path: str, overrides: list[str]) -> Namespace:
-    """The settings of `freeflow fit --config PATH OVERRIDES`, nothing of them built.
+    """Return the settings of `freeflow fit --config PATH OVERRIDES`, nothing of them built.
 
     Raises:
         FileNotFoundError: no such file, and no config of that name in the package.
@@ -46,7 +46,7 @@ def read_fit(path: str, overrides: list[str]) -> Namespace:
 
 
 def build_object(kind: type, config: dict[str, Any]) -> Any:
-    """The object of a class_path and its init_args, of the given kind."""
+    """Return the object of a class_path and its init_args, of the given kind."""
     parser = ArgumentParser(exit_on_error=False)
     parser.add_subclass_arguments(kind, "it")
     return parser.instantiate_classes(parser.parse_object({"it": config})).it
@@ -71,8 +71,8 @@ PRECISIONS: dict[str, PrecisionName] = {
 
 
 def find_precision(given: PrecisionName | None, settings: Namespace) -> PrecisionName:
-    """The precision that was given beside a config, or that of its Trainer (Raises: ValueError for
-    one whose costs are not known).
+    """Return the precision that was given beside a config, or that of its Trainer (Raises:
+    ValueError for one whose costs are not known).
     """
     if given is not None:
         return given

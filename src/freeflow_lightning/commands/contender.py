@@ -93,29 +93,29 @@ class Contender(NamedTuple):
         return int(self.settings.data.init_args.batch_size)
 
     def teacher(self) -> Teacher:
-        """The frozen teacher."""
+        """Return the frozen teacher."""
         return build_object(Teacher, self.settings.model.as_dict()["init_args"]["teacher"])
 
     def module(self, rate: float = 1.0) -> Distillation:
-        """The recipe, with a multiple of its student's learning rate."""
+        """Return the recipe, with a multiple of its student's learning rate."""
         module = build_object(Distillation, self.settings.model.as_dict())
         module.student_lr *= rate
         return module
 
     def data(self, seed: int) -> LightningDataModule:
-        """What the recipe draws from."""
+        """Return what the recipe draws from."""
         data = self.settings.data.as_dict()
         arguments = data.get("init_args", {}) | {"seed": seed}
         return build_object(LightningDataModule, data | {"init_args": arguments})
 
     def callbacks(self) -> list[Callback]:
-        """Those that change training."""
+        """Return those that change training."""
         given = self.settings.trainer.callbacks or []
         built = [build_object(Callback, callback.as_dict()) for callback in given]
         return [callback for callback in built if not isinstance(callback, OBSERVERS)]
 
     def facts(self) -> dict[str, Any]:
-        """All that its training depends on, as JSON."""
+        """Return all that its training depends on, as JSON."""
         trainer = self.settings.trainer
         facts = {
             "model": self.settings.model.as_dict(),
@@ -127,7 +127,7 @@ class Contender(NamedTuple):
 
 
 def plain_values(value: Any) -> Any:
-    """The value with everything in it that JSON does not know as text."""
+    """Return the value with everything in it that JSON does not know as text."""
     if isinstance(value, Mapping):
         return {str(name): plain_values(part) for name, part in value.items()}
     if isinstance(value, list | tuple):
@@ -136,8 +136,8 @@ def plain_values(value: Any) -> Any:
 
 
 def read_contender(words: str, overrides: list[str]) -> Contender:
-    """The contender of a config, a file or a name of the package's, or of several joined by +, of
-    which the later ones win.
+    """Return the contender of a config, a file or a name of the package's, or of several joined by
+    +, of which the later ones win.
 
     Raises:
         FileNotFoundError: no such file.
@@ -163,13 +163,13 @@ class Place(NamedTuple):
 
     @classmethod
     def of(cls, root: Path, run: Run, facts: Mapping[str, Any]) -> "Place":
-        """Where a run goes: a change of anything in the facts leads to another folder."""
+        """Return where a run goes: a change of anything in the facts leads to another folder."""
         key = key_of({**facts, "seed": run.seed, "rate": run.rate})
         name = f"{run.method}-rate{run.rate:g}-seed{run.seed}-{key[:8]}"
         return cls(root / "runs" / name, key)
 
     def read(self, run: Run) -> Run | None:
-        """The run with its figures if it has ended; None otherwise."""
+        """Return the run with its figures if it has ended; None otherwise."""
         note = read_note(self.folder / NOTE) or {}
         ended = note.get("key") == self.key and note.get("ended") is True
         if not ended or read_listed(self.folder / NOTE, "compare") is None:
@@ -233,7 +233,7 @@ def run_contender(
 def trainer_of(
     contender: Contender, training: BudgetedTraining, folder: Path, device: torch.device
 ) -> Trainer:
-    """The Trainer of one run: on one device, without validation, bars, loggers and files."""
+    """Return the Trainer of one run: on one device, without validation, bars, loggers and files."""
     taken = {name: contender.settings.trainer.get(name) for name in OF_TRAINER}
     return Trainer(
         accelerator="gpu" if device.type == "cuda" else device.type,

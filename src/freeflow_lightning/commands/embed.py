@@ -84,7 +84,7 @@ def embed(
 
 
 def read_lines(path: str) -> list[str]:
-    """The prompts of a file."""
+    """Return the prompts of a file."""
     if not Path(path).is_file():
         raise FileNotFoundError(
             f"no file of prompts at {path}: expected a text file with one prompt a line"

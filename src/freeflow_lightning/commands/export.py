@@ -157,7 +157,7 @@ def compare_all(
 
 
 def find_student(checkpoint: str) -> tuple[str, Path | None]:
-    """The path to open, and the run's folder if it belongs to one."""
+    """Return the path to open, and the run's folder if it belongs to one."""
     if is_exported(checkpoint):
         return checkpoint, None
     path = find_checkpoint(checkpoint)

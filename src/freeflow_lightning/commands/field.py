@@ -43,7 +43,7 @@ class Field(NamedTuple):
     keeps: bool = True
 
     def run(self, contender: Contender, seed: int, rate: float) -> Run:
-        """One run: read if it has ended before, trained otherwise."""
+        """Return one run: read if it has ended before, trained otherwise."""
         facts = {
             "contender": contender.facts(),
             "budget": self.budget._asdict(),
@@ -61,7 +61,7 @@ class Field(NamedTuple):
         return ended
 
     def method(self, contender: Contender) -> Method:
-        """All runs of one contender: the rates on the first seed, then the other seeds."""
+        """Return all runs of one contender: the rates on the first seed, then the other seeds."""
         first = self.seeds[0]
         tried = [self.run(contender, first, rate) for rate in self.rates]
         rate = pick_rate(tried) if len(tried) > 1 else self.rates[0]
@@ -70,7 +70,7 @@ class Field(NamedTuple):
         return Method(contender.name, [best, *others], tried)
 
     def facts(self) -> dict[str, Any]:
-        """How the comparison is made, as JSON."""
+        """Return how the comparison is made, as JSON."""
         return {
             "command": " ".join(["freeflow", *sys.argv[1:]]),
             "budget": self.budget._asdict(),

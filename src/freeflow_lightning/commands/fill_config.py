@@ -16,7 +16,7 @@ from freeflow_lightning.training.strategy_checks import refusal_of_strategy
 
 
 def as_objects(given: Any) -> list[Any]:
-    """A list of what a Trainer's option was given: one object, several, or none."""
+    """Return a list of what a Trainer's option was given: one object, several, or none."""
     if isinstance(given, list):
         return given
     return [given] if given else []
@@ -61,7 +61,9 @@ def fill_seeds(config: Namespace) -> None:
 
 
 def take_launched_processes(settings: Any) -> None:
-    """Let the Trainer have the processes that torchrun has started, however many its config names."""
+    """Let the Trainer have the processes that torchrun has started, however many its config
+    names.
+    """
     launched = launched_processes()
     if launched is None:
         return
@@ -76,5 +78,5 @@ def take_launched_processes(settings: Any) -> None:
 
 
 def is_list_of(given: Any, count: int) -> bool:
-    """Whether devices are named one by one, and as many as there are."""
+    """Return whether devices are named one by one, and as many as there are."""
     return isinstance(given, list) and len(given) == count

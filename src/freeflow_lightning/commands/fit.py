@@ -89,7 +89,9 @@ class FreeFlowCLI(LightningCLI):
             find_beside_config(section, self.config_folders[::-1], words)
 
     def _parse_ckpt_path(self) -> None:
-        """The config and the command line decide; a checkpoint's old settings never override them."""
+        """The config and the command line decide; a checkpoint's old settings never override
+        them.
+        """
 
     def before_instantiate_classes(self) -> None:
         config = self.config[self.subcommand]
@@ -163,7 +165,7 @@ class FreeFlowCLI(LightningCLI):
         self.model.folders = [str(folder.resolve()) for folder in [*self.config_folders, Path()]]
 
     def _plain_model_config(self) -> dict[str, Any]:
-        """The model's section of the config, to be carried by the checkpoint."""
+        """Return the model's section of the config, to be carried by the checkpoint."""
         self._dump_config()
         return self.config_dump["model"]
 
@@ -190,7 +192,9 @@ class FreeFlowCLI(LightningCLI):
         return self._instantiate_trainer({**config, **kwargs}, [*forced, *added])
 
     def _loggers(self, given: Any) -> list[Logger]:
-        """The run's own metrics.csv, and the loggers that are named; TensorBoard's if none are."""
+        """Return the run's own metrics.csv, and the loggers that are named; TensorBoard's if none
+        are.
+        """
         kept = 0 if self.resumed is None else self.start_step
         repeats_validation = self.resumed is not None and is_validation_pending(
             Path(self._get(self.config, "ckpt_path"))

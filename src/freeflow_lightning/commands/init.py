@@ -1,4 +1,6 @@
-"""freeflow init: a folder with a network as a teacher, its config and its weights, to be changed."""
+"""freeflow init: a folder with a network as a teacher, its config and its weights, to be
+changed.
+"""
 
 import shutil
 from functools import partial

@@ -53,8 +53,8 @@ def find_subject(
     overrides: list[str] | None,
     precision: PrecisionName | None,
 ) -> InspectSubject:
-    """The one thing that the options of `freeflow inspect` name (Raises: ValueError for none, for
-    several, or for options that do not go with it).
+    """Return the one thing that the options of `freeflow inspect` name (Raises: ValueError for
+    none, for several, or for options that do not go with it).
     """
     options = {"TEACHER": checkpoint, "--teacher": teacher, "--config": config, "--size": size}
     given = [name for name, value in options.items() if value]
@@ -83,14 +83,16 @@ def find_subject(
 
 
 def can_be_guided(teacher: Teacher) -> bool:
-    """Whether it has conditions, and is no network whose table of classes lacks the null class."""
+    """Return whether it has conditions, and is no network whose table of classes lacks the null
+    class.
+    """
     if isinstance(teacher, SiTTeacher) and not teacher.function.net.null_class:
         return False
     return teacher.draw_condition(1, torch.Generator().manual_seed(0)) is not None
 
 
 def _of_teacher(name: str, teacher: Teacher, lora: LoRA | None) -> InspectSubject:
-    """A teacher by itself, distilled by FreeFlow as far as it can be guided."""
+    """Return a teacher by itself, distilled by FreeFlow as far as it can be guided."""
     guided = can_be_guided(teacher)
     unguided = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0}
     arguments: dict[str, Any] = {} if guided else unguided
@@ -100,7 +102,7 @@ def _of_teacher(name: str, teacher: Teacher, lora: LoRA | None) -> InspectSubjec
 
 
 def count_configured_averages(callbacks: list[Any]) -> int:
-    """The averages that the callbacks of a config keep."""
+    """Return the averages that the callbacks of a config keep."""
     settings = {StudentEMA.__name__: "decays", PostHocEMA.__name__: "lengths"}
     found = 0
     for callback in callbacks:
@@ -110,8 +112,8 @@ def count_configured_averages(callbacks: list[Any]) -> int:
 
 
 def _of_config(path: str, overrides: list[str], precision: PrecisionName | None) -> InspectSubject:
-    """The teacher of a config, built; everything else as the config says, to be built around a
-    stand-in.
+    """Return the teacher of a config, built; everything else as the config says, to be built around
+    a stand-in.
     """
     config = read_distillation(path, overrides)
     guidance_range = tuple(config.arguments.get("guidance_range", (1.0, 2.0)))

@@ -87,7 +87,7 @@ WITHOUT_TORCH = ("init", "configs", "completion")
 
 
 def usage() -> str:
-    """What `freeflow --help` prints.
+    """Return what `freeflow --help` prints.
 
     >>> usage().splitlines()[0]
     'usage: freeflow VERB [options]'
@@ -163,14 +163,14 @@ def run_verb(verb: str) -> None:
 
 
 def has_lost_its_reader() -> bool:
-    """Whether standard output is a pipe that was closed, as `| head` does."""
+    """Return whether standard output is a pipe that was closed, as `| head` does."""
     poll = select.poll()
     poll.register(sys.stdout, select.POLLOUT)
     return any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0))
 
 
 def help_of_verb(verb: str) -> str:
-    """What `freeflow VERB --help` prints, without an import of what the verb needs."""
+    """Return what `freeflow VERB --help` prints, without an import of what the verb needs."""
     if verb in ("fit", "validate"):
         return short_help(verb)
     return read_help(VERBS[verb][0], verb)

@@ -1,4 +1,6 @@
-"""Options that several verbs share, each documented once; what a verb has alone stands in its file."""
+"""Options that several verbs share, each documented once; what a verb has alone stands in its
+file.
+"""
 
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -41,7 +43,7 @@ class CheckpointOptions(Options):
     ema_length: float | None = None
 
     def open(self, overrides: Overrides) -> FlowMap:
-        """The student, with what the user gives beside the checkpoint."""
+        """Return the student, with what the user gives beside the checkpoint."""
         return open_student(
             self.checkpoint, self.average, overrides=overrides, ema_length=self.ema_length
         )
@@ -68,7 +70,7 @@ class StudentOptions(CheckpointOptions):
     prompts: str | None = None
 
     def open(self, overrides: Overrides) -> FlowMap:
-        """The student, with what the user gives beside the checkpoint."""
+        """Return the student, with what the user gives beside the checkpoint."""
         return open_student(
             self.checkpoint,
             self.average,
@@ -161,7 +163,7 @@ class SamplerOptions(NetworkOptions):
         }
 
     def sampler_of(self, student: FlowMap, guidance: float) -> Sampler:
-        """Who draws at a guidance: the student, or the teacher."""
+        """Return who draws at a guidance: the student, or the teacher."""
         told = StepOptions(self.steps, self.method, self.sampler, self.noise_share)
         return sampler_of_options(student, guidance, self.teacher_draws, told)
 
@@ -204,7 +206,7 @@ class NoiseOptions(Options):
     balanced: bool = False
 
     def draw(self, teacher: Teacher) -> Draw:
-        """The noise and the conditions, for a teacher that has these classes."""
+        """Return the noise and the conditions, for a teacher that has these classes."""
         return draw_of_options(teacher, self.seed, self.classes, self.balanced)
 
 

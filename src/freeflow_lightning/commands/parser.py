@@ -47,8 +47,8 @@ _OTHER_SPELLINGS = {
 
 
 def brief(message: str) -> str:
-    """The cause in jsonargparse's account of everything that it tried, with the keys that lead to
-    it and what to do.
+    """Return the cause in jsonargparse's account of everything that it tried, with the keys that
+    lead to it and what to do.
 
     >>> brief('''Parser key "model":
     ...   Does not validate against any of the Union subtypes
@@ -83,7 +83,7 @@ def brief(message: str) -> str:
 
 
 def _advice(text: str, owner: str) -> str:
-    """The cause of a refusal in words of its own, with the way out."""
+    """Return the cause of a refusal in words of its own, with the way out."""
     text = re.sub(r"^Type .+? expects a function or a callable class: ", "", text)
     text = _EXPECTED_CLASS.sub(_expected_kind, text)
     if match := re.fullmatch(r"Problems parsing config: (.+)", text):
@@ -106,7 +106,7 @@ def _advice(text: str, owner: str) -> str:
 
 
 def _expected_kind(match: re.Match[str]) -> str:
-    """What jsonargparse says of a value of another class, in words."""
+    """Return what jsonargparse says of a value of another class, in words."""
     if match[1] not in _KINDS:
         return match[0]
     kind, value = _KINDS[match[1]], match[2]
@@ -115,7 +115,7 @@ def _expected_kind(match: re.Match[str]) -> str:
 
 
 def is_foreseen(error: BaseException) -> bool:
-    """Whether an error tells the user something, so that its text is enough; a bug keeps its
+    """Return whether an error tells the user something, so that its text is enough; a bug keeps its
     traceback.
 
     Told is what this package, jsonargparse or Lightning raise on purpose, and what the system
@@ -140,13 +140,13 @@ def is_foreseen(error: BaseException) -> bool:
 
 
 def _is_of(frame: traceback.FrameSummary, packages: Sequence[str]) -> bool:
-    """Whether a frame is of one of the packages."""
+    """Return whether a frame is of one of the packages."""
     files = (getattr(sys.modules.get(package), "__file__", None) for package in packages)
     return any(file and frame.filename.startswith(os.path.dirname(file) + os.sep) for file in files)
 
 
 def did_you_mean(word: str, options: list[str]) -> str:
-    """A suggestion to append to an error, or nothing.
+    """Return a suggestion to append to an error, or nothing.
 
     >>> did_you_mean("studnet_lr", ["student_lr", "auxiliary_lr"])
     "; did you mean 'student_lr'?"
@@ -173,7 +173,7 @@ class _ExpectedOther(Exception):  # noqa: N818 (never seen: the value is spelled
         self._value = value
 
     def spell(self, words: list[str]) -> list[str]:
-        """The words with the value as its class expects it."""
+        """Return the words with the value as its class expects it."""
         return self._spell(words, self._key, self._value)
 
 
@@ -199,7 +199,9 @@ class BriefErrors(ArgumentParser):
             return self.parse_args(spelled, *others, **named)
 
     def _options(self, words: Sequence[str]) -> dict[str, Any]:
-        """The options by name, those of the subcommand that the words begin with among them."""
+        """Return the options by name, those of the subcommand that the words begin with among
+        them.
+        """
         options = dict(self._option_string_actions)
         for action in self._actions:
             if (

@@ -1,4 +1,6 @@
-"""The options of freeflow sample for posterior draws, and who draws where there may be no student."""
+"""The options of freeflow sample for posterior draws, and who draws where there may be no
+student.
+"""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -35,7 +37,7 @@ class PerhapsStudentOptions(StudentOptions):
     checkpoint: str = ""
 
     def open_or_none(self, beside: SamplerOptions) -> FlowMap | None:
-        """The student; None where only a teacher is given.
+        """Return the student; None where only a teacher is given.
 
         Raises:
             ValueError: neither is, or options of a student without one.
@@ -75,7 +77,7 @@ class PosteriorOptions(Options):
     time: float | None = None
 
     def read(self, teacher: Teacher, noise: NoiseOptions) -> NoisedStates | None:
-        """The noised states; None where samples are asked for (Raises: ValueError, as
+        """Return the noised states; None where samples are asked for (Raises: ValueError, as
         `read_states`).
         """
         if self.posterior is None:
@@ -91,7 +93,7 @@ class PosteriorOptions(Options):
 def sampler_at(
     student: FlowMap | None, beside: SamplerOptions, states: NoisedStates | None
 ) -> SamplerAt:
-    """Who draws samples, or posterior draws of states: the student, or a teacher.
+    """Return who draws samples, or posterior draws of states: the student, or a teacher.
 
     Raises:
         ValueError: options of the one where the other draws, or a student that draws no posteriors.

@@ -128,7 +128,9 @@ def measure_claim(
 
 
 def yardstick_of(claim: Claim, size: Size, contender: Contender, device: torch.device) -> Yardstick:
-    """What the students of a claim are measured against: real faces, or the teacher's own."""
+    """Return what the students of a claim are measured against: real faces, or the teacher's
+    own.
+    """
     teacher = contender.teacher().to(device).eval()
     by_teacher = claim.reference == "teacher"
     needs_pairs = bool({"error", "endpoint_error"} & set(claim.figures))
@@ -145,7 +147,7 @@ def yardstick_of(claim: Claim, size: Size, contender: Contender, device: torch.d
 
 
 def in_words(run: Run, figure: str) -> str:
-    """One line that says how a run has ended.
+    """Return one line that says how a run has ended.
 
     >>> in_words(Run("both", 1, 1.0, failure="diverged at step 3"), "fid")
     'both, seed 1: diverged at step 3'

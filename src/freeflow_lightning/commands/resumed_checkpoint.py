@@ -14,7 +14,8 @@ from freeflow_lightning.training.sharded_checkpoint import META
 
 
 def read_step(path: str, *, trains: bool = False) -> int:
-    """The optimizer step a checkpoint, a file or the folder of a sharded one, was written at.
+    """Return the optimizer step a checkpoint, a file or the folder of a sharded one, was written
+    at.
 
     Raises:
         FileNotFoundError: neither is there.
@@ -43,13 +44,13 @@ def read_step(path: str, *, trains: bool = False) -> int:
 
 
 def read_plain_part(checkpoint: Path) -> dict[str, Any]:
-    """What a checkpoint says beside its tensors, which stay on the disk."""
+    """Return what a checkpoint says beside its tensors, which stay on the disk."""
     file = checkpoint / META if checkpoint.is_dir() else checkpoint
     content: dict[str, Any] = torch.load(file, map_location="cpu", weights_only=True, mmap=True)
     return content
 
 
 def read_settings(checkpoint: Path) -> dict[str, Any]:
-    """The model's section of the config, as a checkpoint of `freeflow fit` carries it."""
+    """Return the model's section of the config, as a checkpoint of `freeflow fit` carries it."""
     model = read_plain_part(checkpoint).get("hyper_parameters", {})
     return {"model": model} if "class_path" in model else {}

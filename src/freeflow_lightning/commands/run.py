@@ -51,7 +51,9 @@ def run(
 
 
 def parser_of(verb: Callable[..., None], usage: str | None = None) -> BriefErrors:
-    """The parser of a verb: chapters of options in the order of its parameters, one for its own."""
+    """Return the parser of a verb: chapters of options in the order of its parameters, one for its
+    own.
+    """
     shared = options_of(verb)
     parser = BriefErrors(
         prog=f"freeflow {verb.__name__}", usage=usage, description=describe_verb(verb)
@@ -69,7 +71,7 @@ def parser_of(verb: Callable[..., None], usage: str | None = None) -> BriefError
 
 
 def options_of(verb: Callable[..., None]) -> dict[str, type[Options]]:
-    """The parameters of a verb that stand for shared options."""
+    """Return the parameters of a verb that stand for shared options."""
     hints = get_type_hints(verb)
     return {
         name: kind
@@ -79,7 +81,7 @@ def options_of(verb: Callable[..., None]) -> dict[str, type[Options]]:
 
 
 def names_of(verb: Callable[..., None]) -> dict[str, bool]:
-    """The verb's options in the order of its parameters, and whether each must be given."""
+    """Return the verb's options in the order of its parameters, and whether each must be given."""
     shared = options_of(verb)
     names: dict[str, bool] = {}
     for name, parameter in inspect.signature(verb).parameters.items():
@@ -91,7 +93,7 @@ def names_of(verb: Callable[..., None]) -> dict[str, bool]:
 
 
 def name_main_option(words: list[str], verb: Callable[..., None]) -> list[str]:
-    """The words, with the name of the verb's main option before a first word that has none.
+    """Return the words, with the name of the verb's main option before a first word that has none.
 
     The main option is the first that must be given, or the first of all where none must.
 
@@ -107,7 +109,7 @@ def name_main_option(words: list[str], verb: Callable[..., None]) -> list[str]:
 
 
 def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
-    """The verb's own words, and those that change its config.
+    """Return the verb's own words, and those that change its config.
 
     >>> split_overrides(["w.pt", "--steps", "4", "--model.alpha_ref", "0.6", "--data.batch_size=8"])
     (['w.pt', '--steps', '4'], ['--model.alpha_ref', '0.6', '--data.batch_size=8'])
@@ -123,7 +125,7 @@ def split_overrides(words: list[str]) -> tuple[list[str], list[str]]:
 
 
 def describe_verb(verb: Callable[..., None]) -> str:
-    """What a verb's docstring says before its arguments, for --help.
+    """Return what a verb's docstring says before its arguments, for --help.
 
     >>> describe_verb(print).splitlines()[0][:6]
     'Prints'

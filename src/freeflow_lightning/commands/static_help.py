@@ -40,7 +40,9 @@ class Source:
         self.tree = ast.parse(file.read_text(encoding="utf-8"))
 
     def find(self, name: str) -> "tuple[ast.AST, Source] | None":
-        """Return what a name stands for here, and the module that says it; None for others' names."""
+        """Return what a name stands for here, and the module that says it; None for others'
+        names.
+        """
         for node in self.tree.body:
             if isinstance(node, ast.ClassDef | ast.FunctionDef) and node.name == name:
                 return node, self
@@ -116,7 +118,9 @@ def read_class(module: str, name: str, prefix: str) -> list[Option]:
 
 
 def _constructor_options(node: ast.AST, source: Source) -> list[Option]:
-    """Return the arguments of a class's constructor, and of its base's those that **settings take."""
+    """Return the arguments of a class's constructor, and of its base's those that **settings
+    take.
+    """
     assert isinstance(node, ast.ClassDef)
     constructor = _constructor_of(node)
     about = _docs_of(node) | _docs_of(constructor)
@@ -192,7 +196,7 @@ def _fields(node: ast.AST, source: Source) -> Iterator[Option]:
 
 
 def _is_options(node: ast.AST, source: Source) -> bool:
-    """Whether a class is an Options, itself or by its bases."""
+    """Return whether a class is an Options, itself or by its bases."""
     if not isinstance(node, ast.ClassDef):
         return False
     for base in map(ast.unparse, node.bases):

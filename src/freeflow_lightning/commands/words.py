@@ -50,7 +50,8 @@ def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
 
 
 def as_list(words: list[str], key: str, value: str) -> list[str]:
-    """The words with the value of an option as a list of one; the option ends as the key does.
+    """Return the words with the value of an option as a list of one; the option ends as the key
+    does.
 
     >>> as_list(["fit", "--callbacks.decays=0.9", "--callbacks.decays", "0.9"], "callbacks.decays", "0.9")
     ['fit', '--callbacks.decays=[0.9]', '--callbacks.decays', '[0.9]']
@@ -59,7 +60,7 @@ def as_list(words: list[str], key: str, value: str) -> list[str]:
 
 
 def as_integer(words: list[str], key: str, value: str) -> list[str]:
-    """The words with an option's 1e4 as 10000, where `value` says which number it is.
+    """Return the words with an option's 1e4 as 10000, where `value` says which number it is.
 
     >>> as_integer(["fit", "--data.length", "1e4", "--name=1e4"], "data.length", "10000.0")
     ['fit', '--data.length', '10000', '--name=1e4']
@@ -73,7 +74,9 @@ def as_integer(words: list[str], key: str, value: str) -> list[str]:
 
 
 def _with_value(words: list[str], key: str, spell: Callable[[str], str]) -> list[str]:
-    """The words with the values of an option spelled otherwise; the option ends as the key does."""
+    """Return the words with the values of an option spelled otherwise; the option ends as the key
+    does.
+    """
     option = rf"--(\S+\.)?{re.escape(key.rpartition('.')[2])}"
     done: list[str] = []
     for word in words:
@@ -88,7 +91,7 @@ def _with_value(words: list[str], key: str, spell: Callable[[str], str]) -> list
 
 
 def is_value(word: str) -> bool:
-    """Whether a word is a value rather than an option; -1 and -inf are values.
+    """Return whether a word is a value rather than an option; -1 and -inf are values.
 
     >>> is_value("-1"), is_value("-inf"), is_value("--npz")
     (True, True, False)
@@ -97,7 +100,7 @@ def is_value(word: str) -> bool:
 
 
 def _spell_values(values: list[str], action: Any) -> list[str]:
-    """The values of an option whose type is known."""
+    """Return the values of an option whose type is known."""
     kind = fixed_kind(action)
     if kind == "list" and values:
         return [_bracket(values)]
@@ -111,7 +114,7 @@ def _spell_values(values: list[str], action: Any) -> list[str]:
 
 
 def _spell_by_looks(values: list[str]) -> list[str]:
-    """The values of an option whose type only its class knows."""
+    """Return the values of an option whose type only its class knows."""
     if len(values) > 1 or (values and _NUMBERS.fullmatch(values[0])):
         return [_bracket(values)]
     return [_with_dot(value) for value in values]

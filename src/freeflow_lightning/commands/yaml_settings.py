@@ -65,8 +65,8 @@ def _refuse_second_keys(node: yaml.Node) -> None:
 
 
 def _with_whole_numbers(text: str, tree: yaml.Node) -> str:
-    """The text with 1e4 as 10000, which alone passes for a count; a number such as 1.25e1 stays,
-    and so does one with an anchor or a tag.
+    """Return the text with 1e4 as 10000, which alone passes for a count; a number such as 1.25e1
+    stays, and so does one with an anchor or a tag.
     """
     spans = {node.start_mark.index: node for node in _plain_scalars(tree)}  # aliases repeat nodes
     for start, node in sorted(spans.items(), reverse=True):
@@ -78,7 +78,7 @@ def _with_whole_numbers(text: str, tree: yaml.Node) -> str:
 
 
 def whole_number(text: str) -> str | None:
-    """A whole number that is written with an exponent, without it; None for anything else.
+    """Return a whole number that is written with an exponent, without it; None for anything else.
 
     >>> whole_number("2.5e4"), whole_number("2.5e0"), whole_number("25000")
     ('25000', None, None)
@@ -89,7 +89,9 @@ def whole_number(text: str) -> str | None:
 
 
 def _plain_scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
-    """The values of a tree that stand without quotes, in the order of the text; keys are none."""
+    """Yield the values of a tree that stand without quotes, in the order of the text; keys are
+    none.
+    """
     if isinstance(node, yaml.ScalarNode) and node.style is None:
         yield node
     elif isinstance(node, yaml.SequenceNode):
@@ -101,7 +103,7 @@ def _plain_scalars(node: yaml.Node) -> Iterator[yaml.ScalarNode]:
 
 
 def _with_infinities(value: Any) -> Any:
-    """The value with each string that says infinity as a number."""
+    """Return the value with each string that says infinity as a number."""
     if isinstance(value, dict):
         return {key: _with_infinities(part) for key, part in value.items()}
     if isinstance(value, list):

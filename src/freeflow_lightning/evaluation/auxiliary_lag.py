@@ -43,8 +43,8 @@ def measure_lag(
     samples: int = 512,
     advance: Callable[[int], None] | None = None,
 ) -> AuxiliaryLag:
-    """How far the auxiliary network is behind the student: what more training of it alone would
-    gain (see Eq. 12).
+    """Return how far the auxiliary network is behind the student: what more training of it alone
+    would gain (see Eq. 12).
 
     A copy of G trains for `steps` more steps as before while the student stands still; the same
     held-out draws judge both. The teacher's velocity in G's place is the optimum of a student whose
@@ -92,7 +92,9 @@ class HeldOut(NamedTuple):
 
     @torch.no_grad()
     def losses(self, network: Callable[..., Tensor]) -> Tensor:
-        """The mean square error per element of a G(x, r, condition, gamma) at each of PLACES, [K]."""
+        """Return the mean square error per element of a G(x, r, condition, gamma) at each of
+        PLACES, [K].
+        """
         total, samples = torch.zeros(len(PLACES)), 0
         for f, n, c, gamma in self.batches:
             for k, place in enumerate(PLACES):
@@ -110,7 +112,9 @@ def _training_loss(
     batch_size: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """The loss that the auxiliary network was trained with, on a batch of the generator's."""
+    """Return the loss that the auxiliary network was trained with, on a batch of the
+    generator's.
+    """
     device, shape = student.device, (batch_size, *student.teacher.sample_shape)
     z = torch.randn(shape, generator=generator, device=device)
     condition = student.teacher.draw_condition(batch_size, generator)

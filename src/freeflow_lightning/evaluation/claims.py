@@ -129,7 +129,9 @@ class Claim(NamedTuple):
 
     @classmethod
     def of(cls, name: str, content: Mapping[str, Any]) -> "Claim":
-        """The claim that a file's content describes (Raises: ValueError for unknown keys)."""
+        """Return the claim that a file's content describes (Raises: ValueError for unknown
+        keys).
+        """
         content = dict(content)
         unknown = set(content) - set(cls._fields) - {*BUDGETS}
         if unknown:
@@ -148,7 +150,7 @@ class Claim(NamedTuple):
         return READINGS[self.reading]
 
     def size(self, budget: str) -> Size:
-        """What a budget spends on it; a trial keeps the first of each axis."""
+        """Return what a budget spends on it; a trial keeps the first of each axis."""
         size = BUDGETS[budget]._replace(**self.sizes.get(budget, {}))
         if budget != "trial":
             return size
@@ -156,7 +158,7 @@ class Claim(NamedTuple):
         return size._replace(only={axis: list(getattr(self, axis))[:1] for axis in axes})
 
     def arms(self, size: Size) -> list[Arm]:
-        """What is trained at a size."""
+        """Return what is trained at a size."""
 
         def chosen(axis: str) -> list[tuple[str, Settings]]:
             only = size.only.get(axis)

@@ -39,8 +39,8 @@ def compare_averages(
     device: torch.device,
     jumps: Jumps = ONE_STEP,
 ) -> list[Row]:
-    """Every average of a checkpoint and its raw weights, on the same noise, against the teacher's
-    own samples.
+    """Compare every average of a checkpoint and its raw weights, on the same noise, against the
+    teacher's own samples.
 
     Args:
         students: their names and they themselves, one after the other.
@@ -69,7 +69,7 @@ def compare_averages(
 
 
 def best(rows: list[Row]) -> Row:
-    """The lowest FID."""
+    """Return the lowest FID."""
     return min(rows, key=lambda row: row.fid.value)
 
 

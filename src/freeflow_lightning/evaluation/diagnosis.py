@@ -74,7 +74,7 @@ class Diagnosis(NamedTuple):
     lag: AuxiliaryLag | None
 
     def as_json(self) -> dict[str, Any]:
-        """The numbers, without the pictures."""
+        """Return the numbers, without the pictures."""
         means = self.path.errors.mean(1).tolist()
         return {
             "error_along_delta": dict(zip(self.path.delta.tolist(), means, strict=True)),
@@ -149,7 +149,7 @@ def _measure_lag(
 
 
 def count_reports(size: DiagnosisSize) -> int:
-    """How many steps `measure_diagnosis` reports in all."""
+    """Return how many steps `measure_diagnosis` reports in all."""
     return 4 + size.auxiliary_steps
 
 

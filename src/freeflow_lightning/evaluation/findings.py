@@ -54,7 +54,7 @@ class ClaimResult(NamedTuple):
         return [arm for arm in self.claim.arms(self.size) if arm.label in self.methods]
 
     def at(self, place: str, figure: str) -> Spread | None:
-        """A figure at a place of the checks; None where it was not measured."""
+        """Return a figure at a place of the checks; None where it was not measured."""
         place, _, other = place.partition(" over ")
         if other:
             return divide(self.at(place, figure), self.at(other, figure))
@@ -68,7 +68,7 @@ class ClaimResult(NamedTuple):
         return method.final(float(x or 1), figure)
 
     def findings(self) -> list[ClaimFinding]:
-        """What each check came to."""
+        """Return what each check came to."""
         return [self._finding(check) for check in self.claim.checks]
 
     def _finding(self, check: Check) -> ClaimFinding:
@@ -109,7 +109,7 @@ class ClaimResult(NamedTuple):
 
 
 def divide(a: Spread | None, b: Spread | None) -> Spread | None:
-    """The ratio of two independent means, to first order; None where one is not known.
+    """Return the ratio of two independent means, to first order; None where one is not known.
 
     >>> divide(Spread(6.0, 0.3), Spread(2.0, 0.0))
     Spread(mean=3.0, deviation=0.15)
@@ -121,7 +121,7 @@ def divide(a: Spread | None, b: Spread | None) -> Spread | None:
 
 
 def compare_spreads(less: Spread, than: Spread) -> str:
-    """Whether one mean is below another, and by more than the seeds spread.
+    """Return whether one mean is below another, and by more than the seeds spread.
 
     >>> nan = float("nan")
     >>> compare_spreads(Spread(1.0, 0.1), Spread(2.0, 0.1)), compare_spreads(Spread(1.9, 0.5), Spread(2.0, 0.5))

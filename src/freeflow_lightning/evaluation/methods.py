@@ -69,7 +69,7 @@ class Point(NamedTuple):
 
     @classmethod
     def of_json(cls, content: Mapping[str, Any]) -> "Point":
-        """The point that `as_json` describes; null, which stands for no number, is NaN."""
+        """Return the point that `as_json` describes; null, which stands for no number, is NaN."""
         figures = {}
         for steps, row in content["figures"].items():
             figures[json.loads(steps)] = {
@@ -128,17 +128,17 @@ class Method(NamedTuple):
         return min((len(run.points) for run in self.finished), default=0)
 
     def final(self, steps: float, figure: str) -> Spread | None:
-        """A figure at the end of training; None where it was not measured."""
+        """Return a figure at the end of training; None where it was not measured."""
         return self.at(-1, steps, figure)
 
     def at(self, place: int, steps: float, figure: str) -> Spread | None:
-        """A figure at a point of training."""
+        """Return a figure at a point of training."""
         rows = [run.points[place].figures.get(steps, {}) for run in self.finished]
         values = [row[figure] for row in rows if figure in row]
         return Spread.of(values) if values else None
 
     def curve(self, steps: float, figure: str) -> list[tuple[float, Spread]]:
-        """A figure over the mean forward passes spent, at every point that all runs have."""
+        """Return a figure over the mean forward passes spent, at every point that all runs have."""
         found = []
         for place in range(-self.shared_points, 0):
             spread = self.at(place, steps, figure)
@@ -148,7 +148,9 @@ class Method(NamedTuple):
 
 
 def pick_rate(tried: Sequence[Run]) -> float:
-    """The rate whose run has the best merit; the lowest of equal ones, as where all have failed."""
+    """Return the rate whose run has the best merit; the lowest of equal ones, as where all have
+    failed.
+    """
     return min(tried, key=lambda run: (run.merit, run.rate)).rate
 
 

@@ -46,7 +46,7 @@ def pick_features(
     teacher: Teacher,
     device: torch.device | str,
 ) -> FeatureNetwork:
-    """The named network, or the user's own, on the device, frozen.
+    """Return the named network, or the user's own, on the device, frozen.
 
     Args:
         features: a name or a network. "auto" is the digits' or faces' own for samples of their
@@ -82,7 +82,7 @@ def _refuse_weights(weights: str | None, name: str) -> None:
 
 
 def _build(name: str, weights: str | None, size: int) -> FeatureNetwork:
-    """The network of a name, for samples of `size` numbers."""
+    """Return the network of a name, for samples of `size` numbers."""
     try:
         if name in FROM_FILE:
             return FROM_FILE[name](weights)
@@ -99,7 +99,7 @@ def _build(name: str, weights: str | None, size: int) -> FeatureNetwork:
 
 
 def _automatic(shape: tuple[int, ...], num_classes: int, weights: str | None) -> str:
-    """The name of the network that suits samples of a shape."""
+    """Return the name of the network that suits samples of a shape."""
     if shape == (1, 8, 8):
         return "digits"
     if shape == (3, 16, 16) and num_classes == FacesFeatures.num_classes:

@@ -44,20 +44,20 @@ class Reading(NamedTuple):
 
 
 def by_sample(yardstick: Yardstick, student: FlowMap) -> Figures:
-    """The figures of one evaluation per sample."""
+    """Return the figures of one evaluation per sample."""
     return {1: yardstick.figures(StudentSampler(student, yardstick.measure.guidance))}
 
 
 def by_guidance(yardstick: Yardstick, student: FlowMap) -> Figures:
-    """The same at each gamma that the student is trained for (Fig. 10)."""
+    """Return the same at each gamma that the student is trained for (Fig. 10)."""
     low, high = student.guidance_range
     gammas = [gamma for gamma in GUIDANCE if low <= gamma <= high]
     return {gamma: yardstick.figures(StudentSampler(student, gamma)) for gamma in gammas}
 
 
 def by_delta(yardstick: Yardstick, student: FlowMap) -> Figures:
-    """The mean distance of f(z, delta) to the teacher's state there, over that state's norm (Fig.
-    4).
+    """Return the mean distance of f(z, delta) to the teacher's state there, over that state's norm
+    (Fig. 4).
     """
     measure = yardstick.measure
     z, condition = Draw().noise(
@@ -78,7 +78,8 @@ def by_delta(yardstick: Yardstick, student: FlowMap) -> Figures:
 
 @torch.no_grad()
 def by_search(yardstick: Yardstick, student: FlowMap) -> Figures:
-    """The teacher's samples from the best of several noises, over the evaluations of both (Fig. 8).
+    """Return the teacher's samples from the best of several noises, over the evaluations of both
+    (Fig. 8).
 
     The student tries each noise, and the oracle, who knows the reference, picks.
     """
@@ -109,7 +110,7 @@ def by_search(yardstick: Yardstick, student: FlowMap) -> Figures:
 
 
 def _candidates(context: BatchSearchContext) -> list[Tensor]:
-    """Every noise that is tried for the samples of a batch."""
+    """Return every noise that is tried for the samples of a batch."""
     return [context.noise(range(k, k + 1)) for k in range(CANDIDATES[-1])]
 
 
@@ -118,7 +119,7 @@ def _features(yardstick: Yardstick, x: Tensor) -> Tensor:
 
 
 def _no_score(samples: Tensor, condition: object) -> Tensor:
-    """The score of a search that an oracle decides."""
+    """Return the score of a search that an oracle decides."""
     return torch.zeros(len(samples))
 
 
@@ -132,7 +133,7 @@ def teacher_itself(yardstick: Yardstick) -> Figures:
 
 
 def teacher_by_evaluations(yardstick: Yardstick) -> Figures:
-    """The teacher alone, two evaluations for each step."""
+    """Return the teacher alone, two evaluations for each step."""
     teacher, measure = yardstick.truth.teacher, yardstick.measure
     return {
         2 * steps: yardstick.figures(TeacherSampler(teacher, "heun", steps, measure.guidance))

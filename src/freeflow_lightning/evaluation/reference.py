@@ -47,8 +47,8 @@ def teacher_table(
     advance: Callable[[int], None] | None = None,
     needs_rows: bool = True,
 ) -> FeatureTable | None:
-    """The features of `count` samples of the teacher, read from the cache where its key agrees,
-    drawn and kept otherwise.
+    """Return the features of `count` samples of the teacher, read from the cache where its key
+    agrees, drawn and kept otherwise.
 
     The key names everything the features depend on: teacher (weights, velocities and decoder),
     sampler, count, seed, stream, classes, feature network (class, weights, version) and precision.
@@ -125,7 +125,7 @@ def reference_facts(
 
 
 def _read_table(path: Path) -> FeatureTable | None:
-    """The table of a file of the cache; None where there is none, or a damaged one."""
+    """Return the table of a file of the cache; None where there is none, or a damaged one."""
     cached = read_cache(path)
     if cached is None:
         return None
@@ -151,8 +151,8 @@ def draw_table(
     processes: Processes = Processes(),  # noqa: B008 (immutable)
     advance: Callable[[int], None] | None = None,
 ) -> FeatureTable | None:
-    """The features of `count` samples that a sampler makes of the noise of `which`; on the first
-    process, None on the others.
+    """Return the features of `count` samples that a sampler makes of the noise of `which`; on the
+    first process, None on the others.
 
     Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
     """
@@ -185,8 +185,8 @@ def teacher_endpoints(
     device: torch.device | str = "cpu",
     folder: Path | None = None,
 ) -> Tensor:
-    """The teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the given
-    indices, cached too.
+    """Return the teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the
+    given indices, cached too.
     """
     facts = {
         "schema": SCHEMA,

@@ -77,7 +77,7 @@ def endpoint_errors(
     batch_size: int = 256,
     device: torch.device | str = "cpu",
 ) -> Endpoints:
-    """How far a sampler's samples 0 .. n - 1 are from the teacher's of the same noise; the
+    """Return how far a sampler's samples 0 .. n - 1 are from the teacher's of the same noise; the
     teacher's are cached.
 
     The error says how well the student follows the teacher's paths. A small one is enough for good
@@ -183,12 +183,12 @@ def _class_rows(
 
 
 def _is_recognised(samples: FeatureTable) -> Tensor:
-    """Which samples a classifier sees as the class asked for, 1 or 0, [n]."""
+    """Return which samples a classifier sees as the class asked for, 1 or 0, [n]."""
     return (samples.rows["logits"].argmax(1) == samples.rows["labels"]).double()
 
 
 def _class_mean(values: Tensor, labels: Tensor | None, c: int) -> float:
-    """The mean of values [n] over one class; NaN where there is none."""
+    """Return the mean of values [n] over one class; NaN where there is none."""
     if labels is None or not bool((labels == c).any()):
         return NAN
     return float(values[labels == c].mean())

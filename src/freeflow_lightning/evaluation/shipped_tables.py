@@ -27,7 +27,7 @@ def find_shipped(
     stream: str,
     device: torch.device | str = "cpu",
 ) -> FeatureTable | None:
-    """The moments of exactly these samples in these features; None where they do not ship.
+    """Return the moments of exactly these samples in these features; None where they do not ship.
 
     A file's name says all that they depend on and that is the same on every machine; what the
     teacher does with fixed points, which round-off changes, must agree to three digits.
@@ -80,6 +80,6 @@ def _key(sampler: TeacherSampler, network: nn.Module, count: int, seed: int, str
 
 
 def feature_facts(network: nn.Module) -> dict[str, str]:
-    """What a feature network is: class, weights' hash, version of the library behind it."""
+    """Return what a feature network is: class, weights' hash, version of the library behind it."""
     version = network.version if isinstance(network, FeatureNetwork) else ""
     return {"class": class_name(network), "weights": weights_hash(network), "version": version}

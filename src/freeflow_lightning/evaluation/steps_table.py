@@ -80,7 +80,7 @@ def features_for(
     features: Name | FeatureNetwork | None,
     weights: str | None,
 ) -> FeatureNetwork:
-    """The given network; else that of the real pictures, or what suits the samples."""
+    """Return the given network; else that of the real pictures, or what suits the samples."""
     if features is None:
         features = "auto" if reference == "teacher" else reference
     return pick_features(features, weights, student.teacher, student.device)
@@ -89,7 +89,7 @@ def features_for(
 def reference_samples(
     student: FlowMap, reference: Reference, n: int, gamma: float, seed: int
 ) -> Tensor:
-    """What FID compares with."""
+    """Return what FID compares with."""
     if reference in REAL:
         return REAL[reference]().to(student.device)
     z, condition = student.teacher.draw_indexed(
@@ -118,7 +118,7 @@ class Drawn(NamedTuple):
 def drawn_from(
     inputs: Inputs, sampler: Sampler, advance: Callable[[int], None] = lambda n: None
 ) -> Drawn:
-    """All samples, in batches; `advance` is told the size of each."""
+    """Return all samples, in batches; `advance` is told the size of each."""
     z, parts, start = inputs.z, [], time.perf_counter()
     for rows in torch.arange(len(z), device=z.device).split(BATCH):
         parts.append(sampler(z[rows], take(inputs.condition, rows)))
@@ -128,7 +128,7 @@ def drawn_from(
 
 
 def in_silence(name: str, total: int | None) -> Callable[[int], None]:
-    """A `Start` that tells nobody."""
+    """Return a `Start` that tells nobody."""
     return lambda n: None
 
 

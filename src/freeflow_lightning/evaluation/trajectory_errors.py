@@ -87,7 +87,7 @@ def measure_solver_errors(
 
 
 def recommend_steps(errors: dict[int, float], tolerance: float) -> int | None:
-    """The smallest N within the tolerance; None if none is.
+    """Return the smallest N within the tolerance; None if none is.
 
     >>> recommend_steps({4: 0.05, 8: 0.01, 16: 0.002}, 0.02)
     8
@@ -96,8 +96,8 @@ def recommend_steps(errors: dict[int, float], tolerance: float) -> int | None:
 
 
 def count_equal_steps(errors: dict[int, float], error: float) -> int | None:
-    """The largest N whose error is still above a student's: it is worth more than N steps. None
-    where one step is better.
+    """Return the largest N whose error is still above a student's: it is worth more than N steps.
+    None where one step is better.
 
     >>> count_equal_steps({1: 0.4, 2: 0.2, 4: 0.1}, 0.15)
     2

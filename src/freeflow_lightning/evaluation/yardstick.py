@@ -83,7 +83,7 @@ class Yardstick:
             raise ValueError("nothing to compare with: give reference_samples or statistics")
 
     def facts(self) -> dict[str, Any]:
-        """All that the figures depend on beside the student, as JSON."""
+        """Return all that the figures depend on beside the student, as JSON."""
         statistics = self.measure.statistics
         return {
             "teacher": fingerprint(self.truth.teacher, self.device, self.measure.guidance)[:16],
@@ -93,8 +93,8 @@ class Yardstick:
         }
 
     def figures(self, sampler: Sampler) -> dict[str, float]:
-        """The figures of a sampler, by name; its ends against the teacher's too, where it has the
-        yardstick's guidance.
+        """Return the figures of a sampler, by name; its ends against the teacher's too, where it
+        has the yardstick's guidance.
         """
         which, n = Draw(), self.measure.samples
         table = draw_table(sampler, self.features, which, count=n, kept=n, device=self.device)
@@ -106,17 +106,19 @@ class Yardstick:
         return self.score(table, errors)
 
     def score(self, table: FeatureTable, errors: Endpoints | None = None) -> dict[str, float]:
-        """The figures of a table of samples, by name."""
+        """Return the figures of a table of samples, by name."""
         classifies = 0 < self.truth.teacher.num_classes == self.features.num_classes
         scores = evaluate_tables(table, self.reference, None, errors, classifies=classifies).scores
         return self._with_statistics({name: score.value for name, score in scores.items()}, table)
 
     def floor(self) -> dict[str, float]:
-        """The same of as many further samples of the teacher: what a perfect student would have."""
+        """Return the same of as many further samples of the teacher: what a perfect student would
+        have.
+        """
         return self.score(self._teachers("floor", self.measure.samples))
 
     def by_steps(self, flow_map: FlowMap) -> dict[float, dict[str, float]]:
-        """The figures of a student at every number of steps that it is trained for.
+        """Return the figures of a student at every number of steps that it is trained for.
 
         Several steps are chained, and noised anew between them where the student only maps to data.
         """
@@ -128,7 +130,9 @@ class Yardstick:
         return found
 
     def teacher_by_steps(self) -> dict[float, dict[str, float]]:
-        """The figures of the teacher in as few evaluations, by Euler's rule, one per step."""
+        """Return the figures of the teacher in as few evaluations, by Euler's rule, one per
+        step.
+        """
         teacher, guidance = self.truth.teacher, self.measure.guidance
         return {
             steps: self.figures(TeacherSampler(teacher, "euler", steps, guidance))

@@ -1,4 +1,6 @@
-"""Classifier-free guidance: the one place where a conditional and an unconditional velocity meet."""
+"""Classifier-free guidance: the one place where a conditional and an unconditional velocity
+meet.
+"""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

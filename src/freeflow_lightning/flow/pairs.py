@@ -72,7 +72,9 @@ class Trained(NamedTuple):
         return self.starts if steps == len(self.starts) else None
 
     def numbers(self, candidates: Iterable[int]) -> list[int]:
-        """Which of these numbers of steps the student can take, by one of its samplers or another."""
+        """Which of these numbers of steps the student can take, by one of its samplers or
+        another.
+        """
         several = bool(self.pairs.samplers)
         return [k for k in candidates if k == 1 or (several and self.starts_of(k) is not None)]
 

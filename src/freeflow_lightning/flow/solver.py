@@ -27,7 +27,9 @@ def euler(velocity: Velocity, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
 
 
 def heun(velocity: Velocity, x: Tensor, t: Tensor, t_next: Tensor) -> Tensor:
-    """Mean of u(x, t) and u at the Euler end point (Table 6, "u type"). Order 2, two evaluations."""
+    """Mean of u(x, t) and u at the Euler end point (Table 6, "u type"). Order 2, two
+    evaluations.
+    """
     u = velocity(x, t)
     return (u + velocity(x + expand(t - t_next, x) * u, t_next)) / 2
 
@@ -56,7 +58,9 @@ def implicit_midpoint(
     t: Tensor,
     t_next: Tensor,
 ) -> Tensor:
-    """u at the middle of the chord to a known x_next. Order 2 if that is the end, one evaluation."""
+    """u at the middle of the chord to a known x_next. Order 2 if that is the end, one
+    evaluation.
+    """
     return velocity((x + x_next) / 2, (t + t_next) / 2)
 
 

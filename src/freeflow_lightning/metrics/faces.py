@@ -74,7 +74,7 @@ class FacesFeatures(FeatureNetwork):
         return self.network[:-1](from_uint8(samples))
 
     def attributes(self, features: Tensor) -> dict[str, Tensor]:
-        """The most likely value of each attribute, int64 [B], of features [B, 128]."""
+        """Return the most likely value of each attribute, int64 [B], of features [B, 128]."""
         logits = read_logits(self.network[-1](features))
         return {name: each.argmax(dim=1) for name, each in zip(ATTRIBUTES, logits, strict=True)}
 
@@ -105,13 +105,13 @@ def class_logits(glasses: Tensor, hat: Tensor, long_hair: Tensor) -> Tensor:
 
 
 def read_logits(output: Tensor) -> tuple[Tensor, ...]:
-    """The logits of each attribute, [B, values], of the classifier's output."""
+    """Return the logits of each attribute, [B, values], of the classifier's output."""
     return output.split(list(ATTRIBUTES.values()), dim=1)
 
 
 def faces_network() -> nn.Sequential:
-    """The untrained classifier, float32 [B, 3, 16, 16] in [-1, 1] to the logits of all attributes;
-    the input of its last layer is 128 wide.
+    """Return the untrained classifier, float32 [B, 3, 16, 16] in [-1, 1] to the logits of all
+    attributes; the input of its last layer is 128 wide.
 
     >>> sum(p.numel() for p in faces_network().parameters())
     212159

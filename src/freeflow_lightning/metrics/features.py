@@ -116,8 +116,8 @@ class DigitsFeatures(FeatureNetwork):
 
 
 def digits_network() -> nn.Sequential:
-    """The untrained classifier, float32 [B, 1, 8, 8] in [-1, 1] to logits [B, 10]; the input of its
-    last layer is 64 wide.
+    """Return the untrained classifier, float32 [B, 1, 8, 8] in [-1, 1] to logits [B, 10]; the input
+    of its last layer is 64 wide.
 
     >>> sum(p.numel() for p in digits_network().parameters())
     85066

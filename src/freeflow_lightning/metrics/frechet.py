@@ -119,7 +119,7 @@ class FrechetDistance(Metric):
             self.fake_features_num_samples += len(f)
 
     def compute(self) -> Tensor:
-        """The distance, float64 [].
+        """Return the distance, float64 [].
 
         Raises:
             RuntimeError: fewer than two samples of either kind, as torchmetrics' FID.

@@ -111,7 +111,7 @@ class InceptionFID(FrechetDistance):
 
 
 def default_weights() -> Path:
-    """Where Inception's weights are looked for if no file is given: torch.hub's folder."""
+    """Return where Inception's weights are looked for if no file is given: torch.hub's folder."""
     return Path(torch.hub.get_dir(), "checkpoints", WEIGHTS)
 
 

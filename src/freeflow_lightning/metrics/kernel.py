@@ -62,7 +62,7 @@ def kernel_distance(x: Tensor, y: Tensor) -> KernelDistance:
 
 
 def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
-    """The sum of k over all pairs."""
+    """Return the sum of k over all pairs."""
     total = x.new_zeros(())
     for a in x.split(BLOCK):
         for b in y.split(BLOCK):
@@ -72,5 +72,5 @@ def _kernel_sum(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _diagonal(x: Tensor) -> Tensor:
-    """The sum of k(a, a)."""
+    """Return the sum of k(a, a)."""
     return ((x.square().sum(1) / x.shape[1] + 1) ** 3).sum()

@@ -71,7 +71,7 @@ class Lite0Features(FeatureNetwork):
 
 
 def find_lite0() -> Path:
-    """The weights of the installed package.
+    """Return the weights of the installed package.
 
     Raises:
         FileNotFoundError: it is not installed.
@@ -83,7 +83,7 @@ def find_lite0() -> Path:
 
 
 def is_installed() -> bool:
-    """Whether the package that carries the weights is installed."""
+    """Return whether the package that carries the weights is installed."""
     return find_spec(PACKAGE) is not None
 
 

@@ -36,7 +36,7 @@ def mean_and_covariance(features_sum: Tensor, cov_sum: Tensor, n: Tensor | int) 
 
 
 def square_root(sigma: Tensor) -> Tensor:
-    """The symmetric square root of a covariance, [d, d] to float64 [d, d].
+    """Return the symmetric square root of a covariance, [d, d] to float64 [d, d].
 
     Raises:
         ValueError: an eigenvalue below -1e-6 times the largest one, or NaN: not a covariance.
@@ -86,8 +86,8 @@ def frechet_distance(
 
 
 def check_moment(moment: Tensor, name: str = "covariance") -> Tensor:
-    """The tensor; NaN and infinite entries are refused (LAPACK's answer to them ranges from NaN to
-    a crash).
+    """Return the tensor; NaN and infinite entries are refused (LAPACK's answer to them ranges from
+    NaN to a crash).
     """
     if not bool(torch.isfinite(moment).all()):
         raise ValueError(

@@ -32,7 +32,7 @@ class Score(NamedTuple):
 
     @classmethod
     def mean(cls, values: Tensor) -> "Score":
-        """The mean of values [n] with its standard error; NaN for none of them.
+        """Return the mean of values [n] with its standard error; NaN for none of them.
 
         >>> Score.mean(torch.tensor([1.0, 2.0, 3.0])).value
         2.0
@@ -45,7 +45,7 @@ class Score(NamedTuple):
 
     @classmethod
     def share(cls, value: float, n: int) -> "Score":
-        """A fraction of n, with Wilson's interval.
+        """Return a fraction of n, with Wilson's interval.
 
         >>> round(Score.share(1.0, 100).low, 3)
         0.963
@@ -61,7 +61,7 @@ class Score(NamedTuple):
 def compare_tables(
     samples: FeatureTable, reference: FeatureTable, *, k: int = 3
 ) -> dict[str, Score]:
-    """Every distance that the two tables allow: fid, sfid, kid, precision, recall, density,
+    """Return every distance that the two tables allow: fid, sfid, kid, precision, recall, density,
     coverage.
 
     Intervals: FID and KID by the jackknife over ten groups of samples (all samples must be rows),

@@ -24,7 +24,7 @@ def read_statistics(
     device: torch.device | str = "cpu",
     batch_size: int = 64,
 ) -> FeatureTable:
-    """A reference table from a file, for samples that the same network sees.
+    """Return a reference table from a file, for samples that the same network sees.
 
     Moments are taken from the file where it has them, and from its pictures (arr_0, uint8 [N, H, W,
     C]) otherwise; the pictures are what precision, recall and KID compare with.
@@ -65,7 +65,9 @@ def _see_pictures(
     device: torch.device | str,
     batch_size: int,
 ) -> FeatureTable:
-    """The table of a file's pictures, arr_0, and of their classes, arr_1, where it has them."""
+    """Return the table of a file's pictures, arr_0, and of their classes, arr_1, where it has
+    them.
+    """
     pictures, labels = content["arr_0"], content.get("arr_1")
     n = len(pictures)
     if pictures.ndim != 4 or pictures.dtype != np.uint8 or n < 2:

@@ -23,8 +23,8 @@ class Coverage(NamedTuple):
 
 
 def coverage(samples: Tensor, reference: Tensor, *, k: int = 3) -> Coverage:
-    """How far samples [n, d] lie within the reference's [m, d] support, and the reference within
-    theirs.
+    """Return how far samples [n, d] lie within the reference's [m, d] support, and the reference
+    within theirs.
 
     The ball around a point reaches to its k-th neighbour of the same set. Precision is the fraction
     of samples inside any of the reference's balls, recall the fraction of the reference inside any

@@ -31,7 +31,7 @@ class FeatureTable(NamedTuple):
     rows: dict[str, Tensor]
 
     def tensors(self) -> dict[str, Tensor]:
-        """All of it under flat names, to be written to a file."""
+        """Return all of it under flat names, to be written to a file."""
         flat = {
             f"moments/{name}/{k}": v
             for name, m in self.moments.items()
@@ -45,7 +45,7 @@ class FeatureTable(NamedTuple):
 
     @classmethod
     def of_tensors(cls, flat: dict[str, Tensor]) -> "FeatureTable":
-        """What `tensors` has taken apart (Raises: KeyError where something is missing)."""
+        """Return what `tensors` has taken apart (Raises: KeyError where something is missing)."""
         names = dict.fromkeys(key.split("/")[1] for key in flat if key.startswith("moments/"))
         moments = {
             n: Moments(flat[f"moments/{n}/mean"], flat[f"moments/{n}/covariance"]) for n in names
@@ -124,7 +124,7 @@ class TableBuilder:
         )
 
     def part(self) -> TableSums:
-        """What has been added so far."""
+        """Return what has been added so far."""
         sums = {name: (first.cpu(), second.cpu()) for name, (first, second) in self._sums.items()}
         rows = {
             name: torch.cat([part[name] for part in self._rows])
@@ -134,7 +134,7 @@ class TableBuilder:
 
 
 def merge_tables(parts: Sequence[TableSums]) -> FeatureTable:
-    """The table of several processes' parts; rows in the order of their index.
+    """Return the table of several processes' parts; rows in the order of their index.
 
     Raises:
         ValueError: fewer than two samples.

@@ -11,8 +11,8 @@ from torch.utils.checkpoint import checkpoint
 
 
 def blocks(network: nn.Module) -> list[nn.Module]:
-    """The elements with parameters of the outermost nn.ModuleLists and nn.ModuleDicts; none for a
-    network without such.
+    """Return the elements with parameters of the outermost nn.ModuleLists and nn.ModuleDicts; none
+    for a network without such.
 
     >>> [type(block).__name__ for block in blocks(nn.ModuleDict({"layers": nn.ModuleList([nn.Linear(2, 2), nn.ReLU()])}))]
     ['Linear']

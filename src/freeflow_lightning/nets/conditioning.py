@@ -84,13 +84,13 @@ class ScalarConditioned(nn.Module):
         return self._evaluate(x, t, condition, scalars)
 
     def on_backbone(self, backbone: nn.Module) -> "ScalarConditioned":
-        """A new network of this kind and these settings on another backbone."""
+        """Return a new network of this kind and these settings on another backbone."""
         return ScalarConditioned(backbone, self.scalars, self.time_module, self.scale)
 
     def _evaluate(
         self, x: Tensor, t: Tensor, condition: Any, scalars: Mapping[str, Tensor]
     ) -> Tensor:
-        """The backbone with those of the scalars that are given."""
+        """Evaluate the backbone with those of the scalars that are given."""
         added = [name for name in self.embedders if name in scalars]
         parts = [self.embedders[name](scalars[name]) for name in added]
         self._scalar_embedding = sum(parts[1:], parts[0]) if parts else None
@@ -107,7 +107,8 @@ class _EmbeddingError(Exception):
 
 @torch.no_grad()
 def difference_error(network: ScalarConditioned, x: Tensor, condition: Any, step: float) -> float:
-    """The relative error of a central difference in t of the network's time embedding, at t = 1/2.
+    """Return the relative error of a central difference in t of the network's time embedding, at t
+    = 1/2.
 
     An embedding of 1000 t turns many times within a step that is small for t itself. The network is
     run no further than its time embedding; one in less than float32 is not measured (0).
@@ -143,8 +144,8 @@ def difference_error(network: ScalarConditioned, x: Tensor, condition: Any, step
 
 
 def precision_of(network: nn.Module) -> torch.dtype:
-    """The precision of a network's weights; float32 where they have several or none: such networks
-    cast for themselves.
+    """Return the precision of a network's weights; float32 where they have several or none: such
+    networks cast for themselves.
     """
     dtypes = {weight.dtype for weight in network.parameters() if weight.is_floating_point()}
     return dtypes.pop() if len(dtypes) == 1 else torch.float32

@@ -117,7 +117,9 @@ class Adapter(nn.Module):
                 layer._disable_adapters = True
 
     def merged(self) -> nn.Module:
-        """A backbone of its own with the adapter added into its weights: equal up to rounding."""
+        """Return a backbone of its own with the adapter added into its weights: equal up to
+        rounding.
+        """
         # those of student and auxiliary: not copied
         hooks = [module._forward_hooks for module in self.base.modules()]
         copied = copy.deepcopy(self.base, {id(kept): type(kept)() for kept in hooks})
@@ -129,8 +131,8 @@ class Adapter(nn.Module):
 
 
 def merge(network: ScalarConditioned) -> ScalarConditioned:
-    """An adapted student as a network that stands alone, for export; one without an adapter is
-    copied.
+    """Return an adapted student as a network that stands alone, for export; one without an adapter
+    is copied.
     """
     if not isinstance(network.backbone, Adapter):
         return copy.deepcopy(network)

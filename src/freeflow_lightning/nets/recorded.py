@@ -1,4 +1,6 @@
-"""Recorded: objects that remember what they were constructed with, so that a checkpoint can say it."""
+"""Recorded: objects that remember what they were constructed with, so that a checkpoint can say
+it.
+"""
 
 import inspect
 from typing import Any
@@ -35,7 +37,9 @@ class Recorded:
 
 
 def gather_signature(kind: type) -> inspect.Signature:
-    """A constructor's signature, with the keyword-only parameters of its base for `**settings`."""
+    """Return a constructor's signature, with the keyword-only parameters of its base for
+    `**settings`.
+    """
     parameters: dict[str, inspect.Parameter] = {}
     for owner in kind.__mro__:
         if "__init__" not in vars(owner):
@@ -51,8 +55,8 @@ def gather_signature(kind: type) -> inspect.Signature:
 
 
 def constructor_arguments(thing: Recorded) -> dict[str, Any] | None:
-    """What an object was constructed with, by name and with the defaults; None where a name is not
-    known (*args).
+    """Return what an object was constructed with, by name and with the defaults; None where a name
+    is not known (*args).
     """
     args, kwargs = thing.__dict__["_constructed_with"]
     signature = inspect.signature(type(thing))

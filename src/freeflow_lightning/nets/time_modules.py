@@ -1,4 +1,6 @@
-"""The module of a backbone whose output is the time embedding: found by its usual names, or told."""
+"""The module of a backbone whose output is the time embedding: found by its usual names, or
+told.
+"""
 
 import re
 from collections.abc import Mapping
@@ -41,7 +43,7 @@ class Backbone(Recorded, nn.Module):
 
 
 def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, nn.Module]:
-    """The modules whose output is the time embedding, by the given name or the usual ones.
+    """Return the modules whose output is the time embedding, by the given name or the usual ones.
 
     One module, or several copies of one that differ by their number alone (DiT of diffusers has one
     in each block).
@@ -70,8 +72,8 @@ def time_embeddings(backbone: nn.Module, name: str | None = None) -> dict[str, n
 
 
 def _find_named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> list[str]:
-    """The paths with one of the names: of those inside each other the innermost, of layers in a row
-    the last.
+    """Return the paths with one of the names: of those inside each other the innermost, of layers
+    in a row the last.
 
     A block's own layer for the time, below a module of the same name at the top, is fed by that one
     and is left out. So is a module without weights: a sinusoid.
@@ -89,8 +91,8 @@ def _find_named(modules: Mapping[str, nn.Module], names: re.Pattern[str]) -> lis
 
 
 def _find_called(path: str, modules: Mapping[str, nn.Module]) -> str:
-    """The path, or where it is a mere container of layers, as DDPM's `temb` is, that of its last
-    layer with weights.
+    """Return the path, or where it is a mere container of layers, as DDPM's `temb` is, that of its
+    last layer with weights.
     """
     if type(modules[path]).forward is not nn.Module.forward:
         return path

@@ -1,4 +1,6 @@
-"""The prediction objective: the student's generating velocity meets the teacher's on its own path."""
+"""The prediction objective: the student's generating velocity meets the teacher's on its own
+path.
+"""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field

@@ -101,7 +101,9 @@ def measure_step(
 def _build_trainer(
     subject: BenchSubject, device: torch.device, side: SideBySide, folder: str
 ) -> Trainer:
-    """The Trainer of a steady step: the run's own callbacks that act in every step, its loggers."""
+    """Return the Trainer of a steady step: the run's own callbacks that act in every step, its
+    loggers.
+    """
     steady = [callback for callback in subject.callbacks if not isinstance(callback, ONLY_AT_TIMES)]
     events = TensorBoardLogger(folder, "bench", 0, default_hp_metric=False)
     return Trainer(
@@ -120,7 +122,9 @@ def _build_trainer(
 
 
 def estimate_costs(subject: BenchSubject) -> Costs | None:
-    """What `freeflow inspect` says of this step; None for a teacher that it cannot follow."""
+    """Return what `freeflow inspect` says of this step; None for a teacher that it cannot
+    follow.
+    """
     stand_in = without_data(subject.teacher)
     try:
         return estimate(

@@ -39,7 +39,7 @@ class BenchSubject(NamedTuple):
 
 
 def subject_of_size(size: SizeName, image_size: int, precision: PrecisionName) -> BenchSubject:
-    """A SiT of a published size with random weights, and the paper's settings."""
+    """Return a SiT of a published size with random weights, and the paper's settings."""
 
     def make(teacher: Teacher) -> Distillation:
         # random weights have no direction of time

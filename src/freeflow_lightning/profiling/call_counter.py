@@ -79,7 +79,7 @@ class CallCounter:
 
 
 def kind_of_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> str:
-    """What a call of a module is worth: a key of `FORWARD_EQUIVALENTS`."""
+    """Return what a call of a module is worth: a key of `FORWARD_EQUIVALENTS`."""
     is_derivative = has_dual((arguments, keywords))
     if not (torch.is_grad_enabled() and _leads_to_gradient(module, arguments, keywords)):
         return "derivative" if is_derivative else "forward"
@@ -87,7 +87,7 @@ def kind_of_call(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) 
 
 
 def _leads_to_gradient(module: nn.Module, arguments: tuple, keywords: dict[str, Any]) -> bool:
-    """Whether a weight or an argument of the call wants a gradient."""
+    """Return whether a weight or an argument of the call wants a gradient."""
     if any(weight.requires_grad for weight in module.parameters()):
         return True
     given = tree_iter((arguments, keywords))

@@ -25,7 +25,7 @@ class Clock:
         return time.perf_counter()
 
     def __call__(self, run: Callable[[], object]) -> float:
-        """How long a run takes."""
+        """Return how long a run takes."""
         start = self.now()
         run()
         return self.now() - start

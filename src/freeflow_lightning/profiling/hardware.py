@@ -29,7 +29,8 @@ float32 without TF32.
 
 
 def peak_flops(device_name: str, precision: str) -> float | None:
-    """The vendor's peak of a device in FLOP/s, dense; None where it is not known, as for CPUs.
+    """Return the vendor's peak of a device in FLOP/s, dense; None where it is not known, as for
+    CPUs.
 
     >>> peak_flops("NVIDIA H200", "bf16-mixed"), peak_flops("AMD EPYC", "32")
     (989000000000000.0, None)
@@ -67,7 +68,7 @@ def machine(device: torch.device) -> dict[str, Any]:
 
 
 def commit() -> str | None:
-    """The commit of this package's source, "+" where it has been changed; None outside of a
+    """Return the commit of this package's source, "+" where it has been changed; None outside of a
     repository.
     """
     folder = Path(__file__).parent

@@ -42,7 +42,7 @@ class KeptForBackward:
         return tensor
 
     def release(self) -> int:
-        """The bytes; the storages may go from now on."""
+        """Return the bytes; the storages may go from now on."""
         size = sum(storage.nbytes() for storage in self._storages.values())
         self._storages.clear()
         return size

@@ -48,8 +48,8 @@ class NetworkCall(NamedTuple):
         return len(self.arguments[0])
 
     def again(self) -> Tensor:
-        """The same evaluation once more, on its own, [B, ...]; of kind "backward" it is ready for
-        `torch.autograd.backward`.
+        """Return the same evaluation once more, on its own, [B, ...]; of kind "backward" it is
+        ready for `torch.autograd.backward`.
         """
         device = self.arguments[0].device.type
         with ExitStack() as context:
@@ -157,7 +157,7 @@ def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, int]]:
 
 
 def has_dual(given: tuple[tuple, dict[str, Any]]) -> bool:
-    """Whether an argument of a call carries a tangent."""
+    """Return whether an argument of a call carries a tangent."""
     arguments, keywords = given
     return any(_is_dual(x) for x in (*arguments, *keywords.values()))
 
@@ -178,7 +178,7 @@ def _tangent(tree: Any) -> int | None:
 
 
 def _with_tangent(tree: Any, place: int) -> Any:
-    """The tree, with a tangent of one on the tensor at the place."""
+    """Return the tree, with a tangent of one on the tensor at the place."""
     places = iter(range(sum(isinstance(x, Tensor) for x in tree_iter(tree))))
 
     def dual(x: Any) -> Any:

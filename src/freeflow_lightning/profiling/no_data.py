@@ -14,7 +14,9 @@ from freeflow_lightning.teachers.base import Network
 
 
 def without_data(module: Network) -> Network:
-    """A copy of a module for use inside `estimate`'s `make`: its weights have shapes and no data."""
+    """Return a copy of a module for use inside `estimate`'s `make`: its weights have shapes and no
+    data.
+    """
     with no_data() as mode, FakeCopyMode(mode):
         return copy.deepcopy(module)
 

@@ -17,7 +17,9 @@ SAME_COUNT = {
 
 
 def count_as(kernel: Any) -> Callable[..., int]:
-    """The count of a kernel in torch's table, as FlopCounterMode's custom_mapping takes it."""
+    """Return the count of a kernel in torch's table, as FlopCounterMode's custom_mapping takes
+    it.
+    """
 
     def count(*args: Any, **kwargs: Any) -> int:
         operations: int = flop_registry[kernel](*args, **kwargs)

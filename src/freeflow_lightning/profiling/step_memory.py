@@ -171,7 +171,8 @@ def _count_parameters(tensors: Iterable[Tensor]) -> int:
 
 
 def sit_teacher(size: SizeName, image_size: int) -> Teacher:
-    """A SiT of a published size with weights as initialised, for its costs: not for training from.
+    """Return a SiT of a published size with weights as initialised, for its costs: not for training
+    from.
 
     Args:
         size: S/2, B/2, L/2 or XL/2.

@@ -123,7 +123,7 @@ class Stopwatch:
         self._inner = [0.0]
 
     def wrap(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The function, timed."""
+        """Return the function, timed."""
 
         def run(*arguments: Any, **keywords: Any) -> Any:
             start = self.now()
@@ -139,7 +139,7 @@ class Stopwatch:
 
 
 def _name_to_profiler(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The function, named to the profiler."""
+    """Return the function, named to the profiler."""
 
     def run(*arguments: Any, **keywords: Any) -> Any:
         with record_function(MARK + part):
@@ -222,7 +222,7 @@ def _part(event: FunctionEvent, maker: dict[int, str]) -> str | None:
 
 
 def _network_of(event: FunctionEvent) -> str:
-    """The innermost part that a forward operation was called in."""
+    """Return the innermost part that a forward operation was called in."""
     outer = event.cpu_parent
     while outer is not None and not outer.name.startswith(MARK):
         outer = outer.cpu_parent

@@ -232,8 +232,8 @@ def backward(outputs: Sequence[Tensor]) -> None:
 
 
 def networks_of(module: Distillation) -> dict[str, nn.Module]:
-    """What is evaluated in a step, by name; an adapter sits in the teacher, so the networks in
-    training come first.
+    """Return what is evaluated in a step, by name; an adapter sits in the teacher, so the networks
+    in training come first.
     """
     return {**module.networks(), "teacher": module.teacher}
 

@@ -112,7 +112,7 @@ class Recipe(Recorded, GuardedModule, ABC):
         return dict(reversed(found.items()))
 
     def make_average(self, name: str) -> nn.Module:
-        """A copy of `trained` that becomes the average `name`."""
+        """Return a copy of `trained` that becomes the average `name`."""
         return deepcopy(self.trained)
 
     @property
@@ -123,15 +123,15 @@ class Recipe(Recorded, GuardedModule, ABC):
         return next(iter(self.averages.values()), self.trained)
 
     def weights(self) -> list[Tensor]:
-        """The weights of `trained` in the order of its parameters, in float32 where the optimizer
-        holds them so.
+        """Return the weights of `trained` in the order of its parameters, in float32 where the
+        optimizer holds them so.
         """
         optimizer = self.trainer.optimizers[0]
         masters = optimizer.masters if isinstance(optimizer, MasterAdam) else {}
         return [masters.get(p, p.data) for p in self.trained.parameters()]
 
     def networks_to_shard(self) -> list[nn.Module]:
-        """The networks that FSDP2 shards."""
+        """Return the networks that FSDP2 shards."""
         return [*self.networks().values(), *self.averages.values()]
 
     def meta_weights(self) -> dict[Tensor, Tensor]:
@@ -139,9 +139,9 @@ class Recipe(Recorded, GuardedModule, ABC):
         return {}
 
     def configure_callbacks(self) -> list[Callback]:
-        """What every run needs: its last step in `last`, a validation that was cut short made up for
-        on resuming, figures where callbacks watch some, a word where the batch has changed, and a bar
-        that counts steps.
+        """Return what every run needs: its last step in `last`, a validation that was cut short
+        made up for on resuming, figures where callbacks watch some, a word where the batch has
+        changed, and a bar that counts steps.
         """
         present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
         kinds = {type(callback) for callback in present}  # where this Trainer has run before
@@ -227,8 +227,8 @@ class Recipe(Recorded, GuardedModule, ABC):
         trust: str | Sequence[str] | None = None,
         **given: Any,
     ) -> Self:
-        """The recipe of a checkpoint with its weights, averages included, from the config that the
-        checkpoint carries.
+        """Return the recipe of a checkpoint with its weights, averages included, from the config
+        that the checkpoint carries.
 
         Args:
             checkpoint_path: a file, the folder of a sharded run, a run's folder or an address.

@@ -52,7 +52,9 @@ class Correction:
 
     @property
     def student_evaluations(self) -> float:
-        """Evaluations of the student per corrected row, without gradient, before it is corrected."""
+        """Evaluations of the student per corrected row, without gradient, before it is
+        corrected.
+        """
         return 0 if self.starts is None else 1
 
     def __post_init__(self) -> None:

@@ -1,4 +1,6 @@
-"""Distillation: how the networks of a map's recipe are built, sharded, compiled, checked, trained."""
+"""Distillation: how the networks of a map's recipe are built, sharded, compiled, checked,
+trained.
+"""
 
 import math
 from collections.abc import Sequence
@@ -150,7 +152,9 @@ class Distillation(MapRecipe):
         return self._builder.average(self.student, name)
 
     def networks_to_shard(self) -> list[nn.Module]:
-        """With the teacher's backbone, where it has one; another teacher is whole in every process."""
+        """With the teacher's backbone, where it has one; another teacher is whole in every
+        process.
+        """
         return super().networks_to_shard() + self._builder.teacher_backbones()
 
     def meta_weights(self) -> dict[Tensor, Tensor]:
@@ -159,7 +163,9 @@ class Distillation(MapRecipe):
     # Training
 
     def train_dataloader(self) -> PriorStream:
-        """What `fit(module)` draws from where nothing is given: PriorDataModule's defaults."""
+        """Return what `fit(module)` draws from where nothing is given: PriorDataModule's
+        defaults.
+        """
         data = PriorDataModule()
         data.trainer = self.trainer
         return data.train_dataloader()

@@ -184,7 +184,9 @@ class DMDModule(Distillation):
 
     @torch.no_grad()
     def _place(self, draw: DMDDraw) -> Tensor:
-        """The state that each row starts at: the student's own chain from the prior, re-noised."""
+        """Return the state that each row starts at: the student's own chain from the prior,
+        re-noised.
+        """
         z, condition, gamma = draw.rows.z, draw.rows.condition, draw.rows.gamma
         x = z
         for k, (t, following) in enumerate(pairwise(self.times)):
@@ -200,7 +202,7 @@ class DMDModule(Distillation):
         return flow_map(x, self.average(x, t, torch.zeros_like(t), condition, gamma), t)
 
     def _equalise(self, auxiliary: Residual, r: Tensor) -> Residual:
-        """The auxiliary's residual in units of its network's raw output (App. A.2)."""
+        """Return the auxiliary's residual in units of its network's raw output (App. A.2)."""
         if not self.starts_from_teacher:
             return auxiliary
         return objectives.equalise(auxiliary, self.teacher.output_scale(r) ** 2)

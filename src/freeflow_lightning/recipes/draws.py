@@ -67,7 +67,9 @@ class Draws:
         return self.to_device(x).to(torch.get_default_dtype()), condition
 
     def starts(self, samples: Samples | None, n: int) -> tuple[Tensor, Any]:
-        """What states are made of, with its conditions: `data` where there is some, else noise."""
+        """Return what states are made of, with its conditions: `data` where there is some, else
+        noise.
+        """
         if samples is None:
             return self.noise(n), self.condition(n)
         return self.data(samples, n)

@@ -218,7 +218,7 @@ class FlowMapModule(Distillation):
         return rows.gamma if self.is_guided else None
 
     def _place(self, m: MapDraw) -> tuple[MapRows, MapRows]:
-        """The states x_t with their conditions: of the map's rows, and of its anchor's."""
+        """Return the states x_t with their conditions: of the map's rows, and of its anchor's."""
         condition, gamma = take((m.condition, m.gamma), m.paths)
         F = self.student_at(m.z, condition, gamma, m.off_prior)
         u = self.teacher_at(m.z, m.condition, m.gamma)

@@ -152,7 +152,9 @@ class FreeFlowModule(Distillation):
         return FreeFlowDraw(PredictionDraw(z, c, to(gamma), to(delta), n, active), corrected)
 
     def loss(self, draw: FreeFlowDraw) -> Step:
-        """Algorithm 1; the student's forward for both objectives is one call on the joined batch."""
+        """Algorithm 1; the student's forward for both objectives is one call on the joined
+        batch.
+        """
         p, c = draw
         z, condition = torch.cat([p.z, c.z]), join(p.condition, c.condition)
         delta = torch.cat([self.prediction.output_delta(p.delta), torch.ones_like(c.r)])

@@ -35,7 +35,7 @@ class GuardedModule(LightningModule):
 
     @abstractmethod
     def networks(self) -> Mapping[str, nn.Module]:
-        """The networks in training by name, one parameter group each."""
+        """Return the networks in training by name, one parameter group each."""
 
     @property
     def logs_now(self) -> bool:

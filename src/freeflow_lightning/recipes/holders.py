@@ -24,7 +24,9 @@ class Frozen(nn.Module):
 
 
 class Averages(nn.ModuleDict):
-    """Moving averages: they move with their owner, and stay in float32 where it becomes bfloat16."""
+    """Moving averages: they move with their owner, and stay in float32 where it becomes
+    bfloat16.
+    """
 
     def _apply(self, fn: Any, recurse: bool = True) -> "Averages":
         def keep_precision(tensor: Tensor) -> Tensor:

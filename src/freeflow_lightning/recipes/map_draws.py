@@ -54,7 +54,7 @@ class MapRows(NamedTuple):
 
 
 def map_figures(rms: Tensor, draw: MapDraw, t_c: float) -> dict[str, Tensor | float]:
-    """What the map's residual is logged as: its mean, and its means by t and by delta.
+    """Return what the map's residual is logged as: its mean, and its means by t and by delta.
 
     Args:
         rms: of each row, [maps].

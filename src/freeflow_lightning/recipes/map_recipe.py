@@ -73,15 +73,15 @@ class MapRecipe(Recipe):
 
     @abstractmethod
     def loss(self, draw: Any) -> Step:
-        """One step of the method on what `draw` has drawn."""
+        """Take one step of the method on what `draw` has drawn."""
 
     @abstractmethod
     def evaluations_per_sample(self) -> dict[str, float]:
         """Network evaluations that one training sample costs, by network (guidance counts two)."""
 
     def figures(self, draw: Any, step: Step) -> dict[str, Tensor | float]:
-        """What a logged step is logged as: root mean squares of its residuals, if nothing else is
-        said.
+        """Return what a logged step is logged as: root mean squares of its residuals, if nothing
+        else is said.
         """
         figures: dict[str, Tensor | float] = dict(step.scalars)
         for name, x in step.residuals.items():
@@ -108,11 +108,11 @@ class MapRecipe(Recipe):
     # A step
 
     def draws(self, generator: Generator) -> Draws:
-        """The random numbers of one step for this teacher and guidance range."""
+        """Return the random numbers of one step for this teacher and guidance range."""
         return Draws(generator, self.teacher, self.guidance_range)
 
     def mean_over_ranks(self, x: Tensor) -> Tensor:
-        """The mean of a figure over all processes."""
+        """Return the mean of a figure over all processes."""
         attached = self._trainer is not None
         return self.trainer.strategy.reduce(x, reduce_op="mean") if attached else x
 
@@ -206,7 +206,7 @@ class MapRecipe(Recipe):
         interval: tuple[float, float] = (0.0, 1.0),
         rows: Tensor | None = None,
     ) -> Velocity:
-        """The teacher's velocity u(x, t), guided where this recipe is.
+        """Return the teacher's velocity u(x, t), guided where this recipe is.
 
         Args:
             z: states of the precision that the teacher is asked in, as in `student_at`.

@@ -51,7 +51,7 @@ class NetworkBuilder:
     def build(
         self, names: Sequence[str], network: nn.Module | None
     ) -> dict[str, ScalarConditioned]:
-        """The networks of these names, "student" and "auxiliary".
+        """Return the networks of these names, "student" and "auxiliary".
 
         Args:
             names: which.
@@ -90,14 +90,16 @@ class NetworkBuilder:
             compile_blocks(network, backend)
 
     def teacher_backbones(self) -> list[nn.Module]:
-        """The teacher's backbone; none of an analytic teacher."""
+        """Return the teacher's backbone; none of an analytic teacher."""
         try:
             return [self.teacher.backbone()]
         except ValueError:
             return []
 
     def meta_weights(self, networks: Iterable[nn.Module]) -> dict[Tensor, Tensor]:
-        """The networks' weights that have no data yet, and the teacher's that they are copies of."""
+        """Return the networks' weights that have no data yet, and the teacher's that they are
+        copies of.
+        """
         if not self.meta_init:
             return {}
         sources: dict[Tensor, Tensor] = {}
@@ -120,7 +122,9 @@ class NetworkBuilder:
             )
 
     def _copy(self, names: Sequence[str], network: nn.Module | None) -> dict[str, nn.Module]:
-        """The network itself under the first name, and copies of it, before hooks are on it."""
+        """Return the network itself under the first name, and copies of it, before hooks are on
+        it.
+        """
         if not names:
             return {}
         with copies_without_data() if self.meta_init else nullcontext():

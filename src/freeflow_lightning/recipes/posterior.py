@@ -77,7 +77,7 @@ class PosteriorRows(NamedTuple):
     gamma: Tensor
 
     def cut(self, start: int, stop: int | None = None) -> "PosteriorRows":
-        """The rows from `start` to before `stop`."""
+        """Return the rows from `start` to before `stop`."""
         return PosteriorRows(*take(tuple(self), slice(start, stop)))
 
 
@@ -225,7 +225,7 @@ class PosteriorModule(Distillation):
         return self.tilt.residual(output, u, inner, *states, rows.condition)
 
     def _weigh_diagonal(self, error: Residual, delta: Tensor) -> Residual:
-        """The diagonal's weight; none with a tilt, whose errors vanish in the mean alone."""
+        """Return the diagonal's weight; none with a tilt, whose errors vanish in the mean alone."""
         return self.diagonal_weight(error, delta) if self.tilt is None else error
 
     @torch.no_grad()

@@ -1,9 +1,11 @@
-"""The student's learning rate in words: what its raw output is worth, and what bfloat16 does to it."""
+"""The student's learning rate in words: what its raw output is worth, and what bfloat16 does to
+it.
+"""
 
 
 def step_size(rate: float | None, scale: float) -> str:
-    """The student's learning rate in words: why and by what it is divided, and what to give for an
-    Adam rate of that size.
+    """Return the student's learning rate in words: why and by what it is divided, and what to give
+    for an Adam rate of that size.
 
     >>> step_size(3e-4, 150.0)
     'student_lr / 150 = 2e-06: at the prior u is the raw output times 150; an Adam rate of 0.0003 is student_lr 0.045'
@@ -16,8 +18,8 @@ def step_size(rate: float | None, scale: float) -> str:
 
 
 def bfloat16_error(scale: float, precision: str) -> str | None:
-    """What bfloat16 does to a student whose raw output is worth `scale` in u; None where it does
-    little.
+    """Return what bfloat16 does to a student whose raw output is worth `scale` in u; None where it
+    does little.
 
     >>> bfloat16_error(1.0, "bf16-mixed") is None, bfloat16_error(150.0, "32-true") is None
     (True, True)

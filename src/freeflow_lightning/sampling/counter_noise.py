@@ -40,7 +40,7 @@ def counter_noise(
 
 
 def counter_uniforms(index: Tensor, *, seed: int, stream: str) -> Tensor:
-    """A uniform number in [0, 1) for each of the samples, float64 [len(index)].
+    """Return a uniform number in [0, 1) for each of the samples, float64 [len(index)].
 
     >>> u = counter_uniforms(torch.arange(1000), seed=0, stream="classes")
     >>> bool((u >= 0).all() and (u < 1).all()), abs(float(u.mean()) - 0.5) < 0.05
@@ -51,8 +51,8 @@ def counter_uniforms(index: Tensor, *, seed: int, stream: str) -> Tensor:
 
 
 def counter_words(index: Tensor, count: int, *, seed: int, stream: str) -> np.ndarray:
-    """The first `count` words of each sample, uint64 [len(index), count]; consecutive samples are
-    drawn in one call.
+    """Return the first `count` words of each sample, uint64 [len(index), count]; consecutive
+    samples are drawn in one call.
     """
     key = int.from_bytes(hashlib.blake2b(repr((stream, seed)).encode(), digest_size=16).digest())
     blocks = -(-count // BLOCK)

@@ -1,4 +1,6 @@
-"""Draw a folder of samples, by any number of processes: what is missing is drawn, and nothing else."""
+"""Draw a folder of samples, by any number of processes: what is missing is drawn, and nothing
+else.
+"""
 
 from collections.abc import Callable, Iterator
 from contextlib import nullcontext
@@ -121,6 +123,6 @@ def _draw_parts(
 
 
 def _concat_labels(labels: list[Tensor | None]) -> Tensor | None:
-    """The classes of all batches; None where samples have no classes."""
+    """Return the classes of all batches; None where samples have no classes."""
     known = [part for part in labels if part is not None]
     return torch.cat(known) if known else None

@@ -121,7 +121,7 @@ class Jumps:
         return {"steps": self.steps, "sampler": self.sampler} | share | times
 
     def at_trained_times(self, trained: Trained) -> "Jumps":
-        """The same between the times that a student was trained at.
+        """Return the same between the times that a student was trained at.
 
         Raises:
             ValueError: steps or a sampler that it was not trained for.
@@ -206,7 +206,7 @@ ONE_STEP = Jumps()
 
 
 def _rows_at(time: float, z: Tensor) -> Tensor:
-    """One time for every row, in float32 or wider."""
+    """Return one time for every row, in float32 or wider."""
     wide = torch.promote_types(z.dtype, torch.float32)
     return torch.full((z.shape[0],), time, dtype=wide, device=z.device)
 

@@ -74,7 +74,9 @@ class NoisedStates:
         }
 
     def to_npz(self) -> bytes:
-        """An .npz of `x` and `t`, and `labels` if there are any, which `read_states` reads."""
+        """Return an .npz of `x` and `t`, and `labels` if there are any, which `read_states`
+        reads.
+        """
         arrays: dict[str, Any] = {"x": self.x.numpy(), "t": self.t.numpy()}
         if self.labels is not None:
             arrays["labels"] = self.labels.numpy()
@@ -91,7 +93,7 @@ def read_states(
     seed: int = 0,
     classes: tuple[int, ...] | None = None,
 ) -> NoisedStates:
-    """The noised states of a file; clean samples are noised to a time, each by its index.
+    """Return the noised states of a file; clean samples are noised to a time, each by its index.
 
     Args:
         path: of one of the `FORMS`. Nothing in it is executed.
@@ -121,7 +123,9 @@ def read_states(
 
 
 def _read_arrays(path: Path) -> Mapping[str, Tensor]:
-    """The named tensors of a file; `x` where it holds one without a name, `x0` of a picture."""
+    """Return the named tensors of a file; `x` where it holds one without a name, `x0` of a
+    picture.
+    """
     if not path.is_file():
         raise FileNotFoundError(f"no file of states at {path}: {FORMS}")
     try:
@@ -143,7 +147,9 @@ def _read_arrays(path: Path) -> Mapping[str, Tensor]:
 
 
 def _of_pictures(pictures: Tensor) -> Tensor:
-    """Samples as freeflow sample writes them, to states: pictures uint8 [S, H, W, C] or [S, H, W]."""
+    """Samples as freeflow sample writes them, to states: pictures uint8 [S, H, W, C] or [S, H,
+    W].
+    """
     if pictures.dtype != torch.uint8:
         return pictures
     if pictures.ndim == 3:
@@ -183,7 +189,7 @@ def _times(held: Tensor | None, time: float | None, count: int, path: Path) -> T
 def _labels(
     held: Tensor | None, classes: tuple[int, ...] | None, teacher: Teacher, count: int, path: Path
 ) -> Tensor | None:
-    """The class of each state, int64 [S]; None without any."""
+    """Return the class of each state, int64 [S]; None without any."""
     if held is not None and classes is not None:
         raise ValueError(f"{path} says the classes of its states: leave --classes out")
     if classes is not None:

@@ -43,7 +43,9 @@ class Processes(NamedTuple):
             distributed.barrier()
 
     def gather(self, item: Any) -> list[Any] | None:
-        """Every process's item in the order of ranks, on the first process; None on the others."""
+        """Return every process's item in the order of ranks, on the first process; None on the
+        others.
+        """
         if self.size == 1:
             return [item]
         if distributed.get_backend() == "gloo":
@@ -55,7 +57,7 @@ class Processes(NamedTuple):
         return everywhere if self.first else None
 
     def share(self, item: Any) -> Any:
-        """The first process's item, on every process."""
+        """Return the first process's item, on every process."""
         if self.size == 1:
             return item
         items = [item if self.first else None]
@@ -105,8 +107,8 @@ def end_with_parent() -> None:
 
 
 def starts_others(devices: int) -> bool:
-    """Whether this process is the one that has to start `devices` others (torchrun has done so
-    already under torchrun).
+    """Return whether this process is the one that has to start `devices` others (torchrun has done
+    so already under torchrun).
 
     Raises:
         ValueError: fewer than one device, or another number than torchrun's processes.
@@ -152,7 +154,7 @@ def start(devices: int) -> None:
 
 
 def _environments(devices: int) -> list[dict[str, str]]:
-    """What tells each process its place among the others."""
+    """Return what tells each process its place among the others."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -170,7 +172,7 @@ def _environments(devices: int) -> list[dict[str, str]]:
 
 
 def _codes(running: list[subprocess.Popen]) -> list[int | None]:
-    """The exit codes so far."""
+    """Return the exit codes so far."""
     return [process.poll() for process in running]
 
 
@@ -229,7 +231,7 @@ def _say_what_failed(running: list[subprocess.Popen], logs: list[Any]) -> None:
 
 
 def _ends_with_an_error(process: subprocess.Popen, patience_s: float = 3.0) -> bool:
-    """Whether a process fails too, within a moment."""
+    """Return whether a process fails too, within a moment."""
     try:
         return process.wait(patience_s) != 0
     except subprocess.TimeoutExpired:

@@ -1,4 +1,6 @@
-"""The curves of a run: smoothed, with every logged figure behind, and what the floor of FID means."""
+"""The curves of a run: smoothed, with every logged figure behind, and what the floor of FID
+means.
+"""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,8 +26,8 @@ LEAST = 40
 def training(
     logged: Sequence[Mapping[str, float]], curves: Mapping[str, Sequence[str]] | None = None
 ) -> Figure:
-    """The training curves of a metrics.csv, with errors and FID; a panel of which nothing is logged
-    is left out.
+    """Return the training curves of a metrics.csv, with errors and FID; a panel of which nothing is
+    logged is left out.
 
     Args:
         logged: rows of the metrics.csv.
@@ -69,14 +71,14 @@ def draw_panel(axis: Axes, title: str, lines: Mapping[str, tuple[np.ndarray, np.
 
 
 def points_of(logged: Sequence[Mapping[str, float]], name: str) -> tuple[np.ndarray, np.ndarray]:
-    """The steps at which a figure is logged, counted from 1, and its values there."""
+    """Return the steps at which a figure is logged, counted from 1, and its values there."""
     rows = [(row["step"] + 1, row[name]) for row in logged if name in row]
     return np.array([step for step, _ in rows]), np.array([value for _, value in rows])
 
 
 def smooth_values(value: np.ndarray) -> np.ndarray:
-    """The mean over a window around each value, which is shorter at the ends; short series as they
-    are.
+    """Return the mean over a window around each value, which is shorter at the ends; short series
+    as they are.
 
     >>> float(smooth_values(np.arange(80.0))[40]), len(smooth_values(np.ones(80)))
     (40.0, 80)

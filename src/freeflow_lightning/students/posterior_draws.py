@@ -53,7 +53,8 @@ def check_inner_steps(trained: Trained, steps: int) -> None:
 def draw_end(
     network: nn.Module, e: Tensor, x: Tensor, t: Tensor, condition: Any, gamma: Tensor
 ) -> Tensor:
-    """One draw of p(x0 | x_t = x) for each row, [B, ...], as a sampler of several steps takes it.
+    """Return one draw of p(x0 | x_t = x) for each row, [B, ...], as a sampler of several steps
+    takes it.
 
     Args:
         network: of PosteriorModule, in one inner step, or of TransitionModule, in its head's.

@@ -10,8 +10,8 @@ from freeflow_lightning.teachers import Teacher
 
 
 def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.device) -> Any:
-    """A condition of n samples as the network takes it, on the device; a list of numbers is taken
-    for class labels.
+    """Return a condition of n samples as the network takes it, on the device; a list of numbers is
+    taken for class labels.
 
     Raises:
         ValueError: another number of conditions, labels that there are not, or a condition that the

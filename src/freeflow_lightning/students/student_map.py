@@ -71,7 +71,9 @@ class StudentMap(nn.Module):
 
     @property
     def evaluation_guidance(self) -> float:
-        """Gamma where none is given: the run's own, or the middle of the range if nothing says it."""
+        """Gamma where none is given: the run's own, or the middle of the range if nothing says
+        it.
+        """
         known = self.about.get("evaluation_guidance")
         return float(sum(self.guidance_range) / 2 if known is None else known)
 
@@ -128,7 +130,9 @@ class StudentMap(nn.Module):
     def chain(
         self, z: Tensor, condition: Any = None, guidance: float = 1.5, *, steps: int = 1
     ) -> Tensor:
-        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations: `jump` by a chain."""
+        """x <- f(x, t_k, t_{k+1}) along a uniform grid of `steps` evaluations: `jump` by a
+        chain.
+        """
         return self.jump(z, condition, guidance, Jumps(steps))
 
     def sample(

@@ -59,8 +59,8 @@ def read_training_checkpoint(
 def choose_weights(
     checkpoint: TrainingCheckpoint, average: str | None, ema_length: float | None
 ) -> tuple[str, dict[str, Tensor]]:
-    """The name and the weights of a student: an average that the checkpoint holds, the raw network,
-    or an average of a length that is made of the run's snapshots.
+    """Return the name and the weights of a student: an average that the checkpoint holds, the raw
+    network, or an average of a length that is made of the run's snapshots.
 
     Raises:
         ValueError: an average that there is not, or an average and a length.
@@ -94,7 +94,7 @@ def build_module(
     trust: str | Sequence[str] | None = None,
     auxiliary: bool = True,
 ) -> Distillation:
-    """The module that a checkpoint belongs to, without its weights, and without an auxiliary
+    """Return the module that a checkpoint belongs to, without its weights, and without an auxiliary
     network if none is wanted.
 
     Raises:
@@ -124,8 +124,8 @@ def read_auxiliary(
     network: nn.Module | None = None,
     trust: str | Sequence[str] | None = None,
 ) -> tuple[Distillation, nn.Module] | None:
-    """The module of a training checkpoint and its auxiliary network G; None where the checkpoint
-    holds none.
+    """Return the module of a training checkpoint and its auxiliary network G; None where the
+    checkpoint holds none.
 
     Raises:
         ValueError: weights that do not fit the checkpoint's config.

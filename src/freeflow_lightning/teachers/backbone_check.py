@@ -16,7 +16,9 @@ from freeflow_lightning.teachers.contract_finding import (
 
 @torch.no_grad()
 def check_backbone(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
-    """The student starts from this network: it must be the velocity itself, sign and time included."""
+    """The student starts from this network: it must be the velocity itself, sign and time
+    included.
+    """
     network = _find_network(teacher)
     if network is None:
         return ContractFinding("backbone", "none: the student needs a network of its own")
@@ -51,7 +53,7 @@ def check_backbone(teacher: Teacher, probe: Probe, name: str) -> ContractFinding
 
 
 def _find_network(teacher: Teacher) -> nn.Module | None:
-    """The network that the student starts from; None where it has to be given."""
+    """Return the network that the student starts from; None where it has to be given."""
     try:
         return teacher.backbone()
     except ValueError:  # it has none, or makes the student's in `network`
@@ -103,7 +105,9 @@ def explain_difference(
 
 
 def _is_mixed(u: Tensor, output: Tensor, x: Tensor) -> bool:
-    """Whether each row of u is a combination of its rows of output and x (of at least 4 numbers)."""
+    """Return whether each row of u is a combination of its rows of output and x (of at least 4
+    numbers).
+    """
     if x[0].numel() < 4:
         return False
     rows = torch.stack([output.flatten(1), x.float().flatten(1)], dim=-1).double().cpu()

@@ -71,8 +71,8 @@ class Teacher(Recorded, nn.Module, ABC):
         return Classes(self.num_classes) if self.num_classes else NoCondition(type(self).__name__)
 
     def describe_conditions(self) -> dict[str, Any]:
-        """What an exported folder says of the conditions; of a `draw_condition` of one's own, its
-        name.
+        """Return what an exported folder says of the conditions; of a `draw_condition` of one's
+        own, its name.
         """
         if type(self).draw_condition is Teacher.draw_condition:
             return self.conditions.describe()
@@ -85,7 +85,9 @@ class Teacher(Recorded, nn.Module, ABC):
         return self.conditions.draw(n, generator)
 
     def null_condition(self, condition: Any) -> Any:
-        """The condition that means "no condition", shaped as `condition`. Guidance needs it."""
+        """Return the condition that means "no condition", shaped as `condition`. Guidance needs
+        it.
+        """
         return self.conditions.null(condition)
 
     def decode(self, x: Tensor) -> Tensor:
@@ -106,8 +108,8 @@ class Teacher(Recorded, nn.Module, ABC):
         return "its own"
 
     def backbone(self) -> nn.Module:
-        """The velocity network (x, t, condition) -> u that `velocity` itself calls: what LoRA
-        adapts in place.
+        """Return the velocity network (x, t, condition) -> u that `velocity` itself calls: what
+        LoRA adapts in place.
         """
         raise ValueError(
             f"{type(self).__name__} has no network to start the student from: give the module one "
@@ -115,22 +117,22 @@ class Teacher(Recorded, nn.Module, ABC):
         )
 
     def network(self) -> nn.Module:
-        """A trainable copy of the velocity network (x, t, condition) -> u that student and
+        """Return a trainable copy of the velocity network (x, t, condition) -> u that student and
         auxiliary start from.
         """
         return trainable_copy(self.backbone())
 
     def difference_scale(self, t: Tensor) -> Tensor:
-        """What a difference of network outputs is worth in u at t, [B] (App. A.2, "same scale"; see
-        Eq. 11).
+        """Return what a difference of network outputs is worth in u at t, [B] (App. A.2, "same
+        scale"; see Eq. 11).
 
         1 for networks that predict a velocity of the linear path, as the paper's.
         """
         return torch.ones_like(t)
 
     def output_scale(self, t: Tensor) -> Tensor:
-        """What the network's raw output, at its usual size of 1, is worth in u at t, [B]; 1 for a
-        velocity.
+        """Return what the network's raw output, at its usual size of 1, is worth in u at t, [B]; 1
+        for a velocity.
 
         |du/d(raw output)|, times the usual size where that changes with t, as a score's does. Eq.
         12 is trained in these units, and the student's learning rate is divided by the value at the
@@ -153,7 +155,7 @@ class Teacher(Recorded, nn.Module, ABC):
     def draw_indexed_condition(
         self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu"
     ) -> Any:
-        """The condition of `draw_indexed` alone."""
+        """Return the condition of `draw_indexed` alone."""
         with self.conditions.whole():
             generators = indexed_generators(index, seed=seed, stream=f"{stream}/condition")
             draws = [self.draw_condition(1, generator) for generator in generators]
@@ -208,8 +210,8 @@ class Teacher(Recorded, nn.Module, ABC):
 
 
 def trainable_copy(network: Network) -> Network:
-    """A deep copy that trains: parameters keep their flags, unless all of them are frozen; then all
-    are freed.
+    """Return a deep copy that trains: parameters keep their flags, unless all of them are frozen;
+    then all are freed.
     """
     twin = copy.deepcopy(network)
     return twin if any(p.requires_grad for p in twin.parameters()) else twin.requires_grad_(True)

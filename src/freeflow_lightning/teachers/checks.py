@@ -102,7 +102,7 @@ class ConventionCheck(NamedTuple):
         return f"{seen}: look at the weights, the scale of the latents, and whether it was trained up to pure noise (t_max)"
 
     def summary(self) -> str:
-        """The verdict with its figures, a line per reading.
+        """Return the verdict with its figures, a line per reading.
 
         >>> from freeflow_lightning.teachers import GaussianMixtureTeacher
         >>> print(check_convention(GaussianMixtureTeacher([[2.0, 0.0]], 0.5)).summary().splitlines()[0])
@@ -119,7 +119,7 @@ class ConventionCheck(NamedTuple):
         return "\n".join(lines)
 
     def evidence(self) -> str:
-        """The figures of every reading in one line."""
+        """Return the figures of every reading in one line."""
         return "; ".join(
             f"{turned}: {reading.figures()}" for turned, reading in self.readings.items()
         )
@@ -236,8 +236,8 @@ def _imbalance(velocity: ConditionalVelocity, z: Tensor, noise: Tensor, conditio
 
 
 def _verdict(readings: dict[str, TeacherReading]) -> Verdict:
-    """What the readings say. An accusation needs one other reading that is clearly right, and a
-    velocity clearly wrong.
+    """Return what the readings say. An accusation needs one other reading that is clearly right,
+    and a velocity clearly wrong.
     """
     here = readings["as it is"]
     rivals = {

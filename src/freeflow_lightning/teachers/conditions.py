@@ -26,16 +26,16 @@ class Conditions(ABC):
 
     @abstractmethod
     def null(self, condition: Any) -> Any:
-        """The condition that means "no condition", shaped as `condition`."""
+        """Return the condition that means "no condition", shaped as `condition`."""
 
     def describe(self) -> dict[str, Any]:
-        """What an exported folder says of it: its kind ("classes", "none" or "prompts") and what
-        belongs to it.
+        """Return what an exported folder says of it: its kind ("classes", "none" or "prompts") and
+        what belongs to it.
         """
         return {"kind": "prompts", "what": f"what {type(self).__name__} draws"}
 
     def of_classes(self, labels: Tensor) -> Any:
-        """The condition for class labels [B]; None without classes.
+        """Return the condition for class labels [B]; None without classes.
 
         Raises:
             ValueError: a label that is no class; the null class is none.
@@ -54,7 +54,9 @@ class Conditions(ABC):
 
     @contextmanager
     def whole(self) -> Iterator[None]:
-        """Let `draw` use everything again for a while: evaluation draws the same on every process."""
+        """Let `draw` use everything again for a while: evaluation draws the same on every
+        process.
+        """
         yield
 
 
@@ -145,8 +147,8 @@ class Prompts(Conditions):
         return self.rows(place + self._share.start, generator.device)
 
     def rows(self, index: Tensor, device: torch.device | str = "cpu") -> dict[str, Tensor]:
-        """The embeddings of the prompts with these numbers [B] (lines of prompts.txt from 0),
-        padded to one length.
+        """Return the embeddings of the prompts with these numbers [B] (lines of prompts.txt from
+        0), padded to one length.
         """
         if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < len(self):
             raise ValueError(f"expected prompts 0 .. {len(self) - 1}, got {index.tolist()}")

@@ -129,7 +129,9 @@ class GivenAbars(Schedule):
 
 
 def log_sigmas(abars: Tensor) -> Tensor:
-    """log sigma_k, sigma = sqrt((1 - abar) / abar) the noise over the signal, rising, float64 [K]."""
+    """log sigma_k, sigma = sqrt((1 - abar) / abar) the noise over the signal, rising, float64
+    [K].
+    """
     kept = abars.double().clamp(min=LEAST_ABAR)
     return ((1 - kept) / kept).log() / 2
 

@@ -167,8 +167,8 @@ class EDMTeacher(Teacher):
         return self.function(x, t, condition)
 
     def null_condition(self, condition: Any) -> Any:
-        """What the guiding branch is asked with: the same labels with a second network, the null
-        class without one.
+        """Return what the guiding branch is asked with: the same labels with a second network, the
+        null class without one.
         """
         return condition if self.guide is not None else super().null_condition(condition)
 

@@ -39,8 +39,8 @@ class GaussianPath(ABC):
 
     @abstractmethod
     def tau(self, t: Tensor) -> Tensor:
-        """The path's own time at the signal-to-noise ratio of t in [t_min, t_max]: b(tau) / (a(tau)
-        + b(tau)) = t, [B].
+        """Return the path's own time at the signal-to-noise ratio of t in [t_min, t_max]: b(tau) /
+        (a(tau) + b(tau)) = t, [B].
         """
 
     @abstractmethod
@@ -48,7 +48,9 @@ class GaussianPath(ABC):
         """a, b and their rates at tau, [B] each."""
 
     def network_time(self, tau: Tensor) -> Tensor:
-        """What the network is given for tau, [B]; tau itself unless it wants another scale."""
+        """Return what the network is given for tau, [B]; tau itself unless it wants another
+        scale.
+        """
         return tau
 
 

@@ -87,7 +87,7 @@ class LatentDecoder:
         return (config.get("shift_factor") or 0.0) if mean is None else mean
 
     def config(self) -> Mapping[str, Any]:
-        """The VAE's config; its weights are not read for it.
+        """Return the VAE's config; its weights are not read for it.
 
         Raises:
             FileNotFoundError: it is not there and the hub cannot be reached.
@@ -141,7 +141,7 @@ class LatentDecoder:
         return f"{self.class_name}, pictures of {size}, {factors}"
 
     def network(self) -> nn.Module:
-        """The VAE, loaded once.
+        """Return the VAE, loaded once.
 
         Raises:
             FileNotFoundError: it is not there and the hub cannot be reached, or the folder holds no
@@ -196,11 +196,11 @@ class LatentDecoder:
 
 
 def _per_channel(value: float | Sequence[float], x: Tensor) -> Tensor:
-    """One number, or one per channel, to broadcast against x [B, C, ...]."""
+    """Return one number, or one per channel, to broadcast against x [B, C, ...]."""
     given = torch.as_tensor(value, dtype=torch.float32, device=x.device)
     return given if given.ndim == 0 else given.view(-1, *[1] * (x.ndim - 2))
 
 
 def _describe_factor(value: float | Sequence[float]) -> str:
-    """One number, or that there is one per channel."""
+    """Return one number, or that there is one per channel."""
     return f"{value:g}" if isinstance(value, int | float) else "by channel"

@@ -1,4 +1,6 @@
-"""What networks on a Gaussian path y = a data + b noise predict, and u on the linear path from it."""
+"""What networks on a Gaussian path y = a data + b noise predict, and u on the linear path from
+it.
+"""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -10,7 +12,9 @@ from freeflow_lightning.flow import expand
 
 
 class Coefficients(NamedTuple):
-    """Where a state y = a data + b noise stands on its path, a and b at least 0; all of one shape."""
+    """Where a state y = a data + b noise stands on its path, a and b at least 0; all of one
+    shape.
+    """
 
     a: Tensor
     b: Tensor
@@ -78,8 +82,8 @@ def prediction_type(prediction: str | PredictionType) -> PredictionType:
 
 
 def usual_size(prediction: PredictionType, c: Coefficients) -> Tensor:
-    """The size of a prediction, [B]: 1 / b for a score, which networks are trained for with the
-    weight b^2; 1 for others.
+    """Return the size of a prediction, [B]: 1 / b for a score, which networks are trained for with
+    the weight b^2; 1 for others.
 
     >>> usual_size(score_prediction, Coefficients(*torch.tensor([[0.6], [0.8], [0.0], [0.0]])))
     tensor([1.2500])

@@ -12,7 +12,7 @@ SCHEMA = 1
 
 
 def read_index(folder: Path) -> dict[str, Any]:
-    """The index of a folder of embeddings, checked."""
+    """Return the index of a folder of embeddings, checked."""
     path = folder / "index.json"
     if not path.is_file():
         raise FileNotFoundError(

@@ -23,8 +23,8 @@ from freeflow_lightning.teachers.sit_velocity import (
 def load_foreign(
     read: SiTWeights, path: str | Path, convention: Literal["auto", "sit", "repa"]
 ) -> tuple[SiTVelocity, tuple[str, ...]]:
-    """A foreign file's network in the given convention or in the one found out, and what to tell
-    the user.
+    """Return a foreign file's network in the given convention or in the one found out, and what to
+    tell the user.
 
     Raises:
         ValueError: tensors that no SiT has, or a convention that the samples do not tell.
@@ -48,8 +48,8 @@ def load_foreign(
 
 
 def measure_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
-    """The convention by measuring u(z, 1), or by the file's layout where that does not tell, and
-    the evidence in words.
+    """Return the convention by measuring u(z, 1), or by the file's layout where that does not tell,
+    and the evidence in words.
     """
     evidence = check_convention(_AsTeacher(SiTVelocity(net, SIT)), samples=2)
     measured = {"right": SIT, "wrong sign and time": REPA}

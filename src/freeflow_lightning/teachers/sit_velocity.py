@@ -53,7 +53,7 @@ def find_convention(name: str) -> Convention:
 
 
 def convention_name(convention: Convention) -> Name | None:
-    """The name under which files and configs know a convention; None for one that has none.
+    """Return the name under which files and configs know a convention; None for one that has none.
 
     >>> convention_name(REPA), convention_name(Convention(prior_time=1, sign=1))
     ('repa', None)
@@ -82,5 +82,7 @@ class SiTVelocity(nn.Module):
 
 
 def read_from_prior(net: SiT, prior_time: int, sign: int) -> SiTVelocity:
-    """The network of an exported folder of 0.1.0, which calls an official student's "FromPrior"."""
+    """Return the network of an exported folder of 0.1.0, which calls an official student's
+    "FromPrior".
+    """
     return SiTVelocity(net, Convention(prior_time, sign))

@@ -21,7 +21,9 @@ def find_weights(
     cache_dir: str | None,
     offline: bool,
 ) -> Path:
-    """The local path of the weights, given as a file or as a hub repository and a file in it."""
+    """Return the local path of the weights, given as a file or as a hub repository and a file in
+    it.
+    """
     if (checkpoint is None) == (repo_id is None) or (repo_id is None) != (filename is None):
         raise ValueError(
             "expected either checkpoint, the path of a file, or repo_id and filename, a file of "
@@ -95,7 +97,7 @@ def load_sit(path: str | Path) -> SiTVelocity:
 
 
 def is_saved_sit(path: Path) -> bool:
-    """Whether `save_sit` wrote the file: a safetensors file that carries an architecture."""
+    """Return whether `save_sit` wrote the file: a safetensors file that carries an architecture."""
     try:
         with safe_open(path, "pt") as file:
             return "architecture" in (file.metadata() or {})
@@ -104,7 +106,7 @@ def is_saved_sit(path: Path) -> bool:
 
 
 def find_file(path: str | Path) -> Path:
-    """A file's path; "embedded:NAME" is a teacher of this package."""
+    """Return a file's path; "embedded:NAME" is a teacher of this package."""
     if str(path).startswith("embedded:"):
         name = str(path).removeprefix("embedded:")
         path = Path(str(files("freeflow_lightning") / "assets" / f"{name}_teacher.safetensors"))

@@ -225,7 +225,7 @@ def _null(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
 
 
 def describe_condition(condition: Any) -> str:
-    """A condition's shape in words, for messages."""
+    """Return a condition's shape in words, for messages."""
     if isinstance(condition, Tensor):
         return f"conditions of shape {list(condition.shape)}"
     return f"conditions {type(condition).__name__}"

@@ -59,5 +59,5 @@ class AsyncCheckpoints(AtomicCheckpointIO):
 
 
 def copy_to_memory(tensor: Tensor) -> Tensor:
-    """A copy of a tensor on the host, which later steps do not change."""
+    """Return a copy of a tensor on the host, which later steps do not change."""
     return tensor.detach().to("cpu", copy=True)

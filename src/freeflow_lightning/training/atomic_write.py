@@ -94,7 +94,7 @@ def write_json(target: str | Path, content: Any) -> None:
 
 
 def is_full_disk(error: BaseException) -> bool:
-    """Whether a full disk, or a used-up quota, is behind an error.
+    """Return whether a full disk, or a used-up quota, is behind an error.
 
     Libraries that write raise errors of their own: torch a RuntimeError ("inline_container ...
     unexpected pos"), which has the system's error in its chain if it wrote to a Python file,
@@ -115,8 +115,8 @@ def is_full_disk(error: BaseException) -> bool:
 
 
 def temporary_name(target: Path, suffix: str = "tmp") -> Path:
-    """The hidden name beside a target that this process writes under: it says which process of
-    which machine left it.
+    """Return the hidden name beside a target that this process writes under: it says which process
+    of which machine left it.
     """
     return target.with_name(f".{target.name}.{socket.gethostname()}.{os.getpid()}.{suffix}")
 
@@ -150,7 +150,7 @@ def sweep(folder: str | Path, names: Iterable[str], also: re.Pattern[str] | None
 
 
 def is_alive(pid: int) -> bool:
-    """Whether a process of this number runs on this machine."""
+    """Return whether a process of this number runs on this machine."""
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

@@ -5,5 +5,5 @@ from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """Where references are kept."""
+    """Return where references are kept."""
     return Path(os.environ.get("FREEFLOW_CACHE") or Path.home() / ".cache" / "freeflow-lightning")

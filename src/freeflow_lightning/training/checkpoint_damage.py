@@ -28,7 +28,7 @@ def check_whole(path: Path) -> None:
 
 
 def unreadable(path: str | Path, error: Exception) -> ValueError:
-    """What is said of a checkpoint that cannot be read, with the way out."""
+    """Return what is said of a checkpoint that cannot be read, with the way out."""
     if isinstance(error, pickle.UnpicklingError):
         return ValueError(
             f"{path} is not a readable checkpoint: it holds more than tensors and plain values, "
@@ -43,13 +43,13 @@ def unreadable(path: str | Path, error: Exception) -> ValueError:
 
 
 def describe_damage(error: Exception) -> str:
-    """What is wrong with a file, from what it made of its reader."""
+    """Return what is wrong with a file, from what it made of its reader."""
     tells = isinstance(error, ValueError | zipfile.BadZipFile)
     return str(error) if tells and str(error) else type(error).__name__
 
 
 def older_checkpoint(path: Path) -> Path | None:
-    """The newest whole checkpoint that was written before this one and lies beside it."""
+    """Return the newest whole checkpoint that was written before this one and lies beside it."""
     if not path.exists():
         return None
     beside = [
@@ -98,7 +98,7 @@ def lack(path: Path, *, trains: bool) -> str:
 
 
 def contents(path: Path) -> set[str]:
-    """The parts of a checkpoint.
+    """Return the parts of a checkpoint.
 
     Raises:
         Exception: whatever a file that is none makes of its reader.

@@ -88,7 +88,9 @@ def read_plain_values(strategy: Strategy) -> None:
 
 
 def advice(target: Path) -> str:
-    """What to do where a checkpoint could not be written: the last good one is still there."""
+    """Return what to do where a checkpoint could not be written: the last good one is still
+    there.
+    """
     written = sorted(
         target.parent.glob("*.ckpt"), key=lambda path: path.stat().st_mtime_ns, reverse=True
     )
@@ -167,7 +169,7 @@ def read_checkpoint_file(
 
 
 def is_remote(path: str | Path) -> bool:
-    """Whether a path names a scheme; pathlib leaves one slash of its two.
+    """Return whether a path names a scheme; pathlib leaves one slash of its two.
 
     >>> is_remote("https://a.org/last.ckpt"), is_remote(Path("s3://a/last.ckpt")), is_remote("runs/last.ckpt")
     (True, True, False)

@@ -31,7 +31,7 @@ class PriorBatch(NamedTuple):
     counter: int = 0
 
     def generator(self, rank: int, device: torch.device | str = "cpu") -> Generator:
-        """The random numbers of this batch in the process `rank`, drawn on a device."""
+        """Return the random numbers of this batch in the process `rank`, drawn on a device."""
         return training_generator(self.seed, rank, self.counter, device)
 
 
@@ -118,7 +118,7 @@ class IndexRange:
 
 
 def validation_range(trainer: Trainer) -> IndexRange:
-    """What the trainer validates on (Raises: ValueError where that is something else than
+    """Return what the trainer validates on (Raises: ValueError where that is something else than
     PriorDataModule's).
     """
     loader = trainer.val_dataloaders
@@ -131,8 +131,8 @@ def validation_range(trainer: Trainer) -> IndexRange:
 
 
 def validated_samples(trainer: Trainer) -> int:
-    """How many samples a validation measures over all processes: limit_val_batches may leave some
-    of them out.
+    """Return how many samples a validation measures over all processes: limit_val_batches may leave
+    some of them out.
     """
     indices = validation_range(trainer)
     seen = sum(trainer.num_val_batches) * indices.batch_size * indices.world_size
@@ -153,7 +153,7 @@ class SettingsOnly(LightningDataModule):
 
 
 def accumulations(trainer: Trainer) -> list[int]:
-    """The numbers of batches that a run gathers gradients of, in the order of its epochs."""
+    """Return the numbers of batches that a run gathers gradients of, in the order of its epochs."""
     callbacks: list[Callback] = trainer.callbacks  # type: ignore[attr-defined]  # set by a connector
     schedules = [c for c in callbacks if isinstance(c, GradientAccumulationScheduler)]
     if not schedules:

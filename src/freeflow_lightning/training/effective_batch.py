@@ -47,8 +47,8 @@ class EffectiveBatch(Callback):
 
 
 def describe_batch(trainer: Trainer) -> dict[str, Any]:
-    """The processes of a run, the samples of its optimizer steps (None where the data are not ours)
-    and the batches that a step is counted in.
+    """Return the processes of a run, the samples of its optimizer steps (None where the data are
+    not ours) and the batches that a step is counted in.
     """
     data = trainer.datamodule  # type: ignore[attr-defined]  # set by Lightning, undeclared
     if not isinstance(data, PriorDataModule):
@@ -62,7 +62,7 @@ def describe_batch(trainer: Trainer) -> dict[str, Any]:
 
 
 def tell_change(before: dict[str, Any], now: dict[str, Any]) -> str:
-    """What has changed, in a line; empty for nothing.
+    """Return what has changed, in a line; empty for nothing.
 
     >>> tell_change({"processes": 4, "samples": 256}, {"processes": 2, "samples": 128})
     'going on with 2 processes (it was 4): the effective batch is 128 (it was 256); --data.global_batch_size 256 keeps it'

@@ -21,7 +21,7 @@ class LaunchedProcesses(NamedTuple):
 
 
 def launched_processes() -> LaunchedProcesses | None:
-    """The processes of this job; None outside of torchrun.
+    """Return the processes of this job; None outside of torchrun.
 
     Raises:
         ValueError: nodes of different numbers of processes.
@@ -39,16 +39,16 @@ def launched_processes() -> LaunchedProcesses | None:
 
 
 def elastic_file() -> str:
-    """The name of the empty file by which a torchrun job finds its run again; empty outside of
-    torchrun.
+    """Return the name of the empty file by which a torchrun job finds its run again; empty outside
+    of torchrun.
     """
     name = os.environ.get("TORCHELASTIC_RUN_ID", "")
     return f"torchrun_{re.sub(r'[^A-Za-z0-9._-]', '_', name)}" if name else ""
 
 
 def is_restarted() -> bool:
-    """Whether this job may have trained before: a process of a named job on a node that has joined
-    later is told of no restart.
+    """Return whether this job may have trained before: a process of a named job on a node that has
+    joined later is told of no restart.
 
     Without --rdzv-id (or --standalone, which makes one up) all jobs have the same name, and only a
     restarted process knows.

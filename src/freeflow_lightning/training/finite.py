@@ -1,4 +1,6 @@
-"""The first number of a run that is not finite, found without the device ever waiting for the host."""
+"""The first number of a run that is not finite, found without the device ever waiting for the
+host.
+"""
 
 from collections import deque
 from collections.abc import Callable, Sequence
@@ -29,7 +31,9 @@ class NonFiniteError(RuntimeError):
 
 
 class _Report(NamedTuple):
-    """Which terms of a step are not finite: a copy on its way to the host, and whether it is there."""
+    """Which terms of a step are not finite: a copy on its way to the host, and whether it is
+    there.
+    """
 
     step: int
     names: tuple[str, ...]
@@ -69,8 +73,8 @@ class FiniteWatch:
         return self._flag.float() if self._reports and self._flag is not None else None
 
     def look(self, *, wait: bool = False) -> Broken | None:
-        """The first broken step as far as the host knows by now; with `wait`, as far as the device
-        has come.
+        """Return the first broken step as far as the host knows by now; with `wait`, as far as the
+        device has come.
         """
         while self._reports and (wait or self._reports[0].arrived()):
             report = self._reports.popleft()
@@ -84,7 +88,8 @@ class FiniteWatch:
 
 
 def max_magnitudes(terms: Sequence[Tensor]) -> Tensor:
-    """The largest magnitude in each tensor, float32 [N]; NaN and infinity where there is one.
+    """Return the largest magnitude in each tensor, float32 [N]; NaN and infinity where there is
+    one.
 
     >>> max_magnitudes([torch.tensor([1.0, -3.0]), torch.tensor(torch.nan)])
     tensor([3., nan])
@@ -95,7 +100,7 @@ def max_magnitudes(terms: Sequence[Tensor]) -> Tensor:
 
 
 def copy_to_host(x: Tensor) -> tuple[Tensor, Callable[[], bool], Callable[[], object]]:
-    """A copy of x on the host, whether it has arrived, and how to wait for it."""
+    """Return a copy of x on the host, whether it has arrived, and how to wait for it."""
     copy = x.to("cpu", non_blocking=True)
     if x.device.type == "cpu":
         return copy, lambda: True, lambda: None

@@ -9,7 +9,7 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 
 
 def model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
-    """What the user, or Lightning by default, has asked to be saved."""
+    """Return what the user, or Lightning by default, has asked to be saved."""
     return [
         callback
         for callback in trainer.checkpoint_callbacks
@@ -18,8 +18,8 @@ def model_checkpoints(trainer: Trainer) -> list[ModelCheckpoint]:
 
 
 def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -> bool:
-    """Whether the newest file of a ModelCheckpoint, not its best one, is of this step, and in full
-    unless asked.
+    """Return whether the newest file of a ModelCheckpoint, not its best one, is of this step, and
+    in full unless asked.
     """
     saved = keeper._last_checkpoint_saved
     is_written = bool(saved) and keeper._last_global_step_saved == step
@@ -28,8 +28,8 @@ def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -
 
 
 def last_path(trainer: Trainer) -> str:
-    """The file called last: that of the ModelCheckpoint which writes one, or last.ckpt beside the
-    other checkpoints.
+    """Return the file called last: that of the ModelCheckpoint which writes one, or last.ckpt
+    beside the other checkpoints.
     """
     keepers = sorted(model_checkpoints(trainer), key=lambda keeper: keeper.monitor is not None)
     for keeper in keepers:
@@ -41,8 +41,8 @@ def last_path(trainer: Trainer) -> str:
 
 
 def is_called_last(path: str) -> bool:
-    """Whether a file's name is last, or last-v1 and so on, as Lightning counts where it finds a
-    file of that name.
+    """Return whether a file's name is last, or last-v1 and so on, as Lightning counts where it
+    finds a file of that name.
 
     >>> is_called_last("a/last.ckpt"), is_called_last("a/last-v2.ckpt"), is_called_last("a/last-step=8.ckpt")
     (True, True, False)
@@ -51,5 +51,5 @@ def is_called_last(path: str) -> bool:
 
 
 def is_same_file(a: str, b: str) -> bool:
-    """Whether two paths lead to one file, which `last` does as a link."""
+    """Return whether two paths lead to one file, which `last` does as a link."""
     return os.path.realpath(a) == os.path.realpath(b)

@@ -192,7 +192,7 @@ class LastStep(Checkpoint):
             )
 
     def _has_trained(self, trainer: Trainer) -> bool:
-        """Whether there is a step to save, and a place for it."""
+        """Return whether there is a step to save, and a place for it."""
         is_trial: int = trainer.fast_dev_run  # type: ignore[attr-defined]  # set by Lightning, undeclared
         is_writing = bool(model_checkpoints(trainer)) and not is_trial
         return (
@@ -200,7 +200,9 @@ class LastStep(Checkpoint):
         )
 
     def _try_to_write_last(self, trainer: Trainer, exception: BaseException) -> None:
-        """Write the last step; where that fails, the error that ended the run is still what counts."""
+        """Write the last step; where that fails, the error that ended the run is still what
+        counts.
+        """
         is_agreed = isinstance(exception, Stopped)
         try:
             self.path = self._write_last(trainer, is_alone=not is_agreed)
@@ -213,7 +215,7 @@ class LastStep(Checkpoint):
     def _write_last(
         self, trainer: Trainer, *, weights_only: bool = False, is_alone: bool = False
     ) -> str:
-        """The file that holds the last step, written if there is none."""
+        """Return the file that holds the last step, written if there is none."""
         path = last_path(trainer)
         is_there = os.path.exists(path)
         if not is_alone:
@@ -229,7 +231,9 @@ class LastStep(Checkpoint):
         return path
 
     def _write(self, trainer: Trainer, path: str, *, weights_only: bool = False) -> None:
-        """Write a checkpoint with the progress of the loops as it was at the end of the last step."""
+        """Write a checkpoint with the progress of the loops as it was at the end of the last
+        step.
+        """
         progress = self._progress
         # an error at the very end of the step
         if progress is None or progress.step != trainer.global_step:

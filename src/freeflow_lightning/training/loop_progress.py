@@ -75,5 +75,5 @@ class Progress(NamedTuple):
 
 
 def progress_of(trainer: Trainer) -> Progress:
-    """The progress as it is now."""
+    """Return the progress as it is now."""
     return Progress(trainer.global_step, trainer.current_epoch, trainer.fit_loop.state_dict())

@@ -44,7 +44,7 @@ def find_unlogged(trainer: Trainer) -> str:
 
 
 def monitors(trainer: Trainer) -> dict[str, str]:
-    """The figures that callbacks need, and the callback's class of each."""
+    """Return the figures that callbacks need, and the callback's class of each."""
     needed = {}
     for callback in trainer.callbacks:  # type: ignore[attr-defined]  # set by a connector
         is_stopper = isinstance(callback, EarlyStopping) and callback.strict

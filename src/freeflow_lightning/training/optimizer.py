@@ -42,7 +42,9 @@ def decay_rates(optimizer: torch.optim.Optimizer, decay_steps: int, total: float
 
 
 def trained_by(optimizer: torch.optim.Optimizer) -> list[list[nn.Parameter]]:
-    """The networks' parameters in each of an optimizer's groups: those whose gradients it reads."""
+    """Return the networks' parameters in each of an optimizer's groups: those whose gradients it
+    reads.
+    """
     if isinstance(optimizer, MasterAdam):
         return optimizer.narrow
     return [group["params"] for group in optimizer.param_groups]
@@ -53,7 +55,7 @@ SETTINGS = ("lr", "betas", "eps", "weight_decay")
 
 
 def settings_of(optimizer: torch.optim.Optimizer) -> list[dict[str, Any]]:
-    """The settings of each group of parameters, the learning rate before any schedule.
+    """Return the settings of each group of parameters, the learning rate before any schedule.
 
     >>> settings_of(torch.optim.SGD([torch.zeros(1)], lr=0.5))
     [{'lr': 0.5, 'weight_decay': 0}]
@@ -103,14 +105,16 @@ def apply_changes(
 
 
 def _is_same(a: Any, b: Any) -> bool:
-    """Whether two settings are the same: a pair is, whether a list or a tuple holds it."""
+    """Return whether two settings are the same: a pair is, whether a list or a tuple holds it."""
     if isinstance(a, tuple | list) and isinstance(b, tuple | list):
         return list(a) == list(b)
     return bool(a == b)
 
 
 def _move_rate(rate: float, old: float, new: float) -> float:
-    """A learning rate where a schedule has brought it from `old`, had it started from `new`."""
+    """Return a learning rate where a schedule has brought it from `old`, had it started from
+    `new`.
+    """
     return new if old in (rate, 0) else rate * (new / old)
 
 
@@ -160,8 +164,8 @@ class MasterAdam(Adam):
         return dict(zip(self._narrow, copies, strict=True))
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
-        """One step of Adam from the gradients of the narrow weights; the closure's value, if there
-        is one.
+        """Take one step of Adam from the gradients of the narrow weights; the closure's value, if
+        there is one.
         """
         value = None
         if closure is not None:

@@ -69,12 +69,14 @@ def publish(
 
 
 def marked(content: Mapping[str, Any], verb: str, files: Mapping[str, str]) -> dict[str, Any]:
-    """The content of a note, with the list of a command's files and their digests."""
+    """Return the content of a note, with the list of a command's files and their digests."""
     return {**content, MARK: {"verb": verb, "files": dict(sorted(files.items()))}}
 
 
 def read_note(path: Path) -> dict[str, Any] | None:
-    """A JSON file of named values; None where there is none, and where a link stands in its place."""
+    """Return a JSON file of named values; None where there is none, and where a link stands in its
+    place.
+    """
     if path.is_symlink() or not path.is_file():
         return None
     try:
@@ -85,7 +87,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def read_listed(path: Path, verb: str) -> dict[str, str] | None:
-    """The names and digests that a command's note lists; None where there is no note of this
+    """Return the names and digests that a command's note lists; None where there is no note of this
     command.
 
     A note that lists names outside its folder is nobody's.
@@ -115,7 +117,7 @@ def refuse_others(folder: Path, names: Iterable[str], ours: Collection[str], ver
 
 
 def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> Iterator[str]:
-    """The names that are in a folder and are not ours, one look into each folder."""
+    """Yield the names that are in a folder and are not ours, one look into each folder."""
     if os.path.lexists(folder) and not folder.is_dir():
         raise ValueError(f"expected a folder at {folder}, found a file: choose another folder")
     by_parent: dict[str, set[str]] = {}
@@ -136,8 +138,8 @@ def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> It
 
 
 def claim_folder(target: Path) -> Path:
-    """The real path of a folder that is to be written as one, swept of what killed processes have
-    left of it.
+    """Return the real path of a folder that is to be written as one, swept of what killed processes
+    have left of it.
 
     Raises:
         ValueError: a whole file system, in whose place no folder can come.
@@ -167,7 +169,7 @@ def claim_picture(path: Path, verb: str) -> None:
 
 
 def maker_of(path: Path) -> str | None:
-    """What a PNG says that it was made by; None for other files."""
+    """Return what a PNG says that it was made by; None for other files."""
     try:
         with Image.open(path) as picture:
             return picture.info.get("Software")
@@ -242,12 +244,12 @@ def write_bytes(path: Path, data: bytes, *, wait_for_disk: bool = True) -> None:
 
 
 def digest_of(data: bytes) -> str:
-    """The SHA-256 of a file's content."""
+    """Return the SHA-256 of a file's content."""
     return hashlib.sha256(data).hexdigest()
 
 
 def file_digest(path: Path) -> str | None:
-    """A file's SHA-256, read in pieces; None where there is no file, or a link."""
+    """Return a file's SHA-256, read in pieces; None where there is no file, or a link."""
     if path.is_symlink() or not path.is_file():
         return None
     with path.open("rb") as file:
@@ -255,7 +257,7 @@ def file_digest(path: Path) -> str | None:
 
 
 def key_of(facts: Mapping[str, Any]) -> str:
-    """A name that changes when anything in the facts does."""
+    """Return a name that changes when anything in the facts does."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
@@ -273,7 +275,7 @@ def finite_or_none(value: Any) -> Any:
 
 
 def is_inside(name: Any) -> bool:
-    """Whether a name with slashes stays in the folder that it is read from, links aside.
+    """Return whether a name with slashes stays in the folder that it is read from, links aside.
 
     >>> [is_inside(name) for name in ("a.png", "parts/a.npz", "../a", "/etc/a", "a/../../b", "", 3)]
     [True, True, False, False, False, False, False]

@@ -38,14 +38,16 @@ def remember_config(config: Mapping[str, Any]) -> None:
 
 
 def is_remembered(config: Mapping[str, Any]) -> bool:
-    """Whether the user has trained with exactly this config, and with classes in the same files."""
+    """Return whether the user has trained with exactly this config, and with classes in the same
+    files.
+    """
     note = note_of(config)
     return note is not None and note.is_file()
 
 
 def note_of(config: Mapping[str, Any]) -> Path | None:
-    """The note's place: a digest of the config and of where its classes are; None for a config that
-    needs no note.
+    """Return the note's place: a digest of the config and of where its classes are; None for a
+    config that needs no note.
     """
     others = [path for path in class_paths(config) if not is_known(path)]
     files = {path: module_file(path) for path in others}
@@ -56,7 +58,7 @@ def note_of(config: Mapping[str, Any]) -> Path | None:
 
 
 def module_file(path: str) -> str | None:
-    """The file that a class path would be imported from; nothing is imported.
+    """Return the file that a class path would be imported from; nothing is imported.
 
     >>> os.path.basename(module_file("json.decoder.JSONDecoder"))
     'decoder.py'

@@ -38,8 +38,8 @@ class Combination(NamedTuple):
 
 
 def find_exponent(length: float) -> float:
-    """The exponent gamma of an average of the given length: the standard deviation of its profile,
-    as a share of the run, is sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
+    """Return the exponent gamma of an average of the given length: the standard deviation of its
+    profile, as a share of the run, is sqrt(gamma + 1) / ((gamma + 2) sqrt(gamma + 3)).
 
     Args:
         length: in (0, 0.2886]; 0.1 is an average over the last tenth, roughly.
@@ -60,7 +60,8 @@ def find_exponent(length: float) -> float:
 
 
 def power_decay(step: int, exponent: float) -> float:
-    """The factor of the old average at its update number `step`, from 1 on: (1 - 1 / t)^(gamma + 1).
+    """Return the factor of the old average at its update number `step`, from 1 on: (1 - 1 /
+    t)^(gamma + 1).
 
     >>> power_decay(1, 6.94), round(power_decay(100, 6.94), 4)
     (0.0, 0.9233)
@@ -69,7 +70,7 @@ def power_decay(step: int, exponent: float) -> float:
 
 
 def combine_profiles(wanted: PowerProfile, held: Sequence[PowerProfile]) -> Combination:
-    """The sum of held averages whose profile is closest to the wanted one, in least squares.
+    """Return the sum of held averages whose profile is closest to the wanted one, in least squares.
 
     The coefficients sum to 1, so that a weight which has not moved stays what it is.
 
@@ -91,7 +92,7 @@ def combine_profiles(wanted: PowerProfile, held: Sequence[PowerProfile]) -> Comb
 
 
 def inner_products(profiles: Sequence[PowerProfile]) -> NDArray[np.float64]:
-    """The integrals of the products of every two profiles, [N, N]."""
+    """Return the integrals of the products of every two profiles, [N, N]."""
     step = np.array([profile.step for profile in profiles], dtype=np.float64)
     power = np.array([profile.exponent for profile in profiles])
     shared = np.minimum(step, step[:, None]) / step  # of the column's profile

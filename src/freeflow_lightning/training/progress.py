@@ -80,8 +80,8 @@ class DistillationProgress(RichProgressBar):
         super().on_train_batch_end(trainer, pl_module, outputs, batch, done)
 
     def get_metrics(self, trainer: Trainer, pl_module: LightningModule) -> dict[str, Any]:
-        """The logged figures of the recipe and of SHOWN, three digits each; looked at when new ones
-        may be there.
+        """Return the logged figures of the recipe and of SHOWN, three digits each; looked at when
+        new ones may be there.
 
         Between two logged steps the host asks the device for none.
         """
@@ -185,7 +185,7 @@ class NetworkSummary(Callback):
 
 
 def pick_progress() -> Callback:
-    """A bar in a terminal and in a notebook, plain lines elsewhere."""
+    """Return a bar in a terminal and in a notebook, plain lines elsewhere."""
     has_screen = sys.stdout.isatty() or Console().is_jupyter
     return DistillationProgress() if has_screen else ProgressLines()
 

@@ -1,4 +1,6 @@
-"""Messages of Lightning that tell the user of this package nothing, or advise what does not apply."""
+"""Messages of Lightning that tell the user of this package nothing, or advise what does not
+apply.
+"""
 
 import logging
 import warnings
@@ -24,5 +26,5 @@ def quiet() -> None:
 
 
 def is_worth_saying(record: logging.LogRecord) -> bool:
-    """Whether a message of Lightning tells something."""
+    """Return whether a message of Lightning tells something."""
     return not any(word in record.getMessage() for word in CHATTER)

@@ -38,8 +38,8 @@ def build_recipe(
     *,
     unused: Callable[[type, Mapping[str, Any]], Mapping[str, Any]] | None = None,
 ) -> Any:
-    """The recipe that a checkpoint belongs to, built from the config that it carries; its weights
-    are not loaded.
+    """Return the recipe that a checkpoint belongs to, built from the config that it carries; its
+    weights are not loaded.
 
     Args:
         checkpoint: as `open_checkpoint` gives it.
@@ -85,7 +85,7 @@ def build_recipe(
 def load_recipe(
     kind: type, place: str | Path, trust: str | Sequence[str] | None, given: Mapping[str, Any]
 ) -> Any:
-    """A recipe with the weights of a checkpoint, averages included: what
+    """Return a recipe with the weights of a checkpoint, averages included: what
     `Recipe.load_from_checkpoint` does.
     """
     checkpoint = open_checkpoint(place)
@@ -106,8 +106,8 @@ def construct(
     objects: Mapping[str, Any],
     others: Sequence[str] | None,
 ) -> Any:
-    """An object of a class from plain arguments, which a parser makes what they stand for, and from
-    objects as they are.
+    """Return an object of a class from plain arguments, which a parser makes what they stand for,
+    and from objects as they are.
 
     Imports known classes and `others` alone; anything where `others` is None.
     """
@@ -126,7 +126,9 @@ def construct(
 def build_teacher(
     checkpoint: TrainingCheckpoint, config: Any, others: Sequence[str] | None
 ) -> Teacher:
-    """The teacher of a config, with the weights that the training had (Raises: ValueError)."""
+    """Return the teacher of a config, with the weights that the training had (Raises:
+    ValueError).
+    """
 
     class Holder:
         def __init__(self, teacher: Teacher) -> None:
@@ -166,7 +168,9 @@ def say_overrides(
 
 
 def is_same(recorded: Any, given: Any) -> bool:
-    """Whether two descriptions are of the same thing, whatever path its class was imported by."""
+    """Return whether two descriptions are of the same thing, whatever path its class was imported
+    by.
+    """
     if (
         not isinstance(recorded, Mapping)
         or not isinstance(given, Mapping)
@@ -183,7 +187,9 @@ def is_same(recorded: Any, given: Any) -> bool:
 
 
 def words(description: Any) -> str:
-    """A description in one line: the class and its arguments, as far as a line holds them."""
+    """Return a description in one line: the class and its arguments, as far as a line holds
+    them.
+    """
     if not isinstance(description, Mapping) or "class_path" not in description:
         return repr(description)
     arguments = description.get("init_args") or {}
@@ -251,8 +257,8 @@ def places_of(checkpoint: TrainingCheckpoint) -> list[Path]:
 
 
 def find_files(config: Any, places: Sequence[Path]) -> Any:
-    """A config whose relative paths lead to where the files are: the first of `places` that has
-    one, or the current folder.
+    """Return a config whose relative paths lead to where the files are: the first of `places` that
+    has one, or the current folder.
 
     A value is taken for a path if it looks like one (a suffix or a slash) and something is there.
     """

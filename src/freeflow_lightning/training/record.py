@@ -49,13 +49,13 @@ def describe(thing: Any) -> Any:
 
 
 def path_of(kind: Callable) -> str:
-    """Where a class or a function is imported from."""
+    """Return where a class or a function is imported from."""
     return f"{kind.__module__}.{kind.__qualname__}"
 
 
 def is_importable(path: str) -> bool:
-    """Whether a path can lead anywhere from another process: not into a script, a notebook or a
-    function's inside.
+    """Return whether a path can lead anywhere from another process: not into a script, a notebook
+    or a function's inside.
     """
     return not path.startswith("__main__.") and "<" not in path
 
@@ -125,7 +125,7 @@ DESCRIPTIONS: list[tuple[Any, Callable[[Any], Any]]] = [
 
 
 def unknown_parts(config: Any, where: str = "") -> dict[str, str]:
-    """The parts of a description that nobody can build again: their place ("network",
+    """Return the parts of a description that nobody can build again: their place ("network",
     "teacher.function") and class.
 
     >>> unknown_parts({"a": 1, "b": [{"class_path": "my.Net", "init_args": None}]})
@@ -146,8 +146,8 @@ def unknown_parts(config: Any, where: str = "") -> dict[str, str]:
 
 
 def weights_sample(module: nn.Module) -> str | None:
-    """A short digest of a module's weights from some of each; None for one without weights, or
-    without their data.
+    """Return a short digest of a module's weights from some of each; None for one without weights,
+    or without their data.
 
     It tells weights apart without reading all of a large network.
     """

@@ -70,7 +70,7 @@ def copy_weights(source: nn.Module, target: nn.Module) -> None:
 
 
 def saved_averages(keys: Collection[str]) -> set[str]:
-    """The names of the averages in a checkpoint, given the keys of its weights.
+    """Return the names of the averages in a checkpoint, given the keys of its weights.
 
     >>> saved_averages(["student.weight", "averages.ema_0_9.weight"])
     {'ema_0_9'}

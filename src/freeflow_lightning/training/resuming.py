@@ -47,7 +47,9 @@ class Origin(NamedTuple):
         write_json(run / ORIGIN, self._asdict())
 
     def is_other_than(self, mine: "Origin") -> bool:
-        """Whether this is another experiment: a file that was edited, or moved, is the same one."""
+        """Return whether this is another experiment: a file that was edited, or moved, is the same
+        one.
+        """
         return self.config != mine.config and self.sha256 != mine.sha256
 
 
@@ -104,7 +106,9 @@ def checkpoint_of_job(folder: Path) -> FoundCheckpoint | None:
 
 
 def _written_by(folder: Path, marker: str) -> list[Path]:
-    """The checkpoints of the newest run that a job has marked as its own and written any in."""
+    """Return the checkpoints of the newest run that a job has marked as its own and written any
+    in.
+    """
     marked = [n for n in versions(folder) if marker and (folder / f"version_{n}" / marker).exists()]
     for n in reversed(marked):
         paths = checkpoints_of(folder / f"version_{n}")

@@ -26,13 +26,13 @@ CHECKPOINTS = "checkpoints"
 
 
 def versions(folder: Path) -> list[int]:
-    """The N of all version_N in a folder, rising."""
+    """Return the N of all version_N in a folder, rising."""
     names = (re.fullmatch(r"version_(\d+)", path.name) for path in folder.glob("version_*"))
     return sorted(int(match[1]) for match in names if match)
 
 
 def newest(folder: Path) -> Path:
-    """A run's own folder: the given one, or the newest version in it."""
+    """Return a run's own folder: the given one, or the newest version in it."""
     numbers = versions(folder)
     folder = folder / f"version_{numbers[-1]}" if numbers else folder
     if not (folder / "checkpoints").is_dir():
@@ -43,7 +43,7 @@ def newest(folder: Path) -> Path:
 
 
 def next_version(folder: Path) -> int:
-    """The N of a new run."""
+    """Return the N of a new run."""
     return max(versions(folder), default=-1) + 1
 
 
@@ -77,25 +77,29 @@ def folder_of(trainer: Trainer) -> Path | None:
 
 
 def job_file() -> str:
-    """The name of the empty file by which a SLURM job finds its run again; empty outside of SLURM."""
+    """Return the name of the empty file by which a SLURM job finds its run again; empty outside of
+    SLURM.
+    """
     job = os.environ.get("SLURM_ARRAY_JOB_ID") or os.environ.get("SLURM_JOB_ID")
     task = os.environ.get("SLURM_ARRAY_TASK_ID")
     return f"slurm_{job}" + (f"_{task}" if task else "") if job else ""
 
 
 def checkpoints_of(run: Path) -> list[Path]:
-    """All checkpoints of a run."""
+    """Return all checkpoints of a run."""
     return list((run / CHECKPOINTS).rglob("*.ckpt"))
 
 
 def run_of(checkpoint: Path) -> Path | None:
-    """The run's folder that a checkpoint lies in; None for one from elsewhere."""
+    """Return the run's folder that a checkpoint lies in; None for one from elsewhere."""
     homes = (parent.parent for parent in checkpoint.resolve().parents if parent.name == CHECKPOINTS)
     return next(homes, None)
 
 
 def version_of(checkpoint: Path, folder: Path) -> int | None:
-    """The N of the run in `folder` that a checkpoint belongs to; None for one from elsewhere."""
+    """Return the N of the run in `folder` that a checkpoint belongs to; None for one from
+    elsewhere.
+    """
     home = run_of(checkpoint)
     match = re.fullmatch(r"version_(\d+)", home.name) if home else None
     return int(match[1]) if home and match and home.parent == folder.resolve() else None
@@ -191,7 +195,7 @@ class MetricsCSV(CSVLogger):
         return self._experiment
 
     def _keeps(self, row: dict[str, float]) -> bool:
-        """Whether a row of an earlier process is not going to be logged again."""
+        """Return whether a row of an earlier process is not going to be logged again."""
         is_of_last_step = row["step"] == self.keep_below - 1
         is_of_training = any(name.startswith("gradient/") for name in row)
         if self.repeats_validation and is_of_last_step and not is_of_training:
@@ -235,12 +239,12 @@ def read_table(path: Path) -> MetricsTable:
 
 
 def _cells(line: str) -> list[str]:
-    """The cells of a line; none where a power cut has left NUL bytes."""
+    """Return the cells of a line; none where a power cut has left NUL bytes."""
     return [] if "\0" in line else next(csv.reader([line.rstrip("\r")]), [])
 
 
 def _row(names: list[str], cells: list[str]) -> dict[str, str] | None:
-    """The cells by name; None if one is missing, or is no number."""
+    """Return the cells by name; None if one is missing, or is no number."""
     if len(cells) != len(names):
         return None
     row = dict(zip(names, cells, strict=True))

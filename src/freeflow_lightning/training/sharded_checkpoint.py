@@ -51,7 +51,7 @@ def refuse_other_folder(path: Path) -> None:
 
 
 def read_sharded(folder: Path) -> dict[str, Any]:
-    """A sharded run's checkpoint as the one-process checkpoint that it stands for."""
+    """Return a sharded run's checkpoint as the one-process checkpoint that it stands for."""
     found = read_meta(folder)
     content = read_parts(folder)
     found["state_dict"] = content.pop("state_dict")
@@ -67,12 +67,12 @@ def read_sharded(folder: Path) -> dict[str, Any]:
 
 
 def read_meta(folder: Path) -> dict[str, Any]:
-    """The part of a sharded run's checkpoint that is no tensor."""
+    """Return the part of a sharded run's checkpoint that is no tensor."""
     return read_whole(folder / META)
 
 
 def read_parts(folder: Path, keys: set[str] | None = None) -> dict[str, Any]:
-    """The tensors of a sharded run's checkpoint, all of them or those of the given keys
+    """Return the tensors of a sharded run's checkpoint, all of them or those of the given keys
     ("state_dict.student...").
     """
     content: dict[str, Any] = {}
@@ -103,7 +103,7 @@ def describe_errors() -> Iterator[None]:
 
 
 def sharded_keys(folder: Path) -> set[str]:
-    """The keys of the state dict in a sharded run's checkpoint."""
+    """Return the keys of the state dict in a sharded run's checkpoint."""
     prefix = "state_dict."
     keys = FolderReader(folder).read_metadata().state_dict_metadata
     return {key.removeprefix(prefix) for key in keys if key.startswith(prefix)}
@@ -124,13 +124,13 @@ def check_keys(module: nn.Module, keys: Collection[str], path: str | Path) -> No
 
 
 def parameter_names(optimizer: Optimizer, module: nn.Module) -> list[str]:
-    """The names of an optimizer's parameters, in its order."""
+    """Return the names of an optimizer's parameters, in its order."""
     names = {parameter: name for name, parameter in module.named_parameters()}
     return [names[parameter] for group in optimizer.param_groups for parameter in group["params"]]
 
 
 def by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """An optimizer's state dict with parameters by name rather than by place."""
+    """Return an optimizer's state dict with parameters by name rather than by place."""
     groups = [
         group | {"params": [names[k] for k in group["params"]]} for group in state["param_groups"]
     ]
@@ -141,7 +141,7 @@ def by_name(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
 
 
 def by_index(state: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """An optimizer's state dict with parameters by place, as torch's optimizers write it."""
+    """Return an optimizer's state dict with parameters by place, as torch's optimizers write it."""
     place = {name: k for k, name in enumerate(names)}
     groups = [
         group | {"params": [place[name] for name in group["params"]]}

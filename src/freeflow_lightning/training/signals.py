@@ -38,8 +38,8 @@ class ReceivedSignal:
         self.number = number
 
     def of_any_process(self, trainer: Trainer) -> int:
-        """The number of a signal that any process has received, the same on all: every process has
-        to ask.
+        """Return the number of a signal that any process has received, the same on all: every
+        process has to ask.
         """
         if trainer.world_size == 1:
             return self.number

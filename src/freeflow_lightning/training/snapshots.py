@@ -35,7 +35,7 @@ class LengthAverage(NamedTuple):
 
 
 def length_name(length: float) -> str:
-    """The name of an average of a length in the checkpoint.
+    """Return the name of an average of a length in the checkpoint.
 
     >>> length_name(0.05)
     'ema_length_0_05'
@@ -44,7 +44,7 @@ def length_name(length: float) -> str:
 
 
 def snapshot_name(step: int) -> str:
-    """The file of a step's averages.
+    """Return the file of a step's averages.
 
     >>> snapshot_name(5000)
     'step_00005000.safetensors'
@@ -53,7 +53,7 @@ def snapshot_name(step: int) -> str:
 
 
 def make_average(checkpoint: TrainingCheckpoint, length: float) -> LengthAverage:
-    """The average of a length up to a checkpoint's step, of its own averages and its run's
+    """Return the average of a length up to a checkpoint's step, of its own averages and its run's
     snapshots.
 
     Raises:
@@ -85,7 +85,7 @@ def _sum_up(
     places: list[tuple[int, str]],
     made: Combination,
 ) -> dict[str, Tensor]:
-    """The sum of averages, by place and step, one in memory beside it at a time."""
+    """Return the sum of averages, by place and step, one in memory beside it at a time."""
     now = places[-1][0]
     total = checkpoint.weights(f"averages.{places[-1][1]}.")
     averaged = [key for key, value in total.items() if value.is_floating_point()]
@@ -104,7 +104,9 @@ def _sum_up(
 
 
 def _find_snapshot(checkpoint: TrainingCheckpoint, facts: dict[str, Any], step: int) -> Path:
-    """The file of a step: in the run's folder, wherever that is now, or where it was written."""
+    """Return the file of a step: in the run's folder, wherever that is now, or where it was
+    written.
+    """
     run = checkpoint.path.resolve().parent.parent
     tried = [run / SNAPSHOTS, Path(facts["folder"])]
     for folder in tried:

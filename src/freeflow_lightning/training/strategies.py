@@ -112,8 +112,8 @@ class FSDP2(ModelParallelStrategy):
         return only_saved_averages(module, keys)
 
     def _load_folder(self, folder: Path) -> dict[str, Any]:
-        """Each process's shards from the folder of a sharded run; Lightning's own reader would
-        unpickle parts of it.
+        """Return each process's shards from the folder of a sharded run; Lightning's own reader
+        would unpickle parts of it.
         """
         assert self.model is not None
         with self._averages_of(sharded_keys(folder)) as keys:
@@ -134,7 +134,9 @@ class FSDP2(ModelParallelStrategy):
         return read_meta(folder)
 
     def optimizer_state(self, optimizer: Optimizer) -> dict[str, Any]:
-        """By name for a folder; as torch's optimizers write it, on the first process, for a file."""
+        """By name for a folder; as torch's optimizers write it, on the first process, for a
+        file.
+        """
         assert self.model is not None
         own = getattr(optimizer, "_optimizer", optimizer)  # Lightning's wrapper
         options = StateDictOptions(
@@ -154,8 +156,8 @@ StrategyRegistry.register(
 
 
 def optimizer_states(checkpoint: dict[str, Any], path: str | Path) -> list[dict[str, Any]]:
-    """What training goes on from (Raises: ValueError for weights alone, from which it would begin
-    anew).
+    """Return what training goes on from (Raises: ValueError for weights alone, from which it would
+    begin anew).
     """
     if not checkpoint.get("optimizer_states"):
         raise ValueError(

@@ -22,7 +22,7 @@ def check_trainer(trainer: Any) -> None:
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:
-    """Whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a
+    """Return whether Lightning writes figures after `step` optimizer steps; every 0 steps, as in a
     barebones Trainer, is never.
     """
     every: int = trainer.log_every_n_steps  # type: ignore[attr-defined]  # set by Lightning's logger connector, undeclared
@@ -37,15 +37,15 @@ def log_at_step(trainer: Trainer, step: int) -> None:
 
 
 def current_batch(trainer: Trainer) -> int:
-    """The number of the training batch that this process is at, over all epochs and resumed runs,
-    from 0 on; while a batch is being fetched that of the one before, -1 before the first.
+    """Return the number of the training batch that this process is at, over all epochs and resumed
+    runs, from 0 on; while a batch is being fetched that of the one before, -1 before the first.
     """
     return trainer.fit_loop.total_batch_idx
 
 
 def find_newest_checkpoint(trainer: Trainer) -> Path | None:
-    """The checkpoint that was written last, named by a callback or beside one that is; None before
-    the first.
+    """Return the checkpoint that was written last, named by a callback or beside one that is; None
+    before the first.
     """
     callbacks = [c for c in trainer.checkpoint_callbacks if isinstance(c, ModelCheckpoint)]
     names = [path for c in callbacks for path in (c.last_model_path, c.best_model_path) if path]

@@ -75,14 +75,16 @@ class TrainingCheckpoint(NamedTuple):
         )
 
     def weights(self, prefix: str) -> dict[str, Tensor]:
-        """The weights below a prefix ("student."), by their names without it; nothing else is read."""
+        """Return the weights below a prefix ("student."), by their names without it; nothing else
+        is read.
+        """
         held = self.read([name for name in self.names if name.startswith(prefix)])
         return {name.removeprefix(prefix): value for name, value in held.items()}
 
 
 def training_facts(folders: Sequence[str], teacher_weights: str | None) -> Config:
-    """What a checkpoint says beside its config: the package's version, the folders of relative
-    paths, the teacher's weights.
+    """Return what a checkpoint says beside its config: the package's version, the folders of
+    relative paths, the teacher's weights.
     """
     return {
         "version": version("freeflow-lightning"),
@@ -95,8 +97,8 @@ def training_facts(folders: Sequence[str], teacher_weights: str | None) -> Confi
 
 
 def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
-    """The checkpoint of a file, a sharded run's folder, a run's folder or an address; nothing in it
-    is executed.
+    """Return the checkpoint of a file, a sharded run's folder, a run's folder or an address;
+    nothing in it is executed.
 
     Raises:
         FileNotFoundError: there is none.
@@ -116,8 +118,8 @@ def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
 
 
 def find_checkpoint(place: str | Path) -> Path:
-    """The checkpoint itself, of a run's folder its last one that is whole; a warning names those
-    that are passed over.
+    """Return the checkpoint itself, of a run's folder its last one that is whole; a warning names
+    those that are passed over.
 
     Raises:
         FileNotFoundError: a folder that is neither a run nor a checkpoint.
@@ -143,7 +145,7 @@ def find_checkpoint(place: str | Path) -> Path:
 
 
 def _last_whole(run: Path, last_first: Sequence[Path]) -> Path:
-    """The first whole checkpoint of a run."""
+    """Return the first whole checkpoint of a run."""
     found = first_good(last_first, trains=False)
     if not isinstance(found, FoundCheckpoint):
         raise ValueError(f"no checkpoint of {run} is whole: found {', '.join(found)}")
@@ -191,8 +193,8 @@ def _open_file(path: Path) -> TrainingCheckpoint:
 
 
 def _records(path: Path) -> dict[int, zipfile.ZipInfo]:
-    """The records of a file of torch.save by the place where their bytes begin; those that hold no
-    weights are checked.
+    """Return the records of a file of torch.save by the place where their bytes begin; those that
+    hold no weights are checked.
     """
     with zipfile.ZipFile(path) as archive, path.open("rb") as file:
         found = {}
@@ -212,7 +214,7 @@ def _tensor(
     records: Mapping[int, zipfile.ZipInfo],
     storages: dict[int, torch.UntypedStorage],
 ) -> Tensor:
-    """A tensor with its data, which zipfile compares with its CRC32 while it reads."""
+    """Return a tensor with its data, which zipfile compares with its CRC32 while it reads."""
     held = empty.untyped_storage()
     if not held.nbytes():
         return torch.empty_strided(empty.shape, empty.stride(), dtype=empty.dtype)

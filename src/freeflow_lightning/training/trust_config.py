@@ -55,7 +55,7 @@ def check_trust(
 
 
 def refusal_of_class(checkpoint: TrainingCheckpoint, path: str) -> ValueError:
-    """What is said of a class that a checkpoint names and nobody has trusted."""
+    """Return what is said of a class that a checkpoint names and nobody has trusted."""
     away = (
         ""
         if has_module(path)
@@ -86,7 +86,7 @@ def import_class(checkpoint: TrainingCheckpoint, path: str) -> None:
 
 
 def strings(config: Any) -> Iterator[str]:
-    """Every string among the values of a config."""
+    """Yield every string among the values of a config."""
     if isinstance(config, str):
         yield config
     elif isinstance(config, Mapping):

@@ -51,7 +51,7 @@ class UnfinishedValidation(Callback):
             self._validated_step = trainer.global_step
 
     def is_pending(self, trainer: Trainer) -> bool:
-        """Whether the validation of the present step is still to come."""
+        """Return whether the validation of the present step is still to come."""
         if self._validated_step == trainer.global_step:
             return False
         return self._is_due if self._seen_step == trainer.global_step else is_due(trainer)
@@ -97,7 +97,7 @@ class UnfinishedValidation(Callback):
 
 
 def is_due(trainer: Trainer) -> bool:
-    """Whether Lightning validates after the batch that is ending."""
+    """Return whether Lightning validates after the batch that is ending."""
     loop = trainer.fit_loop
     has_samples = sum(trainer.num_val_batches) > 0
     return (
@@ -108,7 +108,7 @@ def is_due(trainer: Trainer) -> bool:
 
 
 def validates(trainer: Trainer) -> bool:
-    """Whether a run that is about to start has something to validate on."""
+    """Return whether a run that is about to start has something to validate on."""
     loop = trainer.fit_loop.epoch_loop.val_loop
     trainer.validating = True
     loop.setup_data()
@@ -117,5 +117,5 @@ def validates(trainer: Trainer) -> bool:
 
 
 def is_validation_pending(path: Path) -> bool:
-    """Whether resuming from a checkpoint begins with the validation of its step."""
+    """Return whether resuming from a checkpoint begins with the validation of its step."""
     return PENDING in contents(path)

@@ -9,8 +9,8 @@ from freeflow_lightning.training.signals import Stopped
 
 
 def may_save_after(trainer: Trainer, exception: BaseException) -> bool:
-    """Whether the weights after an exception are those of the last step, and this process may write
-    them.
+    """Return whether the weights after an exception are those of the last step, and this process
+    may write them.
     """
     if isinstance(exception, SystemExit) and not exception.code:
         return False  # a callback's way to end the run: Requeue has saved

@@ -17,7 +17,9 @@ def check_records(path: Path) -> None:
 
 
 def read_whole(path: Path, map_location: Any = "cpu", *, mmap: bool = False) -> dict[str, Any]:
-    """The content of a file that torch.save wrote, after each of its records has been checked."""
+    """Return the content of a file that torch.save wrote, after each of its records has been
+    checked.
+    """
     check_records(path)
     in_place = mmap and zipfile.is_zipfile(path)
     content: dict[str, Any] = torch.load(

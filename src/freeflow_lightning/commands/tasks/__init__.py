@@ -1,1 +1,3 @@
-"""What the command line and Python do alike: a function for each, and the object that it returns."""
+"""What the command line and Python do alike: a function for each, and the object that it
+returns.
+"""

@@ -24,7 +24,7 @@ def check_gradio() -> None:
 
 
 def build_page(flow_map: FlowMap) -> Any:
-    """The page of a student, a gradio.Blocks; `launch` shows it.
+    """Return the page of a student, a gradio.Blocks; `launch` shows it.
 
     Raises:
         ValueError: gradio is missing.
@@ -80,7 +80,7 @@ def _controls(gr: Any, demo: Demo) -> list[Any]:
 
 
 def _student_steps(gr: Any, demo: Demo) -> Any:
-    """How many steps, of a student that was trained for several."""
+    """Return how many steps, of a student that was trained for several."""
     numbers = demo.flow_map.trained.numbers(range(1, 9))
     if demo.flow_map.trained.starts is not None:
         return gr.Radio(numbers, value=1, label="steps", visible=len(numbers) > 1, render=False)
@@ -91,7 +91,9 @@ def _student_steps(gr: Any, demo: Demo) -> Any:
 
 
 def _answer(gr: Any, page: Any, ask: Any, name: str, inputs: list[Any]) -> None:
-    """A picture with its words and its own sliders, drawn on loading and whenever an input changes."""
+    """A picture with its words and its own sliders, drawn on loading and whenever an input
+    changes.
+    """
     with gr.Column():
         for own in inputs:
             if not own.is_rendered:

@@ -42,12 +42,12 @@ class DiagnosisPage:
     sections: list[Section]
 
     def as_json(self) -> dict[str, Any]:
-        """What diagnosis.json says."""
+        """Return what diagnosis.json says."""
         findings = [finding._asdict() for finding in self.findings]
         return {"about": self.about, **self.found.as_json(), "findings": findings}
 
     def html(self) -> str:
-        """The page, complete in one file."""
+        """Return the page, complete in one file."""
         return page(TITLE, self.about, self.findings, self.sections)
 
     def save(self, folder: str | Path = "diagnosis") -> Path:

@@ -71,7 +71,7 @@ class Evaluation:
         return self.results[0].about
 
     def as_json(self) -> dict[str, Any]:
-        """What evaluation.json says."""
+        """Return what evaluation.json says."""
         return view.as_json(self.results)
 
     def save(self, folder: str | Path = "evaluation") -> Path:

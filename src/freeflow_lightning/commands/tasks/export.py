@@ -138,6 +138,8 @@ def export(
 
 
 def own_class(manifest: Mapping[str, Any]) -> str | None:
-    """The class path of a network of the user's own, which this process has imported already."""
+    """Return the class path of a network of the user's own, which this process has imported
+    already.
+    """
     mine = foreign(manifest["network"])
     return mine[0].class_path if mine else None

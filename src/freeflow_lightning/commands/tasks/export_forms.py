@@ -78,7 +78,7 @@ def write_space(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def stands_alone(student: FlowMap) -> ScalarConditioned:
-    """The student's network, an adapter merged."""
+    """Return the student's network, an adapter merged."""
     network = student.network
     assert isinstance(network, ScalarConditioned)  # what every constructor of FlowMap has made
     return merge(network) if isinstance(network.backbone, Adapter) else network
@@ -93,7 +93,7 @@ def with_pipeline(
     parts: bool,
     jumps: Jumps,
 ) -> dict[str, Any]:
-    """The folder made into a diffusers pipeline, of the kind that fits the student."""
+    """Return the folder made into a diffusers pipeline, of the kind that fits the student."""
     teacher = student.teacher
     if isinstance(teacher, DiffusersTeacher):
         return add_stock_pipeline(folder, manifest, alone, teacher, gamma, parts, jumps)
@@ -110,7 +110,7 @@ def with_pipeline(
 def graph_of(
     student: FlowMap, alone: ScalarConditioned, decode: bool, jumps: Jumps
 ) -> tuple[SampleGraph, Example]:
-    """The student in float32 on the CPU, and inputs to trace and check it with."""
+    """Return the student in float32 on the CPU, and inputs to trace and check it with."""
     teacher = student.teacher
     network = copy.deepcopy(alone).float().cpu().eval()
     z, condition = Draw().noise(teacher, torch.arange(4))
@@ -124,7 +124,9 @@ def graph_of(
 
 
 def decoder_of(student: FlowMap) -> VAE:
-    """The VAE of a student of latents as a graph can hold it (Raises: ValueError without one)."""
+    """Return the VAE of a student of latents as a graph can hold it (Raises: ValueError without
+    one).
+    """
     teacher = student.teacher
     decoder = teacher.vae if isinstance(teacher, SiTTeacher | LatentSpace) else None
     if not isinstance(decoder, LatentDecoder):

@@ -59,15 +59,15 @@ class RunReport:
     folder: Path | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """What report.json says."""
+        """Return what report.json says."""
         return {**self.facts, "samplers": [line._asdict() for line in self.lines]}
 
     def markdown(self) -> str:
-        """What report.md says; it shows the pictures by their names."""
+        """Return what report.md says; it shows the pictures by their names."""
         return view.report_text(self.title, self.lines, list(self.pictures), self.facts)
 
     def html(self) -> str:
-        """The same as one page that holds its pictures."""
+        """Return the same as one page that holds its pictures."""
         findings, sections = view.parts(self.lines, self.pictures, self.facts)
         return page(self.title, view.facts_in_words(self.facts), findings, sections)
 
@@ -174,7 +174,7 @@ def samplers_at(
     sampler: SamplerName | None,
     noise_share: float | None,
 ) -> list[StudentSampler]:
-    """The student at a guidance, at each number of steps, ascending."""
+    """Return the student at a guidance, at each number of steps, ascending."""
     numbers = sorted(set(steps or student.trained.numbers(SIDE_BY_SIDE)))
     name = sampler or student.trained.sampler
     return [StudentSampler(student, guidance, k, name, noise_share) for k in numbers]

@@ -17,7 +17,7 @@ def build_algorithm(
     path_steps: int | None,
     given: dict[str, float | str | None],
 ) -> Algorithm:
-    """The algorithm of a name.
+    """Return the algorithm of a name.
 
     Args:
         name: of `ALGORITHMS`.
@@ -51,7 +51,9 @@ def build_algorithm(
 def final_sampler(
     student: FlowMap, guidance: float, teacher_steps: int, teacher_method: RuleName
 ) -> TeacherSampler:
-    """Who draws the final sample; the student's is kept with 0 steps (Raises: ValueError for fewer)."""
+    """Return who draws the final sample; the student's is kept with 0 steps (Raises: ValueError for
+    fewer).
+    """
     if teacher_steps < 0:
         raise ValueError(
             f"expected no negative steps, got --teacher_steps {teacher_steps}: 0 keeps the "
@@ -61,8 +63,8 @@ def final_sampler(
 
 
 def pick_verifier(verifier: Verifier | None, student: FlowMap) -> Verifier:
-    """The given one, or the digits' classifier for digits (Raises: ValueError for others without
-    one).
+    """Return the given one, or the digits' classifier for digits (Raises: ValueError for others
+    without one).
     """
     if verifier is not None:
         return verifier

@@ -40,7 +40,9 @@ def claim_markdown(result: ClaimResult) -> str:
 
 
 def _lines(result: ClaimResult) -> list[list[str]]:
-    """The cells of the page's table: a line for each arm and place, the paper's figure first."""
+    """Return the cells of the page's table: a line for each arm and place, the paper's figure
+    first.
+    """
     claim = result.claim
     names = list(claim.figures)
     has_paper, axis = bool(claim.paper), claim.read.axis
@@ -61,7 +63,7 @@ def _lines(result: ClaimResult) -> list[list[str]]:
 
 
 def _findings(result: ClaimResult) -> list[tuple[str, str, str]]:
-    """What each check says, its verdict, and the two figures."""
+    """Return what each check says, its verdict, and the two figures."""
     found = []
     for check, finding in zip(result.claim.checks, result.findings(), strict=True):
         figures = ""
@@ -135,7 +137,7 @@ def _name_places(axis: Axes, result: ClaimResult, arms: Sequence[Arm]) -> None:
 
 
 def _curve(result: ClaimResult, arms: Sequence[Arm], name: str) -> list[tuple[float, Spread]]:
-    """The figure along the axis: of training, of the reading, or of the settings."""
+    """Return the figure along the axis: of training, of the reading, or of the settings."""
     claim, methods = result.claim, [result.methods[arm.label] for arm in arms]
     first = methods[0]
     places: list[tuple[float, Spread | None]]
@@ -185,7 +187,8 @@ def _draw_teacher(axis: Axes, result: ClaimResult, name: str) -> None:
 
 
 def table_of(folder: Path, link: str) -> str:
-    """The table of all results of a folder, a line for each claim in the order of their files' names.
+    """Return the table of all results of a folder, a line for each claim in the order of their
+    files' names.
 
     Args:
         folder: with the NAME.json of `freeflow reproduce`.

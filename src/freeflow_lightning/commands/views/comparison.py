@@ -16,7 +16,7 @@ LINES = ("-", "--", ":")
 
 
 def describe_run(run: Run) -> str:
-    """One line that says how a run has ended.
+    """Return one line that says how a run has ended.
 
     >>> describe_run(Run("meanflow", 1, 0.5, failure="diverged at step 3"))
     'meanflow, seed 1, rate 0.5: diverged at step 3'
@@ -30,7 +30,7 @@ def describe_run(run: Run) -> str:
 
 
 def spread_in_words(spread: Spread | None) -> str:
-    """A mean with its deviation, to two digits of it.
+    """Return a mean with its deviation, to two digits of it.
 
     >>> spread_in_words(Spread(1.5234, 0.0512)), spread_in_words(Spread(1.5234, float("nan")))
     ('1.523 ± 0.051', '1.523')
@@ -60,7 +60,7 @@ def comparison_markdown(comparison: MethodComparison) -> str:
 
 
 def _figure_lines(comparison: MethodComparison) -> list[list[str]]:
-    """The cells of the table: a line for each method and number of steps."""
+    """Return the cells of the table: a line for each method and number of steps."""
     names = list(comparison.figures)
     lines = [["method", "steps", *comparison.figures.values(), "seeds"]]
     floor = [f"{comparison.floor[name]:.4g}" if name in comparison.floor else "" for name in names]
@@ -85,7 +85,7 @@ def _lines_of_method(method: Method, names: Sequence[str]) -> list[list[str]]:
 
 
 def _cost_lines(comparison: MethodComparison) -> list[list[str]]:
-    """The cells of the table of costs: what each method has spent, its first seed."""
+    """Return the cells of the table of costs: what each method has spent, its first seed."""
     networks = ("student", "auxiliary", "teacher")
     lines = [["method", "rate", "training steps", "evaluations", *networks]]
     for method in comparison.methods:
@@ -101,7 +101,9 @@ def _cost_lines(comparison: MethodComparison) -> list[list[str]]:
 
 
 def plot_comparison(comparison: MethodComparison) -> bytes:
-    """comparison.png: a row for each figure, a column for each number of steps, over evaluations."""
+    """comparison.png: a row for each figure, a column for each number of steps, over
+    evaluations.
+    """
     names = comparison.figures
     columns = sorted({steps for method in comparison.methods for steps in method.steps}) or [1]
     figure, axes = plots.canvas(

@@ -14,7 +14,9 @@ STEEP = 4.0
 
 
 def find_findings(found: Diagnosis, size: DiagnosisSize, tolerance: float) -> list[Finding]:
-    """The lines at the top of the page; `tolerance` is the error at which a solver is good enough."""
+    """Return the lines at the top of the page; `tolerance` is the error at which a solver is good
+    enough.
+    """
     means = found.path.errors.mean(1)
     end, half = float(means[-1]), float(means[len(means) // 2 - 1])
     return [

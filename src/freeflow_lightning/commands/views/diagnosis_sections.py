@@ -23,7 +23,7 @@ COLUMNS, CLASSES = 12, 40
 def draw_sections(
     found: Diagnosis, student: FlowMap, size: DiagnosisSize, tolerance: float
 ) -> list[Section]:
-    """All of the page below its findings."""
+    """Return all of the page below its findings."""
     sections = [
         trajectory_section(found.path, found.solvers),
         solver_section(found.solvers, tolerance, found.path, size.fine_steps),
@@ -61,7 +61,7 @@ def trajectory_section(path: TrajectoryErrors, solvers: dict[str, dict[int, floa
 def solver_section(
     solvers: dict[str, dict[int, float]], tolerance: float, path: TrajectoryErrors, fine: int
 ) -> Section:
-    """How well N steps track a fine solution."""
+    """Return how well N steps track a fine solution."""
     lines = {name: (list(errors), list(errors.values())) for name, errors in solvers.items()}
     levels = {"tolerance": tolerance, "this student": float(path.errors[-1].mean())}
     figure = plots.curves(
@@ -90,7 +90,7 @@ def class_section(by_class: dict[int, float], mean: float) -> Section:
 
 
 def cases_section(student: FlowMap, path: TrajectoryErrors, labels: Tensor | None) -> Section:
-    """The samples with the largest errors and typical ones; the paths of points."""
+    """Return the samples with the largest errors and typical ones; the paths of points."""
     order = path.errors[-1].argsort()
     cases = {
         "largest errors": order.flip(0)[:COLUMNS],
@@ -160,7 +160,7 @@ def gap_section(name: str, gap: VelocityGaps) -> Section:
 
 
 def lag_section(lag: AuxiliaryLag, steps: int) -> Section:
-    """The auxiliary network's loss by r."""
+    """Return the auxiliary network's loss by r."""
     lines = {
         "as it is": (lag.r, lag.now),
         f"after {steps} more steps": (lag.r, lag.later),

@@ -88,12 +88,12 @@ def show(results: Sequence[Result]) -> None:
 
 
 def evaluation_text(results: Sequence[Result]) -> str:
-    """The tables without a terminal."""
+    """Return the tables without a terminal."""
     return table_text(evaluation_tables(results, explained=False))
 
 
 def html(results: Sequence[Result]) -> str:
-    """The tables for a notebook."""
+    """Return the tables for a notebook."""
     about = results[0].about if results else {}
     facts = [f"{name} {about[name]}" for name in NOTED if name in about]
     return tables_html(evaluation_tables(results), ", ".join(facts))
@@ -112,29 +112,29 @@ def as_json(results: Sequence[Result]) -> dict[str, Any]:
 
 
 def seen_by(result: Result) -> str:
-    """The feature network of the scores, and what its distances cannot be compared with."""
+    """Return the feature network of the scores, and what its distances cannot be compared with."""
     features = result.about["features"]
     name = features["class"].rsplit(".", 1)[1].removesuffix("Features")
     return f"{name} features" + (f", {features['note']}" if features["note"] else "")
 
 
 def drawn_by(result: Result) -> str:
-    """Who drew the samples, and in how many steps."""
+    """Return who drew the samples, and in how many steps."""
     return str(result.about["drawn by"])
 
 
 def floor_header(result: Result) -> list[str]:
-    """The heading of the teacher's own scores, where there are any."""
+    """Return the heading of the teacher's own scores, where there are any."""
     return ["teacher itself"] if result.floor else []
 
 
 def step_header(results: Sequence[Result]) -> list[str]:
-    """The heading of the table by steps."""
+    """Return the heading of the table by steps."""
     return ["", *(drawn_by(result) for result in results), *floor_header(results[0])]
 
 
 def step_rows(results: Sequence[Result]) -> list[list[str]]:
-    """One line per score, one column per number of steps, and the teacher's own."""
+    """Return one line per score, one column per number of steps, and the teacher's own."""
     rows = []
     for key, (title, _) in TITLES.items():
         if key in results[0].scores:
@@ -144,7 +144,7 @@ def step_rows(results: Sequence[Result]) -> list[list[str]]:
 
 
 def floor_cell(result: Result, key: str) -> list[str]:
-    """The teacher's own score, where there are any."""
+    """Return the teacher's own score, where there are any."""
     if not result.floor:
         return []
     return [f"{result.floor[key].value:.4g}" if key in result.floor else ""]
@@ -170,8 +170,8 @@ def score_rows(result: Result) -> list[list[str]]:
 
 
 def worst_classes(result: Result) -> list[ClassRow]:
-    """All classes, or the twenty with the largest kernel distance (endpoint error where there is
-    none), worst first.
+    """Return all classes, or the twenty with the largest kernel distance (endpoint error where
+    there is none), worst first.
     """
     rows = result.classes
     if len(rows) <= SHOWN_CLASSES:
@@ -209,12 +209,12 @@ def _columns(result: Result) -> list[str]:
 
 
 def class_header(result: Result) -> list[str]:
-    """The columns that anything is known for."""
+    """Return the columns that anything is known for."""
     return [_COLUMNS[name] for name in _columns(result)]
 
 
 def class_rows(result: Result) -> list[list[str]]:
-    """One line per class."""
+    """Return one line per class."""
 
     names = _columns(result)
     return [[_cell(getattr(row, name)) for name in names] for row in worst_classes(result)]

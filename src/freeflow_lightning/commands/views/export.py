@@ -22,8 +22,8 @@ NOTHING_KNOWN = Figures([], {})
 
 
 def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> Figures:
-    """What is known of the quality of these very weights: from an evaluation, or else the run's
-    report.
+    """Return what is known of the quality of these very weights: from an evaluation, or else the
+    run's report.
     """
     if given is not None and not Path(given).is_file():
         raise FileNotFoundError(
@@ -50,14 +50,14 @@ def figures_of(student: FlowMap, run: Path | None, given: str | Path | None) -> 
 
 
 def _first_average(student: FlowMap) -> list[str]:
-    """What a run's report has measured."""
+    """Return what a run's report has measured."""
     names = student.about.get("averages") or ["raw"]
     return names[:1]
 
 
 def from_evaluation(path: Path, weights: str, demanded: bool) -> Figures | None:
-    """The scores of evaluation.json; None if it measured other weights, which is an error where it
-    was asked for.
+    """Return the scores of evaluation.json; None if it measured other weights, which is an error
+    where it was asked for.
     """
     try:
         result = json.loads(path.read_text())
@@ -100,7 +100,7 @@ def from_evaluation(path: Path, weights: str, demanded: bool) -> Figures | None:
 
 
 def from_report(path: Path) -> list[str]:
-    """The table of a run's report.md, with the paragraph before it."""
+    """Return the table of a run's report.md, with the paragraph before it."""
     lines = path.read_text().splitlines()
     first = next((i for i, line in enumerate(lines) if line.startswith("| sampler")), None)
     if first is None:
@@ -111,13 +111,13 @@ def from_report(path: Path) -> list[str]:
 
 
 def list_files(folder: Path) -> list[str]:
-    """The files of a folder, ascending, with their sizes."""
+    """Return the files of a folder, ascending, with their sizes."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     return [f"{path.relative_to(folder)}  {path.stat().st_size:,} bytes" for path in files]
 
 
 def export_text(folder: Path, average: str, checked: Sequence[str], notes: Sequence[str]) -> str:
-    """What was written, and what is to be said of it."""
+    """Return what was written, and what is to be said of it."""
     files = list_files(folder)
     head = f"{folder}: {average}, {len(files)} files; its weights come back bit for bit"
     return "\n".join([*checked, head, *(f"  {file}" for file in files), *notes])

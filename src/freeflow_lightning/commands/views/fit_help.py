@@ -62,7 +62,9 @@ COMMON = (
 
 
 def help_of(verb: str, words: list[str]) -> str | None:
-    """The page that the words of a command line ask for; None if they ask for none of these."""
+    """Return the page that the words of a command line ask for; None if they ask for none of
+    these.
+    """
     if {"-h", "--help"} & set(words):
         return short_help(verb)
     if "--trainer.help" in words:
@@ -71,7 +73,7 @@ def help_of(verb: str, words: list[str]) -> str | None:
 
 
 def trainer_help(verb: str) -> str:
-    """All of the Trainer's settings."""
+    """Return all of the Trainer's settings."""
     from lightning.pytorch import Trainer  # noqa: PLC0415 (the other pages do not wait for it)
 
     usage = f"freeflow {verb} [--trainer.NAME VALUE] ..."
@@ -81,7 +83,7 @@ def trainer_help(verb: str) -> str:
 
 
 def short_help(verb: str) -> str:
-    """The options that a distillation is made of, in chapters, read from the source."""
+    """Return the options that a distillation is made of, in chapters, read from the source."""
     about = {
         "fit": "Distil a teacher into a one-step student, or train another recipe, from a config.",
         "validate": "Validate a checkpoint as training does.",
@@ -91,7 +93,7 @@ def short_help(verb: str) -> str:
 
 
 def fit_chapters() -> Chapters:
-    """The chapters of that page: the run, the model, the data and the Trainer."""
+    """Return the chapters of that page: the run, the model, the data and the Trainer."""
     trainer = read_class("lightning.pytorch.trainer.trainer", "Trainer", "trainer")
     common = [option for option in trainer if option.name.partition(".")[2] in COMMON]
     return [
@@ -103,7 +105,8 @@ def fit_chapters() -> Chapters:
 
 
 def name_classes(words: list[str]) -> list[str]:
-    """The words, with the class that --model.help and --data.help explain where they name none.
+    """Return the words, with the class that --model.help and --data.help explain where they name
+    none.
 
     Help of a part, --model.teacher.help, is spelled as the parser spells it.
 

@@ -36,19 +36,19 @@ class Section(NamedTuple):
 
 
 def page(title: str, about: str, findings: Sequence[Finding], sections: Sequence[Section]) -> str:
-    """The page, in which every word is shown as it is."""
+    """Return the page, in which every word is shown as it is."""
     return _render("page.html", title, about, findings, sections)
 
 
 def fragment(
     title: str, about: str, findings: Sequence[Finding], sections: Sequence[Section]
 ) -> str:
-    """The same for a notebook's output."""
+    """Return the same for a notebook's output."""
     return _render("fragment.html", title, about, findings, sections)
 
 
 def in_base64(picture: bytes) -> str:
-    """A PNG as a page holds it."""
+    """Return a PNG as a page holds it."""
     return base64.b64encode(picture).decode()
 
 

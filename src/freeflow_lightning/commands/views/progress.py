@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar(shown: bool) -> Progress:
-    """A bar on stderr with samples done and time left; nothing where stderr is a file, or `shown`
-    is False.
+    """Return a bar on stderr with samples done and time left; nothing where stderr is a file, or
+    `shown` is False.
     """
     console = Console(stderr=True)
     columns = (
@@ -24,7 +24,7 @@ def progress_bar(shown: bool) -> Progress:
 
 
 def starter(bar: Progress, size: int) -> Callable[[str, int | None], Callable[[int], None]]:
-    """What adds a task to a bar by name and total, and returns what advances it.
+    """Return what adds a task to a bar by name and total, and returns what advances it.
 
     The task counts the samples of all `size` processes, at the pace of this one.
     """

@@ -20,7 +20,7 @@ COUNTED = (
 
 
 def rows_of(setting: NoiseSearch, algorithm: str, candidates: int, compare: bool) -> dict[str, str]:
-    """The folders of samples and what they hold."""
+    """Return the folders of samples and what they hold."""
     on_paths, teacher_steps = algorithm == "paths", setting.sampler.steps
     student = "student" if setting.jumps.steps == 1 else f"student, {setting.jumps.name}"
     rows = {"student_unsearched": student} if compare else {}
@@ -71,7 +71,7 @@ def evaluations_of(records: Sequence[dict[str, Any]]) -> dict[str, Any]:
 
 
 def search_tables(report: dict[str, Any], titles: dict[str, str], count: int) -> list[Table]:
-    """The mean scores with what each row took."""
+    """Return the mean scores with what each row took."""
     nfe = report["nfe"]
     search, handed = nfe["per sample"]["search"], nfe["per sample"]["handed_over"]
     took = {

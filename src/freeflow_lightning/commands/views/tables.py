@@ -24,12 +24,12 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
     def cells(self) -> list[list[str]]:
-        """The rows, each as long as the header."""
+        """Return the rows, each as long as the header."""
         return [list(row[: len(self.header)]) for row in self.rows]
 
 
 def table_text(tables: Sequence[Table], width: int = WIDTH) -> str:
-    """The tables as text without colours.
+    """Return the tables as text without colours.
 
     >>> "FID" in table_text([Table("scores", ["", "value"], [["FID", "2.1"]])])
     True
@@ -49,7 +49,7 @@ def print_tables(tables: Sequence[Table]) -> None:
 
 
 def rich_of(table: Table) -> rich_table.Table:
-    """The table as rich draws it."""
+    """Return the table as rich draws it."""
     drawn = rich_table.Table(*table.header, title=table.title)
     for row in table.cells():
         drawn.add_row(*row)
@@ -57,7 +57,7 @@ def rich_of(table: Table) -> rich_table.Table:
 
 
 def table_markdown(table: Table) -> list[str]:
-    """The lines of the table in Markdown, without its title.
+    """Return the lines of the table in Markdown, without its title.
 
     >>> table_markdown(Table("", ["a", "b"], [["1", "2"]]))
     ['| a | b |', '| --- | --- |', '| 1 | 2 |']
@@ -67,7 +67,7 @@ def table_markdown(table: Table) -> list[str]:
 
 
 def tables_html(tables: Sequence[Table], note: str = "", pictures: Sequence[str] = ()) -> str:
-    """The tables for a notebook's output, in which every word is shown as it is.
+    """Return the tables for a notebook's output, in which every word is shown as it is.
 
     Args:
         tables: one below the other.

@@ -34,7 +34,7 @@ def load_digits_as_samples() -> Digits:
 
 
 def hold_out_digits(digits: Digits, seed: int = 0) -> tuple[Digits, Digits]:
-    """A fixed random split into the digits to train on and 600 held out.
+    """Return a fixed random split into the digits to train on and 600 held out.
 
     >>> digits = Digits(torch.zeros(1797, 1, 8, 8, dtype=torch.uint8), torch.zeros(1797, dtype=torch.int64))
     >>> [len(part.labels) for part in hold_out_digits(digits)]

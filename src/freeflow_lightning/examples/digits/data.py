@@ -14,7 +14,7 @@ from freeflow_lightning.training.data import SettingsOnly
 
 
 def load_digits() -> tuple[Tensor, Tensor]:
-    """All 1797 pictures, float32 in [-1, 1] [1797, 1, 8, 8], and their labels 0 .. 9 [1797].
+    """Return all 1797 pictures, float32 in [-1, 1] [1797, 1, 8, 8], and their labels 0 .. 9 [1797].
 
     Raises:
         ModuleNotFoundError: scikit-learn, which carries the pictures, is not installed.

@@ -21,7 +21,7 @@ from freeflow_lightning.metrics.images import from_uint8
 
 
 def attribute_numbers(faces: Faces) -> Tensor:
-    """The numbers that the classifier predicts, int64 [N, len(ATTRIBUTES)]."""
+    """Return the numbers that the classifier predicts, int64 [N, len(ATTRIBUTES)]."""
     known = list(faces.names)
     parts = [faces.attributes[:, known.index(name)] for name in ATTRIBUTES if name in known]
     glasses, hat, long_hair = (faces.labels // bit % 2 for bit in (1, 2, 4))
@@ -62,8 +62,8 @@ def train_faces_classifier(
 
 @torch.no_grad()
 def divide_features(network: nn.Sequential, by: float = 16.0) -> nn.Sequential:
-    """The same classifier with features of a size near 1: distances of those of a trained network
-    are in the hundreds, and the third powers of kernel distances in the millions.
+    """Return the same classifier with features of a size near 1: distances of those of a trained
+    network are in the hundreds, and the third powers of kernel distances in the millions.
     """
     before, last = network[-3], network[-1]
     assert isinstance(before, nn.Linear)

@@ -38,7 +38,7 @@ class Faces(NamedTuple):
 
 
 def read_faces(path: str | Path) -> Faces:
-    """All faces of a file that notebooks/tools/faces/rasterize.py wrote.
+    """Return all faces of a file that notebooks/tools/faces/rasterize.py wrote.
 
     Raises:
         FileNotFoundError: no such file; the message says how to make it.
@@ -58,7 +58,7 @@ def read_faces(path: str | Path) -> Faces:
 
 
 def hold_out_faces(faces: Faces, held_out: int) -> tuple[Faces, Faces]:
-    """The faces to train on, and the last ones, which nothing is trained on."""
+    """Return the faces to train on, and the last ones, which nothing is trained on."""
     return _rows(faces, slice(None, -held_out)), _rows(faces, slice(-held_out, None))
 
 
@@ -74,7 +74,7 @@ class ShippedFaces(NamedTuple):
 
 
 def load_faces() -> ShippedFaces:
-    """The faces that ship with the package: real ones, which no network was trained on.
+    """Return the faces that ship with the package: real ones, which no network was trained on.
 
     >>> load_faces().pictures.shape
     torch.Size([2000, 3, 16, 16])
@@ -87,7 +87,7 @@ def load_faces() -> ShippedFaces:
 
 
 def load_moments() -> Moments:
-    """The moments of all 10,000 held-out faces in the features of FacesFeatures."""
+    """Return the moments of all 10,000 held-out faces in the features of FacesFeatures."""
     with np.load(REFERENCE, allow_pickle=False) as file:
         return Moments(torch.from_numpy(file["mu"]), torch.from_numpy(file["sigma"]))
 

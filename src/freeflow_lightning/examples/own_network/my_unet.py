@@ -43,7 +43,9 @@ class UNet(nn.Module):
 
 
 class Velocity(nn.Module):
-    """The change of variables: freeflow wants t = 1 at the noise, and a velocity towards the data."""
+    """The change of variables: freeflow wants t = 1 at the noise, and a velocity towards the
+    data.
+    """
 
     def __init__(self, unet: UNet) -> None:
         super().__init__()

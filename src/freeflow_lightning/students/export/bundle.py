@@ -44,8 +44,8 @@ def _find_used_names(node: ast.stmt) -> list[str]:
 
 
 def bundle(roots: Iterable[type]) -> str:
-    """The source of the classes and of everything of this package that they use; other libraries
-    are imported.
+    """Return the source of the classes and of everything of this package that they use; other
+    libraries are imported.
 
     >>> from freeflow_lightning.nets import ScalarEmbedder
     >>> text = bundle([ScalarEmbedder])
@@ -109,7 +109,7 @@ class _Bundle:
 
 
 def _find_home(module: str, name: str) -> str:
-    """Where a name that a package re-exports is defined."""
+    """Return where a name that a package re-exports is defined."""
     found = getattr(importlib.import_module(module), name)
     return getattr(found, "__module__", module)
 

@@ -23,7 +23,7 @@ def front_matter(
     place: str,
     metrics: Mapping[str, float],
 ) -> str:
-    """The YAML at the head of a card.
+    """Return the YAML at the head of a card.
 
     Args:
         folder: with all its files.
@@ -54,7 +54,7 @@ def front_matter(
 
 
 def eval_results(name: str, task: str, metrics: Mapping[str, float]) -> list[dict[str, Any]]:
-    """The scores as the hub's table takes them.
+    """Return the scores as the hub's table takes them.
 
     >>> eval_results("m", "", {"FID": 2.0})[0]["results"][0]["metrics"]
     [{'type': 'fid', 'value': 2.0, 'name': 'FID'}]
@@ -75,7 +75,7 @@ def eval_results(name: str, task: str, metrics: Mapping[str, float]) -> list[dic
 
 
 def task_of(manifest: Mapping[str, Any]) -> str:
-    """The hub's name of what the student does; empty for samples that are no pictures."""
+    """Return the hub's name of what the student does; empty for samples that are no pictures."""
     if len(manifest["sample_shape"]) != 3 and not manifest["decoder"]:
         return ""
     prompts = manifest["conditions"]["kind"] == "prompts"
@@ -83,7 +83,7 @@ def task_of(manifest: Mapping[str, Any]) -> str:
 
 
 def base_model(config: Any) -> str | None:
-    """The hub repository that the teacher's weights come from, where the config names one.
+    """Return the hub repository that the teacher's weights come from, where the config names one.
 
     >>> base_model({"init_args": {"teacher": {"init_args": {"repo_id": "me/sit"}}}})
     'me/sit'
@@ -98,14 +98,16 @@ def base_model(config: Any) -> str | None:
 
 
 def trained_of(manifest: Mapping[str, Any]) -> Trained:
-    """What the maps of the student were trained for."""
+    """Return what the maps of the student were trained for."""
     starts = manifest.get("starts")
     pairs = Pairs(manifest.get("pairs") or Pairs.PRIOR_TO_ANY)
     return Trained(pairs, None if starts is None else tuple(starts))
 
 
 def teacher_words(config: Any) -> str:
-    """What the teacher is called: its file, its repository or its class; empty where nothing says it."""
+    """Return what the teacher is called: its file, its repository or its class; empty where nothing
+    says it.
+    """
     teacher = ((config or {}).get("init_args") or {}).get("teacher") or {}
     arguments = teacher.get("init_args") or {}
     name = (

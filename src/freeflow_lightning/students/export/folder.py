@@ -111,7 +111,8 @@ def find_exported(
     place: str | Path,
     hub: HubAccess = HubAccess(),  # noqa: B008 (immutable)
 ) -> tuple[Path, dict[str, Any]]:
-    """The local folder and manifest of an exported student, every file that loading reads checked.
+    """Return the local folder and manifest of an exported student, every file that loading reads
+    checked.
 
     Args:
         place: a folder, or a hub repository ("owner/name"), of which only the files that loading
@@ -184,7 +185,7 @@ def check_parts(folder: Path, manifest: dict[str, Any]) -> None:
 
 
 def _shards(folder: Path, index: str) -> set[str]:
-    """The files that an index of sharded weights names."""
+    """Return the files that an index of sharded weights names."""
     try:
         weight_map = json.loads((folder / index).read_text(encoding="utf-8"))["weight_map"]
         return {f"{index.rpartition('/')[0]}/{file}" for file in weight_map.values()}
@@ -195,7 +196,7 @@ def _shards(folder: Path, index: str) -> set[str]:
 
 
 def list_needed_files(manifest: dict[str, Any]) -> list[str]:
-    """The files that loading reads: weights, a diffusers network's own, and a decoder's."""
+    """Return the files that loading reads: weights, a diffusers network's own, and a decoder's."""
     folders = tuple(f"{name}/" for name in PARTS)
     weights = [entry["file"] for entry in manifest["weights"]]
     own = [
@@ -205,7 +206,7 @@ def list_needed_files(manifest: dict[str, Any]) -> list[str]:
 
 
 def read_exported_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, Tensor]:
-    """The tensors of the manifest's weight files under their names in the network.
+    """Return the tensors of the manifest's weight files under their names in the network.
 
     Raises:
         ValueError: a file that is not safetensors.
@@ -222,7 +223,8 @@ def read_exported_weights(folder: Path, manifest: dict[str, Any]) -> dict[str, T
 
 
 def read_shapes(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
-    """The shapes of the tensors that `read_exported_weights` would read, without reading them.
+    """Return the shapes of the tensors that `read_exported_weights` would read, without reading
+    them.
 
     Raises:
         ValueError: a file that is not safetensors.
@@ -240,7 +242,7 @@ def read_shapes(folder: Path, manifest: dict[str, Any]) -> dict[str, list[int]]:
 
 
 def sha256(path: Path) -> str:
-    """A file's hash, read in pieces."""
+    """Return a file's hash, read in pieces."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

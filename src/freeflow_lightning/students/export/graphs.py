@@ -144,7 +144,7 @@ def _pixels(x: Tensor) -> Tensor | None:
 def _export_map(
     map_: SampleGraph, example: Example
 ) -> tuple[torch.export.ExportedProgram, int | None]:
-    """The traced map, and the largest batch that it takes."""
+    """Return the traced map, and the largest batch that it takes."""
     first: Exception | None = None
     for most in LARGEST_BATCH:
         batch = torch.export.Dim("batch", min=1, max=most)
@@ -171,14 +171,14 @@ def _shapes(example: Example, batch: Any) -> tuple[Any, ...]:
 
 
 def _large(map_: SampleGraph) -> bool:
-    """Whether the weights need a file of their own, path.onnx.data: ONNX holds less than 2 GiB
-    itself.
+    """Return whether the weights need a file of their own, path.onnx.data: ONNX holds less than 2
+    GiB itself.
     """
     return sum(p.numel() * p.element_size() for p in map_.parameters()) > 1.5 * 2**30
 
 
 def _reason(error: BaseException) -> str:
-    """The first line of what an error goes back to."""
+    """Return the first line of what an error goes back to."""
     while error.__cause__ is not None:
         error = error.__cause__
     first = next((line.strip() for line in str(error).splitlines() if line.strip()), "")

@@ -18,7 +18,7 @@ LARGEST_COUNT, LARGEST_DEPTH = 2**20, 1024
 
 
 def inside(folder: Path, name: str) -> Path:
-    """The path of a file of an exported folder.
+    """Return the path of a file of an exported folder.
 
     Raises:
         ValueError: the name, or a link on the way, leads out of the folder.
@@ -38,8 +38,8 @@ def inside(folder: Path, name: str) -> Path:
 
 
 def _root(folder: Path) -> Path:
-    """What links of a folder may point into: the folder, and for one in the hub's cache also the
-    cached files beside it.
+    """Return what links of a folder may point into: the folder, and for one in the hub's cache also
+    the cached files beside it.
     """
     real = folder.resolve()
     cached = real.parent.name == "snapshots" and (real.parent.parent / "blobs").is_dir()
@@ -129,7 +129,7 @@ def _is_name_or_none(value: Any) -> bool:
 
 
 def _is_scale(value: Any) -> bool:
-    """One number, one per channel, or what the VAE's config says."""
+    """Return one number, one per channel, or what the VAE's config says."""
     if value is None:
         return True
     return _is_number(value) or (
@@ -138,15 +138,15 @@ def _is_scale(value: Any) -> bool:
 
 
 def _is_entry_of_index(value: Any) -> bool:
-    """What model_index.json says of a VAE: library and class, or nothing."""
+    """Return what model_index.json says of a VAE: library and class, or nothing."""
     return value is None or (
         isinstance(value, list) and len(value) == 2 and all(map(_is_name_or_none, value))
     )
 
 
 def _is_network(value: Any) -> bool:
-    """Whether a description is made of names, arguments, and numbers of a size that a network can
-    have.
+    """Return whether a description is made of names, arguments, and numbers of a size that a
+    network can have.
     """
     if not isinstance(value, dict) or not isinstance(value.get("class"), str):
         return False

@@ -1,4 +1,6 @@
-"""A student in a fixed number of steps as a module that can be traced, and inputs to trace it with."""
+"""A student in a fixed number of steps as a module that can be traced, and inputs to trace it
+with.
+"""
 
 from typing import Any, NamedTuple
 
@@ -76,16 +78,16 @@ class Example(NamedTuple):
     noise: Tensor | None = None
 
     def first(self, n: int) -> "Example":
-        """The first n rows."""
+        """Return the first n rows."""
         noise = None if self.noise is None else self.noise[:n]
         return Example(self.z[:n], self.gamma[:n], take(self.condition, slice(0, n)), noise)
 
     def arguments(self) -> tuple[Any, ...]:
-        """What the graph is called with."""
+        """Return what the graph is called with."""
         return tuple(self) if self.noise is not None else tuple(self)[:-1]
 
     def inputs(self) -> dict[str, Tensor]:
-        """The tensors by the names that they have in ONNX."""
+        """Return the tensors by the names that they have in ONNX."""
         named = {"z": self.z, "gamma": self.gamma}
         if isinstance(self.condition, dict):
             named |= self.condition

@@ -70,7 +70,9 @@ PLAIN = (Teacher.decode, EDMTeacher.decode)
 
 
 def describe_decoder(teacher: Teacher) -> tuple[dict[str, Any] | None, list[str]]:
-    """How samples become pictures (None: they are pictures), and what of it a folder cannot hold."""
+    """Return how samples become pictures (None: they are pictures), and what of it a folder cannot
+    hold.
+    """
     decoder: Any = None
     if isinstance(teacher, SiTTeacher | LatentSpace):
         decoder = teacher.vae
@@ -141,7 +143,7 @@ def build_space(
 def build_decoder(
     about: dict[str, Any] | None, folder: Path, *, has_vae: bool
 ) -> Callable[[Tensor], Tensor] | None:
-    """The decoder of a description; a VAE is loaded for the first picture.
+    """Return the decoder of a description; a VAE is loaded for the first picture.
 
     Args:
         about: the description.

@@ -147,7 +147,7 @@ def refuse_unbuildable(unknown: Unknown) -> None:
 def take_own_network(
     unknown: Unknown, network: nn.Module | None, trust: str | Sequence[str] | None
 ) -> nn.Module:
-    """A network of the user's own: the one handed over, or its class imported by leave.
+    """Return a network of the user's own: the one handed over, or its class imported by leave.
 
     Raises:
         ValueError: neither was given, or it is another class.
@@ -181,7 +181,7 @@ def take_own_network(
 
 
 def find_differences(a: nn.Module, b: nn.Module) -> list[str]:
-    """The tensors in which two networks differ, bit for bit."""
+    """Return the tensors in which two networks differ, bit for bit."""
     ours, theirs = a.state_dict(), b.state_dict()
     return [
         name

@@ -11,7 +11,7 @@ from freeflow_lightning.students.export.markdown import plain
 
 
 def templates(package: str) -> Environment:
-    """The templates in a package's folder `templates`.
+    """Return the templates in a package's folder `templates`.
 
     Values are escaped for HTML; `plain` escapes them for Markdown, and HTML inside it.
     """

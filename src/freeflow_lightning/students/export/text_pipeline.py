@@ -25,7 +25,9 @@ from freeflow_lightning.teachers import DiffusersTeacher
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles, load_scheduler_config
 
 EULER = {"shift": 1.0, "use_dynamic_shifting": False, "shift_terminal": None}
-"""Of a FlowMatchEulerDiscreteScheduler that takes the noise levels as they are given, or one step."""
+"""Of a FlowMatchEulerDiscreteScheduler that takes the noise levels as they are given, or one
+step.
+"""
 DDIM = {"timestep_spacing": "trailing", "set_alpha_to_one": True, "clip_sample": False}
 BETAS = (
     "num_train_timesteps",
@@ -133,7 +135,7 @@ def refuse_steps(teacher: DiffusersTeacher, jumps: Jumps) -> None:
 
 
 def takes_sigmas(pipeline: str) -> bool:
-    """Whether a pipeline of diffusers can be told the noise levels of its steps."""
+    """Return whether a pipeline of diffusers can be told the noise levels of its steps."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
     kind = getattr(diffusers, pipeline, None)
@@ -141,7 +143,9 @@ def takes_sigmas(pipeline: str) -> bool:
 
 
 def call_of(teacher: DiffusersTeacher, gamma: float, steps: int = 1) -> dict[str, Any]:
-    """The arguments with which the pipeline takes its steps and asks the network once for each."""
+    """Return the arguments with which the pipeline takes its steps and asks the network once for
+    each.
+    """
     scale = gamma if teacher.embedded else 1.0 - teacher.family.guidance_offset
     named = {
         "QwenImageTransformer2DModel": {"true_cfg_scale": 1.0},

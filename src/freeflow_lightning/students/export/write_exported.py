@@ -1,4 +1,6 @@
-"""The folder of an exported student, which comes whole in the place of nothing or of an older one."""
+"""The folder of an exported student, which comes whole in the place of nothing or of an older
+one.
+"""
 
 import os
 from collections.abc import Iterator, Mapping

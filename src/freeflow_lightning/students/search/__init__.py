@@ -1,4 +1,6 @@
-"""Inference-time scaling (Fig. 8): a search for better noise, by a one-step student and a verifier."""
+"""Inference-time scaling (Fig. 8): a search for better noise, by a one-step student and a
+verifier.
+"""
 
 from collections.abc import Callable
 

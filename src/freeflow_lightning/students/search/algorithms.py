@@ -36,15 +36,15 @@ class SearchContext(Protocol):
         """f(z, delta): an evaluation of the student a row, or a few to a sample (delta = 1)."""
 
     def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
-        """The teacher's ODE from t to t_next <= t."""
+        """Solve the teacher's ODE from t to t_next <= t."""
 
     def predict_end(self, x: Tensor, t: float) -> Tensor:
-        """The end of the teacher's path as it looks from x at t: x + t u(x, t), one evaluation of u
-        a row.
+        """Return the end of the teacher's path as it looks from x at t: x + t u(x, t), one
+        evaluation of u a row.
         """
 
     def score(self, x: Tensor) -> Tensor:
-        """The verifier's scores of samples, [C * G]; higher is better."""
+        """Return the verifier's scores of samples, [C * G]; higher is better."""
 
 
 class Beam(NamedTuple):
@@ -57,7 +57,7 @@ class Beam(NamedTuple):
     score: Tensor
 
     def best(self, samples: int, width: int) -> "Beam":
-        """The best `width` of each sample; of equals the earlier ones."""
+        """Return the best `width` of each sample; of equals the earlier ones."""
         order = (
             self.score.view(-1, samples).sort(dim=0, descending=True, stable=True).indices[:width]
         )
@@ -182,7 +182,7 @@ class PathSearch:
         self.backward = backward
 
     def levels(self) -> list[float]:
-        """The times that the rounds start from, and 0.
+        """Return the times that the rounds start from, and 0.
 
         >>> PathSearch(start=0.5, forward=0.25, backward=0.5).levels()
         [0.5, 0.25, 0.0]

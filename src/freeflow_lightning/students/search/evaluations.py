@@ -24,6 +24,6 @@ class Evaluations:
         return Evaluations(self.student - other.student, self.teacher - other.teacher)
 
     def share(self, parts: int) -> "Evaluations":
-        """One of so many equal parts."""
+        """Return one of so many equal parts."""
         assert self.student % parts == self.teacher % parts == 0
         return Evaluations(self.student // parts, self.teacher // parts)

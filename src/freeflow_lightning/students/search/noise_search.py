@@ -166,12 +166,12 @@ class BatchSearchContext:
         return self._evaluate(draw_sample if delta == 1 else draw_state, z)
 
     def teacher(self, x: Tensor, t: float, t_next: float) -> Tensor:
-        """The teacher's ODE with as many steps as `path_steps` has on the way."""
+        """Solve the teacher's ODE with as many steps as `path_steps` has on the way."""
         return self._integrate(x, t, t_next, self.setting.path_steps)
 
     def finish(self, x: Tensor, t: float) -> Tensor:
-        """The teacher's ODE from t to 0 with as many of the final sampler's steps as are on the
-        way.
+        """Solve the teacher's ODE from t to 0 with as many of the final sampler's steps as are on
+        the way.
         """
         return self._integrate(x, t, 0.0, self.setting.sampler.steps)
 
@@ -209,7 +209,9 @@ class BatchSearchContext:
         return self._evaluate(draw, self._with_noise(x, numbers))
 
     def posterior_gradient(self, x: Tensor, t: float, numbers: range) -> tuple[Tensor, Tensor]:
-        """Scores of such draws and their gradients in x: a gradient counts as two evaluations more."""
+        """Scores of such draws and their gradients in x: a gradient counts as two evaluations
+        more.
+        """
         student, guidance = self.setting.student, self.setting.sampler.guidance
         score = scores_with_gradient(self.setting.verifier, student.teacher)
 
@@ -232,7 +234,7 @@ class BatchSearchContext:
         return torch.stack([self.noise(numbers), repeat_rows(x, len(numbers))], 1)
 
     def score(self, x: Tensor) -> Tensor:
-        """The verifier's scores.
+        """Return the verifier's scores.
 
         Raises:
             ValueError: no such scores from the verifier: another shape, or NaN.
@@ -274,8 +276,8 @@ class BatchSearchContext:
 
 
 def freeze(verifier: Callable[..., Tensor], device: torch.device | str) -> Callable[..., Tensor]:
-    """A verifier ready for use: one that is a module is moved to the device, put in eval mode and
-    frozen.
+    """Return a verifier ready for use: one that is a module is moved to the device, put in eval
+    mode and frozen.
     """
     if isinstance(verifier, nn.Module):
         return verifier.to(device).eval().requires_grad_(False)

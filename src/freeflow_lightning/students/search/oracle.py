@@ -50,7 +50,7 @@ class FrechetOracle:
         self.refresh = refresh
 
     def pick(self, features: Tensor) -> Tensor:
-        """The number of the candidate that is taken for each sample, [n], from features
+        """Return the number of the candidate that is taken for each sample, [n], from features
         [candidates, n, d].
         """
         values, directions = torch.linalg.eigh(self.reference.covariance)

@@ -28,14 +28,16 @@ Scores = Callable[[Tensor, Any], Tensor]
 
 @runtime_checkable
 class Differentiable(Protocol):
-    """A verifier of pictures that can be differentiated: it also scores decoded ones, in [-1, 1]."""
+    """A verifier of pictures that can be differentiated: it also scores decoded ones, in [-1,
+    1].
+    """
 
     def reward(self, samples: Tensor, condition: Any) -> Tensor:
         """Scores [B] of float pictures [B, C, H, W] in [-1, 1], with their gradient."""
 
 
 def scores_with_gradient(verifier: Callable[..., Tensor], teacher: Teacher) -> Scores:
-    """The verifier's scores of samples [B, *sample_shape] as a function that has a gradient.
+    """Return the verifier's scores of samples [B, *sample_shape] as a function that has a gradient.
 
     Raises:
         ValueError: (when called) a verifier of pictures that has no `reward`.
@@ -58,7 +60,8 @@ def scores_with_gradient(verifier: Callable[..., Tensor], teacher: Teacher) -> S
 def check_value_gradient(
     student: FlowMap, score: Scores, guidance: float, strength: float
 ) -> dict[float, float]:
-    """The ratio of grad V by one-step draws to grad V by GLASS, at `TIMES`, over a few states.
+    """Return the ratio of grad V by one-step draws to grad V by GLASS, at `TIMES`, over a few
+    states.
 
     It is <g, g*> / <g*, g*> over all states of a time: 1 for the exact map.
 

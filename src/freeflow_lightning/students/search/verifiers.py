@@ -130,7 +130,7 @@ def _plain(x: Tensor) -> Tensor:
 
 
 def _picture(path: Path) -> Tensor:
-    """A picture, uint8 [C, H, W]."""
+    """Return a picture, uint8 [C, H, W]."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no target at {path}: expected a picture of the size of the samples"

@@ -43,7 +43,7 @@ class Embedding(NamedTuple):
 
 
 def pass_condition(call: Call) -> dict[str, Any]:
-    """The condition's tensors under their own names, nothing else."""
+    """Return the condition's tensors under their own names, nothing else."""
     return dict(call.condition)
 
 

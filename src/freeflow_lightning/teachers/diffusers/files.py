@@ -37,7 +37,9 @@ class PipelineFiles:
 
 
 def read_config(model: str, file: str, revision: str | None) -> dict[str, Any]:
-    """A JSON file of a folder or a hub repository (Raises: FileNotFoundError, ValueError)."""
+    """Return a JSON file of a folder or a hub repository (Raises: FileNotFoundError,
+    ValueError).
+    """
     folder = Path(model)
     path = folder / file if folder.is_dir() else hub_file(model, file, revision=revision)
     if not path.is_file():
@@ -93,8 +95,8 @@ def read_pipeline(
 
 
 def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None = None) -> Any:
-    """The network with its weights, in eval mode (Raises: ValueError where they do not fit; what is
-    left over is said).
+    """Return the network with its weights, in eval mode (Raises: ValueError where they do not fit;
+    what is left over is said).
     """
     import diffusers  # noqa: PLC0415 (slow to import)
 
@@ -135,7 +137,7 @@ def load_network(files: PipelineFiles, dtype: torch.dtype, variant: str | None =
 
 
 def load_scheduler_config(files: PipelineFiles) -> dict[str, Any]:
-    """The scheduler's settings: betas, what the network predicts, shifts."""
+    """Return the scheduler's settings: betas, what the network predicts, shifts."""
     try:
         return read_config(files.model, "scheduler/scheduler_config.json", files.revision)
     except FileNotFoundError as error:

@@ -11,7 +11,7 @@ from freeflow_lightning.teachers.diffusers.family import TEXT, Call, pass_condit
 
 
 def repeat_numbers(call: Call, values: list[int]) -> Tensor:
-    """The same numbers for every sample, float32 [B, len(values)]."""
+    """Return the same numbers for every sample, float32 [B, len(values)]."""
     return torch.tensor(values, device=call.x.device, dtype=torch.float32).expand(len(call.x), -1)
 
 
@@ -58,14 +58,14 @@ def add_chroma_mask(call: Call) -> dict[str, Any]:
 
 
 def add_qwen_shapes(call: Call) -> dict[str, Any]:
-    """The patch grid of every sample: frames, rows, columns."""
+    """Return the patch grid of every sample: frames, rows, columns."""
     return pass_condition(call) | {
         "img_shapes": [[(1, call.size[0] // 2, call.size[1] // 2)]] * len(call.x)
     }
 
 
 def scale_sana_time(call: Call) -> dict[str, Any]:
-    """The time in the config's own unit."""
+    """Return the time in the config's own unit."""
     return pass_condition(call) | {"timestep": call.time * call.config["timestep_scale"]}
 
 
@@ -86,7 +86,9 @@ def add_cogview4_sizes(call: Call) -> dict[str, Any]:
 
 
 def cogview4_shift(scheduler: Mapping[str, Any], length: float) -> float:
-    """The s in sigma = s tau / (s tau + 1 - tau) of CogView4's pipeline for `length` image tokens."""
+    """Return the s in sigma = s tau / (s tau + 1 - tau) of CogView4's pipeline for `length` image
+    tokens.
+    """
     if not scheduler["use_dynamic_shifting"]:
         return float(scheduler["shift"])
     root = math.sqrt(length / scheduler.get("base_image_seq_len", 256))
@@ -95,8 +97,8 @@ def cogview4_shift(scheduler: Mapping[str, Any], length: float) -> float:
 
 
 def add_ltx_sizes(call: Call) -> dict[str, Any]:
-    """The latent's size, and the length of a latent element in seconds (8 frames, 25 a second) and
-    pixels (32).
+    """Return the latent's size, and the length of a latent element in seconds (8 frames, 25 a
+    second) and pixels (32).
     """
     frames, height, width = call.size
     return pass_condition(call) | {
@@ -166,5 +168,5 @@ def stack_films(output: list[Tensor]) -> Tensor:
 
 
 def keep_norm(guided: Tensor, conditional: Tensor) -> Tensor:
-    """The guided velocity scaled along its last axis to the conditional one's norm."""
+    """Return the guided velocity scaled along its last axis to the conditional one's norm."""
     return guided * (conditional.norm(dim=-1, keepdim=True) / guided.norm(dim=-1, keepdim=True))

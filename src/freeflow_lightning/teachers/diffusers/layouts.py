@@ -47,7 +47,7 @@ def unpack_patches(x: Tensor, size: tuple[int, ...]) -> Tensor:
 
 
 def voxels_shape(channels: int, size: tuple[int, ...]) -> tuple[int, ...]:
-    """One token per latent element, [F H W, C]."""
+    """Return one token per latent element, [F H W, C]."""
     frames, height, width = size
     return (frames * height * width, channels)
 

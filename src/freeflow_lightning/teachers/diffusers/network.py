@@ -39,8 +39,8 @@ class DiffusersNetwork(nn.Module):
     def forward(
         self, x: Tensor, time: Tensor, condition: Any = None, gamma: Tensor | None = None
     ) -> Tensor:
-        """The raw output, [B, *sample_shape]; computed in the network's dtype, returned in that of
-        x.
+        """Return the raw output, [B, *sample_shape]; computed in the network's dtype, returned in
+        that of x.
 
         Args:
             x: states, [B, *sample_shape].
@@ -93,8 +93,8 @@ class DiffusersVelocity(Backbone):
 
 
 def keep_labels(net: Any) -> Any:
-    """The network without the random dropping of labels that it does in training: a recipe draws
-    its conditions itself.
+    """Return the network without the random dropping of labels that it does in training: a recipe
+    draws its conditions itself.
     """
     for module in net.modules():
         if type(module).__name__ == "LabelEmbedding":

@@ -17,7 +17,7 @@ Unpack = Callable[[Tensor], Tensor]
 
 
 def per_channel(values: Any, x: Tensor) -> Tensor:
-    """One number per channel, to broadcast against x [B, C, ...]."""
+    """Return one number per channel, to broadcast against x [B, C, ...]."""
     return torch.as_tensor(values, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.ndim - 2))
 
 
@@ -43,7 +43,7 @@ def unscale_mochi(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
 
 
 def unscale_ltx(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
-    """The same, with mean and std among the VAE's weights."""
+    """Return the same, with mean and std among the VAE's weights."""
     if vae.config.get("timestep_conditioning"):
         raise ValueError(
             "this VAE of LTX denoises while it decodes, which previews do not do: leave callbacks "

@@ -20,7 +20,7 @@ NOT_ENCODERS = ("transformer", "transformer_2", "unet", "vae", "safety_checker",
 
 
 def load_encoders(files: PipelineFiles, dtype: torch.dtype, variant: str | None) -> Any:
-    """The pipeline without its large networks."""
+    """Return the pipeline without its large networks."""
     if importlib.util.find_spec("transformers") is None:
         raise ModuleNotFoundError(
             "the text encoders need the library transformers: pip install "
@@ -67,7 +67,7 @@ class PromptEncoder:
     def shards(
         self, lines: Sequence[str], batch_size: int, shard_size: int
     ) -> Iterator[dict[str, Tensor]]:
-        """The embeddings of `shard_size` prompts at a time, on the CPU."""
+        """Yield the embeddings of `shard_size` prompts at a time, on the CPU."""
         for start in range(0, len(lines), shard_size):
             shard = lines[start : start + shard_size]
             parts = [
@@ -77,14 +77,14 @@ class PromptEncoder:
             log.info("%d of %d prompts", start + len(shard), len(lines))
 
     def empty(self) -> dict[str, Tensor]:
-        """What the network takes for "no prompt": the pipeline's own where it has one, else the
-        empty text.
+        """Return what the network takes for "no prompt": the pipeline's own where it has one, else
+        the empty text.
         """
         return self.encode([""], empty=True)
 
     @torch.no_grad()
     def encode(self, prompts: Sequence[str], *, empty: bool = False) -> dict[str, Tensor]:
-        """What the network takes for the prompts, the batch first, on the CPU."""
+        """Return what the network takes for the prompts, the batch first, on the CPU."""
         returned = self.pipe.encode_prompt(
             **find_arguments(self.pipe, [*prompts, *self.beside], empty)
         )

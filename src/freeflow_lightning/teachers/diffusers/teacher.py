@@ -117,7 +117,9 @@ class DiffusersTeacher(Teacher):
         return self.function(x, t, condition)
 
     def guided_by(self, guidance: Guidance, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        """u_gamma by the null condition, or by the network's own input of gamma where it has one."""
+        """u_gamma by the null condition, or by the network's own input of gamma where it has
+        one.
+        """
         if not self.embedded:
             return super().guided_by(guidance, x, t, condition)
         return self.function(
@@ -125,12 +127,12 @@ class DiffusersTeacher(Teacher):
         )
 
     def gamma(self, guidance_scale: float) -> float:
-        """The gamma that a pipeline's guidance_scale means; Z-Image counts from 0."""
+        """Return the gamma that a pipeline's guidance_scale means; Z-Image counts from 0."""
         return self.family.guidance_offset + guidance_scale
 
     def null_condition(self, condition: Any) -> Any:
-        """The empty prompt or the null class; the condition itself for a model that embeds guidance
-        and is never asked.
+        """Return the empty prompt or the null class; the condition itself for a model that embeds
+        guidance and is never asked.
         """
         return condition if self.embedded else super().null_condition(condition)
 
@@ -155,7 +157,7 @@ class DiffusersTeacher(Teacher):
 
 
 def find_family(class_name: str) -> Family:
-    """The row of a class (Raises: ValueError for one that has none, with what to pass)."""
+    """Return the row of a class (Raises: ValueError for one that has none, with what to pass)."""
     if class_name not in FAMILIES:
         raise ValueError(
             f"{class_name} is not among the networks whose convention is known "
@@ -167,7 +169,7 @@ def find_family(class_name: str) -> Family:
 
 
 def size_of(family: Family, net: Any, given: int | Sequence[int] | None) -> tuple[int, ...]:
-    """The latent's size as the family's layout wants it."""
+    """Return the latent's size as the family's layout wants it."""
     axes = LAYOUTS[family.layout].axes
     count = 3 if family.layout in ("video", "voxels") else 2
     own = net.config.get("sample_size") if family.layout == "image" else None
@@ -186,7 +188,7 @@ def size_of(family: Family, net: Any, given: int | Sequence[int] | None) -> tupl
 
 
 def own_conditions(family: Family, net: Any) -> Conditions:
-    """The conditions that a network needs no files for."""
+    """Return the conditions that a network needs no files for."""
     if family.prompts:
         raise ValueError(
             f"{type(net).__name__} takes prompts: write embeddings with freeflow embed --model "
@@ -197,7 +199,7 @@ def own_conditions(family: Family, net: Any) -> Conditions:
 
 
 def check_conditions(conditions: Conditions, family: Family, class_name: str) -> Conditions:
-    """The conditions, if prompts are those of this kind of network (Raises: ValueError)."""
+    """Return the conditions, if prompts are those of this kind of network (Raises: ValueError)."""
     if isinstance(conditions, Prompts):
         made_for = conditions.index.get("network", class_name)
         if made_for != class_name or not set(conditions.names) <= set(
@@ -212,7 +214,7 @@ def check_conditions(conditions: Conditions, family: Family, class_name: str) ->
 
 
 def ddpm_velocity(net: DiffusersNetwork, t_max: float = 1.0) -> PathVelocity:
-    """An epsilon, v or x0 network with its scheduler's betas as u(x, t, condition)."""
+    """Return an epsilon, v or x0 network with its scheduler's betas as u(x, t, condition)."""
     from diffusers import DDPMScheduler  # noqa: PLC0415 (slow to import)
 
     table = DDPMScheduler.from_config(net.scheduler)

@@ -33,8 +33,8 @@ NO_NULL = "no null class, so that it cannot be guided"
 
 
 def read_training_arguments(content: Any, depth: int = 4) -> dict[str, Any]:
-    """The plain values that a training script saved beside the weights, by name; of equal names the
-    outermost one.
+    """Return the plain values that a training script saved beside the weights, by name; of equal
+    names the outermost one.
     """
     if isinstance(content, argparse.Namespace):
         content = vars(content)
@@ -94,8 +94,8 @@ def read_class_table(
 
 
 def _count(arguments: Mapping[str, Any], rows: int) -> tuple[int | None, str]:
-    """The number of classes in a table of so many rows, None where it may be meant either way, and
-    what tells it.
+    """Return the number of classes in a table of so many rows, None where it may be meant either
+    way, and what tells it.
     """
     for name in CLASSES:
         if name in arguments:

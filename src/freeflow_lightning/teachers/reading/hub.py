@@ -23,7 +23,7 @@ class HubAccess(NamedTuple):
     token: str | bool | None = None
 
     def file(self, repo_id: str, filename: str) -> Path:
-        """The local path of a file of a repository."""
+        """Return the local path of a file of a repository."""
         return hub_file(repo_id, filename, **self._asdict())
 
 
@@ -36,7 +36,7 @@ def hub_file(
     offline: bool = False,
     token: str | bool | None = None,
 ) -> Path:
-    """The local path of a file of a hub repository, downloaded unless it is in the cache.
+    """Return the local path of a file of a hub repository, downloaded unless it is in the cache.
 
     Args:
         repo_id: "owner/name".

@@ -19,8 +19,8 @@ NO_NETWORK = re.compile(r"^opt|optim|sched|scaler|grad|rng|loop|callback", re.IG
 def pick_state(
     content: Any, path: str | Path, *, anchor: str, weights_key: str | None = None
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The state dict of one network inside what a training script saved, and notes on what was
-    taken.
+    """Return the state dict of one network inside what a training script saved, and notes on what
+    was taken.
 
     A network that is alone is taken whatever its name. Of several, the one that is called an
     average is taken.
@@ -55,8 +55,8 @@ def pick_state(
 
 
 def _parts(content: Mapping[Any, Any], anchor: str) -> dict[str, dict[str, Any]]:
-    """What could be the network: dicts by name, tensors that share a prefix by that prefix ("" for
-    all tensors).
+    """Return what could be the network: dicts by name, tensors that share a prefix by that prefix
+    ("" for all tensors).
     """
     parts = {
         name: dict(value) for name, value in content.items() if _is_network(name, value, anchor)
@@ -72,7 +72,9 @@ def _parts(content: Mapping[Any, Any], anchor: str) -> dict[str, dict[str, Any]]
 
 
 def _dicts_of_tensors(content: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
-    """The weights of some other network, by name: whoever loads them says what does not fit."""
+    """Return the weights of some other network, by name: whoever loads them says what does not
+    fit.
+    """
     return {
         name: dict(value)
         for name, value in content.items()
@@ -87,7 +89,7 @@ def _dicts_of_tensors(content: Mapping[Any, Any]) -> dict[str, dict[str, Any]]:
 def _below(
     tensors: Mapping[str, Tensor], prefix: str, prefixes: Iterable[str]
 ) -> dict[str, Tensor]:
-    """The tensors with this prefix and with no longer one of the prefixes, without it."""
+    """Return the tensors with this prefix and with no longer one of the prefixes, without it."""
     longer = tuple(other for other in prefixes if other != prefix and other.startswith(prefix))
     return {
         key.removeprefix(prefix): value
@@ -97,8 +99,8 @@ def _below(
 
 
 def _is_network(name: Any, value: Any, anchor: str) -> bool:
-    """Whether an entry is a dict with the anchor somewhere inside, and is not named as something
-    else.
+    """Return whether an entry is a dict with the anchor somewhere inside, and is not named as
+    something else.
     """
     if not isinstance(name, str) or not isinstance(value, Mapping) or NO_NETWORK.search(name):
         return False
@@ -119,8 +121,8 @@ def _prefix(key: str, anchor: str) -> str:
 
 
 def _choose(content: Mapping[Any, Any], parts: Mapping[str, Any], path: str | Path) -> str:
-    """The name of the only part, or of the only average among them (Raises: ValueError where that
-    does not decide).
+    """Return the name of the only part, or of the only average among them (Raises: ValueError where
+    that does not decide).
     """
     nameless = [
         name
@@ -149,7 +151,7 @@ def _choose(content: Mapping[Any, Any], parts: Mapping[str, Any], path: str | Pa
 
 
 def _has_weights(value: Any) -> bool:
-    """Whether a dict or list holds a tensor that is more than a number."""
+    """Return whether a dict or list holds a tensor that is more than a number."""
     if isinstance(value, Mapping):
         return any(_has_weights(inner) for inner in value.values())
     if isinstance(value, list | tuple):
@@ -167,7 +169,7 @@ def _only_tensors(content: Mapping[Any, Any], path: str | Path) -> dict[str, Ten
 
 
 def _named_part(content: Any, key: str, path: str | Path, anchor: str) -> Any:
-    """The part of the given name, a path with dots, or the tensors with that prefix."""
+    """Return the part of the given name, a path with dots, or the tensors with that prefix."""
     if isinstance(content, Mapping) and key in content:
         return content[key]
     names = (

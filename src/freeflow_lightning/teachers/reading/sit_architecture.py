@@ -47,7 +47,9 @@ def infer_architecture(
 
 
 def infer_side(state: Mapping[str, Tensor], path: str | Path, patch: int, given: int | None) -> int:
-    """The side of the latents: by the number of positions, or the given one where there are none."""
+    """Return the side of the latents: by the number of positions, or the given one where there are
+    none.
+    """
     position = state.get("pos_embed")
     if position is None:
         if not given:
@@ -68,8 +70,8 @@ def infer_side(state: Mapping[str, Tensor], path: str | Path, patch: int, given:
 def infer_heads(
     state: Mapping[str, Tensor], path: str | Path, width: int, given: int | None
 ) -> int:
-    """The number of attention heads: by the norm of a head's queries, the given number, or the
-    published one.
+    """Return the number of attention heads: by the norm of a head's queries, the given number, or
+    the published one.
     """
     norm = state.get("blocks.0.attn.q_norm.weight")
     if norm is None:
@@ -96,7 +98,7 @@ def infer_qk_norm(state: Mapping[str, Tensor]) -> str:
 
 
 def size_name(architecture: Mapping[str, Any]) -> str:
-    """The published name of an architecture, "SiT-XL/2", or its sizes.
+    """Return the published name of an architecture, "SiT-XL/2", or its sizes.
 
     >>> size_name({"depth": 12, "hidden_size": 768, "num_heads": 12, "patch_size": 2})
     'SiT-B/2'

@@ -90,7 +90,7 @@ def read_sit(
 
 
 def build_sit(read: SiTWeights) -> SiT:
-    """The network with the file's weights."""
+    """Return the network with the file's weights."""
     with torch.device("meta"):
         net = SiT(**read.architecture)
     net.load_state_dict(read.weights, assign=True)
@@ -100,7 +100,7 @@ def build_sit(read: SiTWeights) -> SiT:
 def drop_training_tensors(
     state: dict[str, Tensor], notes: list[str]
 ) -> tuple[dict[str, Tensor], list[str]]:
-    """The tensors that a velocity needs, and the keys of the others."""
+    """Return the tensors that a velocity needs, and the keys of the others."""
     dropped = [key for key in state if TRAINING_ONLY.fullmatch(key)]
     if dropped:
         kinds = dict.fromkeys(key.partition(".")[0] for key in dropped)
@@ -185,7 +185,7 @@ def trim_learned_variance(
 def fit_weights(
     state: Mapping[str, Tensor], architecture: Mapping[str, Any], path: str | Path, notes: list[str]
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """The tensors of that SiT, in float32, and all others. Only a missing pos_embed is made.
+    """Return the tensors of that SiT, in float32, and all others. Only a missing pos_embed is made.
 
     Raises:
         ValueError: tensors missing, of another shape, not floating point, or with NaN or infinite
@@ -218,7 +218,7 @@ def fit_weights(
 
 
 def find_faults(taken: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
-    """What is wrong with the tensors of a file, in words, by the alphabet."""
+    """Return what is wrong with the tensors of a file, in words, by the alphabet."""
     faults = [f"missing: {key}" for key in expected.keys() - taken.keys()]
     for key, value in taken.items():
         shape = list(expected[key].shape)

@@ -22,7 +22,7 @@ NOT_KNOWN = ("freeflow_lightning.commands", "freeflow_lightning.commands.main")
 
 
 def class_paths(config: Any) -> list[str]:
-    """Every class_path in a config, each once, the outer before the inner.
+    """Return every class_path in a config, each once, the outer before the inner.
 
     >>> class_paths({"class_path": "a.A", "init_args": {"net": {"class_path": "b.B"}, "x": [1, {"class_path": "a.A"}]}})
     ['a.A', 'b.B']
@@ -42,8 +42,8 @@ def _class_paths(config: Any) -> Iterator[str]:
 
 
 def trusted(trust: str | Sequence[str] | None, config: Any = None) -> list[str]:
-    """The paths that the user lets a file import: those named, and the config's other classes in
-    their modules.
+    """Return the paths that the user lets a file import: those named, and the config's other
+    classes in their modules.
 
     >>> trusted("my_net.UNet", {"class_path": "my_net.UNet", "init_args": {"net": {"class_path": "my_net.Block"}}})
     ['my_net.UNet', 'my_net.Block']
@@ -55,8 +55,8 @@ def trusted(trust: str | Sequence[str] | None, config: Any = None) -> list[str]:
 
 
 def is_known(path: str) -> bool:
-    """Whether a class path leads to a class of this package, a layer of torch or a network of
-    diffusers.
+    """Return whether a class path leads to a class of this package, a layer of torch or a network
+    of diffusers.
 
     What such a module has imported itself (freeflow_lightning.commands.main.os.system) is none of
     these.
@@ -76,13 +76,13 @@ def is_known(path: str) -> bool:
 
 
 def is_under(path: str, roots: Collection[str]) -> bool:
-    """Whether an import path is one of the roots or lies below one."""
+    """Return whether an import path is one of the roots or lies below one."""
     return any(path == root or path.startswith(f"{root}.") for root in roots)
 
 
 def find_object(path: str) -> Any:
-    """What an import path leads to, None where nothing is. Its modules are imported: ask only of
-    what may be.
+    """Return what an import path leads to, None where nothing is. Its modules are imported: ask
+    only of what may be.
     """
     parts = path.split(".")
     for count in range(len(parts) - 1, 0, -1):
@@ -97,7 +97,9 @@ def find_object(path: str) -> Any:
 
 
 def has_module(path: str) -> bool:
-    """Whether the outermost module of a class path is found from here; nothing is imported."""
+    """Return whether the outermost module of a class path is found from here; nothing is
+    imported.
+    """
     top = path.partition(".")[0]
     return top != "__main__" and importlib.util.find_spec(top) is not None
 
@@ -132,6 +134,6 @@ def guarded(others: Collection[str] | None = ()) -> Iterator[None]:
 
 
 def denied_import(error: Exception) -> str | None:
-    """The import path that `guarded` has refused, if that is what an error says."""
+    """Return the import path that `guarded` has refused, if that is what an error says."""
     denied = re.search(r"Importing '(\S+?)' is not allowed", str(error))
     return denied[1] if denied else None

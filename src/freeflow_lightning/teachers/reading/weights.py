@@ -14,7 +14,7 @@ from freeflow_lightning.teachers.reading.pick_state import pick_state
 
 
 def read_file(path: str | Path) -> Any:
-    """What a .safetensors or torch.save file holds: tensors and plain values alone.
+    """Return what a .safetensors or torch.save file holds: tensors and plain values alone.
 
     A file of torch.save may hold an argparse.Namespace, as those of public training scripts do.
     Anything else that would need code is refused before it runs.
@@ -54,8 +54,8 @@ def read_file(path: str | Path) -> Any:
 def read_state_dict(
     path: str | Path, *, anchor: str, weights_key: str | None = None
 ) -> dict[str, Tensor]:
-    """The state dict in a .safetensors file, or in one that torch.save wrote, by itself or beside
-    other things.
+    """Return the state dict in a .safetensors file, or in one that torch.save wrote, by itself or
+    beside other things.
 
     Args:
         path: the file.
@@ -91,7 +91,7 @@ def load_weight_file(network: nn.Module, path: str | Path, weights_key: str | No
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
-    """The notes in a .safetensors file; none in others."""
+    """Return the notes in a .safetensors file; none in others."""
     if Path(path).suffix != ".safetensors":
         return {}
     with safe_open(path, "pt") as file:
