@@ -4,6 +4,7 @@ import io
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -32,7 +33,7 @@ def read_pictures(paths: Sequence[Path]) -> Tensor:
 def encode_npz(drawn: Tensor, labels: Tensor | None) -> bytes:
     """Return samples [N, ...] as an npz: arr_0 with the channels last, arr_1 the classes [N]."""
     last = drawn.permute(0, 2, 3, 1) if drawn.ndim == 4 else drawn
-    arrays = {"arr_0": last.numpy()}
+    arrays: dict[str, Any] = {"arr_0": last.numpy()}
     if labels is not None:
         arrays["arr_1"] = labels.numpy()
     written = io.BytesIO()
