@@ -30,7 +30,8 @@ from freeflow_lightning.profiling.budget import Budget, evaluations_per_step
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.training.output_folder import claim_names, lock_folder, publish
+from freeflow_lightning.training.folder_lock import lock_folder
+from freeflow_lightning.training.output_folder import claim_names, publish
 
 USAGE = """freeflow compare --config A.yaml B.yaml [--budget evaluations --amount N] [options]
 

@@ -32,11 +32,11 @@ from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.atomic_write import write_json
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.digests import key_of
 from freeflow_lightning.training.finite import NonFiniteError
 from freeflow_lightning.training.output_folder import (
     claim_names,
     finite_or_none,
-    key_of,
     marked,
     read_listed,
     read_note,

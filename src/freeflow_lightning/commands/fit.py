@@ -37,7 +37,7 @@ from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.freeflow import FreeFlowModule
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.data import PriorDataModule
-from freeflow_lightning.training.output_folder import lock_folder
+from freeflow_lightning.training.folder_lock import lock_folder
 from freeflow_lightning.training.quiet import quiet
 from freeflow_lightning.training.resuming import (
     FoundCheckpoint,

@@ -23,7 +23,8 @@ from freeflow_lightning.examples.faces.data import REFERENCE
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.profiling.budget import Budget
 from freeflow_lightning.students.open_student import pick_device
-from freeflow_lightning.training.output_folder import claim_names, lock_folder, publish
+from freeflow_lightning.training.folder_lock import lock_folder
+from freeflow_lightning.training.output_folder import claim_names, publish
 
 USAGE = """freeflow reproduce [NAME] [--budget short|full] [options]
 

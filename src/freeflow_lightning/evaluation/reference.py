@@ -21,7 +21,7 @@ from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.cache_folder import cache_folder
 from freeflow_lightning.training.data import IndexRange
-from freeflow_lightning.training.output_folder import key_of
+from freeflow_lightning.training.digests import key_of
 
 log = logging.getLogger(__name__)
 SCHEMA = 2

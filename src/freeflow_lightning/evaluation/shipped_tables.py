@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable
 from freeflow_lightning.sampling.hashes import class_name, probe, weights_hash
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
-from freeflow_lightning.training.output_folder import key_of
+from freeflow_lightning.training.digests import key_of
 
 FOLDER = Path(str(files("freeflow_lightning") / "assets" / "moments"))
 

@@ -24,7 +24,7 @@ from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.output_folder import file_digest
+from freeflow_lightning.training.digests import file_digest
 
 REFERENCE_SEED = 1
 """Of the teacher's samples, as in `freeflow evaluate`."""

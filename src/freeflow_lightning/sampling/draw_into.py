@@ -14,7 +14,7 @@ from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sample_folder import PART, SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.output_folder import lock_folder
+from freeflow_lightning.training.folder_lock import lock_folder
 
 
 class HasMissingParts(Protocol):

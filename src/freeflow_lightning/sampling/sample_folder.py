@@ -19,11 +19,9 @@ from freeflow_lightning.sampling.sample_files import (
     read_pictures,
 )
 from freeflow_lightning.training.atomic_write import sweep, write_file, write_json
+from freeflow_lightning.training.digests import digest_of, file_digest, key_of
 from freeflow_lightning.training.output_folder import (
     MARK,
-    digest_of,
-    file_digest,
-    key_of,
     marked,
     read_listed,
     read_note,

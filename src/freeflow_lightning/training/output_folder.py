@@ -2,12 +2,9 @@
 overwritten or deleted.
 """
 
-import hashlib
 import json
-import logging
 import os
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager
 from math import isfinite
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -15,8 +12,8 @@ from typing import Any
 from PIL import Image
 
 from freeflow_lightning.training.atomic_write import sweep, write_file, write_json
+from freeflow_lightning.training.digests import digest_of
 
-log = logging.getLogger(__name__)
 MARK = "freeflow"
 """Key of a note under which a command says that the note is its own, and lists its files."""
 
@@ -193,72 +190,10 @@ def remove_listed(folder: Path, names: Iterable[str]) -> None:
             parent.rmdir()
 
 
-@contextmanager
-def lock_folder(folder: Path, verb: str) -> Iterator[None]:
-    """Make a folder if there is none, and keep other processes from filling it meanwhile.
-
-    A process that ends, however it ends, keeps nothing.
-
-    Raises:
-        ValueError: another process is filling the folder, or a file is in its way.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        raise ValueError(
-            f"expected a folder at {folder}, found a file: choose another folder"
-        ) from error
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        if not take_lock(handle):
-            raise ValueError(
-                f"another process is writing to {folder}: wait for its end, or choose another "
-                f"folder for freeflow {verb}"
-            )
-        yield
-    finally:
-        os.close(handle)
-
-
-def take_lock(handle: int) -> bool:
-    """Lock an open file or folder; whether no other process has it. Where the file system knows no
-    locks, the log says so.
-    """
-    try:
-        import fcntl  # noqa: PLC0415 (not on every system)
-
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except (ImportError, OSError) as error:
-        log.warning(
-            "the output folder cannot be locked (%s): let one process at a time write to it", error
-        )
-    return True
-
-
 def write_bytes(path: Path, data: bytes, *, wait_for_disk: bool = True) -> None:
     """Write a file whole or not at all; `wait_for_disk` as in `write_file`."""
     with write_file(path, wait_for_disk=wait_for_disk) as temporary:
         temporary.write_bytes(data)
-
-
-def digest_of(data: bytes) -> str:
-    """Return the SHA-256 of a file's content."""
-    return hashlib.sha256(data).hexdigest()
-
-
-def file_digest(path: Path) -> str | None:
-    """Return a file's SHA-256, read in pieces; None where there is no file, or a link."""
-    if path.is_symlink() or not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def key_of(facts: Mapping[str, Any]) -> str:
-    """Return a name that changes when anything in the facts does."""
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def finite_or_none(value: Any) -> Any:

@@ -19,7 +19,7 @@ from lightning.pytorch.loggers.csv_logs import ExperimentWriter
 from lightning.pytorch.utilities import rank_zero_only, rank_zero_warn
 
 from freeflow_lightning.training.atomic_write import write_file
-from freeflow_lightning.training.output_folder import take_lock
+from freeflow_lightning.training.folder_lock import take_lock
 
 ROOT = "runs"
 CHECKPOINTS = "checkpoints"

@@ -38,7 +38,7 @@ from freeflow_lightning.students.search.value_gradient import (
     scores_with_gradient,
 )
 from freeflow_lightning.teachers import LatentSpace
-from freeflow_lightning.training.output_folder import lock_folder
+from freeflow_lightning.training.folder_lock import lock_folder
 
 OF_TEACHER = ("paths", "steer")
 """Algorithms that ask the teacher."""

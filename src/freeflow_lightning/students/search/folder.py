@@ -13,11 +13,9 @@ from torch import Tensor
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.sample_folder import RECORD, SampleFolder
 from freeflow_lightning.training.atomic_write import sweep, write_json
+from freeflow_lightning.training.digests import digest_of, file_digest, key_of
 from freeflow_lightning.training.output_folder import (
     MARK,
-    digest_of,
-    file_digest,
-    key_of,
     marked,
     read_listed,
     read_note,
