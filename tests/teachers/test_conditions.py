@@ -81,7 +81,7 @@ def test_every_process_draws_from_a_block_of_its_own_and_together_from_all(folde
         prompts = Prompts(folder)
         prompts.shard(rank, world_size)
         seen.append({int(i) for i in prompts.draw(200, generator())["pooled"][:, 0]})
-        with prompts.whole():
+        with prompts.use_all():
             assert len({int(i) for i in prompts.draw(200, generator())["pooled"][:, 0]}) == 7
         assert {int(i) for i in prompts.draw(200, generator())["pooled"][:, 0]} == seen[-1]
     assert set.union(*seen) == set(range(1, 8))

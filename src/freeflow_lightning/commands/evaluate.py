@@ -18,7 +18,7 @@ from freeflow_lightning.commands.tasks.evaluate import check_sample_counts
 from freeflow_lightning.commands.tasks.evaluate import evaluate as measure
 from freeflow_lightning.commands.views import evaluation as view
 from freeflow_lightning.flow.solver import RuleName
-from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.sampling.processes import join_processes, start, starts_others
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names
 
@@ -87,7 +87,7 @@ def evaluate(
     if starts_others(work.devices):
         start(work.devices)
         return
-    with joined() as processes:
+    with join_processes() as processes:
         if processes.first:
             claim_names(Path(output), view.NOTE, "evaluate", [view.PAGE])
         student = opening.open(beside.overrides).to(pick_device(work.device, processes))

@@ -25,7 +25,7 @@ from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling.draw import draws_pictures
 from freeflow_lightning.sampling.draw_into import BatchSizes, IndexedDraw, draw_into
 from freeflow_lightning.sampling.noised_states import NoisedStates
-from freeflow_lightning.sampling.processes import Processes, joined, start, starts_others
+from freeflow_lightning.sampling.processes import Processes, join_processes, start, starts_others
 from freeflow_lightning.sampling.sample_folder import SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.open_student import pick_device
@@ -81,7 +81,7 @@ def sample(
     if starts_others(work.devices):
         start(work.devices)
         return
-    with joined() as processes:
+    with join_processes() as processes:
         device = pick_device(work.device, processes)
         student = opening.open_or_none(beside)
         teacher = ready(beside.teacher if student is None else student.to(device).teacher, device)

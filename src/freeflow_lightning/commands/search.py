@@ -16,7 +16,7 @@ from freeflow_lightning.commands.options import (
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.search_options import AlgorithmOptions, FinalOptions
 from freeflow_lightning.commands.tasks.search import search as find
-from freeflow_lightning.sampling.processes import joined, start, starts_others
+from freeflow_lightning.sampling.processes import join_processes, start, starts_others
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.students.search.folder import NOTE, PICTURE
 
@@ -67,7 +67,7 @@ def search(
     if starts_others(work.devices):
         start(work.devices)
         return
-    with joined() as processes:
+    with join_processes() as processes:
         student = opening.open(beside.overrides).to(pick_device(work.device, processes))
         made = find(
             student,

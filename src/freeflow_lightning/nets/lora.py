@@ -116,7 +116,7 @@ class Adapter(nn.Module):
             for layer in self._layers.values():
                 layer._disable_adapters = True
 
-    def merged(self) -> nn.Module:
+    def merge_weights(self) -> nn.Module:
         """Return a backbone of its own with the adapter added into its weights: equal up to
         rounding.
         """
@@ -136,7 +136,7 @@ def merge(network: ScalarConditioned) -> ScalarConditioned:
     """
     if not isinstance(network.backbone, Adapter):
         return copy.deepcopy(network)
-    copied = network.on_backbone(network.backbone.merged())
+    copied = network.on_backbone(network.backbone.merge_weights())
     for name, own in copied.named_children():
         if name != "backbone":
             own.load_state_dict(network.get_submodule(name).state_dict())

@@ -253,5 +253,5 @@ class Distillation(MapRecipe):
         if not self.check_teacher:
             return
         # sharded networks: all ask the same
-        with self.teacher.conditions.whole(), self.trainer.precision_plugin.forward_context():
+        with self.teacher.conditions.use_all(), self.trainer.precision_plugin.forward_context():
             check_direction(self.teacher, self.device)

@@ -66,7 +66,7 @@ class Processes(NamedTuple):
 
 
 @contextmanager
-def joined() -> Iterator[Processes]:
+def join_processes() -> Iterator[Processes]:
     """This process among those that torchrun (or `start`) has started, as its environment variables
     say; alone without them.
 

@@ -150,7 +150,7 @@ def read_official_network(
         embedder.scale = scale
         embedder.load_state_dict(weights[scalar])
     student.eval().requires_grad_(False)
-    time, sign, why = decided(student, convention, path)
+    time, sign, why = decide_convention(student, convention, path)
     assert isinstance(student.backbone, SiTVelocity)
     student.backbone.convention = Convention(time, sign)
     names = f"delta from {chosen['delta']!r}, gamma from {chosen['gamma']!r}"
@@ -202,7 +202,7 @@ def embedders(
     return {"delta": delta[0], "gamma": gamma[0]}
 
 
-def decided(
+def decide_convention(
     student: ScalarConditioned, convention: OfficialConvention, path: str | Path
 ) -> tuple[int, int, str]:
     """Prior time and sign, given or by the pictures that the student draws, and the evidence in
@@ -215,7 +215,7 @@ def decided(
         return convention.prior_time, convention.sign, "prior time and sign as given"
     scores = {
         (time, sign): score
-        for (time, sign), score in measured(student).items()
+        for (time, sign), score in measure_readings(student).items()
         if convention.prior_time in ("auto", time) and convention.sign in ("auto", sign)
     }
     table = ", ".join(
@@ -229,7 +229,9 @@ def decided(
 
 
 @torch.no_grad()
-def measured(student: ScalarConditioned, samples: int = 8) -> dict[tuple[int, int], Resemblance]:
+def measure_readings(
+    student: ScalarConditioned, samples: int = 8
+) -> dict[tuple[int, int], Resemblance]:
     """The scores of the samples that each prior time and sign give, two evaluations of a few
     noises.
     """

@@ -156,7 +156,7 @@ class Teacher(Recorded, nn.Module, ABC):
         self, index: Tensor, *, seed: int, stream: str, device: torch.device | str = "cpu"
     ) -> Any:
         """Return the condition of `draw_indexed` alone."""
-        with self.conditions.whole():
+        with self.conditions.use_all():
             generators = indexed_generators(index, seed=seed, stream=f"{stream}/condition")
             draws = [self.draw_condition(1, generator) for generator in generators]
         return apply(lambda tensor: tensor.to(device), join(*draws))

@@ -53,7 +53,7 @@ class Conditions(ABC):
         """Let `draw` use this process's share, where the source has something to share out."""
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def use_all(self) -> Iterator[None]:
         """Let `draw` use everything again for a while: evaluation draws the same on every
         process.
         """
@@ -180,7 +180,7 @@ class Prompts(Conditions):
         self._share = range(start, max(end, start + 1))
 
     @contextmanager
-    def whole(self) -> Iterator[None]:
+    def use_all(self) -> Iterator[None]:
         share, self._share = self._share, range(len(self))
         try:
             yield

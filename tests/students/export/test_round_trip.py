@@ -11,7 +11,7 @@ from torch import nn
 from freeflow_lightning import FlowMap
 from freeflow_lightning.examples.own_network import FOLDER
 from freeflow_lightning.nets import ScalarConditioned, merge
-from freeflow_lightning.students.export import foreign
+from freeflow_lightning.students.export import find_foreign
 from freeflow_lightning.students.export.folder import seal
 from freeflow_lightning.teachers import (
     GaussianPath,
@@ -27,7 +27,7 @@ from students.export.students import STUDENTS
 
 
 def opened(folder, made):
-    mine = foreign(json.loads((folder / "freeflow.json").read_text())["network"])
+    mine = find_foreign(json.loads((folder / "freeflow.json").read_text())["network"])
     return FlowMap.from_pretrained(folder, trust=mine[0].class_path if mine else None)
 
 
@@ -220,7 +220,7 @@ def test_arguments_are_those_of_the_training_config(tmp_path):
         "init_args": {"network": network},
     }
     manifest = made.save_pretrained(tmp_path / "out")
-    (mine,) = foreign(manifest["network"])
+    (mine,) = find_foreign(manifest["network"])
     assert mine == (network["class_path"], network["init_args"])
     assert torch.equal(opened(tmp_path / "out", made).sample(3), made.sample(3))
 

@@ -17,7 +17,7 @@ from freeflow_lightning.students.draw_samples import draw_samples
 from freeflow_lightning.students.export import (
     PICTURE,
     UNKNOWN,
-    foreign,
+    find_foreign,
     push_folder,
     seal,
     write_card,
@@ -141,5 +141,5 @@ def own_class(manifest: Mapping[str, Any]) -> str | None:
     """Return the class path of a network of the user's own, which this process has imported
     already.
     """
-    mine = foreign(manifest["network"])
+    mine = find_foreign(manifest["network"])
     return mine[0].class_path if mine else None

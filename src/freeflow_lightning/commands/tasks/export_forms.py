@@ -13,7 +13,7 @@ from freeflow_lightning.commands.tasks import space_app
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
-from freeflow_lightning.students.export import foreign
+from freeflow_lightning.students.export import find_foreign
 from freeflow_lightning.students.export.graphs import export_onnx, export_torch
 from freeflow_lightning.students.export.pipeline import add_pipeline
 from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
@@ -67,7 +67,7 @@ def write_space(folder: Path, manifest: dict[str, Any]) -> None:
     Raises:
         ValueError: a network of the user's own, which nobody else can import.
     """
-    if mine := foreign(manifest["network"]):
+    if mine := find_foreign(manifest["network"]):
         raise ValueError(
             f"--space: a Space cannot import {mine[0].class_path}, a network of your own; leave "
             f"the option out"

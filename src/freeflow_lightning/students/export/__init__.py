@@ -12,7 +12,11 @@ from freeflow_lightning.students.export.folder import (
     seal,
 )
 from freeflow_lightning.students.export.hub import push_folder
-from freeflow_lightning.students.export.networks import build_network, describe_network, foreign
+from freeflow_lightning.students.export.networks import (
+    build_network,
+    describe_network,
+    find_foreign,
+)
 from freeflow_lightning.students.export.space import GivenConditions, build_space
 from freeflow_lightning.students.export.student import (
     find_differences,
@@ -32,7 +36,7 @@ __all__ = [
     "describe_network",
     "find_differences",
     "find_exported",
-    "foreign",
+    "find_foreign",
     "load_student",
     "push_folder",
     "read_manifest",

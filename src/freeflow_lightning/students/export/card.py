@@ -13,7 +13,7 @@ from freeflow_lightning.flow import Trained
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.card_front import front_matter, teacher_words, trained_of
 from freeflow_lightning.students.export.markdown import fenced
-from freeflow_lightning.students.export.networks import foreign
+from freeflow_lightning.students.export.networks import find_foreign
 from freeflow_lightning.students.export.templates import templates
 
 PICTURE = "samples.png"
@@ -122,7 +122,7 @@ def _shown(manifest: Mapping[str, Any]) -> str:
 def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
     conditions, (low, high) = manifest["conditions"], manifest["guidance_range"]
     gamma = (low + high) / 2
-    own = foreign(manifest["network"])
+    own = find_foreign(manifest["network"])
     trust = f", trust={own[0].class_path!r}" if own else ""
     prompts = ', conditions=Prompts("embeddings")' if conditions["kind"] == "prompts" else ""
     lines = ["```python", "from freeflow_lightning import FlowMap"]

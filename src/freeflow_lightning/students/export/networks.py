@@ -129,12 +129,12 @@ def _family_arguments(family: Family) -> dict[str, Any]:
     }
 
 
-def foreign(spec: Any) -> list[Unknown]:
+def find_foreign(spec: Any) -> list[Unknown]:
     """The networks of the user's own in a description."""
     if not isinstance(spec, dict):
         return []
     mine = [Unknown(spec["class"], spec["arguments"])] if spec.get("own") else []
-    return mine or [found for value in spec.values() for found in foreign(value)]
+    return mine or [found for value in spec.values() for found in find_foreign(value)]
 
 
 def build_network(spec: Any, folder: Path, own: Builder) -> Any:

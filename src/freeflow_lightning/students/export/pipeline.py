@@ -15,7 +15,7 @@ from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
 from freeflow_lightning.students.export.bundle import bundle
 from freeflow_lightning.students.export.card_front import trained_of
 from freeflow_lightning.students.export.folder import WEIGHTS, write_weights
-from freeflow_lightning.students.export.networks import foreign
+from freeflow_lightning.students.export.networks import find_foreign
 from freeflow_lightning.teachers import LatentDecoder
 
 NETWORK, PIPELINE = "flow_map_network", "flow_map_pipeline"
@@ -112,7 +112,7 @@ def describe_pipeline(
 
 def refuse_unfit(manifest: dict[str, Any]) -> None:
     """Say which students the pipeline cannot draw."""
-    shape, own = manifest["sample_shape"], foreign(manifest["network"])
+    shape, own = manifest["sample_shape"], find_foreign(manifest["network"])
     if own:
         raise ValueError(
             f"a diffusers pipeline cannot hold the code of {own[0].class_path}: leave --pipeline "

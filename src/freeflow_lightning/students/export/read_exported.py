@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from freeflow_lightning.students.export.folder import find_exported
-from freeflow_lightning.students.export.networks import build_network, foreign
+from freeflow_lightning.students.export.networks import build_network, find_foreign
 from freeflow_lightning.students.export.space import build_space
 from freeflow_lightning.students.export.student import load_student, take_own_network
 from freeflow_lightning.students.student import ABOUT, Student
@@ -31,7 +31,7 @@ def read_exported(
             `network` or `trust`.
     """
     folder, manifest = find_exported(place, hub)
-    mine = [unknown.class_path for unknown in foreign(manifest["network"])]
+    mine = [unknown.class_path for unknown in find_foreign(manifest["network"])]
     if not mine and (network is not None or trust is not None):
         raise ValueError(
             f"the network of {place} is built by this package: leave network and trust out"

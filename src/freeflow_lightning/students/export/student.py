@@ -20,7 +20,7 @@ from freeflow_lightning.students.export.networks import (
     Unknown,
     class_path,
     describe_network,
-    foreign,
+    find_foreign,
     is_diffusers,
     subfolder_of,
 )
@@ -49,7 +49,7 @@ def write_student(
         ValueError: a part that a folder cannot hold.
     """
     spec = describe_network(network, own_arguments(network, facts.get("config"), network_arguments))
-    for unknown in foreign(spec):
+    for unknown in find_foreign(spec):
         refuse_unbuildable(unknown)
     decoder, left_out = describe_decoder(teacher)
     inner = diffusers_part(network)
@@ -107,7 +107,7 @@ def own_arguments(
     for the outermost.
     """
     found = dict(_named_in(config or {}))
-    unknown = foreign(describe_network(network, found))
+    unknown = find_foreign(describe_network(network, found))
     if given is not None and not unknown:
         raise ValueError(
             "the student's network is built by this package: leave network_arguments out"

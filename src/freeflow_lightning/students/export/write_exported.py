@@ -11,7 +11,7 @@ from typing import Any
 from freeflow_lightning.nets import Adapter, ScalarConditioned, merge
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.students.export.folder import CARD, MANIFEST, read_manifest
-from freeflow_lightning.students.export.networks import foreign
+from freeflow_lightning.students.export.networks import find_foreign
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.student import find_differences, write_student
 from freeflow_lightning.students.student import ABOUT, Student
@@ -90,7 +90,7 @@ def write_student_folder(
     facts = {name: student.about.get(name) for name in ABOUT}
     facts |= {"guidance_range": list(student.guidance_range), "weights_hash": weights_hash(alone)}
     manifest = write_student(alone, student.teacher, folder, facts, network_arguments)
-    trust = next((unknown.class_path for unknown in foreign(manifest["network"])), None)
+    trust = next((unknown.class_path for unknown in find_foreign(manifest["network"])), None)
     again = read_exported(folder, trust=trust)
     if different := find_differences(alone, again.network):
         raise ValueError(f"the folder does not hold what was exported: {different[:6]} differ")
