@@ -72,7 +72,7 @@ def compared(tmp_path_factory):
 @pytest.fixture
 def no_plot(monkeypatch):
     """Leave out the picture, which takes longer than all the training here."""
-    monkeypatch.setattr(verb, "plot", lambda comparison: b"")
+    monkeypatch.setattr(verb, "plot_comparison", lambda comparison: b"")
 
 
 def test_every_run_spends_the_same_evaluations_by_their_own_count(compared):
