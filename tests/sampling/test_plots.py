@@ -1,8 +1,10 @@
 """Sheets and curves: what stands where, and what a picture says of itself."""
 
 import torch
+from matplotlib.colors import to_hex
 
 from freeflow_lightning.sampling import plots, training_plot
+from freeflow_lightning.sampling.colors import STUDENT, TEACHER, colors_of
 
 
 def test_neighbours_of_one_caption_share_it_and_a_gap_parts_the_others():
@@ -67,3 +69,25 @@ def test_no_floor_no_remark():
     assert (
         training_plot.explain_floor(plots.canvas(figsize=(1, 1))[1][0, 0], [{"step": 0.0}]) is None
     )
+
+
+def test_a_side_has_its_colour_in_every_picture():
+    line = torch.arange(3.0), torch.ones(3)
+    pair = {"student": line, "teacher, 4 Euler steps": line}
+    turned = dict(reversed(pair.items()))
+    for lines in (pair, turned, {"auxiliary": line, **pair}):
+        axis = plots.curves(lines, xlabel="", ylabel="", levels={"this student": 1.0}).axes[0]
+        found = {artist.get_label(): artist.get_color() for artist in axis.lines}
+        assert found["student"] == STUDENT
+        assert found["teacher, 4 Euler steps"] == TEACHER
+        assert axis.lines[-1].get_color() == STUDENT
+    groups = {"student, 1 step": torch.zeros(2, 2), "teacher": torch.ones(2, 2)}
+    drawn = plots.points(groups).axes[0].collections
+    assert [to_hex(group.get_facecolor()[0]) for group in drawn] == [STUDENT, TEACHER]
+    _, axis = curve(9.0, 4.0)
+    assert [artist.get_color() for artist in axis.lines] == [STUDENT, TEACHER]
+
+
+def test_two_lines_of_one_picture_have_two_colours():
+    names = ["student", "student, after", *(f"method {k}" for k in range(6))]
+    assert len(set(colors_of(names))) == len(names)

@@ -12,10 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from freeflow_lightning.sampling.colors import NEITHER, STUDENT, TEACHER, color_of, colors_of
 from freeflow_lightning.sampling.sheets import GAP, picture_array
 from freeflow_lightning.training.atomic_write import write_file
-
-STUDENT, TEACHER = "#d1495b", "#30638e"
 
 
 def canvas(
@@ -137,11 +136,8 @@ def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:
     if len(states) > 1:
         pairs = torch.stack([states[0], states[1]], dim=1)
         axis.plot(pairs[..., 0].T, pairs[..., 1].T, color="#bbbbbb", linewidth=0.6, zorder=1)
-    colors = [TEACHER, STUDENT, "#edae49"]
-    for k, (name, group) in enumerate(groups.items()):
-        axis.scatter(
-            group[:, 0], group[:, 1], s=8, label=name, color=colors[k % len(colors)], zorder=2
-        )
+    for (name, group), color in zip(groups.items(), colors_of(list(groups)), strict=True):
+        axis.scatter(group[:, 0], group[:, 1], s=8, label=name, color=color, zorder=2)
     axis.set_aspect("equal")
     axis.legend(loc="upper right", fontsize=8)
     axis.set_title(title, fontsize=10)
@@ -172,12 +168,11 @@ def curves(
     """Lines (x, y) by name, with dashed horizontal levels by name."""
     figure, axes = canvas(figsize=(5.2, 3.4))
     axis = axes[0, 0]
-    for name, (x, y) in lines.items():
-        axis.plot(
-            x, y, label=name, linewidth=1.6, marker="o" if len(x) < 30 else None, markersize=3
-        )
+    for (name, (x, y)), color in zip(lines.items(), colors_of(list(lines)), strict=True):
+        marker = "o" if len(x) < 30 else None
+        axis.plot(x, y, label=name, color=color, linewidth=1.6, marker=marker, markersize=3)
     for name, level in (levels or {}).items():
-        axis.axhline(level, linestyle="--", linewidth=1, color="#777777")
+        axis.axhline(level, linestyle="--", linewidth=1, color=color_of(name, NEITHER))
         axis.annotate(
             name,
             (1.02, level),

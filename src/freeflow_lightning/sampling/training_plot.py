@@ -9,7 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from freeflow_lightning.sampling.plots import STUDENT, TEACHER, canvas
+from freeflow_lightning.sampling.colors import NEITHER, colors_of
+from freeflow_lightning.sampling.plots import canvas
 
 FID_PANEL = "FID to the teacher's samples"
 PANELS = {
@@ -17,8 +18,6 @@ PANELS = {
     FID_PANEL: ("fid/student", "fid/floor"),
 }
 """Beside the recipe's own."""
-COLORS = {"fid/student": STUDENT, "fid/floor": TEACHER}
-"""Of figures that belong to one side; the others take matplotlib's in turn."""
 LEAST = 40
 """Points from which on a curve is smoothed; a window is a twentieth of them."""
 
@@ -58,11 +57,11 @@ def training(
 
 def draw_panel(axis: Axes, title: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """Curves by name: steps and values, smoothed where there are many, the values themselves behind."""
-    for name, (step, value) in lines.items():
+    for (name, (step, value)), color in zip(lines.items(), colors_of(list(lines)), strict=True):
         smooth = smooth_values(value)
-        (line,) = axis.plot(step, smooth, label=name, linewidth=1.4, color=COLORS.get(name))
+        axis.plot(step, smooth, label=name, linewidth=1.4, color=color)
         if smooth is not value:
-            axis.plot(step, value, color=line.get_color(), linewidth=0.6, alpha=0.25, zorder=1)
+            axis.plot(step, value, color=color, linewidth=0.6, alpha=0.25, zorder=1)
     axis.set_title(title, fontsize=10)
     axis.set_xlabel("step")
     axis.grid(alpha=0.25)
@@ -99,7 +98,7 @@ def explain_floor(axis: Axes, logged: Sequence[Mapping[str, float]]) -> None:
     if not measured:
         return
     floor = min(floor for _, floor in measured)
-    axis.axhspan(0, floor, color="#777777", alpha=0.15, linewidth=0)
+    axis.axhspan(0, floor, color=NEITHER, alpha=0.15, linewidth=0)
     text = "floor: the teacher against itself at this number of samples"
     if any(student < floor for student, floor in measured):
         text += "\nbelow it is sampling noise: use more samples to tell students apart"

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from itertools import cycle
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from freeflow_lightning.evaluation.claims import FIGURES, Arm
 from freeflow_lightning.evaluation.findings import HOLDS, HOLDS_ONCE, NOT_RUN, ClaimResult
 from freeflow_lightning.evaluation.methods import Spread
 from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.colors import OTHERS, STUDENT, TEACHER
 from freeflow_lightning.students.export.markdown import plain
 from freeflow_lightning.students.export.templates import templates
 from freeflow_lightning.training.output_folder import write_bytes
@@ -101,16 +103,20 @@ def _draw_panel(axis: Axes, result: ClaimResult, panel: str, name: str) -> None:
     """One figure of one panel: its lines, and levels across it."""
     claim = result.claim
     arms = [arm for arm in result.arms if arm.panel == panel]
-    for place, line in enumerate(claim.lines):
+    colors = dict(zip([*filter(None, claim.lines), *claim.levels], cycle(OTHERS), strict=False))
+    for line in claim.lines:
         on_line = [arm for arm in arms if arm.line == line and arm.x in claim.x]
         if on_line:
             style = "o" if claim.x_title and not line else "o-"  # a table's rows are not joined
-            _draw_curve(axis, _curve(result, on_line, name), line or "student", style, f"C{place}")
-    for place, level in enumerate(claim.levels, len(claim.lines)):
+            curve = _curve(result, on_line, name)
+            _draw_curve(axis, curve, line or "student", style, colors.get(line, STUDENT))
+    for level in claim.levels:
         arm = next((arm for arm in arms if arm.line == level), None)
         spread = result.methods[arm.label].final(1, name) if arm else None
         if spread is not None:
-            axis.axhline(spread.mean, linestyle="-.", color=f"C{place}", label=level, linewidth=1.2)
+            axis.axhline(
+                spread.mean, linestyle="-.", color=colors[level], label=level, linewidth=1.2
+            )
     _draw_teacher(axis, result, name)
     _name_places(axis, result, arms)
     if name in ON_LOG_SCALE:
@@ -181,9 +187,9 @@ def _draw_teacher(axis: Axes, result: ClaimResult, name: str) -> None:
     if not places:
         return
     if result.claim.read.axis:
-        axis.plot(*zip(*places, strict=True), "--", color="#777777", label="teacher", linewidth=1)
+        axis.plot(*zip(*places, strict=True), "--", color=TEACHER, label="teacher", linewidth=1)
     else:
-        axis.axhline(places[0][1], linestyle="--", color="#777777", label="teacher", linewidth=1)
+        axis.axhline(places[0][1], linestyle="--", color=TEACHER, label="teacher", linewidth=1)
 
 
 def table_of(folder: Path, link: str) -> str:

@@ -7,6 +7,7 @@ from matplotlib.axes import Axes
 
 from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run, Spread
 from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.colors import OTHERS, TEACHER
 from freeflow_lightning.students.export.templates import templates
 
 NOTE, PAGE, PLOT = "comparison.json", "comparison.md", "comparison.png"
@@ -132,7 +133,8 @@ def _draw_panel(axis: Axes, comparison: MethodComparison, name: str, steps: floa
         curve = method.curve(steps, name)
         x = [spent for spent, _ in curve]
         mean = [spread.mean for _, spread in curve]
-        color, style = f"C{place % 10}", LINES[place // 10 % len(LINES)]
+        color = OTHERS[place % len(OTHERS)]
+        style = LINES[place // len(OTHERS) % len(LINES)]
         axis.plot(x, mean, style, color=color, label=method.name, marker="o", markersize=2.5)
         if curve and not isnan(curve[0][1].deviation):
             low = [spread.mean - spread.deviation for _, spread in curve]
@@ -148,4 +150,4 @@ def _draw_panel(axis: Axes, comparison: MethodComparison, name: str, steps: floa
 
 
 def _draw_level(axis: Axes, value: float, style: str, label: str) -> None:
-    axis.axhline(value, linestyle=style, label=label, color="#777777", linewidth=1)
+    axis.axhline(value, linestyle=style, label=label, color=TEACHER, linewidth=1)

@@ -46,7 +46,7 @@ def trajectory_section(path: TrajectoryErrors, solvers: dict[str, dict[int, floa
         if n in solvers["euler"]
     }
     quantiles = torch.quantile(path.errors, torch.tensor([0.1, 0.9]), dim=1)
-    lines: dict[str, tuple[Any, Any]] = {"mean": (path.delta, path.errors.mean(1))}
+    lines: dict[str, tuple[Any, Any]] = {"student, mean": (path.delta, path.errors.mean(1))}
     lines |= {"best 10 %": (path.delta, quantiles[0]), "worst 10 %": (path.delta, quantiles[1])}
     figure = plots.curves(lines, xlabel="delta", ylabel="|f - x| / |x|", levels=levels)
     text = (
