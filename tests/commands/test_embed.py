@@ -132,6 +132,21 @@ class Stub:
         return self.returned(len(prompt))
 
 
+class Zeros(PromptEncoder):
+    """Encodes every prompt as one token of zeros."""
+
+    def encode(self, prompts, *, empty=False):
+        return {"tokens": torch.zeros(len(prompts), 1, 2)}
+
+
+def test_the_bar_is_told_of_every_prompt():
+    told = []
+    encoder = Zeros(Stub(None), FAMILIES["SD3Transformer2DModel"], [])
+    shards = list(encoder.shards(["a cat"] * 5, 2, 3, told.append))
+    assert [len(shard["tokens"]) for shard in shards] == [3, 2]
+    assert told == [2, 1, 2]
+
+
 def encoded(net, returned, prompts, **more):
     pipe = Stub(returned)
     return PromptEncoder(pipe, FAMILIES[net], prompts).encode(prompts, **more), pipe.asked

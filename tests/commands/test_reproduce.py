@@ -26,7 +26,7 @@ FULL = Size()
 def seconds(monkeypatch, tmp_path):
     """What makes a claim a matter of seconds: no picture, and the real faces are seen once."""
     monkeypatch.setenv("FREEFLOW_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(verb, "plot", lambda result: b"")
+    monkeypatch.setattr(verb, "plot_claim", lambda result: b"")
     monkeypatch.setattr(yardstick, "read_statistics", real_faces)
 
 

@@ -22,6 +22,7 @@ from freeflow_lightning.commands.views.comparison import (
     describe_run,
     plot_comparison,
 )
+from freeflow_lightning.commands.views.progress import progress_bar, starter
 from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.evaluation.yardstick import Measure, Yardstick
@@ -156,7 +157,9 @@ def compare(
         features = pick_features(measuring.features, measuring.weights, teacher, device)
         yardstick = Yardstick(teacher, features, measuring.of(guidance), device)
         field = Field(budget, yardstick, device, root, seeds, rates, yardstick.by_steps, tell)
-        write_methods(field, contenders)
+        with progress_bar(True) as bar:
+            advance = starter(bar, 1)("measurements", field.count_points(len(contenders)))
+            write_methods(field._replace(advance=advance), contenders)
     print(f"written: {root / PAGE}, {root / PLOT}, {root / NOTE}")
 
 

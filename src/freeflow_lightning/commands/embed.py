@@ -10,6 +10,7 @@ import torch
 
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.views.progress import progress_bar, starter
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.teachers.diffusers.files import read_pipeline
 from freeflow_lightning.teachers.diffusers.prompt_encoder import PromptEncoder, load_encoders
@@ -70,10 +71,10 @@ def embed(
         "pipeline": type(pipe).__name__,
         "dtype": dtype,
     }
-    with write_folder(place) as folder:
-        index = write_prompts(
-            folder, encoder.shards(lines, batch_size, shard_size), encoder.empty(), about
-        )
+    with write_folder(place) as folder, progress_bar(True) as bar:
+        advance = starter(bar, 1)("prompts", len(lines))
+        shards = encoder.shards(lines, batch_size, shard_size, advance)
+        index = write_prompts(folder, shards, encoder.empty(), about)
         text = "".join(f"{line}\n" for line in lines)
         (folder / "prompts.txt").write_text(text, encoding="utf-8")
         refuse_filled(Path(output))  # what has come there meanwhile

@@ -16,6 +16,7 @@ from freeflow_lightning.commands.options import (
 )
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.tasks.export import export as write
+from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.evaluation.compare_averages import compare_averages, show_averages
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export import UNKNOWN
@@ -150,9 +151,13 @@ def compare_all(
     student.check_guidance(gamma)
     jumps = jumps.at_trained_times(student.trained)
     names = [*student.about["averages"], "raw"]
-    every = ((name, open_student(path, name, overrides=beside.overrides)) for name in names)
     device = pick_device(where.device)
-    rows = compare_averages(every, num_samples, gamma, device, jumps)
+    with progress_bar(True) as bar:
+        every = (
+            (name, open_student(path, name, overrides=beside.overrides))
+            for name in bar.track(names, description="averages")
+        )
+        rows = compare_averages(every, num_samples, gamma, device, jumps)
     show_averages(rows, num_samples, gamma)
 
 

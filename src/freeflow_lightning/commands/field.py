@@ -29,6 +29,7 @@ class Field(NamedTuple):
         tell: told each run that has ended.
         reading: what `measure` reads beyond the yardstick's own figures, as JSON.
         keeps: whether an ended run keeps its checkpoint.
+        advance: told how many measurements of a run are done; a run has `budget.points`.
     """
 
     budget: Budget
@@ -41,6 +42,11 @@ class Field(NamedTuple):
     tell: Callable[[Run], None]
     reading: Mapping[str, Any] = {}
     keeps: bool = True
+    advance: Callable[[int], None] = lambda points: None
+
+    def count_points(self, contenders: int) -> int:
+        """Return the measurements of all runs of so many contenders."""
+        return contenders * (len(self.rates) + len(self.seeds) - 1) * self.budget.points
 
     def run(self, contender: Contender, seed: int, rate: float) -> Run:
         """Return one run: read if it has ended before, trained otherwise."""
@@ -50,13 +56,23 @@ class Field(NamedTuple):
             "yardstick": self.yardstick.facts(),
             **self.reading,
         }
+        left = self.budget.points
+
+        def measure(student: FlowMap) -> Figures:
+            nonlocal left
+            figures = self.measure(student)
+            left -= 1
+            self.advance(1)
+            return figures
+
         run = Run(contender.name, seed, rate)
         place = Place.of(self.root, run, facts)
         ended = place.read(run)
         if ended is None:
-            ended = run_contender(contender, run, place, self.budget, self.measure, self.device)
+            ended = run_contender(contender, run, place, self.budget, measure, self.device)
         if not self.keeps:
             (place.folder / CHECKPOINT).unlink(missing_ok=True)
+        self.advance(left)
         self.tell(ended)
         return ended
 

@@ -14,6 +14,7 @@ from freeflow_lightning.commands.field import Field
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.claim import claim_markdown, plot_claim, update_table
+from freeflow_lightning.commands.views.progress import progress_bar, starter
 from freeflow_lightning.evaluation.claims import Claim, Size
 from freeflow_lightning.evaluation.findings import ClaimResult
 from freeflow_lightning.evaluation.methods import Method, Run
@@ -116,8 +117,10 @@ def measure_claim(
     )
     teacher = claim.read.of_teacher(yardstick)
     methods: dict[str, Method] = {}
-    for label, contender in contenders.items():
-        methods[label] = field.method(contender)
+    with progress_bar(True) as bar:
+        advance = starter(bar, 1)("measurements", field.count_points(len(contenders)))
+        for label, contender in contenders.items():
+            methods[label] = field._replace(advance=advance).method(contender)
     first = next(iter(contenders.values()))
     about = {
         **field.facts(),

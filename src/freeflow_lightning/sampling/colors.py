@@ -11,7 +11,7 @@ NEITHER = "#777777"
 
 
 def color_of(name: str, other: str) -> str:
-    """The colour of a line by its name; `other` where it names no side, or both.
+    """Return the colour of a line by its name; `other` where it names no side, or both.
 
     >>> color_of("teacher, 64 heun steps", "gray") == TEACHER, color_of("fid/student", "gray") == STUDENT
     (True, True)
@@ -26,7 +26,7 @@ def color_of(name: str, other: str) -> str:
 
 
 def colors_of(names: Sequence[str]) -> list[str]:
-    """A colour for each of several lines in one picture: the first of a side has the side's.
+    """Return a colour for each of several lines in one picture: the first of a side has the side's.
 
     >>> colors_of(["student", "teacher", "auxiliary", "student, after"]) == [
     ...     STUDENT, TEACHER, OTHERS[0], OTHERS[1]

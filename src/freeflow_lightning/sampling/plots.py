@@ -88,7 +88,7 @@ def picture_rows(
 
 
 def caption_classes(labels: Sequence[int] | None, names: Sequence[str] = ()) -> list[str] | None:
-    """What the class of each picture is called, a part a line; None without classes.
+    """Return what the class of each picture is called, a part a line; None without classes.
 
     >>> caption_classes([0, 1], ["hat, glasses"])
     ['hat\\nglasses', 'class 1']

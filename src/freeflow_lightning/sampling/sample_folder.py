@@ -173,7 +173,7 @@ class SampleFolder:
         return read_pictures([self.path / f"{i:06d}.png" for i in range(n)])
 
     def first_classes(self, n: int) -> list[int] | None:
-        """The classes of the first samples of a finished folder; None where they have none."""
+        """Return the classes of the first samples of a finished folder; None where they have none."""
         if self.npz:
             return read_npz_classes(self.path / JOINED, n)
         return read_classes([self.path / f"{i:06d}.png" for i in range(min(n, self.count))])

@@ -21,7 +21,7 @@ SMALLEST, LARGEST = 11, 22
 def sheet_of(
     drawn: Tensor, columns: int | None = None, captions: Sequence[str] | None = None
 ) -> Image.Image:
-    """Pictures in lines, on white; small ones are enlarged by a whole number.
+    """Return pictures in lines, on white; small ones are enlarged by a whole number.
 
     Args:
         drawn: pictures, uint8 [N, C, H, W].
@@ -53,7 +53,7 @@ def sheet_of(
 
 
 def tile(pictures: Tensor, columns: int) -> np.ndarray:
-    """Pictures, uint8 [N, C, H, W], side by side as one image, uint8 [H', W', C] or [H', W']."""
+    """Return pictures, uint8 [N, C, H, W], side by side as one image, uint8 [H', W', C] or [H', W']."""
     n, c, h, w = pictures.shape
     lines = -(-n // columns)
     sheet = torch.zeros(lines * columns, c, h, w, dtype=torch.uint8)
@@ -63,7 +63,7 @@ def tile(pictures: Tensor, columns: int) -> np.ndarray:
 
 
 def picture_array(picture: Tensor) -> np.ndarray:
-    """A picture [C, H, W] as [H, W, C] or [H, W]: of latents with 2, or more than 4, channels the
+    """Return a picture [C, H, W] as [H, W, C] or [H, W]: of latents with 2, or more than 4, channels the
     first one or three.
     """
     channels = len(picture)

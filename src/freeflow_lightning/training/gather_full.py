@@ -4,8 +4,8 @@ from torch import Tensor, nn
 
 
 def gather_full(tensor: Tensor) -> Tensor:
-    """A tensor as it is on one process: the shards of all processes together. Every process has to
-    ask.
+    """Return a tensor as it is on one process: the shards of all processes together. Every process
+    has to ask.
     """
     if type(tensor) in (Tensor, nn.Parameter):
         return tensor

@@ -1,4 +1,4 @@
-"""The progress bar of the commands that draw samples."""
+"""The progress bar of the commands that take more than seconds."""
 
 import sys
 from collections.abc import Callable
@@ -8,8 +8,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 def progress_bar(shown: bool) -> Progress:
-    """Return a bar on stderr with samples done and time left; nothing where stderr is a file, or
-    `shown` is False.
+    """Return a bar on stderr with what is done and the time left; nothing where stderr is a file,
+    or `shown` is False. What is printed to a terminal meanwhile stands above it.
     """
     console = Console(stderr=True)
     columns = (
@@ -19,7 +19,11 @@ def progress_bar(shown: bool) -> Progress:
         TimeRemainingColumn(),
     )
     return Progress(
-        *columns, console=console, transient=True, disable=not (shown and sys.stderr.isatty())
+        *columns,
+        console=console,
+        transient=True,
+        redirect_stdout=sys.stdout.isatty(),
+        disable=not (shown and sys.stderr.isatty()),
     )
 
 

@@ -2,8 +2,7 @@
 
 import importlib.util
 import inspect
-import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -12,9 +11,6 @@ from torch.nn.utils.rnn import pad_sequence
 
 from freeflow_lightning.teachers.diffusers.family import Embedding, Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles
-
-log = logging.getLogger(__name__)
-
 
 NOT_ENCODERS = ("transformer", "transformer_2", "unet", "vae", "safety_checker", "image_encoder")
 
@@ -65,16 +61,23 @@ class PromptEncoder:
             self.beside = [max(lines, key=lambda line: len(pipe.tokenizer(line).input_ids))]
 
     def shards(
-        self, lines: Sequence[str], batch_size: int, shard_size: int
+        self,
+        lines: Sequence[str],
+        batch_size: int,
+        shard_size: int,
+        advance: Callable[[int], None] = lambda prompts: None,
     ) -> Iterator[dict[str, Tensor]]:
-        """Yield the embeddings of `shard_size` prompts at a time, on the CPU."""
+        """Yield the embeddings of `shard_size` prompts at a time, on the CPU; `advance` is told how
+        many more are encoded.
+        """
         for start in range(0, len(lines), shard_size):
             shard = lines[start : start + shard_size]
-            parts = [
-                self.encode(shard[i : i + batch_size]) for i in range(0, len(shard), batch_size)
-            ]
+            parts = []
+            for i in range(0, len(shard), batch_size):
+                batch = shard[i : i + batch_size]
+                parts.append(self.encode(batch))
+                advance(len(batch))
             yield {name: join_padded([part[name] for part in parts]) for name in parts[0]}
-            log.info("%d of %d prompts", start + len(shard), len(lines))
 
     def empty(self) -> dict[str, Tensor]:
         """Return what the network takes for "no prompt": the pipeline's own where it has one, else
