@@ -24,8 +24,8 @@ def faces(folder):
     return SiTTeacher("embedded:faces").network(), (3, 16, 16), torch.tensor([0, 3])
 
 
-def wan(folder):
-    tiny = TINY["wan"]
+def published(name, folder):
+    tiny = TINY[name]
     with quiet():
         tiny.save(folder)
     given = Given(tiny.condition(2), tiny.condition(2))
@@ -33,7 +33,16 @@ def wan(folder):
     return teacher.network(), teacher.sample_shape, given.draw(2, None)
 
 
-@pytest.mark.parametrize("backbone", [sit, faces, wan])
+def wan(folder):
+    return published("wan", folder)
+
+
+def sd3(folder):
+    """Its blocks return the text's tokens and the state's."""
+    return published("sd3", folder)
+
+
+@pytest.mark.parametrize("backbone", [sit, faces, wan, sd3])
 def test_it_starts_as_the_backbone_bit_for_bit_whatever_the_inner_state(backbone, tmp_path):
     network, shape, condition = backbone(tmp_path)
     t, gamma = torch.tensor([0.3, 0.9]), torch.ones(2)

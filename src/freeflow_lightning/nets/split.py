@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from freeflow_lightning.flow import check_counts, expand, flow_map, uniform_grid
 from freeflow_lightning.nets.conditioning import ScalarConditioned
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
+from freeflow_lightning.nets.tokens import Tokens, give_tokens, returned_tokens
 
 _EMBEDDED = ("delta", "gamma", "s")
 
@@ -49,12 +50,14 @@ class Features(NamedTuple):
         t: times of x_t, [B].
         condition: as the backbone takes it.
         gamma: guidance scales, [B].
+        text: the text's tokens, where the blocks turn them too.
     """
 
     tokens: Tensor
     t: Tensor
     condition: Any
     gamma: Tensor
+    text: Tensor | None = None
 
 
 class SplitConditioned(ScalarConditioned):
@@ -102,9 +105,9 @@ class SplitConditioned(ScalarConditioned):
         layers = [p for p in self.embedders["s"].parameters() if p.ndim > 1]
         self.gate = ScalarEmbedder(len(layers[-1])).zero_output()
         self._captures = False
-        self._tokens: Tensor | None = None
-        self._given: tuple[Tensor, Tensor] | None = None
-        blocks[-self.head_blocks - 1].register_forward_hook(self._capture)
+        self._tokens: Tokens | None = None
+        self._given: tuple[Tokens, Tensor] | None = None
+        blocks[-self.head_blocks - 1].register_forward_hook(self._capture, with_kwargs=True)
         blocks[-self.head_blocks].register_forward_pre_hook(self._give, with_kwargs=True)
 
     @property
@@ -121,17 +124,13 @@ class SplitConditioned(ScalarConditioned):
             tokens = self._tokens
         finally:
             self._captures, self._tokens = False, None
-        if not isinstance(tokens, Tensor):
-            raise ValueError(
-                f"a block of {self.path!r} returns {type(tokens).__name__}: expected tokens, one "
-                "tensor, which a head can go on from"
-            )
-        return Features(tokens, t, condition, gamma)
+        assert tokens is not None
+        return Features(tokens.state, t, condition, gamma, tokens.text)
 
     def ask_head(self, features: Features, y: Tensor, s: Tensor, delta: Tensor) -> Tensor:
         """The head's output, [B, ...], at the inner state y and time s, for an end at s - delta."""
-        tokens, t, condition, gamma = features
-        self._given = tokens, self.gate(s)
+        tokens, t, condition, gamma, text = features
+        self._given = Tokens(tokens, text), self.gate(s)
         try:
             with self._blocks(slice(-self.head_blocks, None)):
                 scalars = {"delta": delta, "gamma": gamma, "s": s}
@@ -195,20 +194,24 @@ class SplitConditioned(ScalarConditioned):
         finally:
             owner._modules[name] = whole
 
-    def _capture(self, block: nn.Module, inputs: tuple[Any, ...], output: Any) -> None:
-        if self._captures:
-            self._tokens = output
+    def _capture(
+        self, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any
+    ) -> None:
+        if not self._captures:
+            return
+        self._tokens = returned_tokens(output, inputs, named)
+        if self._tokens is None:
+            raise ValueError(
+                f"a block of {self.path!r} returns {type(output).__name__}: expected tokens, which "
+                "a head can go on from"
+            )
 
     def _give(
         self, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         if self._given is None:
             return None
-        tokens, gate = self._given
-        if inputs:
-            return (_add(tokens, gate, inputs[0]), *inputs[1:]), named
-        entered = _add(tokens, gate, named["hidden_states"])
-        return inputs, {**named, "hidden_states": entered}
+        return give_tokens(*self._given, inputs, named)
 
 
 def find_blocks(network: nn.Module, path: str | None = None) -> tuple[str, nn.ModuleList]:
@@ -232,9 +235,3 @@ def find_blocks(network: nn.Module, path: str | None = None) -> tuple[str, nn.Mo
             f"{found if path is None else 'none at ' + repr(path)}: name it with head.path=..."
         )
     return found[0], lists[found[0]]
-
-
-def _add(tokens: Tensor, gate: Tensor, entered: Tensor) -> Tensor:
-    """tokens + gate(s) * the inner state's own tokens."""
-    gate = gate.view(len(gate), *[1] * (entered.ndim - 2), -1)
-    return tokens + gate.to(tokens.dtype) * entered.to(tokens.dtype)

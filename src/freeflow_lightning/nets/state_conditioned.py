@@ -136,7 +136,8 @@ def find_input_layer(backbone: nn.Module, path: str | None = None) -> nn.Module:
             f"input_module={path!r} is not a module of {type(backbone).__name__}; it has "
             f"{_weighty(modules)[:12]}"
         )
-    named = [path] if path is not None else [name for name in modules if _INPUT.search(name)]
+    usual = [name for name, module in modules.items() if _INPUT.search(name) and _layers(module)]
+    named = usual if path is None else [path]
     top = min((name.count(".") for name in named), default=0)
     named = [name for name in named if name.count(".") == top]
     if len(named) != 1:
@@ -145,13 +146,18 @@ def find_input_layer(backbone: nn.Module, path: str | None = None) -> nn.Module:
             "layer that the state passes first with input_module=..., for example one of "
             f"{named or _weighty(modules)[:12]}"
         )
-    layers = [layer for layer in modules[named[0]].modules() if _has_kernel(layer)]
+    layers = _layers(modules[named[0]])
     if not layers:
         raise ValueError(
             f"{named[0]!r} has no convolution or linear layer: input_module=... is the layer that "
             "the state passes first"
         )
     return layers[0]
+
+
+def _layers(module: nn.Module) -> list[nn.Module]:
+    """The convolutions and linear layers in a module; none in an embedding of positions alone."""
+    return [layer for layer in module.modules() if _has_kernel(layer)]
 
 
 def _weighty(modules: Mapping[str, nn.Module]) -> list[str]:
