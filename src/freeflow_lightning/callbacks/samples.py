@@ -38,7 +38,10 @@ class SampleGrid(Callback):
         check_counts(1, count=count, steps=steps)
         check_counts(-math.inf, seed=seed)
         one_step_rule(method)
-        self.count, self.method, self.steps, self.seed = count, method, steps, seed
+        self.count = count
+        self.method = method
+        self.steps = steps
+        self.seed = seed
         self._teacher_samples: Tensor | None = None
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:

@@ -22,9 +22,8 @@ class SaveTeacher(Callback):
     def on_fit_end(self, trainer: Trainer, pl_module: Recipe) -> None:
         network = pl_module.evaluated
         assert isinstance(network, SiTVelocity)  # `setup` has seen to it, and an average is a copy
-        weights = {
-            key: gather_full(value) for key, value in network.net.state_dict().items()
-        }  # every process adds its shards
+        # every process adds its shards
+        weights = {key: gather_full(value) for key, value in network.net.state_dict().items()}
         folder = folder_of(trainer)
         if trainer.is_global_zero and folder is not None:
             save_sit(folder / "teacher.safetensors", network, weights)

@@ -112,7 +112,7 @@ def sample(
 
 
 def ready(teacher: object, device: torch.device) -> Teacher:
-    """A teacher that draws, on the device and frozen."""
+    """Return a teacher that draws, on the device and frozen."""
     assert isinstance(teacher, Teacher)  # `open_or_none` refuses others
     return teacher.to(device).eval().requires_grad_(False)
 
@@ -120,7 +120,7 @@ def ready(teacher: object, device: torch.device) -> Teacher:
 def samplers_by_scale(
     guidance: Sequence[float] | None, usual: float, at: SamplerAt
 ) -> list[Sampler]:
-    """Who draws at each guidance scale, ascending (Raises: ValueError without any)."""
+    """Return who draws at each guidance scale, ascending (Raises: ValueError without any)."""
     scales = sorted({usual} if guidance is None else set(guidance))
     if not scales:
         raise ValueError("expected at least one guidance scale, got none: --guidance 1.5")
@@ -130,7 +130,9 @@ def samplers_by_scale(
 def sample_folder_of(
     path: Path, count: int, sampler: Sampler, draw: IndexedDraw, *, npz: bool
 ) -> SampleFolder:
-    """The folder of a sampler; that of posterior draws has a column for each state, and holds them."""
+    """Return the folder of a sampler; that of posterior draws has a column for each state, and
+    holds them.
+    """
     about = sampler.facts() | draw.facts()
     if not isinstance(draw, NoisedStates):
         return SampleFolder(path, count, about, npz=npz)
@@ -140,7 +142,7 @@ def sample_folder_of(
 
 
 def places(output: Path, samplers: Sequence[Sampler]) -> list[Path]:
-    """The folder of each sampler: the output itself, or one in it for each of several."""
+    """Return the folder of each sampler: the output itself, or one in it for each of several."""
     if len(samplers) == 1:
         return [output]
     return [output / f"guidance_{sampler.guidance:g}" for sampler in samplers]

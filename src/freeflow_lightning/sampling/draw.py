@@ -48,15 +48,14 @@ class Draw(NamedTuple):
             return self._drawn(teacher, index, device)
         if not teacher.num_classes:
             raise ValueError("--classes: this student has no classes; leave the option out")
-        teacher.conditions.of_classes(
-            torch.tensor(self.classes)
-        )  # all of them are checked, not this batch's alone
+        # all of them are checked, not this batch's alone
+        teacher.conditions.of_classes(torch.tensor(self.classes))
         labels = torch.tensor(self.classes)[index % len(self.classes)]
         z = self.states(teacher, index, device)
         return z, teacher.conditions.of_classes(labels.to(device))
 
     def states(self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """The noise alone, [B, *sample_shape]."""
+        """Return the noise alone, [B, *sample_shape]."""
         draw = counter_noise if self.version == "v2" else indexed_noise
         return draw(index, teacher.sample_shape, seed=self.seed, stream=self.stream).to(device)
 
@@ -75,20 +74,22 @@ class Draw(NamedTuple):
         return z, teacher.conditions.of_classes(labels.to(device))
 
     def facts(self) -> dict[str, Any]:
-        """Return what tells these samples from others of the same sampler, as JSON; v1 is not said."""
+        """Return what tells these samples from others of the same sampler, as JSON; v1 is not
+        said.
+        """
         version = {} if self.version == "v1" else {"noise": self.version}
         classes = list(self.classes) if self.classes else "drawn"
         return {"seed": self.seed, "classes": classes} | version
 
 
 def draws_plain_classes(teacher: Teacher) -> bool:
-    """Whether a teacher's conditions are classes, drawn uniformly."""
+    """Return whether a teacher's conditions are classes, drawn uniformly."""
     is_own = type(teacher).draw_condition is not Teacher.draw_condition
     return type(teacher.conditions) is Classes and not is_own
 
 
 def labels_of(teacher: Teacher, condition: Any) -> Tensor | None:
-    """The classes [B] of a condition; None where it is something else."""
+    """Return the classes [B] of a condition; None where it is something else."""
     if not teacher.num_classes or not isinstance(condition, Tensor) or condition.ndim != 1:
         return None
     return condition.cpu()
@@ -110,8 +111,8 @@ def evaluate_rows(draw: Callable[[Tensor, Any], Tensor], z: Tensor, condition: A
 
 
 def pictures(teacher: Teacher, x: Tensor, *, batch_size: int | None = None) -> Tensor:
-    """What a metric sees of samples x: decoded and quantised pictures, uint8 [B, C, H, W]; states
-    of other ranks as they are.
+    """Return what a metric sees of samples x: decoded and quantised pictures, uint8 [B, C, H, W];
+    states of other ranks as they are.
 
     Args:
         teacher: decodes.
@@ -142,7 +143,7 @@ def draws_pictures(teacher: Teacher, device: torch.device | str = "cpu") -> bool
 
 
 def balanced_classes(teacher: Teacher) -> tuple[int, ...]:
-    """Every class in turn (Raises: ValueError without classes)."""
+    """Return every class in turn (Raises: ValueError without classes)."""
     if not teacher.num_classes:
         raise ValueError("--balanced: this student has no classes; leave the option out")
     return tuple(range(teacher.num_classes))

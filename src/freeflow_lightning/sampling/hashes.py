@@ -12,8 +12,8 @@ from freeflow_lightning.training.gather_full import gather_full
 
 @torch.no_grad()
 def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> str:
-    """A hash of what the teacher is: its class, weights, velocity at four fixed points and one
-    decoded point to three digits.
+    """Return a hash of what the teacher is: its class, weights, velocity at four fixed points and
+    one decoded point to three digits.
 
     The points tell apart functions and settings that no weight shows.
     """
@@ -24,8 +24,8 @@ def fingerprint(teacher: Teacher, device: torch.device | str, guidance: float = 
 
 @torch.no_grad()
 def probe(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -> Tensor:
-    """What a teacher does with fixed points, on the CPU: its velocity at four and one decoded
-    point, at most 4096 numbers of either.
+    """Return what a teacher does with fixed points, on the CPU: its velocity at four and one
+    decoded point, at most 4096 numbers of either.
     """
     z, condition = teacher.draw_indexed(
         torch.arange(4), seed=0, stream="fingerprint", device=device
@@ -37,7 +37,7 @@ def probe(teacher: Teacher, device: torch.device | str, guidance: float = 1.0) -
 
 
 def class_name(module: nn.Module) -> str:
-    """Where a module's class is defined, and its name."""
+    """Return where a module's class is defined, and its name."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
@@ -47,7 +47,7 @@ def weights_hash(module: nn.Module) -> str:
 
 
 def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
-    """Each tensor's name, type, shape and values as a digest."""
+    """Return each tensor's name, type, shape and values as a digest."""
     digests = []
     for name, value in sorted(tensors.items()):
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())

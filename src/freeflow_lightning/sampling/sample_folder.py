@@ -1,4 +1,6 @@
-"""A folder of samples that survives an interruption: whole files only, and a note of what they are."""
+"""A folder of samples that survives an interruption: whole files only, and a note of what they
+are.
+"""
 
 import re
 from collections.abc import Mapping
@@ -73,8 +75,11 @@ class SampleFolder:
     ) -> None:
         if count < 1:
             raise ValueError(f"expected at least one sample, got {count}")
-        self.path, self.count, self.npz = path, count, npz
-        self.columns, self.beside = columns, beside
+        self.path = path
+        self.count = count
+        self.npz = npz
+        self.columns = columns
+        self.beside = beside
         self.about = about | {"format": "npz" if npz else "png"} | ({"count": count} if npz else {})
         self.parts = range(-(-count // PART))
 
@@ -112,8 +117,8 @@ class SampleFolder:
             self._write_note({})
 
     def missing(self) -> list[int]:
-        """The parts that are not there yet, or not as they were written, ascending (one process
-        looks).
+        """Return the parts that are not there yet, or not as they were written, ascending (one
+        process looks).
         """
         listed = self._listed()
         if self.npz and JOINED in listed and file_digest(self.path / JOINED) == listed[JOINED]:
@@ -121,7 +126,7 @@ class SampleFolder:
         return [part for part in self.parts if not self._is_there(part, listed)]
 
     def indices(self, part: int) -> Tensor:
-        """The samples of a part, [at most 64]."""
+        """Return the samples of a part, [at most 64]."""
         return torch.arange(part * PART, min((part + 1) * PART, self.count))
 
     def write(self, part: int, drawn: Tensor, labels: Tensor | None) -> None:
@@ -166,14 +171,16 @@ class SampleFolder:
         remove_listed(self.path, records)
 
     def first(self, n: int) -> Tensor:
-        """The first samples of a finished folder, as they were written."""
+        """Return the first samples of a finished folder, as they were written."""
         n = min(n, self.count)
         if self.npz:
             return read_npz_samples(self.path / JOINED, n)
         return read_pictures([self.path / f"{i:06d}.png" for i in range(n)])
 
     def first_classes(self, n: int) -> list[int] | None:
-        """Return the classes of the first samples of a finished folder; None where they have none."""
+        """Return the classes of the first samples of a finished folder; None where they have
+        none.
+        """
         if self.npz:
             return read_npz_classes(self.path / JOINED, n)
         return read_classes([self.path / f"{i:06d}.png" for i in range(min(n, self.count))])
@@ -188,13 +195,13 @@ class SampleFolder:
         return f"parts/{self._range(part)}.json"
 
     def _files(self, part: int) -> list[str]:
-        """The files that hold a part until the folder is finished."""
+        """Return the files that hold a part until the folder is finished."""
         if self.npz:
             return [f"parts/{self._range(part)}.npz"]
         return [f"{i:06d}.png" for i in self.indices(part).tolist()]
 
     def _names(self) -> list[str]:
-        """Every name that this folder may come to hold."""
+        """Return every name that this folder may come to hold."""
         names = [NOTE, SHEET, *self.beside, *([JOINED] if self.npz else [])]
         for part in self.parts:
             names += [self._record(part), *self._files(part)]
@@ -207,8 +214,8 @@ class SampleFolder:
         return read_listed(self.path / NOTE, VERB) or {}
 
     def _records(self) -> dict[str, dict[str, str]]:
-        """The records of parts by name, and the files with digests that each lists: of any samples
-        of ours.
+        """Return the records of parts by name, and the files with digests that each lists: of any
+        samples of ours.
         """
         place = self.path / "parts"
         if place.is_symlink() or not place.is_dir():
@@ -221,7 +228,9 @@ class SampleFolder:
         return found
 
     def _noted(self, records: dict[str, dict[str, str]]) -> dict[str, str]:
-        """What records note, those of the parts as they are now last: they are the newest."""
+        """Return what records note, those of the parts as they are now last: they are the
+        newest.
+        """
         now = {self._record(part) for part in self.parts}
         noted: dict[str, str] = {}
         for name in sorted(records, key=lambda name: name in now):
@@ -229,12 +238,12 @@ class SampleFolder:
         return noted
 
     def _ours(self) -> set[str]:
-        """Every name that a note in the folder lists, and the notes."""
+        """Return every name that a note in the folder lists, and the notes."""
         records = self._records()
         return {NOTE, *self._listed(), *records, *self._noted(records)}
 
     def _is_there(self, part: int, listed: dict[str, str]) -> bool:
-        """Whether every file of a part is what was noted when it was written."""
+        """Return whether every file of a part is what was noted when it was written."""
         path = self.path / self._record(part)
         record = read_listed(path, VERB)
         if record is not None and (read_note(path) or {}).get("of") == key_of(self.about):

@@ -63,8 +63,8 @@ def tile(pictures: Tensor, columns: int) -> np.ndarray:
 
 
 def picture_array(picture: Tensor) -> np.ndarray:
-    """Return a picture [C, H, W] as [H, W, C] or [H, W]: of latents with 2, or more than 4, channels the
-    first one or three.
+    """Return a picture [C, H, W] as [H, W, C] or [H, W]: of latents with 2, or more than 4,
+    channels the first one or three.
     """
     channels = len(picture)
     if channels not in (1, 3, 4):

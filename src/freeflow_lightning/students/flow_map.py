@@ -49,8 +49,8 @@ class FlowMap(StudentMap):
         network: nn.Module | None = None,
         trust: str | Sequence[str] | None = None,
     ) -> "FlowMap":
-        """The student of a training checkpoint, from its first average (or the one named) if it has
-        any.
+        """Return the student of a training checkpoint, from its first average (or the one named) if
+        it has any.
 
         A checkpoint says what its student was made of. Only the student's own weights are read, not
         the optimizer's state.
@@ -97,8 +97,8 @@ class FlowMap(StudentMap):
         num_heads: int | None = None,
         input_size: int | None = None,
     ) -> "FlowMap":
-        """A student from the FreeFlow authors' weights: a SiT with one embedder each of delta and
-        gamma.
+        """Return a student from the FreeFlow authors' weights: a SiT with one embedder each of
+        delta and gamma.
 
         Args:
             path: .pt, .pth, .ckpt or .safetensors. Nothing in it is executed.
@@ -139,8 +139,8 @@ class FlowMap(StudentMap):
         network: nn.Module | None = None,
         trust: str | Sequence[str] | None = None,
     ) -> "FlowMap":
-        """The student of a folder that `save_pretrained` or `freeflow export` wrote, without its
-        teacher.
+        """Return the student of a folder that `save_pretrained` or `freeflow export` wrote, without
+        its teacher.
 
         Every file is checked against its hash, and nothing in the folder is executed. A network
         that is not of this package or of diffusers is only made from what you hand over: the

@@ -100,8 +100,8 @@ def read_official(
 
 
 def is_foreign(path: str | Path) -> bool:
-    """Whether a file of weights was saved by other code than Lightning; not so of a file that
-    cannot be read.
+    """Return whether a file of weights was saved by other code than Lightning; not so of a file
+    that cannot be read.
     """
     try:
         content = read_file(path)
@@ -117,7 +117,7 @@ def read_official_network(
     num_heads: int | None = None,
     input_size: int | None = None,
 ) -> ScalarConditioned:
-    """The student of an official file, ready to be called at t = 1 with delta and gamma.
+    """Return the student of an official file, ready to be called at t = 1 with delta and gamma.
 
     Says which weights and embedders it took, what it left out, and the figures that decided an
     "auto".
@@ -162,8 +162,8 @@ def read_official_network(
 def embedders(
     extra: Mapping[str, Tensor], width: int, rename: Mapping[str, str], path: str | Path
 ) -> dict[Scalar, str]:
-    """Which of the tensors that no SiT has embed delta and gamma: scalar to prefix, nothing left
-    over.
+    """Return which of the tensors that no SiT has embed delta and gamma: scalar to prefix, nothing
+    left over.
     """
     shapes = dict(zip(PARTS, [(width, 256), (width,), (width, width), (width,)], strict=True))
     prefixes = [key.removesuffix(".mlp.0.weight") for key in extra if key.endswith(".mlp.0.weight")]
@@ -232,7 +232,7 @@ def decide_convention(
 def measure_readings(
     student: ScalarConditioned, samples: int = 8
 ) -> dict[tuple[int, int], Resemblance]:
-    """The scores of the samples that each prior time and sign give, two evaluations of a few
+    """Return the scores of the samples that each prior time and sign give, two evaluations of a few
     noises.
     """
     backbone = student.backbone

@@ -43,7 +43,8 @@ def open_student(
     overrides: Overrides = Overrides(),  # noqa: B008 (immutable)
     ema_length: float | None = None,
 ) -> FlowMap:
-    """The student of a file or a folder, by what it is: the one place where commands open one.
+    """Return the student of a file or a folder, by what it is: the one place where commands open
+    one.
 
     An option that the file leaves without effect is refused.
 
@@ -104,8 +105,8 @@ def open_student(
 
 
 def is_exported(place: str | Path) -> bool:
-    """Whether a path is an exported student's folder, or the name of a hub repository rather than
-    of a file.
+    """Return whether a path is an exported student's folder, or the name of a hub repository rather
+    than of a file.
     """
     named = (
         re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", str(place))
@@ -134,8 +135,8 @@ class TrainedAuxiliary(NamedTuple):
 def open_auxiliary(
     path: str | Path, student: FlowMap, overrides: Overrides
 ) -> TrainedAuxiliary | None:
-    """The auxiliary network that was trained with a student, on its device; None where the path
-    holds none.
+    """Return the auxiliary network that was trained with a student, on its device; None where the
+    path holds none.
     """
     if is_exported(path):
         return None
@@ -159,8 +160,8 @@ def open_auxiliary(
 
 
 def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
-    """The named device; "auto" is the accelerator that torch sees (each process its own), or the
-    CPU.
+    """Return the named device; "auto" is the accelerator that torch sees (each process its own), or
+    the CPU.
     """
     if name != "auto":
         return torch.device(name)
@@ -186,7 +187,7 @@ class StepOptions(NamedTuple):
 def sampler_of_options(
     student: FlowMap, guidance: float, teacher_draws: bool, told: StepOptions
 ) -> Sampler:
-    """The student or its teacher, at a guidance.
+    """Return the student or its teacher, at a guidance.
 
     Raises:
         ValueError: options of the one where the other draws, steps that the student was not trained
@@ -209,8 +210,8 @@ def sampler_of_options(
 def samplers_side_by_side(
     student: FlowMap, guidance: float, teacher_draws: bool, told: StepOptions
 ) -> list[Sampler]:
-    """Who draws at a guidance; a student at each number of `SIDE_BY_SIDE` that it was trained for,
-    if no steps are given.
+    """Return who draws at a guidance; a student at each number of `SIDE_BY_SIDE` that it was
+    trained for, if no steps are given.
     """
     numbers = student.trained.numbers(SIDE_BY_SIDE)
     if teacher_draws or told.steps is not None or numbers == [1]:

@@ -98,7 +98,8 @@ class SiTTeacher(Teacher):
         if self.notes:
             say(f"{path}: " + "; ".join(self.notes))
         net = self.function.net
-        self.sample_shape, self.num_classes = net.sample_shape, net.num_classes
+        self.sample_shape = net.sample_shape
+        self.num_classes = net.num_classes
         if cfg_channels is not None and not 0 < cfg_channels <= self.sample_shape[0]:
             raise ValueError(
                 f"expected cfg_channels in 1 .. {self.sample_shape[0]}, the channels of the "
@@ -136,16 +137,16 @@ class SiTTeacher(Teacher):
 
     def network(self) -> nn.Module:
         twin = trainable_copy(self.function)
-        twin.net.pos_embed.requires_grad_(
-            False
-        )  # fixed by design, and a frozen teacher no longer tells
+        # fixed by design, and a frozen teacher no longer tells
+        twin.net.pos_embed.requires_grad_(False)
         return twin
 
 
 def _read_velocity(
     path: Path, convention: Literal["auto", "sit", "repa"], reading: dict[str, Any]
 ) -> tuple[SiTVelocity, tuple[str, ...]]:
-    """The velocity in a file, and what was taken of a foreign one: our own say all of themselves.
+    """Return the velocity in a file, and what was taken of a foreign one: our own say all of
+    themselves.
 
     Args:
         path: the file.

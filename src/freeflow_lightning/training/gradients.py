@@ -14,7 +14,7 @@ Gradients = Mapping[str, Sequence[Tensor]]
 
 
 def collect_gradients(weights: Mapping[str, Sequence[Tensor]]) -> dict[str, list[Tensor]]:
-    """The gradients of the weights that have one, by network."""
+    """Return the gradients of the weights that have one, by network."""
     return {
         name: [weight.grad for weight in each if weight.grad is not None]
         for name, each in weights.items()
@@ -22,7 +22,7 @@ def collect_gradients(weights: Mapping[str, Sequence[Tensor]]) -> dict[str, list
 
 
 def label_gradients(gradients: Gradients) -> list[str]:
-    """A name for each gradient tensor: that of its network.
+    """Return a name for each gradient tensor: that of its network.
 
     >>> label_gradients({"student": [torch.ones(1), torch.ones(2)]})
     ['gradient/student', 'gradient/student']
@@ -31,7 +31,7 @@ def label_gradients(gradients: Gradients) -> list[str]:
 
 
 def measure_tensors(gradients: Gradients) -> Tensor:
-    """The norm of each gradient tensor, float32 [N], of sharded ones over all processes.
+    """Return the norm of each gradient tensor, float32 [N], of sharded ones over all processes.
 
     >>> measure_tensors({"student": [torch.tensor([3.0, 4.0])], "auxiliary": [torch.ones(4)]})
     tensor([5., 2.])
@@ -41,7 +41,7 @@ def measure_tensors(gradients: Gradients) -> Tensor:
 
 
 def norm_by_network(gradients: Gradients, lengths: Tensor) -> dict[str, Tensor]:
-    """The gradient norm of each network, from the norms [N] of its tensors.
+    """Return the gradient norm of each network, from the norms [N] of its tensors.
 
     >>> norm_by_network({"student": [torch.ones(1), torch.ones(1)]}, torch.tensor([3.0, 4.0]))
     {'student': tensor(5.)}
@@ -51,7 +51,9 @@ def norm_by_network(gradients: Gradients, lengths: Tensor) -> dict[str, Tensor]:
 
 
 def skips_by_itself(optimizer: Any, gradients: Gradients) -> bool:
-    """Whether the optimizer leaves the weights as they are, on the device, where it is told to."""
+    """Return whether the optimizer leaves the weights as they are, on the device, where it is told
+    to.
+    """
     tensors = [gradient for each in gradients.values() for gradient in each]
     is_sharded = any(isinstance(gradient, DTensor) for gradient in tensors)
     return bool(optimizer.defaults.get("fused")) and not is_sharded

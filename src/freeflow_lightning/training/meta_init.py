@@ -45,8 +45,8 @@ class shapes_alone(TorchFunctionMode):  # noqa: N801 (a context)
 
 
 def meta_sources(network: nn.Module, original: nn.Module) -> dict[Tensor, Tensor]:
-    """The weights and buffers of a network that have no data, and those of the original with the
-    same names.
+    """Return the weights and buffers of a network that have no data, and those of the original with
+    the same names.
 
     Raises:
         ValueError: a weight that the original does not have.

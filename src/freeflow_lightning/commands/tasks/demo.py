@@ -84,12 +84,12 @@ class Demo:
         return [ANY, *numbers] if numbers else []
 
     def student(self, choice: str, guidance: float, seed: int, steps: int) -> Answer:
-        """The student's samples."""
+        """Return the student's samples."""
         name = self.flow_map.trained.sampler
         return self._draw(StudentSampler(self.flow_map, guidance, steps, name), choice, seed)
 
     def teacher(self, choice: str, guidance: float, seed: int, steps: int) -> Answer:
-        """The teacher's samples of the same noise, in Heun steps."""
+        """Return the teacher's samples of the same noise, in Heun steps."""
         teacher = self.flow_map.teacher
         return self._draw(TeacherSampler(teacher, "heun", steps, guidance), choice, seed)
 
@@ -102,7 +102,7 @@ class Demo:
         return Answer(self._sheet(states, columns=SHOWN), "f(z, delta) of the first noise")
 
     def best(self, choice: str, guidance: float, seed: int, candidates: int) -> Answer:
-        """The samples that the verifier likes best among so many, the best first."""
+        """Return the samples that the verifier likes best among so many, the best first."""
         assert self.classifier is not None  # the page asks nothing else
         judge = ClassScore(self.classifier)
         z, condition = self._noise(choice, seed, candidates)

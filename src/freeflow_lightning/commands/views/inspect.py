@@ -50,7 +50,7 @@ def _classes(teacher: Teacher) -> str:
 
 @torch.no_grad()
 def _steps(subject: InspectSubject) -> list[str]:
-    """The student's learning rate, and what bfloat16 would do to it."""
+    """Return the student's learning rate, and what bfloat16 would do to it."""
     if subject.has_network:
         return ["student_lr as it is: a network of its own predicts u"]
     teacher = subject.teacher
@@ -173,7 +173,7 @@ def _memory(costs: Costs) -> Table:
 
 
 def _table(*columns: str) -> Table:
-    """A table whose first column and whose columns of words are left-aligned."""
+    """Return a table whose first column and whose columns of words are left-aligned."""
     table = Table()
     for i, column in enumerate(columns):
         table.add_column(column, justify="right" if i and column not in (" ", "seen") else "left")
@@ -185,7 +185,7 @@ def _size(count: int) -> str:
 
 
 def _si(count: float) -> str:
-    """A count with a decimal prefix.
+    """Return a count with a decimal prefix.
 
     >>> _si(1.9e12)
     '1.9 T'

@@ -25,7 +25,9 @@ SHOWN = {
     ),
     TRAINING: ("Training", "Every figure of the training is in metrics.csv."),
 }
-"""The pictures of a report, with heading and words; a report holds those that it has a reason for."""
+"""The pictures of a report, with heading and words; a report holds those that it has a reason
+for.
+"""
 PICTURES = tuple(SHOWN)
 REFERENCES = {
     "teacher": "the teacher's own samples (64 Heun steps, other noise)",
@@ -43,7 +45,7 @@ def draw_pictures(
     class_names: Sequence[str],
     logged: list[dict[str, float]],
 ) -> dict[str, bytes]:
-    """Every picture of a report, as the bytes of a PNG by its name.
+    """Return every picture of a report, as the bytes of a PNG by its name.
 
     Args:
         student: that the report is of.
@@ -73,7 +75,7 @@ def draw_pictures(
 def compare_lines(
     first: Mapping[str, Tensor], labels: Tensor | None, classes: int, names: Sequence[str]
 ) -> Figure:
-    """The samplers' pictures below each other, or the densities of points."""
+    """Return the samplers' pictures below each other, or the densities of points."""
     if next(iter(first.values())).ndim != 4:
         last = [name for name in first if name.startswith("teacher")][-1]
         students = [name for name in first if name.startswith("student")]
@@ -87,12 +89,12 @@ def compare_lines(
 
 
 def one_per_class(labels: Tensor, classes: int) -> Tensor:
-    """The first two samples of each class, class by class."""
+    """Return the first two samples of each class, class by class."""
     return torch.cat([(labels == k).nonzero()[:2, 0] for k in range(min(classes, 10))])
 
 
 def cells(lines: Sequence[Line]) -> list[list[str]]:
-    """The figures in words, the header first."""
+    """Return the figures in words, the header first."""
     recognised = any(line.accuracy is not None for line in lines)
     header = ["sampler", "guidance", "evaluations", "FID", "endpoint error"]
     header += ["recognised"] if recognised else []
@@ -106,14 +108,14 @@ def cells(lines: Sequence[Line]) -> list[list[str]]:
 
 
 def table(lines: Sequence[Line]) -> list[str]:
-    """The figures as Markdown."""
+    """Return the figures as Markdown."""
     header, *rows = cells(lines)
     rule = ["---", *["---:" for _ in header[1:]]]
     return [f"| {' | '.join(row)} |" for row in (header, rule, *rows)]
 
 
 def key_lines(lines: Sequence[Line]) -> tuple[Line, Line, Line]:
-    """The student, and its teacher at 64 steps and at 2 of the same guidance."""
+    """Return the student, and its teacher at 64 steps and at 2 of the same guidance."""
     student = next(x for x in lines if x.name.startswith("student"))
     many, two = (
         next(x for x in lines if x.name == f"teacher, {k} steps" and x.guidance == student.guidance)
@@ -147,7 +149,7 @@ def report_text(
 
 
 def facts_in_words(facts: Mapping[str, Any]) -> str:
-    """How the figures were made, in a line or two."""
+    """Return how the figures were made, in a line or two."""
     against = REFERENCES[facts["reference"]]
     words = (
         f"{facts['samples']} samples from the same noise and conditions, seed {facts['seed']}. FID "
@@ -162,7 +164,7 @@ def facts_in_words(facts: Mapping[str, Any]) -> str:
 def parts(
     lines: Sequence[Line], pictures: Mapping[str, bytes], facts: Mapping[str, Any]
 ) -> tuple[list[Finding], list[Section]]:
-    """What report.html says: findings, then the figures and the pictures."""
+    """Return what report.html says: findings, then the figures and the pictures."""
     student, many, two = key_lines(lines)
     found = [
         _compare(student, many, "its teacher at 64 Heun steps", student.fid <= 2 * many.fid),

@@ -151,7 +151,7 @@ def _use(folder: Path, manifest: Mapping[str, Any], place: str) -> list[str]:
 def _pipeline_code(
     folder: Path, manifest: Mapping[str, Any], place: str, gamma: float
 ) -> list[str]:
-    """An example that draws with diffusers and the folder's own code."""
+    """Return an example that draws with diffusers and the folder's own code."""
     has_classes = manifest["conditions"].get("num_classes")
     labels = "class_labels=[0, 1, 2, 3], " if has_classes else "num_images=4, "
     return [
@@ -171,7 +171,7 @@ def _pipeline_code(
 def _graph_lines(
     name: str, code: Sequence[str], manifest: Mapping[str, Any], gamma: float
 ) -> list[str]:
-    """What a graph takes, and an example where that is not too much."""
+    """Return what a graph takes, and an example where that is not too much."""
     way = _steps_of_graph(manifest)
     given = _inputs(manifest["conditions"], way)
     lines = ["", f"`{name}`: {', '.join(given)} to sample in {way.name}, any batch size."]
@@ -181,7 +181,7 @@ def _graph_lines(
 
 
 def _graph_code(code: Sequence[str], manifest: Mapping[str, Any], gamma: float) -> list[str]:
-    """An example that runs a graph on four samples."""
+    """Return an example that runs a graph on four samples."""
     has_labels = manifest["conditions"]["kind"] == "classes"
     words = {
         "shape": ", ".join(map(str, [4, *manifest["sample_shape"]])),
@@ -218,7 +218,9 @@ def _number(value: float | list[float]) -> str:
 
 
 def _few_steps(manifest: Mapping[str, Any]) -> str:
-    """The arguments of four steps or the nearest below, for a student that was trained for them."""
+    """Return the arguments of four steps or the nearest below, for a student that was trained for
+    them.
+    """
     trained = trained_of(manifest)
     steps = trained.numbers(range(1, 5))[-1]
     if steps == 1:
@@ -228,13 +230,15 @@ def _few_steps(manifest: Mapping[str, Any]) -> str:
 
 
 def _pipeline_steps(folder: Path) -> str:
-    """The argument of as many steps as the folder's pipeline takes by default, if more than one."""
+    """Return the argument of as many steps as the folder's pipeline takes by default, if more than
+    one.
+    """
     steps = json.loads((folder / "model_index.json").read_text()).get("num_inference_steps", 1)
     return f", num_inference_steps={steps}" if steps > 1 else ""
 
 
 def _steps_of_graph(manifest: Mapping[str, Any]) -> Jumps:
-    """The steps of the folder's graphs."""
+    """Return the steps of the folder's graphs."""
     about = manifest.get("graph") or {}
     return Jumps(about.get("steps", 1), about.get("sampler", "chain"), about.get("noise share"))
 

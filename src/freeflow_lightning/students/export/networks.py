@@ -86,7 +86,7 @@ def describe_network(thing: Any, own_arguments: Mapping[str, dict[str, Any]] | N
 def _describe_foreign(
     module: nn.Module, own_arguments: Mapping[str, dict[str, Any]]
 ) -> dict[str, Any]:
-    """A network of diffusers, or of the user's own."""
+    """Return a network of diffusers, or of the user's own."""
     if is_diffusers(module):
         dtype = str(next(module.parameters()).dtype).removeprefix("torch.")
         arguments = {
@@ -100,17 +100,19 @@ def _describe_foreign(
 
 
 def class_path(module: nn.Module) -> str:
-    """Where a network's class is imported from."""
+    """Return where a network's class is imported from."""
     return f"{type(module).__module__}.{type(module).__qualname__}"
 
 
 def is_diffusers(module: nn.Module) -> bool:
-    """Whether a network is a class of diffusers itself, which saves and loads its own files."""
+    """Return whether a network is a class of diffusers itself, which saves and loads its own
+    files.
+    """
     return type(module).__module__.startswith("diffusers.models.")
 
 
 def subfolder_of(module: nn.Module) -> str:
-    """Where the pipelines of diffusers keep a network."""
+    """Return where the pipelines of diffusers keep a network."""
     return "unet" if type(module).__name__.startswith("UNet") else "transformer"
 
 
@@ -130,7 +132,7 @@ def _family_arguments(family: Family) -> dict[str, Any]:
 
 
 def find_foreign(spec: Any) -> list[Unknown]:
-    """The networks of the user's own in a description."""
+    """Return the networks of the user's own in a description."""
     if not isinstance(spec, dict):
         return []
     mine = [Unknown(spec["class"], spec["arguments"])] if spec.get("own") else []
@@ -138,8 +140,8 @@ def find_foreign(spec: Any) -> list[Unknown]:
 
 
 def build_network(spec: Any, folder: Path, own: Builder) -> Any:
-    """The network of a description. Only classes of this package and networks of diffusers are
-    built here.
+    """Return the network of a description. Only classes of this package and networks of diffusers
+    are built here.
 
     Args:
         spec: what `describe_network` gave.
@@ -172,9 +174,8 @@ def build_network(spec: Any, folder: Path, own: Builder) -> Any:
     make = maker[spec["class"]]
     is_network = isinstance(make, type) and issubclass(make, nn.Module)
     try:
-        with (
-            nullcontext() if is_network else torch.device("cpu")
-        ):  # tables are numbers, on whatever device networks are made
+        # tables are numbers, on whatever device networks are made
+        with nullcontext() if is_network else torch.device("cpu"):
             return make(**arguments)
     except (
         Exception
@@ -223,7 +224,7 @@ def refuse_own(unknown: Unknown) -> nn.Module:
 
 
 def _holds_others(spec: Any) -> bool:
-    """Whether a description holds a network that is not of this package."""
+    """Return whether a description holds a network that is not of this package."""
     if not isinstance(spec, dict):
         return False
     return (
@@ -262,9 +263,8 @@ def refuse_other_than_networks(name: str) -> None:
     """Let a folder name a network of diffusers and nothing else of it (Raises: ValueError)."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
-    kind = getattr(
-        diffusers, name, diffusers.ModelMixin
-    )  # one that is missing is refused where it is loaded
+    # one that is missing is refused where it is loaded
+    kind = getattr(diffusers, name, diffusers.ModelMixin)
     if not (isinstance(kind, type) and issubclass(kind, diffusers.ModelMixin)):
         raise ValueError(
             f"the folder names {name!r} as its network, which is no network of diffusers"

@@ -89,7 +89,7 @@ def add_pipeline(
 def describe_pipeline(
     manifest: dict[str, Any], guidance_scale: float, jumps: Jumps
 ) -> dict[str, Any]:
-    """What model_index.json says of a pipeline without a VAE."""
+    """Return what model_index.json says of a pipeline without a VAE."""
     import diffusers  # noqa: PLC0415 (slow to import)
 
     trained = trained_of(manifest)

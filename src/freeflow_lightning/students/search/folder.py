@@ -51,7 +51,9 @@ class SearchFolder:
     def __init__(
         self, path: Path, count: int, about: dict[str, Any], rows: Mapping[str, str], *, npz: bool
     ) -> None:
-        self.path, self.about, self.titles = path, about, dict(rows)
+        self.path = path
+        self.about = about
+        self.titles = dict(rows)
         self.folders = {
             row: SampleFolder(path / row, count, {"row": row} | about, npz=npz) for row in rows
         }
@@ -73,15 +75,15 @@ class SearchFolder:
             folder.open(overwrite=overwrite)
 
     def missing(self) -> list[int]:
-        """The parts that are not there yet in some folder, or not as they were written, ascending
-        (one process looks).
+        """Return the parts that are not there yet in some folder, or not as they were written,
+        ascending (one process looks).
         """
         gone = {part for folder in self.folders.values() for part in folder.missing()}
         listed = read_listed(self.path / NOTE, VERB) or {}
         return sorted(gone | {part for part in self.parts if not self._is_noted(part, listed)})
 
     def indices(self, part: int) -> Tensor:
-        """The samples of a part."""
+        """Return the samples of a part."""
         return next(iter(self.folders.values())).indices(part)
 
     def write(
@@ -97,7 +99,7 @@ class SearchFolder:
         )
 
     def records(self) -> list[dict[str, Any]]:
-        """What was written about each part."""
+        """Return what was written about each part."""
         found = [read_note(self.path / self._record(part)) or {} for part in self.parts]
         return [
             {key: value for key, value in record.items() if key not in (MARK, "of")}
@@ -123,8 +125,8 @@ class SearchFolder:
         remove_listed(self.path, earlier)
 
     def _picture(self, report: Mapping[str, Any]) -> tuple[Figure, int] | None:
-        """All rows of pictures with their classes and scores; of points in the plane the last two
-        rows: without search and found, where both are there.
+        """Return all rows of pictures with their classes and scores; of points in the plane the
+        last two rows: without search and found, where both are there.
         """
         rank = next(iter(self.folders.values())).first(1).ndim
         shown = {
@@ -149,7 +151,7 @@ class SearchFolder:
         return f"scores/{int(index[0]):08d}-{int(index[-1]):08d}.json"
 
     def _own_records(self) -> list[str]:
-        """The records of this folder, of any search."""
+        """Return the records of this folder, of any search."""
         place = self.path / "scores"
         if place.is_symlink() or not place.is_dir():
             return []
@@ -157,12 +159,12 @@ class SearchFolder:
         return [f"scores/{path.name}" for path in named if read_listed(path, VERB) is not None]
 
     def _ours(self) -> set[str]:
-        """The records, and what search.json lists with itself."""
+        """Return the records, and what search.json lists with itself."""
         listed = read_listed(self.path / NOTE, VERB)
         return {*self._own_records(), *(() if listed is None else (NOTE, *listed))}
 
     def _is_noted(self, part: int, listed: Mapping[str, str]) -> bool:
-        """Whether the record of a part is of this search, and as it was when search.json was
+        """Return whether the record of a part is of this search, and as it was when search.json was
         written.
         """
         name = self._record(part)
@@ -177,5 +179,5 @@ class SearchFolder:
 
 
 def concat_states(records: Sequence[dict[str, Any]], name: str) -> Tensor:
-    """One list of numbers of all parts."""
+    """Return one list of numbers of all parts."""
     return torch.tensor([value for record in records for value in record[name]])
