@@ -23,7 +23,7 @@ from freeflow_lightning.callbacks import PeriodicFID, StudentEMA
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.resuming import newest_good
-from freeflow_lightning.training.run_folder import MetricsCSV
+from freeflow_lightning.training.run_loggers import MetricsCSV
 from freeflow_lightning.training.sharded_checkpoint import read_meta
 from freeflow_lightning.training.strategies import FSDP2
 from freeflow_lightning.training.unfinished_validation import is_validation_pending

@@ -14,7 +14,7 @@ import yaml
 
 import freeflow_lightning
 from examples.faces.test_data import write_faces
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 from teachers import public_sit
 
 CONFIGS = sorted(

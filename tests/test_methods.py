@@ -9,7 +9,7 @@ import yaml
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.flow import Pairs
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 from places import ROOT
 
 METHODS = ROOT / "configs" / "methods"

@@ -11,7 +11,7 @@ from lightning.pytorch.loggers.logger import Logger
 
 from freeflow_lightning.commands.run_record import log_settings
 from freeflow_lightning.training.folder_lock import lock_folder
-from freeflow_lightning.training.run_folder import MetricsCSV, read_metrics
+from freeflow_lightning.training.run_loggers import MetricsCSV, read_metrics
 from recipes.test_resume import LAST, configure
 
 LOGGER = """

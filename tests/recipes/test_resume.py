@@ -11,7 +11,7 @@ from torch.distributed import checkpoint
 
 from freeflow_lightning.commands.resumed_checkpoint import read_step
 from freeflow_lightning.training.optimizer import adam, apply_changes, settings_of
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 from tiny import fit, module, same
 
 CONFIG = """

@@ -27,6 +27,33 @@ WHOLE = {
 }
 
 
+def test_a_checkpoint_is_whole_or_not_there(tmp_path, monkeypatch):
+    """The process dies in the middle of writing: the older checkpoint stays, and the next one takes the torn file's place."""
+    io, path, save = AtomicCheckpointIO(), tmp_path / "checkpoints" / "last.ckpt", torch.save
+    io.save_checkpoint({"step": 1}, path)
+
+    def killed(checkpoint, file):
+        file.write(b"half")
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(torch, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        io.save_checkpoint({"step": 2}, path)
+    assert torch.load(path, weights_only=True) == {"step": 1}
+    assert [p.name for p in path.parent.glob("*.ckpt")] == ["last.ckpt"]
+    monkeypatch.setattr(torch, "save", save)
+    io.save_checkpoint({"step": 3}, path)
+    assert torch.load(path, weights_only=True) == {"step": 3}
+    assert len(list(path.parent.iterdir())) == 1
+
+
+def test_nothing_is_collected_on_another_disk(tmp_path, monkeypatch):
+    """A move between disks is a copy, and a copy can be half done: all writing happens beside the checkpoint."""
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "does_not_exist"))
+    AtomicCheckpointIO().save_checkpoint({"step": 1}, tmp_path / "last.ckpt")
+    assert torch.load(tmp_path / "last.ckpt", weights_only=True) == {"step": 1}
+
+
 @needs_full
 @pytest.mark.parametrize("content", [WHOLE, {"text": "x" * 10}], ids=["large", "small"])
 def test_a_full_disk_is_named_with_its_space_and_the_last_good_checkpoint(tmp_path, content):

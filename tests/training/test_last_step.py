@@ -13,7 +13,7 @@ from lightning.pytorch.loggers import CSVLogger
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.training.finite import NonFiniteError
 from freeflow_lightning.training.last_step import LastStep
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
 from tiny import data, fit, module, same
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from freeflow_lightning.training.checkpoint_files import read_checkpoint_file
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 from recipes.test_resume import LAST, configure, run_of
 from tiny import same
 

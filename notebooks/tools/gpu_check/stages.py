@@ -22,7 +22,7 @@ from freeflow_lightning.flow import training_generator
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.profiling.bench import measure_step
 from freeflow_lightning.profiling.bench_report import as_figures
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 from freeflow_lightning.training.strategies import FSDP2
 
 HERE = Path(__file__).parent

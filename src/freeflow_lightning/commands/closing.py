@@ -10,7 +10,7 @@ from lightning.pytorch import Trainer
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.last_file import model_checkpoints
 from freeflow_lightning.training.last_step import LastStep
-from freeflow_lightning.training.run_folder import read_metrics
+from freeflow_lightning.training.run_loggers import read_metrics
 
 MEASURED = ("fid/student", "error/endpoint")
 """Figures of validations, the smaller the better; the first that a run has measured is named."""

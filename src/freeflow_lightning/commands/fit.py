@@ -45,7 +45,8 @@ from freeflow_lightning.training.resuming import (
     checkpoint_of_job,
     last_checkpoint,
 )
-from freeflow_lightning.training.run_folder import ROOT, Events, MetricsCSV, run_of, version_of
+from freeflow_lightning.training.run_folder import ROOT, run_of, version_of
+from freeflow_lightning.training.run_loggers import Events, MetricsCSV
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
 
 FOUND_BY_LIGHTNING = ("", "best", "hpc", "registry")

@@ -13,7 +13,7 @@ from freeflow_lightning.commands.changed_settings import CONFIG, config_of_resum
 from freeflow_lightning.training.atomic_write import write_text
 from freeflow_lightning.training.elastic import elastic_file
 from freeflow_lightning.training.resuming import Origin
-from freeflow_lightning.training.run_folder import MetricsCSV
+from freeflow_lightning.training.run_loggers import MetricsCSV
 
 
 class RunRecord(SaveConfigCallback):

@@ -34,7 +34,7 @@ from freeflow_lightning.profiling.step_time import SideBySide
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.draw import pictures
 from freeflow_lightning.training.data import PriorDataModule
-from freeflow_lightning.training.run_folder import MetricsCSV
+from freeflow_lightning.training.run_loggers import MetricsCSV
 
 PRECISION_OF_TRAINER: dict[str, Any] = {
     "32": "32-true",

@@ -20,7 +20,7 @@ MODULES = {
     "optimizer": "training.optimizer",
     "parallel": "training.strategies",
     "recipe": "recipes.base",
-    "run_folder": "training.run_folder",
+    "run_folder": "training.run_loggers",
     "search": "students.search",
     "search.algorithms": "students.search.algorithms",
     "search.oracle": "students.search.oracle",

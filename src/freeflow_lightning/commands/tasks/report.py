@@ -34,7 +34,8 @@ from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import open_student
 from freeflow_lightning.students.student_sampler import StudentSampler
 from freeflow_lightning.training.output_folder import publish
-from freeflow_lightning.training.run_folder import newest, read_metrics
+from freeflow_lightning.training.run_folder import newest
+from freeflow_lightning.training.run_loggers import read_metrics
 from freeflow_lightning.training.training_checkpoint import find_checkpoint
 
 NOTE, PAGE, HTML = "report.json", "report.md", "report.html"
