@@ -1,6 +1,6 @@
 """Students of the embedded faces in 1, 2 and 4 evaluations beside their teacher: FID of 10,000 samples.
 
-    python notebooks/tools/few_steps.py OUTPUT.json NAME=CHECKPOINT [NAME=CHECKPOINT ...] [samples=10000]
+    python notebooks/tools/few_steps.py OUTPUT.json NAME=CHECKPOINT [...] [samples=10000] [sampler=chain,renoise]
 
 FID is to the 10,000 real faces that were held out, in the features of the classifier of their attributes; beside it the share
 of faces recognised as the class asked for, the mean distance of features within a class, and the combinations of attributes
@@ -10,6 +10,7 @@ same noise. Writes OUTPUT.json, and prints a Markdown table.
 
 import json
 import sys
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -106,13 +107,16 @@ def main() -> None:
     output, *rest = sys.argv[1:]
     named = dict(each.split("=", 1) for each in rest)
     samples = int(named.pop("samples", 10_000))
+    samplers = named.pop("sampler", "chain").split(",")
     judge, lines = Judge(), []
     for name, path in named.items():
         flow_map = FlowMap.from_checkpoint(path)
         lines = lines or [judge.teacher(flow_map)]
-        for steps in STEPS:
-            student = StudentSampler(flow_map, 1.0, steps)
-            lines.append(judge.student(name, steps, student, samples))
+        for steps, sampler in product(STEPS, samplers):
+            if steps == 1 and sampler != samplers[0]:
+                continue  # one step is one step
+            student = StudentSampler(flow_map, 1.0, steps, sampler)
+            lines.append(judge.student(f"{name}, {sampler}", steps, student, samples))
     Path(output).write_text(json.dumps([line._asdict() for line in lines], indent=1) + "\n")
     print(markdown(lines))
 
