@@ -7,9 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from lightning.pytorch.loggers.logger import Logger
 
-from freeflow_lightning.commands.run_record import log_settings
 from freeflow_lightning.training.folder_lock import lock_folder
 from freeflow_lightning.training.run_loggers import MetricsCSV, read_metrics
 from recipes.test_resume import LAST, configure
@@ -127,21 +125,6 @@ def test_a_trial_run_leaves_nothing(freeflow, tmp_path):
     assert freeflow("fit", "--config", config.name, "--trainer.fast_dev_run", "true")[0] == 0
     assert not (tmp_path / "runs").exists()
     assert list(tmp_path.rglob("*.png")) == []
-
-
-def test_a_logger_that_takes_no_settings_does_not_stop_the_run():
-    class Refuses(Logger):
-        name, version = "refuses", 0
-
-        def log_metrics(self, metrics, step=None): ...
-
-        def log_hyperparams(self, params):
-            raise NotImplementedError("not I")
-
-    with pytest.warns(
-        UserWarning, match=r"Refuses took no hyperparameters \(NotImplementedError: not I\)"
-    ):
-        log_settings(Refuses(), {"a": 1})
 
 
 @pytest.mark.slow

@@ -6,12 +6,11 @@ from typing import Any
 from jsonargparse import Namespace
 from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.cli import LightningArgumentParser, SaveConfigCallback
-from lightning.pytorch.loggers import Logger
-from lightning.pytorch.utilities import rank_zero_warn
 
 from freeflow_lightning.commands.changed_settings import CONFIG, config_of_resumption
 from freeflow_lightning.training.atomic_write import write_text
 from freeflow_lightning.training.elastic import elastic_file
+from freeflow_lightning.training.log_settings import log_settings
 from freeflow_lightning.training.resuming import Origin
 from freeflow_lightning.training.run_loggers import MetricsCSV
 
@@ -63,12 +62,3 @@ class RunRecord(SaveConfigCallback):
             self.origin.write(run)
         if marker := elastic_file():
             (run / marker).touch()
-
-
-def log_settings(logger: Logger, settings: dict[str, Any]) -> None:
-    """Give a logger the run's settings; one that refuses them is said and does not stop the run."""
-    try:
-        logger.log_hyperparams(settings)
-    except Exception as error:  # a service may refuse, say, other settings for a run that it knows
-        why = f"{type(error).__name__}: {error}"
-        rank_zero_warn(f"{type(logger).__name__} took no hyperparameters ({why})")

@@ -21,6 +21,7 @@ from freeflow_lightning.training.checkpoint_files import read_plain_values
 from freeflow_lightning.training.data import IndexBatch
 from freeflow_lightning.training.effective_batch import EffectiveBatch
 from freeflow_lightning.training.last_step import LastStep
+from freeflow_lightning.training.log_settings import log_settings
 from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.monitors import MonitoredFigures
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of
@@ -182,8 +183,13 @@ class Recipe(Recorded, GuardedModule, ABC):
         return ValidationBatch(batch.indices, z, condition, samples)
 
     def on_fit_start(self) -> None:
-        """Note how the optimizers are configured: a checkpoint's state will be loaded over it."""
+        """Note how the optimizers are configured: a checkpoint's state will be loaded over it. Tell the
+        loggers what this recipe was made with, where `freeflow fit` has not told them more.
+        """
         self._settings = [settings_of(optimizer) for optimizer in self.trainer.optimizers]
+        if self.trainer.is_global_zero and "class_path" not in self.hparams:
+            for logger in self.trainer.loggers:
+                log_settings(logger, {"model": self._description})
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Fit the averages of a checkpoint to this module's, and note its optimizers' settings."""
