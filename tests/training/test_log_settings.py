@@ -33,8 +33,9 @@ def test_a_recipe_made_in_python_says_its_settings(tmp_path):
     assert (tmp_path / "csv/version_0/samples/step_0000000.png").is_file()
 
 
-def test_mlflow_has_settings_and_pictures_in_its_file_store(tmp_path):
+def test_mlflow_has_settings_and_pictures_in_its_file_store(tmp_path, monkeypatch):
     pytest.importorskip("mlflow")
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # which newer versions ask for
     logger = MLFlowLogger("study", tracking_uri=f"file:{tmp_path}/ml", log_model=False)
     fit(module(student_lr=0.005), SampleGrid(3, steps=2), logger=logger, max_steps=1)
     run = tmp_path / "ml" / logger.experiment_id / logger.run_id
