@@ -2,6 +2,7 @@
 ONNX.
 """
 
+from freeflow_lightning.students.export.build_network import build_network
 from freeflow_lightning.students.export.card import PICTURE, write_card
 from freeflow_lightning.students.export.card_front import UNKNOWN
 from freeflow_lightning.students.export.folder import (
@@ -12,11 +13,7 @@ from freeflow_lightning.students.export.folder import (
     seal,
 )
 from freeflow_lightning.students.export.hub import push_folder
-from freeflow_lightning.students.export.networks import (
-    build_network,
-    describe_network,
-    find_foreign,
-)
+from freeflow_lightning.students.export.networks import describe_network, find_foreign
 from freeflow_lightning.students.export.space import GivenConditions, build_space
 from freeflow_lightning.students.export.student import (
     find_differences,

@@ -16,8 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from freeflow_lightning.students.export.build_network import check_shapes_of
 from freeflow_lightning.students.export.manifest import FORMAT, SCHEMA, check_manifest, inside
-from freeflow_lightning.students.export.networks import check_shapes_of
 from freeflow_lightning.teachers.reading.hub import HubAccess
 
 MANIFEST, CARD = "freeflow.json", "README.md"

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from torch import nn
 
+from freeflow_lightning.students.export.build_network import build_network
 from freeflow_lightning.students.export.folder import find_exported
-from freeflow_lightning.students.export.networks import build_network, find_foreign
+from freeflow_lightning.students.export.networks import find_foreign
 from freeflow_lightning.students.export.space import build_space
 from freeflow_lightning.students.export.student import load_student, take_own_network
 from freeflow_lightning.students.student import ABOUT, Student

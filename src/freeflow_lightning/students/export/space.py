@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Generator, Tensor
 
-from freeflow_lightning.students.export.networks import refuse_other_than_networks
+from freeflow_lightning.students.export.build_network import refuse_other_than_networks
 from freeflow_lightning.teachers import (
     Conditions,
     DiffusersTeacher,
