@@ -61,5 +61,5 @@ def give_tokens(
 
 
 def _add(tokens: Tensor, gate: Tensor, entered: Tensor) -> Tensor:
-    gate = gate.view(len(gate), *[1] * (entered.ndim - 2), -1)
+    gate = gate.view(gate.shape[0], *[1] * (entered.ndim - 2), -1)
     return tokens + gate.to(tokens.dtype) * entered.to(tokens.dtype)

@@ -102,7 +102,7 @@ def draw_posterior(
         check_numbers(0, 1, t=t)
     dtype = precision_of(network)
     y, state = e.float(), x.to(dtype)
-    one = torch.ones(len(e), device=e.device)
+    one = torch.ones(e.shape[0], device=e.device)
     scale, t_state = one * gamma, one * t
     for s, r in pairwise(uniform_grid(steps).tolist()):
         times, delta = one * s, one * (s - r)

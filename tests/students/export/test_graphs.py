@@ -5,10 +5,14 @@ import torch
 from torch import nn
 
 from freeflow_lightning.flow import take
+from freeflow_lightning.nets import SplitConditioned, StateConditioned
+from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
 from freeflow_lightning.students.export.graphs import agreement, export_onnx, export_torch
 from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
+from nets.random_weights import tiny_sit
 from students.export import students
 from teachers.diffusers.test_previews import KL, vae
+from tiny import shaken
 
 
 def example(made, n=5):
@@ -60,6 +64,24 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
                 (127.5 * x + 128).clamp(0, 255).byte(),
                 (127.5 * expected + 128).clamp(0, 255).byte(),
             )
+
+
+POSTERIORS = {"transition": SplitConditioned, "kernel": StateConditioned}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", POSTERIORS)
+@torch.no_grad()
+def test_draws_from_posteriors_are_graphs_of_a_fixed_number_of_steps(name, tmp_path):
+    """Which take the fresh noise as an input."""
+    pytest.importorskip("onnxruntime")
+    network, jumps = shaken(POSTERIORS[name](tiny_sit(depth=2)), size=0.1), Jumps(2, name)
+    z, gamma, labels = torch.randn(3, 3, 4, 4), torch.linspace(1, 2, 3), torch.tensor([0, 4, 2])
+    noise = torch.stack([fresh_noise(z, k) for k in range(2)], 1)
+    map_ = SampleGraph(network, jumps=jumps).eval()
+    found = export_onnx(map_, Example(z, gamma, labels, noise), tmp_path / "map.onnx")
+    assert found.difference < 1e-4
+    assert found.largest_batch is None
 
 
 @pytest.mark.slow
