@@ -19,6 +19,7 @@ from freeflow_lightning.profiling.step_parts import ADAM, CHECKS, EMA, LOGGING, 
 from freeflow_lightning.profiling.step_time import SideBySide, mean_rows, networks_of
 from nets.random_weights import tiny_sit
 from places import ROOT
+from recipes import test_dmd
 from tiny import data, fit, learned_teacher, module, same, weights
 
 
@@ -106,6 +107,14 @@ def test_the_operations_are_those_of_forward_and_backward_passes():
     side = SideBySide(Clock(torch.device("cpu")), rounds=1, warmup=1)
     fit(made(), side, max_steps=side.steps, prior=data(batch_size=8, length=side.steps))
     assert side.flops == pytest.approx(8 * estimate(made, batch_size=8).flops, rel=1e-6)
+
+
+def test_a_recipe_whose_student_rests_in_some_steps_is_measured():
+    m = test_dmd.build(learned_teacher(), auxiliary_updates=2, check_teacher=False)
+    side = SideBySide(Clock(torch.device("cpu")), rounds=2, warmup=1)
+    fit(m, side, max_steps=side.steps, prior=data(batch_size=8, length=side.steps))
+    assert ["teacher" in measured.rows for measured in side.rounds] == [True, False]
+    assert side.flops > 0
 
 
 def test_sampling_is_compared_with_its_own_evaluations():

@@ -10,8 +10,9 @@ from torch.utils._pytree import tree_map
 from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.profiling.network_calls import count_rows, intercept_calls, record_calls
-from freeflow_lightning.profiling.step_time import networks_of
+from freeflow_lightning.profiling.step_time import backward, networks_of
 from places import ROOT
+from recipes import test_dmd
 from tiny import learned_teacher, module
 
 FORMS = {
@@ -75,6 +76,23 @@ def test_a_derivative_is_told_from_a_forward_pass():
     with record_calls(networks_of(m)) as made:
         m.loss(m.draw(16, training_generator(0, 0, 0)))
     assert count_rows(made)["student"] == {"backward": 16, "derivative": 12}
+
+
+@pytest.mark.parametrize("moves_student", [False, True])
+def test_a_step_of_dmd_evaluates_what_the_recipe_says_and_runs_again(moves_student):
+    """Its teacher is asked with gradients on, and has none to give."""
+    m = test_dmd.build(learned_teacher(), times=(1.0, 0.5), auxiliary_updates=1)
+    m.skip_idle_rows, m.moves_student = False, moves_student
+    with record_calls(networks_of(m)) as made:
+        m.loss(m.draw(8, training_generator(0, 0, 0)))
+    rows = count_rows(made)
+    assert rows["auxiliary"] == {"backward": 8}
+    assert rows["student"] == ({"forward": 8, "backward": 8} if moves_student else {"forward": 16})
+    assert rows.get("teacher", {}) == ({"forward": 16} if moves_student else {})
+    if moves_student:
+        said = {name: sum(kinds.values()) / 8 for name, kinds in rows.items()}
+        assert said == m.evaluations_per_sample()
+    backward([call.again() for call in made if call.kind == "backward"])
 
 
 class Guided(nn.Module):

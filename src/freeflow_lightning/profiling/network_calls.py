@@ -137,8 +137,11 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
             yield found
     finally:
         for i, evaluation in enumerate(found):
+            trained = any(p.requires_grad for p in evaluation.module.parameters())
+            frozen = evaluation.kind == "backward" and not trained
+            kind: Kind = "forward" if frozen else evaluation.kind
             arguments, keywords = tree_map(_plain, (evaluation.arguments, evaluation.keywords))
-            found[i] = evaluation._replace(arguments=arguments, keywords=keywords)
+            found[i] = evaluation._replace(arguments=arguments, keywords=keywords, kind=kind)
 
 
 def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, int]]:

@@ -122,8 +122,7 @@ class SideBySide(Callback):
         made, place = self._made, batch_idx - self.warmup
         if place <= self.count:
             self._close()
-        if batch_idx == 0:
-            self._count_flops(trainer, made)
+        self._count_flops(trainer, made)
         if 0 <= place < self.count:
             self._note_memory(pl_module)
             self.rounds.append(
@@ -195,7 +194,10 @@ class SideBySide(Callback):
         return Round(seconds, alone, evaluations, adam, count_rows(made))
 
     def _count_flops(self, trainer: Trainer, made: list[NetworkCall]) -> None:
+        """Of each kind of evaluation once: not every step of every recipe makes all of them."""
         for evaluation in made:
+            if (evaluation.network, evaluation.kind) in self._flops_per_row:
+                continue
             with (
                 FlopCounterMode(display=False, custom_mapping=MISSING) as counter,
                 torch.compiler.set_stance("force_eager"),
