@@ -24,6 +24,7 @@ from freeflow_lightning.training.last_step import LastStep
 from freeflow_lightning.training.log_settings import log_settings
 from freeflow_lightning.training.meta_init import materialize
 from freeflow_lightning.training.monitors import MonitoredFigures
+from freeflow_lightning.training.one_thread import OneThread
 from freeflow_lightning.training.optimizer import MasterAdam, apply_changes, settings_of
 from freeflow_lightning.training.own_runs import remember_config
 from freeflow_lightning.training.progress import replace_defaults
@@ -142,7 +143,7 @@ class Recipe(Recorded, GuardedModule, ABC):
     def configure_callbacks(self) -> list[Callback]:
         """Return what every run needs: its last step in `last`, a validation that was cut short
         made up for on resuming, figures where callbacks watch some, a word where the batch has
-        changed, and a bar that counts steps.
+        changed, one thread for small networks on a CPU, and a bar that counts steps.
         """
         present = self.trainer.callbacks  # type: ignore[attr-defined]  # set by Lightning, undeclared
         kinds = {type(callback) for callback in present}  # where this Trainer has run before
@@ -152,6 +153,7 @@ class Recipe(Recorded, GuardedModule, ABC):
                 EffectiveBatch(),
                 UnfinishedValidation(),
                 MonitoredFigures(),
+                OneThread(),
                 LastStep(),
             )
             if type(callback) not in kinds
