@@ -13,7 +13,7 @@ from recipes import test_dmd, test_flow_map, test_posterior, test_transition
 from tiny import learned_teacher, same
 
 STEPS, SIZE = 4, 8
-NAMES = ("map", "dmd", "posterior", "transition")
+NAMES = ("map", "dmd", "posterior")
 RATES = {"student_lr": 1e-3, "auxiliary_lr": 1e-3, "check_teacher": False}
 
 
