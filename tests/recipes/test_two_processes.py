@@ -13,7 +13,7 @@ from recipes import test_dmd, test_flow_map, test_posterior, test_transition
 from tiny import learned_teacher, same
 
 STEPS, SIZE = 4, 8
-NAMES = ("map", "dmd", "posterior")
+NAMES = ("map", "dmd", "posterior", "transition")
 RATES = {"student_lr": 1e-3, "auxiliary_lr": 1e-3, "check_teacher": False}
 
 
@@ -85,4 +85,4 @@ def test_two_processes_are_one_with_both_their_draws(tmp_path):
             if key.endswith("qkv.bias"):  # the keys' part has no gradient, and Adam moves rounding
                 continue
             moved, gap = (value - start[key]).abs().max(), (first[key] - value).abs().max()
-            assert gap <= 3e-2 * moved + 1e-6, f"{name}: {key}"  # Adam enlarges rounding
+            assert gap <= 1e-2 * moved + 1e-6, f"{name}: {key}"  # Adam enlarges rounding

@@ -9,8 +9,8 @@ from freeflow_lightning.recipes.distillation import Distillation
 log = logging.getLogger(__name__)
 
 
-def check_distillation(module: LightningModule, callback: Callback, purpose: str) -> None:
-    """Refuse a module that has no teacher and no flow map.
+def check_distillation(module: LightningModule, callback: Callback, purpose: str) -> Distillation:
+    """Return the module of the run; refuse one that has no teacher and no flow map.
 
     Args:
         module: of the run.
@@ -25,6 +25,7 @@ def check_distillation(module: LightningModule, callback: Callback, purpose: str
             f"{type(callback).__name__} {purpose}: it belongs to a Distillation, got a "
             f"{type(module).__name__}; remove it"
         )
+    return module
 
 
 def refuse_second(trainer: Trainer, callback: Callback) -> None:

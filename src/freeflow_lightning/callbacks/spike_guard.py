@@ -61,9 +61,9 @@ class SpikeGuard(Callback):
         self._tried: set[tuple[Path, int]] = set()
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        check_distillation(pl_module, self, "watches residuals")
+        module = check_distillation(pl_module, self, "watches residuals")
         refuse_second(trainer, self)
-        pl_module.step_watchers[type(self).__name__] = lambda step: self._note(pl_module, step)
+        module.step_watchers[type(self).__name__] = lambda step: self._note(module, step)
 
     def teardown(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if isinstance(pl_module, Distillation):

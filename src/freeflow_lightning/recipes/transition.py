@@ -301,6 +301,11 @@ class TransitionModule(Distillation):
         weights = [p for p in self.auxiliary.parameters() if p.requires_grad]
         return 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
 
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take those zeros away: Adam would count them as steps of the auxiliary."""
+        if self.matches and self.auxiliary is not None:
+            self.auxiliary.zero_grad()
+
     # What others ask
 
     def evaluations_per_sample(self) -> dict[str, float]:
