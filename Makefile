@@ -16,7 +16,7 @@ $(VENV)/.installed: pyproject.toml
 	touch $@
 
 demo: $(VENV)/.installed ## distil the embedded faces teacher, draw samples, write runs/faces/version_N/report.md
-	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/faces.yaml --trainer.devices 2
+	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/faces.yaml
 	$(ONE_THREAD) $(BIN)/freeflow report runs/faces --reference faces --num_samples 640
 
 demo-digits: $(VENV)/.installed ## the same with the embedded digits teacher: runs/digits/version_N/report.md

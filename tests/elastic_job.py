@@ -14,6 +14,7 @@ from pathlib import Path
 
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
+from freeflow_lightning.callbacks import StudentEMA  # noqa: F401 (what the forked processes need is imported once)
 from freeflow_lightning.commands import main as cli
 
 

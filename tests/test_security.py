@@ -243,7 +243,7 @@ def test_no_reader_of_lightnings_is_left(trap):
         ("diffusers.UNet2DModel", True),
         ("diffusers.DiffusionPipeline", False),
         ("torch.nn.Parameter", False),
-        ("freeflow_lightning.nets.sit.Attention", False),
+        ("freeflow_lightning.nets.sit.partial", False),
         ("diffusers.models.attention_processor.AttnProcessor", False),
         ("freeflow_lightning_evil.Net", False),
         ("torchvision.models.resnet18", False),

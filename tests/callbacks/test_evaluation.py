@@ -330,6 +330,16 @@ def test_a_collapsed_student_is_seen(keep, caplog):
     assert all("spread less than the teacher's" in message for message in warned)
 
 
+def test_a_student_that_has_not_trained_yet_is_not_advised(caplog):
+    """ValidationAtEnds measures it at step 0, where it is as narrow as the teacher's velocity."""
+    monitor = HealthMonitor(count=16, steps=2, least_spread=10.0)
+    prior = data(length=1, val_samples=16)
+    with caplog.at_level(logging.WARNING):
+        fit(module(), ValidationAtEnds(), monitor, max_steps=1, prior=prior, limit_val_batches=1.0)
+    [warned] = [record.message for record in caplog.records if record.name.endswith("health")]
+    assert warned.startswith("step 1: the student's samples spread less")
+
+
 def test_a_finished_mixture_spreads_enough():
     m = module()
     m.generate = lambda z, y: solve(m.teacher, z, y, steps=16)

@@ -207,7 +207,7 @@ def test_two_processes_evaluate_as_one(freeflow, checkpoint):
 @pytest.mark.slow
 def test_an_error_of_all_processes_is_said_once():
     done = subprocess.run(
-        command("evaluate", "--checkpoint", "gone.ckpt", "--devices", 2),
+        command("sample", "--checkpoint", "gone.ckpt", "--devices", 2),
         env=environment(), capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert done.returncode == 1

@@ -151,11 +151,3 @@ def test_runs_that_start_at_once_and_the_processes_of_one_run(tmp_path):
         len(read_metrics(tmp_path / f"runs/mixture/version_{n}/metrics.csv")) for n in (0, 1)
     ]
     assert sorted(lengths) == [2, 3]
-    again = subprocess.run(
-        [*command, "--trainer.max_steps", "5", "--ckpt_path", "last"], check=False
-    )
-    assert again.returncode == 0
-    assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
-    assert [
-        row["step"] for row in read_metrics(tmp_path / "runs/mixture/version_1/metrics.csv")
-    ] == [0, 1, 2, 3, 4]

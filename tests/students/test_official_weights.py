@@ -205,7 +205,10 @@ def test_a_student_that_does_not_tell_its_convention_needs_it(tmp_path):
         OfficialConvention(sign=2)
 
 
-def test_the_vae_is_only_named_until_the_first_picture(tmp_path):
+def test_the_vae_is_only_named_until_the_first_picture(tmp_path, monkeypatch):
+    monkeypatch.setattr(
+        "huggingface_hub.constants.HF_HUB_OFFLINE", True
+    )  # no waiting for a network
     torch.save(student(), tmp_path / "student.pt")
     flow_map, (z, delta, y) = (
         FlowMap.from_official(tmp_path / "student.pt", GIVEN, num_heads=HEADS),

@@ -5,6 +5,7 @@ from typing import Any
 
 import torch
 from lightning.pytorch import Callback, LightningModule, Trainer
+from lightning.pytorch.trainer.states import TrainerFn
 
 from freeflow_lightning.callbacks.checks import check_distillation, refuse_second
 from freeflow_lightning.flow import check_counts, check_numbers
@@ -85,7 +86,7 @@ class HealthMonitor(Callback):
                 history = self._history.setdefault(name, [])
                 history.append(float(trainer.callback_metrics[name]))
                 if grows(history, self.factor, self.window):
-                    self._warn(name, f"step {trainer.global_step}: {advice}")
+                    self._warn(name, f"step {trainer.global_step}: {advice}", trainer)
 
     @torch.no_grad()
     def on_validation_batch_end(
@@ -125,17 +126,19 @@ class HealthMonitor(Callback):
             self._spread = measure_spread(sampler(z, condition))
         ratio = measure_spread(samples) / self._spread
         pl_module.log("health/spread", ratio, sync_dist=True, batch_size=1)
-        if ratio < self.least_spread:
+        untrained = trainer.state.fn == TrainerFn.FITTING and trainer.global_step == 0
+        if ratio < self.least_spread and not untrained:
             advice = (
                 f"the student's samples spread less than the teacher's: {pl_module.spread_advice}"
             )
             self._warn(
                 "spread",
                 f"step {trainer.global_step}: {advice} ({ratio:.2f} of the teacher's)",
+                trainer,
             )
 
-    def _warn(self, cause: str, text: str) -> None:
-        if cause not in self._warned:
+    def _warn(self, cause: str, text: str, trainer: Trainer) -> None:
+        if cause not in self._warned and trainer.is_global_zero:
             self._warned.add(cause)
             log.warning(text)
 

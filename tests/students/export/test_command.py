@@ -229,7 +229,7 @@ def test_everything_at_once(freeflow, checkpoint):
 
 def test_a_folder_is_pushed_after_it_was_checked(freeflow, checkpoint, monkeypatch):
     hub = PretendedHub()
-    monkeypatch.setattr("freeflow_lightning.students.export.hub.HfApi", lambda token=None: hub)
+    monkeypatch.setattr("huggingface_hub.HfApi", lambda token=None: hub)
     words = ("--output", "out", "--push", "me/student", "--private", "--license", "mit")
     out = run(freeflow, "export", "--checkpoint", checkpoint, *words)
     assert "uploaded: https://hub/me/student/commit/1" in out
