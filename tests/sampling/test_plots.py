@@ -65,6 +65,13 @@ def test_a_student_above_the_floor_needs_no_excuse():
     assert "sampling noise" not in text
 
 
+def test_a_curve_that_begins_far_above_the_floor_is_seen_on_a_logarithmic_axis():
+    assert curve(90.0, 6.0)[1].get_yscale() == "linear"
+    axis = curve(110.0, 6.0, 5.5)[1]
+    assert axis.get_yscale() == "log"
+    assert axis.get_ylim()[0] == 2.5
+
+
 def test_no_floor_no_remark():
     assert (
         training_plot.explain_floor(plots.canvas(figsize=(1, 1))[1][0, 0], [{"step": 0.0}]) is None

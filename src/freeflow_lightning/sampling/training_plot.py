@@ -18,6 +18,8 @@ PANELS = {
     FID_PANEL: ("fid/student", "fid/floor"),
 }
 """Beside the recipe's own."""
+WIDE = 20
+"""Multiple of the floor beyond which the axis of FID is logarithmic."""
 LEAST = 40
 """Points from which on a curve is smoothed; a window is a twentieth of them."""
 
@@ -93,12 +95,19 @@ def smooth_values(value: np.ndarray) -> np.ndarray:
 
 
 def explain_floor(axis: Axes, logged: Sequence[Mapping[str, float]]) -> None:
-    """Shade what lies below the floor, and say on the picture what a student there means."""
+    """Shade what lies below the floor, and say on the picture what a student there means.
+
+    Where the curve begins far above the floor its axis is logarithmic: the later steps would all
+    lie on the bottom.
+    """
     measured = [(row["fid/student"], row["fid/floor"]) for row in logged if "fid/floor" in row]
     if not measured:
         return
     floor = min(floor for _, floor in measured)
     axis.axhspan(0, floor, color=NEITHER, alpha=0.15, linewidth=0)
+    if max(student for student, _ in measured) > WIDE * floor > 0:
+        axis.set_yscale("log")
+        axis.set_ylim(bottom=floor / 2)
     text = "floor: the teacher against itself at this number of samples"
     if any(student < floor for student, floor in measured):
         text += "\nbelow it is sampling noise: use more samples to tell students apart"
