@@ -280,7 +280,12 @@ def test_it_warns_once_for_each_cause(caplog):
                 "prediction/residual": torch.tensor(value),
                 "gradient/student": torch.tensor(value),
             }
-            run = SimpleNamespace(global_step=step, log_every_n_steps=1, callback_metrics=figures)
+            run = SimpleNamespace(
+                global_step=step,
+                log_every_n_steps=1,
+                callback_metrics=figures,
+                is_global_zero=True,
+            )
             monitor.on_train_batch_end(run, FreeFlowModule, None, None, 0)
     warned = [record.message for record in caplog.records if record.name.endswith("health")]
     assert len(warned) == 2
