@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Sequence
-from itertools import cycle
 from math import isnan
 from pathlib import Path
 from typing import Any
@@ -103,7 +102,8 @@ def _draw_panel(axis: Axes, result: ClaimResult, panel: str, name: str) -> None:
     """One figure of one panel: its lines, and levels across it."""
     claim = result.claim
     arms = [arm for arm in result.arms if arm.panel == panel]
-    colors = dict(zip([*filter(None, claim.lines), *claim.levels], cycle(OTHERS), strict=False))
+    drawn = [*filter(None, claim.lines), *claim.levels]
+    colors = {line: OTHERS[k % len(OTHERS)] for k, line in enumerate(drawn)}
     for line in claim.lines:
         on_line = [arm for arm in arms if arm.line == line and arm.x in claim.x]
         if on_line:
