@@ -181,13 +181,24 @@ def correct(
 def equalise_over_r(
     module: Distillation, delta_n: Residual, auxiliary: Residual, r: Tensor
 ) -> tuple[Residual, Residual]:
-    """Delta_N on one scale over r, and the auxiliary's residual in units of its network's raw
-    output (App. A.2).
+    """Return Delta_N on one scale over r (App. A.2), and `equalise_auxiliary`."""
+    if module.starts_from_teacher:
+        delta_n = objectives.equalise(delta_n, module.teacher.difference_scale(r))
+    return delta_n, equalise_auxiliary(module, auxiliary, r)
+
+
+def equalise_auxiliary(module: Distillation, auxiliary: Residual, r: Tensor) -> Residual:
+    """Return the auxiliary's residual in units of its network's raw output (App. A.2), where that
+    starts as the teacher's.
+
+    Args:
+        module: the recipe.
+        auxiliary: its residual, see Eq. 12, as a velocity.
+        r: its times, [B].
     """
     if not module.starts_from_teacher:
-        return delta_n, auxiliary
-    difference, raw = module.teacher.difference_scale(r), module.teacher.output_scale(r)
-    return objectives.equalise(delta_n, difference), objectives.equalise(auxiliary, raw**2)
+        return auxiliary
+    return objectives.equalise(auxiliary, module.teacher.output_scale(r) ** 2)
 
 
 def correction_figures(step: Step, r: Tensor, alpha: float) -> dict[str, Tensor | float]:

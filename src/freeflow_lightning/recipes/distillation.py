@@ -8,6 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
+from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Generator, Tensor, nn
 
@@ -24,7 +25,7 @@ from freeflow_lightning.recipes.teacher_checks import (
     refuse_data,
 )
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.data import PriorDataModule, PriorStream
+from freeflow_lightning.training.data import PriorBatch, PriorDataModule, PriorStream
 from freeflow_lightning.training.optimizer import adam, decay_rates
 
 
@@ -189,6 +190,24 @@ class Distillation(MapRecipe):
                 f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}"
             )
         return scale
+
+    @property
+    def resting(self) -> nn.Module | None:
+        """The network that this step leaves as it is; None where it trains all of them."""
+        return None
+
+    def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
+        """Add 0 of every weight that rests, where DDP waits for its gradient."""
+        loss = super().training_step(batch, batch_idx)
+        if self.resting is None or not isinstance(self.trainer.strategy, DDPStrategy):
+            return loss
+        weights = [p for p in self.resting.parameters() if p.requires_grad]
+        return loss + 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Take those gradients away: Adam's memory would move the weights, and count the step."""
+        if self.resting is not None:
+            self.resting.zero_grad()
 
     def configure_optimizers(self) -> Any:
         rates = {"student": self.student_lr / self.student_scale, "auxiliary": self.auxiliary_lr}

@@ -5,10 +5,8 @@ from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Generator, Tensor, nn
 
-from freeflow_lightning import objectives
 from freeflow_lightning.flow import (
     Pairs,
     TimeDistribution,
@@ -18,13 +16,18 @@ from freeflow_lightning.flow import (
     check_starts,
     expand,
     flow_map,
-    interpolate,
     on_rows,
     renoise,
 )
-from freeflow_lightning.objectives import DMDWeight, Residual, ScoreWeight
-from freeflow_lightning.recipes.correction import CorrectionDraw, draw_correction, select_rows
+from freeflow_lightning.objectives import DMDWeight, ScoreWeight
+from freeflow_lightning.recipes.correction import (
+    CorrectionDraw,
+    draw_correction,
+    equalise_auxiliary,
+    select_rows,
+)
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorBatch
@@ -157,28 +160,21 @@ class DMDModule(Distillation):
 
     def loss(self, draw: DMDDraw) -> Step:
         """< F, sg(t w (v_N - u)) > where the student moves, and see Eq. 12 at every step."""
-        z, condition, gamma, n, r = draw.rows[:5]
-        t = torch.tensor(self.times, device=z.device)[draw.place]
+        rows = draw.rows
+        t = torch.tensor(self.times, device=rows.z.device)[draw.place]
         x = self._place(draw)
         with torch.set_grad_enabled(self.moves_student):
-            output = self.average(x, t, torch.zeros_like(t), condition, gamma)
+            output = self.average(x, t, torch.zeros_like(t), rows.condition, rows.gamma)
 
-        x0 = flow_map(x, output.detach(), t)
-        x_r = interpolate(x0, n, r)
-        network = self.auxiliary
-        assert network is not None
-        v_n = network(x_r.to(z.dtype), r, condition, gamma=gamma)
-        auxiliary = objectives.auxiliary(network, x0, n, r, output=v_n)
-        residuals = {"auxiliary": auxiliary}
-        loss = self._equalise(auxiliary, r).surrogate().mean()
+        noised = noise_samples(self, rows, flow_map(x, output.detach(), t))
+        residuals = {"auxiliary": noised.auxiliary}
+        loss = equalise_auxiliary(self, noised.auxiliary, rows.r).surrogate().mean()
         if not self.moves_student:
-            return Step(loss + self._zero_of_student(), residuals)
+            return Step(loss, residuals)
 
-        u = self.teacher_at(z, condition, gamma, self.guidance_interval, draw.rows.guided)(x_r, r)
-        error = v_n.detach().to(x_r.dtype) - u
-        residuals["correction"] = objectives.residual(output, error)
-        factor = t * self.weight(x0, x_r, u, r)
-        weighted = objectives.residual(output, expand(factor, error) * error)
+        residuals["correction"], weighted = match_distribution(
+            self, rows, noised, output, t, self.weight, self.guidance_interval
+        )
         loss = loss + weighted.surrogate().mean() / self.student_scale
         return Step(loss, residuals)
 
@@ -201,29 +197,15 @@ class DMDModule(Distillation):
         """x0 = f(x, t, 0)."""
         return flow_map(x, self.average(x, t, torch.zeros_like(t), condition, gamma), t)
 
-    def _equalise(self, auxiliary: Residual, r: Tensor) -> Residual:
-        """Return the auxiliary's residual in units of its network's raw output (App. A.2)."""
-        if not self.starts_from_teacher:
-            return auxiliary
-        return objectives.equalise(auxiliary, self.teacher.output_scale(r) ** 2)
-
     # Whose turn it is
 
     def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
         self.moves_student = (self.global_step + 1) % self.auxiliary_updates == 0
 
-    def _zero_of_student(self) -> Tensor | float:
-        """0; its gradient is 0 for every weight of the student where DDP waits for gradients."""
-        if self._trainer is None or not isinstance(self.trainer.strategy, DDPStrategy):
-            return 0.0
-        weights = [p for p in self.student.parameters() if p.requires_grad]
-        return 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take those zeros away: Adam's memory would move the weights."""
-        if not self.moves_student:
-            self.student.zero_grad()
+    @property
+    def resting(self) -> nn.Module | None:
+        return None if self.moves_student else self.student
 
     # What others ask
 

@@ -6,7 +6,6 @@ from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple, final
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning import objectives
@@ -20,8 +19,8 @@ from freeflow_lightning.flow import (
     check_pairs,
     even_starts,
     expand,
+    flow_map,
     glass_transition,
-    interpolate,
     renoise,
     uniform_grid,
 )
@@ -35,8 +34,13 @@ from freeflow_lightning.objectives import (
     ScoreWeight,
 )
 from freeflow_lightning.objectives.map_objective import DerivativeForm
-from freeflow_lightning.recipes.correction import CorrectionDraw, draw_correction
+from freeflow_lightning.recipes.correction import (
+    CorrectionDraw,
+    draw_correction,
+    equalise_auxiliary,
+)
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
 from freeflow_lightning.teachers import Teacher
@@ -200,6 +204,10 @@ class TransitionModule(Distillation):
         super().on_train_batch_start(batch, batch_idx)
         self.matches = self.global_step < self.match_steps
 
+    @property
+    def resting(self) -> nn.Module | None:
+        return self.auxiliary if self.matches else None
+
     def draw(self, size: int, generator: Generator) -> MatchDraw | RolloutDraw:
         draws = self.draws(generator)
         M = self.head.outer_steps
@@ -248,32 +256,25 @@ class TransitionModule(Distillation):
         maps = Residual(*(part[: draw.maps] for part in residual))
         residuals = {"map": maps, "diagonal": Residual(*(part[draw.maps :] for part in residual))}
         loss = self.map_weight(residual, draw.delta).surrogate().mean() / self.student_scale
-        return Step(loss + self._zero_of_auxiliary(), residuals)
+        return Step(loss, residuals)
 
     # The second stage: the samples of all outer steps
 
     def _correct(self, draw: RolloutDraw) -> Step:
         """< Y, sg(t w (v_N - u)) > at the student's own states, and see Eq. 12."""
-        z, condition, gamma, n, r = draw.rows[:5]
-        t = torch.tensor(self.times[:-1], device=z.device)[draw.place]
+        rows = draw.rows
+        t = torch.tensor(self.times[:-1], device=rows.z.device)[draw.place]
         x = self._place(draw)
-        own = draw.e[draw.place, torch.arange(len(t), device=t.device)]
-        output = self.split.draw(x, t, condition, gamma, own)
-        x0 = (x + expand(t, x) * output).detach()
+        e = draw.e[draw.place, torch.arange(len(t), device=t.device)]
+        output = self.split.draw(x, t, rows.condition, rows.gamma, e)
 
-        x_r = interpolate(x0, n, r)
-        network = self.auxiliary
-        assert network is not None
-        v_n = network(x_r.to(z.dtype), r, condition, gamma=gamma)
-        auxiliary = objectives.auxiliary(network, x0, n, r, output=v_n)
-        u = self.teacher_at(z, condition, gamma, self.guidance_interval, draw.rows.guided)(x_r, r)
-        error = v_n.detach().to(x_r.dtype) - u
-        factor = t * self.weight(x0, x_r, u, r)
-        weighted = objectives.residual(output, expand(factor, error) * error)
+        noised = noise_samples(self, rows, flow_map(x, output.detach(), t))
+        correction, weighted = match_distribution(
+            self, rows, noised, output, t, self.weight, self.guidance_interval
+        )
         loss = weighted.surrogate().mean() / self.student_scale
-        loss = loss + self._equalise(auxiliary, r).surrogate().mean()
-        residuals = {"correction": objectives.residual(output, error), "auxiliary": auxiliary}
-        return Step(loss, residuals)
+        loss = loss + equalise_auxiliary(self, noised.auxiliary, rows.r).surrogate().mean()
+        return Step(loss, {"correction": correction, "auxiliary": noised.auxiliary})
 
     @torch.no_grad()
     def _place(self, draw: RolloutDraw) -> Tensor:
@@ -286,25 +287,6 @@ class TransitionModule(Distillation):
             there = bridge(x + t * Y, x, start, end).to(z.dtype)
             x = torch.where(expand(draw.place > k, x), there, x)
         return x
-
-    def _equalise(self, auxiliary: Residual, r: Tensor) -> Residual:
-        """The auxiliary's residual in units of its network's raw output (App. A.2)."""
-        if not self.starts_from_teacher:
-            return auxiliary
-        return objectives.equalise(auxiliary, self.teacher.output_scale(r) ** 2)
-
-    def _zero_of_auxiliary(self) -> Tensor | float:
-        """0; its gradient is 0 for every weight of the auxiliary where DDP waits for gradients."""
-        if self._trainer is None or not isinstance(self.trainer.strategy, DDPStrategy):
-            return 0.0
-        assert self.auxiliary is not None
-        weights = [p for p in self.auxiliary.parameters() if p.requires_grad]
-        return 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take those zeros away: Adam would count them as steps of the auxiliary."""
-        if self.matches and self.auxiliary is not None:
-            self.auxiliary.zero_grad()
 
     # What others ask
 
