@@ -12,6 +12,8 @@ the run goes on. No stage begins after --seconds.
 """
 
 import argparse
+import gc
+import os
 import sys
 import time
 import traceback
@@ -33,6 +35,7 @@ def main(words: list[str]) -> None:
         write_text(options.render, render(options.output))
         return
     device = torch.device(options.device)
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read once: deterministic kernels
     scale = Scale(options.output, device, options.tiny)
     options.output.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -40,7 +43,7 @@ def main(words: list[str]) -> None:
         if time.perf_counter() - start > options.seconds:
             print(f"stage {name}: no time is left", flush=True)
             break
-        run_stage(name, scale)
+        run_stage(name, scale, options.commit)
     write_text(options.output / "tables.md", render(options.output))
 
 
@@ -51,6 +54,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=570)
     parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--commit", help="of this source, where it is no repository")
     parser.add_argument("--render", type=Path)
     options = parser.parse_args(words)
     if unknown := set(options.stages.split(",")) - set(STAGES):
@@ -58,9 +62,11 @@ def read_options(words: list[str]) -> argparse.Namespace:
     return options
 
 
-def run_stage(name: str, scale: Scale) -> None:
+def run_stage(name: str, scale: Scale, commit: str | None) -> None:
     """Run the cases of a stage, and write its file after each."""
-    found: dict[str, Any] = {"machine": machine(scale.device), "tiny": scale.tiny, "cases": {}}
+    where = machine(scale.device)
+    where["commit"] = commit or where["commit"]
+    found: dict[str, Any] = {"machine": where, "tiny": scale.tiny, "cases": {}}
     begun = time.perf_counter()
     for label, case in STAGES[name](scale):
         start = time.perf_counter()
@@ -74,6 +80,7 @@ def run_stage(name: str, scale: Scale) -> None:
         found["seconds"] = time.perf_counter() - begun
         write_json(scale.output / f"{name}.json", found)
         print(f"stage {name}: {label}: {figures}", flush=True)
+        gc.collect()  # a Trainer and its recipe hold each other
         if scale.device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -20,12 +20,13 @@ from torch import Tensor
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.nets import LoRA
-from freeflow_lightning.profiling.bench import measure_step
+from freeflow_lightning.profiling.bench import estimate_costs, measure_step
 from freeflow_lightning.profiling.bench_report import as_figures
 from freeflow_lightning.training.run_loggers import read_metrics
 from freeflow_lightning.training.strategies import FSDP2
 
 HERE = Path(__file__).parent
+GALAXIES = HERE.parents[2] / "examples" / "galaxies"
 MOST_TIME = "00:00:04:00"
 """Of the distillation, so that the last stage has its turn; the steps that were made are said."""
 
@@ -40,7 +41,7 @@ def smoke(scale: Scale) -> Iterator[Case]:
 
 def compare_loss(scale: Scale) -> dict[str, Any]:
     """The same draw on the CPU in float32, and on the device in bf16-mixed."""
-    made = module(scale.teacher("S/2"), skip_idle_rows=False)
+    made = module(scale.teacher("S/2").cpu(), skip_idle_rows=False)
     draw = made.draw(scale.batch(16), training_generator(0, 0, 0))
     there = to_device(draw, scale.device)
     with torch.no_grad():
@@ -95,39 +96,67 @@ def resume(scale: Scale) -> dict[str, Any]:
 # (b) step time
 
 
+COMPILED: dict[str, Any] = {"compile": "inductor", "skip_idle_rows": False}
+EAGER: dict[str, dict[str, Any]] = {
+    "eager": {},
+    "activation checkpointing": {"activation_checkpointing": True},
+    "LoRA auxiliary": {"lora": LoRA(rank=64, networks=("auxiliary",))},
+}
+"""Settings of a step by their name; COMPILED and its kin take as much memory or less."""
+
+
 def step_time(scale: Scale) -> Iterator[Case]:
-    compiled = {"compile": "inductor", "skip_idle_rows": False}
-    variants: dict[str, dict[str, Any]] = {
-        "eager": {},
-        "compiled, static shapes, idle rows kept": compiled,
-        "compiled, CUDA graphs, idle rows kept": compiled | {"graphs": True},
-        "compiled, dynamic shapes, idle rows left out": compiled | {"skip_idle_rows": True},
-        "activation checkpointing": {"activation_checkpointing": True},
-        "LoRA auxiliary": {"lora": LoRA(rank=64, networks=("auxiliary",))},
+    variants = EAGER | {
+        "compiled, static shapes, idle rows kept": COMPILED,
+        "compiled, dynamic shapes, idle rows left out": COMPILED | {"skip_idle_rows": True},
     }
+    graphs = COMPILED | {"graphs": True}
     if scale.tiny:  # compilation takes minutes on a CPU
-        variants = {"LoRA auxiliary": variants["LoRA auxiliary"]}
-    for image_size, batch in ((256, 64), (512, 16)):
-        for name, settings in variants.items():
-            if image_size == 256 or name in ("eager", "activation checkpointing"):
-                yield (
-                    f"XL/2 {image_size}, batch {batch}, {name}",
-                    lambda i=image_size, b=batch, s=settings: bench(scale, i, b, dict(s)),
-                )
+        variants = {"LoRA auxiliary": EAGER["LoRA auxiliary"]}
+    for label, image_size, batch, settings in steps_of(variants):
+        yield label, lambda i=image_size, b=batch, s=settings: bench(scale, i, b, s)
     yield from peer_steps(scale)
+    if not scale.tiny:
+        label = "XL/2 256, batch 64, compiled, CUDA graphs, idle rows kept"
+        yield label, lambda: bench(scale, 256, 64, graphs)
+
+
+def steps_of(
+    variants: dict[str, dict[str, Any]],
+) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
+    """Label, size of the pictures, batch and settings."""
+    for name, settings in variants.items():
+        yield f"XL/2 256, batch 64, {name}", 256, 64, settings
+        if name in ("eager", "activation checkpointing"):
+            yield f"XL/2 512, batch 16, {name}", 512, 16, settings
 
 
 def bench(scale: Scale, image_size: int, batch: int, settings: dict[str, Any]) -> dict[str, Any]:
-    """`freeflow bench` of a step: beside the bare evaluations, and `inspect`'s estimate."""
-    graphs = settings.pop("graphs", False)
+    """`freeflow bench` of a step beside its bare evaluations; stage i has `inspect`'s estimates."""
+    settings = dict(settings)
     torch._dynamo.reset()
-    torch._inductor.config.triton.cudagraphs = graphs
-    if scale.device.type == "cuda":
-        torch.cuda.reset_peak_memory_stats()
+    torch._inductor.config.triton.cudagraphs = settings.pop("graphs", False)
     subject = bench_subject(scale, "XL/2", image_size, batch, **settings)
-    report = measure_step(subject, scale.device, rounds=scale.rounds(5), compiled=False)
-    torch._inductor.config.triton.cudagraphs = False
+    try:
+        report = measure_step(
+            subject, scale.device, rounds=scale.rounds(5), compiled=False, estimates=False
+        )
+    finally:
+        torch._inductor.config.triton.cudagraphs = False
     return as_figures(report)
+
+
+def estimates(scale: Scale) -> Iterator[Case]:
+    """Of the memory of stage b's steps, which takes a CPU alone."""
+    here = scale._replace(device=torch.device("cpu"))
+    for label, image_size, batch, settings in steps_of(EAGER):
+        yield label, lambda i=image_size, b=batch, s=settings: estimate(here, i, b, s)
+
+
+def estimate(scale: Scale, image_size: int, batch: int, settings: dict[str, Any]) -> dict[str, Any]:
+    costs = estimate_costs(bench_subject(scale, "XL/2", image_size, batch, **settings))
+    assert costs is not None
+    return {"bytes": costs.peak}
 
 
 # (c) precision
@@ -193,28 +222,37 @@ def is_shard(tensor: Tensor) -> bool:
 
 
 def distillation(scale: Scale) -> Iterator[Case]:
-    yield "faces, full budget", lambda: distil(scale)
-
-
-def distil(scale: Scale) -> dict[str, Any]:
-    """`freeflow fit` of a shipped config, by its command; the figures of its metrics.csv."""
     config = "digits" if scale.tiny else "faces"
+    yield f"{config}, full budget", lambda: distil(scale, config)
+    if (GALAXIES / "galaxies.safetensors").is_file():  # converted as the example says
+        yield "galaxies, full budget", lambda: distil(scale, "galaxies.yaml", GALAXIES)
+
+
+def distil(scale: Scale, config: str, place: Path | None = None) -> dict[str, Any]:
+    """`freeflow fit` of a config, by its command; the figures of its metrics.csv and their curves."""
     accelerator = "gpu" if scale.device.type == "cuda" else "cpu"
     words = ["fit", "--config", config, "--trainer.accelerator", accelerator]
-    words += ["--trainer.default_root_dir", str(scale.output), "--trainer.max_time", MOST_TIME]
+    words += ["--trainer.default_root_dir", str(scale.output.absolute())]
+    words += ["--trainer.max_time", MOST_TIME]
     if scale.tiny:
         words += ["--trainer.max_steps", "2", "--data.val_samples", "0"]
         words += ["--trainer.callbacks", "[]"]
     start = time.perf_counter()
-    run_command(words)
+    run_command(words, place)
     seconds = time.perf_counter() - start
-    run = max((scale.output / "runs" / config).glob("version_*"))
+    run = max((scale.output / "runs" / Path(config).stem).glob("version_*"))
     last: dict[str, float] = {}
+    curve: list[dict[str, float]] = []
     for row in read_metrics(run / "metrics.csv"):
         last |= row
+        if figures := {k: v for k, v in row.items() if k.startswith("fid/")}:
+            curve.append({"step": row["step"]} | figures)
     names = ("fid/", "error/", "health/", "speed/")
-    return {"seconds": seconds, "steps": last.get("step", 0)} | {
-        k: v for k, v in last.items() if k.startswith(names)
+    return {
+        "seconds": seconds,
+        "steps": last.get("step", 0),
+        "last": {k: v for k, v in last.items() if k.startswith(names)},
+        "curve": curve,
     }
 
 
@@ -226,5 +264,6 @@ STAGES: dict[str, Callable[[Scale], Iterator[Case]]] = {
     "e": sharded,
     "f": distillation,
     "g": sampling,
+    "i": estimates,
 }
 """In the order of their worth."""

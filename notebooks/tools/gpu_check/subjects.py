@@ -1,5 +1,6 @@
 """What is measured: networks of the published sizes, or tiny ones in their place."""
 
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -40,11 +41,12 @@ class Scale(NamedTuple):
     tiny: bool
 
     def teacher(self, size: str, image_size: int = 256) -> Teacher:
-        """A SiT of a published size with random weights."""
-        if not self.tiny:
-            return sit_teacher(size, image_size)  # type: ignore[arg-type]
-        net = shaken(SiT(**TINY))  # type: ignore[arg-type]
-        return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
+        """A SiT of a published size with random weights, made on the device: on a CPU that takes long."""
+        with self.device:
+            if not self.tiny:
+                return sit_teacher(size, image_size)  # type: ignore[arg-type]
+            net = shaken(SiT(**TINY))  # type: ignore[arg-type]
+            return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
 
     def batch(self, size: int) -> int:
         return 4 if self.tiny else size
@@ -55,11 +57,11 @@ class Scale(NamedTuple):
 
 def shaken(net: nn.Module, size: float = 0.2) -> nn.Module:
     """Weights that are nowhere 0: as initialised, a SiT answers 0 to everything."""
-    g = torch.Generator().manual_seed(0)
+    g = torch.Generator("cpu").manual_seed(0)
     with torch.no_grad():
         for p in net.parameters():
             if p.requires_grad:
-                p.copy_(size * torch.randn(p.shape, generator=g))
+                p.copy_(size * torch.randn(p.shape, generator=g, device="cpu"))
     return net
 
 
@@ -119,15 +121,9 @@ Case = tuple[str, Callable[[], dict[str, Any]]]
 """A label, and what measures its figures."""
 
 
-def run_command(words: list[str]) -> None:
-    """Run `freeflow` in this process (Raises: RuntimeError where it ends with an error)."""
-    from freeflow_lightning.commands import main as cli  # noqa: PLC0415 (it reads sys.argv)
-
-    before, sys.argv = sys.argv, ["freeflow", *words]
-    try:
-        cli.main()
-    except SystemExit as stop:
-        if stop.code:
-            raise RuntimeError(f"freeflow {words[0]} ended with {stop.code}") from stop
-    finally:
-        sys.argv = before
+def run_command(words: list[str], place: Path | None = None) -> None:
+    """Run `freeflow` as users do (Raises: RuntimeError where it ends with an error)."""
+    command = [sys.executable, "-m", "freeflow_lightning", *words]
+    ended = subprocess.run(command, cwd=place, check=False)
+    if ended.returncode:
+        raise RuntimeError(f"freeflow {words[0]} ended with {ended.returncode}")

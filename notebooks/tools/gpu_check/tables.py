@@ -20,12 +20,22 @@ def render(output: Path) -> str:
             continue
         found = json.loads(path.read_text(encoding="utf-8"))
         cases: Cases = found["cases"]
+        if name == "b":
+            add_estimates(cases, output / "i.json")
         machine = found["machine"]
         small = " Tiny networks, which say nothing of a GPU." if found["tiny"] else ""
         parts.append(f"On one {machine['device']}, in {found['seconds']:.0f} s.{small}")
         parts.append(table({k: v for k, v in cases.items() if "error" not in v}))
         parts += [f"* {k}: failed, {v['error']}" for k, v in cases.items() if "error" in v]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def add_estimates(cases: Cases, path: Path) -> None:
+    """Put stage i's memory beside what stage b measured."""
+    found = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else {}
+    for name, figures in found.items():
+        if "step" in cases.get(name, {}):
+            cases[name]["memory"]["estimated"] = figures.get("bytes")
 
 
 def rows(head: str, lines: list[list[str]]) -> str:
@@ -102,6 +112,19 @@ def timed(cases: Cases) -> str:
     return rows("case | time | samples/s | peak memory", lines)
 
 
+def distillations(cases: Cases) -> str:
+    """The last figures of each run, and its curve."""
+    parts = []
+    for name, x in cases.items():
+        parts.append(
+            f"{name}: {x['steps']:.0f} steps in {x['seconds']:.0f} s. {words_of(x['last'])}"
+        )
+        names = sorted({k for row in x["curve"] for k in row if k != "step"})
+        lines = [[number(row.get(k, "")) for k in ("step", *names)] for row in x["curve"]]
+        parts.append(rows(" | ".join(["step", *names]), lines))
+    return "\n\n".join(part for part in parts if part)
+
+
 def texts(cases: Cases) -> str:
     return "\n\n".join(x["text"] for x in cases.values())
 
@@ -112,7 +135,7 @@ TABLES: dict[str, tuple[str, Callable[[Cases], str]]] = {
     "c": ("Precision", texts),
     "d": ("The prediction by each derivative", timed),
     "e": ("FSDP2, one process", plain),
-    "f": ("A distillation", plain),
+    "f": ("Distillations", distillations),
     "g": ("Samples", timed),
 }
 """The title and the table of each stage."""

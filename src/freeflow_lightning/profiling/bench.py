@@ -57,13 +57,25 @@ ONLY_AT_TIMES = (
 
 
 def measure_step(
-    subject: BenchSubject, device: torch.device, *, rounds: int, compiled: bool
+    subject: BenchSubject,
+    device: torch.device,
+    *,
+    rounds: int,
+    compiled: bool,
+    estimates: bool = True,
 ) -> BenchReport:
     """Train a few steps in a Trainer of its own, with loggers in a temporary folder, and sample a
     little.
+
+    Args:
+        subject: what is measured.
+        device: where.
+        rounds: how many steps are timed.
+        compiled: compile the networks' blocks, where the recipe does not already.
+        estimates: put beside it what `freeflow inspect` says, which takes seconds of a CPU.
     """
     start = time.perf_counter()
-    costs = estimate_costs(subject)
+    costs = estimate_costs(subject) if estimates else None
     module, clock = subject.make(subject.teacher), Clock(device)
     if compiled and module.compile_backend is None:
         module.compile_backend, module.skip_idle_rows = "inductor", False
