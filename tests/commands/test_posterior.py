@@ -128,6 +128,18 @@ def test_files_that_are_no_noised_states_are_refused(held, options, said):
         read_states(Path("given.npz"), PLANE, **options)
 
 
+@pytest.mark.parametrize("name", ["cut.npz", "empty.npy", "words.pt", "code.pt"])
+def test_a_damaged_file_of_states_is_refused_in_a_line(name):
+    np.savez("whole.npz", x=X.numpy(), t=T.numpy())
+    whole = Path("whole.npz").read_bytes()
+    Path("cut.npz").write_bytes(whole[: len(whole) // 2])
+    Path("empty.npy").touch()
+    Path("words.pt").write_text("no tensors")
+    torch.save({"x0": Path("x")}, "code.pt")
+    with pytest.raises(ValueError, match=rf"{name} cannot be read \(\w+\): expected a picture"):
+        read_states(Path(name), PLANE, 0.5)
+
+
 def test_what_cannot_draw_a_posterior_is_refused(freeflow, checkpoint):
     np.savez("given.npz", x=np.zeros((1, 3, 4, 4), np.float32), t=0.5)
     Path("text.png").write_text("no picture")

@@ -63,6 +63,11 @@ def test_classes_are_given_in_turn_by_index():
         balanced_classes(still)
 
 
+def test_another_version_of_the_noise_is_refused():
+    with pytest.raises(ValueError, match="expected noise v1 or v2, got 'v3'"):
+        FlowMap(module().student, mixture()).sample(2, noise="v3")
+
+
 def test_labels_are_those_of_classes():
     assert labels_of(mixture(), torch.tensor([1, 0])).tolist() == [1, 0]
     assert labels_of(learned_teacher(), {"text": torch.ones(2, 3)}) is None

@@ -62,8 +62,8 @@ def compare_averages(
         errors = endpoint_errors(sampler, truth, Draw(), min(num_samples, PAIRS), device=device)
         assert table is not None  # one process
         assert reference is not None
-        known = 0 < student.teacher.num_classes == network.num_classes
-        scores = evaluate_tables(table, reference, None, errors, classifies=known).scores
+        classifies = network.classifies(student.teacher.num_classes)
+        scores = evaluate_tables(table, reference, None, errors, classifies=classifies).scores
         made.append(Row(name, scores["fid"], scores["endpoint_error"], scores.get("recognised")))
     return made
 

@@ -115,7 +115,7 @@ class Comparison(NamedTuple):
             self.floor,
             self._endpoints(sampler, start),
             num_classes=num_classes,
-            classifies=0 < num_classes == self.features.num_classes,
+            classifies=self.features.classifies(num_classes),
             scores_inception=isinstance(self.features, InceptionFeatures),
             about=sampler.facts() | about,
         )

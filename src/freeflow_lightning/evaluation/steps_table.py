@@ -51,27 +51,41 @@ class Line(NamedTuple):
 
 
 class Judge:
-    """Frechet distance to fixed reference samples, and the share of recognised classes."""
+    """Frechet distance to fixed reference samples, and the share of recognised classes.
+
+    Args:
+        reference: what is compared with, as the feature network takes it, [N, ...].
+        features: on the reference's device.
+    """
 
     def __init__(self, reference: Tensor, features: FeatureNetwork) -> None:
         self.features = features
         self.metric = FrechetDistance(features)
-        self.metric.update(reference, real=True)
         self.reference_samples = len(reference)
+        add_samples(self.metric, reference, real=True)
 
     def fid(self, drawn: Tensor) -> float:
         """Distance of samples, as `pictures` gives them, to the reference."""
         warn_of_few_samples(min(len(drawn), self.reference_samples), self.features.num_features)
         self.metric.reset()
-        self.metric.update(drawn, real=False)
+        add_samples(self.metric, drawn, real=False)
         return float(self.metric.compute())
 
-    def accuracy(self, drawn: Tensor, labels: Tensor | None) -> float | None:
-        """Share of samples that the classifier sees as the class they were drawn for."""
-        if labels is None or not self.features.num_classes:
+    def accuracy(self, drawn: Tensor, labels: Tensor | None, num_classes: int) -> float | None:
+        """Share of samples [N, ...] that are seen as the class that they were drawn for, of so
+        many; None where nothing tells these classes apart.
+        """
+        if labels is None or not self.features.classifies(num_classes):
             return None
-        seen = self.features.outputs(drawn)["logits"].argmax(1).cpu()
+        logits = [self.features.outputs(part)["logits"] for part in drawn.split(BATCH)]
+        seen = torch.cat(logits).argmax(1).cpu()
         return float((seen == labels).float().mean())
+
+
+def add_samples(metric: FrechetDistance, samples: Tensor, *, real: bool) -> None:
+    """Add samples [N, ...] to a metric, as many at once as are drawn at once."""
+    for part in samples.split(BATCH):
+        metric.update(part, real=real)
 
 
 def features_for(
@@ -95,9 +109,9 @@ def reference_samples(
     z, condition = student.teacher.draw_indexed(
         torch.arange(n), seed=seed, stream="reference", device=student.device
     )
-    return pictures(
-        student.teacher, TeacherSampler(student.teacher, "heun", 64, gamma)(z, condition)
-    )
+    sampler = TeacherSampler(student.teacher, "heun", 64, gamma)
+    drawn = drawn_from(Inputs(z, condition, None), sampler)
+    return pictures(student.teacher, drawn.x, batch_size=BATCH)
 
 
 class Inputs(NamedTuple):
@@ -183,14 +197,14 @@ class StepsTable:
     def _add(
         self, name: str, sampler: Sampler, evaluations: int, drawn: Drawn, truth: Tensor
     ) -> None:
-        seen = pictures(sampler.teacher, drawn.x)
+        seen = pictures(sampler.teacher, drawn.x, batch_size=BATCH)
         line = Line(
             name,
             sampler.guidance,
             evaluations,
             self.judge.fid(seen),
             float(relative_error(drawn.x, truth).mean()),
-            self.judge.accuracy(seen, self.inputs.labels),
+            self.judge.accuracy(seen, self.inputs.labels, sampler.teacher.num_classes),
             drawn.milliseconds,
         )
         self.lines.append(line)
@@ -207,6 +221,6 @@ def compare_halves(judge: Judge, reference: Reference) -> float | None:
     real = REAL[reference]()
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
     half = FrechetDistance(judge.features)
-    half.update(real[order[: len(real) // 2]], real=True)
-    half.update(real[order[len(real) // 2 :]], real=False)
+    add_samples(half, real[order[: len(real) // 2]], real=True)
+    add_samples(half, real[order[len(real) // 2 :]], real=False)
     return float(half.compute())

@@ -107,7 +107,7 @@ class Yardstick:
 
     def score(self, table: FeatureTable, errors: Endpoints | None = None) -> dict[str, float]:
         """Return the figures of a table of samples, by name."""
-        classifies = 0 < self.truth.teacher.num_classes == self.features.num_classes
+        classifies = self.features.classifies(self.truth.teacher.num_classes)
         scores = evaluate_tables(table, self.reference, None, errors, classifies=classifies).scores
         return self._with_statistics({name: score.value for name, score in scores.items()}, table)
 

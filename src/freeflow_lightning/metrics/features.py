@@ -44,6 +44,10 @@ class FeatureNetwork(nn.Module, ABC):
         """
         return {"features": self(samples)}
 
+    def classifies(self, num_classes: int) -> bool:
+        """Return whether its "logits" tell apart the classes of a teacher that has so many."""
+        return 0 < num_classes == self.num_classes
+
 
 class FlatFeatures(FeatureNetwork):
     """The sample itself, flattened: for points in the plane, and for distances between pixels.
@@ -77,7 +81,7 @@ class DigitsFeatures(FeatureNetwork):
     """The 64 activations before the last layer of a small classifier of 8 x 8 digits; its weights
     ship with the package.
 
-    Trained for 100 steps only (metrics/digits_classifier.py): a classifier trained to the end maps
+    Trained for 100 steps only (examples/digits/classifier.py): a classifier trained to the end maps
     a class to a point and then no longer sees that a sampler returns class means.
 
     >>> import torch

@@ -18,6 +18,7 @@ from freeflow_lightning.sampling.counter_noise import (
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.teachers.conditions import Classes
 
+NOISES: dict[NoiseVersion, Callable[..., Tensor]] = {"v1": indexed_noise, "v2": counter_noise}
 ROWS = 8
 """Networks see multiples of this many samples: below it, matrix products of CPUs add up in another
 order.
@@ -55,8 +56,10 @@ class Draw(NamedTuple):
         return z, teacher.conditions.of_classes(labels.to(device))
 
     def states(self, teacher: Teacher, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
-        """Return the noise alone, [B, *sample_shape]."""
-        draw = counter_noise if self.version == "v2" else indexed_noise
+        """Return the noise alone, [B, *sample_shape] (Raises: ValueError for another version)."""
+        if self.version not in NOISES:
+            raise ValueError(f"expected noise {' or '.join(NOISES)}, got {self.version!r}")
+        draw = NOISES[self.version]
         return draw(index, teacher.sample_shape, seed=self.seed, stream=self.stream).to(device)
 
     def _drawn(

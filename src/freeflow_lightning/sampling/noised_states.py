@@ -9,12 +9,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from freeflow_lightning.flow import check_numbers, renoise
 from freeflow_lightning.metrics import from_uint8
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.sampling.sample_files import read_picture
 from freeflow_lightning.teachers import Teacher
 
 ARRAYS = (".npz", ".npy", ".pt")
@@ -138,12 +138,13 @@ def _read_arrays(path: Path) -> Mapping[str, Tensor]:
             held = torch.load(path, weights_only=True)
             named = held if isinstance(held, dict) else {"x": held}
             return {name: torch.as_tensor(value) for name, value in named.items()}
-        picture = np.array(Image.open(path))
-    except (UnidentifiedImageError, OSError, ValueError, TypeError, RuntimeError) as error:
+    except Exception as error:  # damaged bytes have no common error
         raise ValueError(f"{path} cannot be read ({type(error).__name__}): {FORMS}") from error
-    if picture.dtype != np.uint8:
-        raise ValueError(f"{path} is no picture of 8 bits a channel: {FORMS}")
-    return {"arr_0": torch.from_numpy(picture)[None]}
+    try:
+        picture = read_picture(path)
+    except ValueError as error:
+        raise ValueError(f"{error}: {FORMS}") from error
+    return {"arr_0": picture.permute(1, 2, 0)[None]}
 
 
 def _of_pictures(pictures: Tensor) -> Tensor:

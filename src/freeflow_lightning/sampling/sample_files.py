@@ -23,6 +23,22 @@ def encode_png(picture: Tensor, label: int | None = None) -> bytes:
     return _encode(Image.fromarray(picture_array(picture)), label)
 
 
+def read_picture(path: Path) -> Tensor:
+    """Read a picture file of 8 bits a channel, uint8 [C, H, W]: of a palette its colours.
+
+    Raises:
+        ValueError: no picture, a damaged one, or one of another depth.
+    """
+    try:
+        with Image.open(path) as image:
+            array = np.array(image.convert("RGB") if image.mode == "P" else image)
+    except Exception as error:  # damaged bytes have no common error
+        raise ValueError(f"{path} cannot be read as a picture ({error})") from error
+    if array.dtype != np.uint8:
+        raise ValueError(f"{path} is no picture of 8 bits a channel, but of {array.dtype}")
+    return torch.from_numpy(array.reshape(*array.shape[:2], -1)).permute(2, 0, 1).contiguous()
+
+
 def read_pictures(paths: Sequence[Path]) -> Tensor:
     """Read PNGs of one size, uint8 [N, C, H, W]."""
     arrays = [np.asarray(Image.open(path)) for path in paths]

@@ -55,17 +55,7 @@ class Sampler(ABC):
 
 @dataclass(frozen=True)
 class SolvedSampler(Sampler):
-    """A sampler that solves an ODE of its teacher's velocity.
-
-    Args:
-        teacher: whose velocity is asked.
-        method: one-step rule, see `flow.solve`.
-        steps: of the uniform grid.
-        guidance: gamma; 1 draws without guidance.
-
-    Raises:
-        ValueError: a guidance below 0.
-    """
+    """What samplers share that solve an ODE of a teacher's velocity; each says of which flow."""
 
     teacher: Teacher
     method: str = "heun"

@@ -32,15 +32,7 @@ from freeflow_lightning.teachers import Teacher
 
 
 class StudentMap(nn.Module):
-    """f(z, 1) = z + F(z, 1, c, delta = 1, gamma), with what is needed to draw and decode its
-    samples.
-
-    Args:
-        network: the student, (x, t, condition, delta=, gamma=) -> F.
-        teacher: gives shapes, conditions and the decoder; its velocity is not used.
-        guidance_range: the gammas that the student was trained for.
-        about: where the student comes from, as plain values: what an exported folder says of it.
-    """
+    """What a `FlowMap` draws with; that one also knows the files of students."""
 
     def __init__(
         self,

@@ -3,12 +3,11 @@
 from pathlib import Path
 from typing import Any, Protocol, final
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from freeflow_lightning.metrics import DigitsFeatures, FeatureNetwork, InceptionFeatures, from_uint8
+from freeflow_lightning.sampling.sample_files import read_picture
 
 
 class Verifier(Protocol):
@@ -130,10 +129,10 @@ def _plain(x: Tensor) -> Tensor:
 
 
 def _picture(path: Path) -> Tensor:
-    """Return a picture, uint8 [C, H, W]."""
+    """Return a picture without its opacity, uint8 [1 or 3, H, W]."""
     if not path.is_file():
         raise FileNotFoundError(
             f"no target at {path}: expected a picture of the size of the samples"
         )
-    array = torch.from_numpy(np.array(Image.open(path)))
-    return array[None] if array.ndim == 2 else array[..., :3].permute(2, 0, 1).contiguous()
+    picture = read_picture(path)
+    return picture[:3] if len(picture) > 2 else picture[:1]
