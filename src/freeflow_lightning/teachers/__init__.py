@@ -3,9 +3,10 @@ data.
 """
 
 from freeflow_lightning.teachers.base import Teacher
-from freeflow_lightning.teachers.checks import ConventionCheck, check_convention
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
+from freeflow_lightning.teachers.contract_check import check_contract, describe_condition
 from freeflow_lightning.teachers.contract_finding import ContractFinding
+from freeflow_lightning.teachers.convention_check import ConventionCheck, check_convention
 from freeflow_lightning.teachers.ddpm import Betas, CosineBetas, DDPMTeacher, GivenAbars
 from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.teacher import DiffusersTeacher
@@ -25,7 +26,6 @@ from freeflow_lightning.teachers.sit import SiTTeacher
 from freeflow_lightning.teachers.sit_velocity import REPA, SIT, Convention, SiTVelocity
 from freeflow_lightning.teachers.sit_weights import load_sit, save_sit
 from freeflow_lightning.teachers.space import LatentSpace
-from freeflow_lightning.teachers.validate import check_contract, describe_condition
 from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 __all__ = [

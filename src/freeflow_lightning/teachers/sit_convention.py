@@ -7,7 +7,7 @@ from torch import Tensor
 
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.teachers.base import Teacher
-from freeflow_lightning.teachers.checks import check_convention
+from freeflow_lightning.teachers.convention_check import check_convention
 from freeflow_lightning.teachers.reading.sit_architecture import size_name
 from freeflow_lightning.teachers.reading.sit_files import SiTWeights, build_sit
 from freeflow_lightning.teachers.sit_velocity import (

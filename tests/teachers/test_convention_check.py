@@ -13,7 +13,7 @@ from freeflow_lightning.teachers import (
     VelocityTeacher,
     check_convention,
 )
-from freeflow_lightning.teachers.checks import TURNED
+from freeflow_lightning.teachers.convention_check import TURNED
 from teachers.mixture import LABELS, MEANS, STD, WEIGHTS
 from teachers.test_sit import repas_network, sits_network
 
