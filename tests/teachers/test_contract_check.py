@@ -68,6 +68,11 @@ class NullTooFar(WithoutNull):
         return -x + self.table(condition)
 
 
+class NullNotFinite(NullTooFar):
+    def velocity(self, x, t, condition):
+        return -x / (condition != 5)[:, None]
+
+
 def batch_norm():
     norm = nn.BatchNorm1d(3).train()
     return VelocityTeacher(lambda x, t, condition: -norm(x), (3,))
@@ -110,6 +115,11 @@ BROKEN = {
         OddNull(),
         "null condition",
         r"no condition like the others: expected .* \[4, 4\], .* \[4, 2\]",
+    ),
+    "null not finite": (
+        NullNotFinite(),
+        "null condition",
+        "velocity of the null condition is of another shape than the states, or not finite",
     ),
     "null class out of range": (
         NullTooFar(),

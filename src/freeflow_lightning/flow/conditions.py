@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 
-def apply(function: Callable[..., Tensor], *trees: Any) -> Any:
+def apply(function: Callable[..., Any], *trees: Any) -> Any:
     """Apply a function to the tensors that stand at the same place of each tree; None stays None.
 
     >>> apply(torch.add, {"label": torch.ones(1)}, {"label": torch.ones(1)})

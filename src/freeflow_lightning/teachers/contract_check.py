@@ -11,7 +11,12 @@ from torch import Generator, Tensor
 from freeflow_lightning.flow import apply, take
 from freeflow_lightning.teachers.backbone_check import check_backbone
 from freeflow_lightning.teachers.base import Teacher
-from freeflow_lightning.teachers.contract_finding import ContractFinding, Probe, relative_gap
+from freeflow_lightning.teachers.contract_finding import (
+    SAME_UP_TO,
+    ContractFinding,
+    Probe,
+    relative_gap,
+)
 
 
 def check_contract(
@@ -135,12 +140,7 @@ def _rows(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
     """
     together = teacher(*probe)
     try:
-        alone = torch.cat(
-            [
-                teacher(*(take(part, slice(i, i + 1)) for part in probe))
-                for i in range(len(together))
-            ]
-        )
+        alone = torch.cat([teacher(*take(tuple(probe), slice(i, i + 1))) for i in range(4)])
     except Exception as error:  # a teacher of the user's may raise anything
         problem = (
             f"{name}.velocity fails on a single sample ({type(error).__name__}: {error}): it must "
@@ -149,7 +149,7 @@ def _rows(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
         )
         return ContractFinding("rows", "it fails on a single sample", problem, error)
     gap = relative_gap(together, alone)
-    if gap > 0.02:
+    if gap > SAME_UP_TO:
         problem = (
             f"{name}.velocity of a sample depends on the other rows of the batch: asked alone it "
             f"differs by {gap:.0%}: use each row's own t and condition, and no statistics of the "
@@ -162,7 +162,10 @@ def _rows(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
 def _gradient(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
     with torch.no_grad():
         if teacher(*probe).requires_grad:
-            problem = f"{name}.velocity returns a tensor that requires grad under torch.no_grad(): it must not enable gradients"
+            problem = (
+                f"{name}.velocity returns a tensor that requires grad under torch.no_grad(): it "
+                "must not enable gradients"
+            )
             return ContractFinding("gradient", "enabled by the teacher", problem)
     if any(p.requires_grad for p in teacher.parameters()):
         return ContractFinding(
@@ -198,30 +201,34 @@ def _null(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
     except ValueError as error:
         return ContractFinding("null condition", "missing", str(error), error)
     try:
-        alike: list[bool] = []
-
-        def compare(a: Tensor, b: Tensor) -> Tensor:
-            alike.append(a.shape == b.shape)
-            return a
-
-        apply(compare, probe.condition, null)
+        is_alike = _shapes(null) == _shapes(probe.condition)
         u = teacher(probe.x, probe.t, null)
     except Exception as error:  # a teacher of the user's may raise anything
-        problem = f"{name}.velocity fails on the null condition ({type(error).__name__}: {error}): mend null_condition"
-        return ContractFinding("null condition", "it fails", problem, error)
-    if not all(alike) or u.shape != probe.x.shape or not bool(torch.isfinite(u).all()):
-        expected = describe_condition(probe.condition)
         problem = (
-            f"{name}.null_condition is no condition like the others: "
-            f"expected {expected}, {describe_condition(null)}"
+            f"{name}.velocity fails on the null condition ({type(error).__name__}: {error}): mend "
+            "null_condition"
         )
-        return ContractFinding(
-            "null condition", "of another shape, or its velocity is not finite", problem
+        return ContractFinding("null condition", "it fails", problem, error)
+    if not is_alike:
+        problem = (
+            f"{name}.null_condition is no condition like the others: expected "
+            f"{describe_condition(probe.condition)}, got {describe_condition(null)}"
         )
-    return ContractFinding(
-        "null condition",
-        f"its velocity differs from the conditional one by {relative_gap(teacher(*probe), u):.0%}",
-    )
+        return ContractFinding("null condition", "of another shape", problem)
+    if u.shape != probe.x.shape or not bool(torch.isfinite(u).all()):
+        problem = (
+            f"{name}.velocity of the null condition is of another shape than the states, or not "
+            "finite: guidance needs it as it needs the others"
+        )
+        return ContractFinding("null condition", "its velocity is none", problem)
+    gap = relative_gap(teacher(*probe), u)
+    evidence = f"its velocity differs from the conditional one by {gap:.0%}"
+    return ContractFinding("null condition", evidence)
+
+
+def _shapes(condition: Any) -> Any:
+    """Return the tree of a condition's shapes."""
+    return apply(lambda part: part.shape, condition)
 
 
 def describe_condition(condition: Any) -> str:

@@ -65,31 +65,17 @@ class GaussianMixtureTeacher(Teacher):
         if means.ndim < 2:
             raise ValueError(f"expected means of shape [K, *sample_shape], got {list(means.shape)}")
         std = torch.as_tensor(std, dtype=means.dtype).expand(k).clone()
-        weights = (
-            torch.full((k,), 1 / k, dtype=means.dtype)
-            if weights is None
-            else torch.as_tensor(weights, dtype=means.dtype)
-        )
-        if not all(bool(torch.isfinite(part).all()) for part in (means, std, weights)):
-            raise ValueError("expected finite means, std and weights, got NaN or infinite numbers")
-        if not bool((std > 0).all()) or weights.shape != (k,) or not bool((weights > 0).all()):
-            raise ValueError(
-                f"expected positive std and {k} positive weights, got {std.tolist()} and "
-                f"{weights.tolist()}"
-            )
-        labels_ = torch.zeros(k, dtype=torch.long) if labels is None else torch.as_tensor(labels)
-        if labels_.shape != (k,) or int(labels_.min()) < 0:
-            raise ValueError(f"expected {k} labels from 0, got {labels_.tolist()}")
-        if gaps := set(range(int(labels_.max()))) - set(labels_.tolist()):
-            raise ValueError(
-                f"expected every class from 0 to have a component, but {sorted(gaps)} have none"
-            )
+        weights = torch.full((k,), 1 / k) if weights is None else weights
+        weights = torch.as_tensor(weights, dtype=means.dtype)
+        classes = torch.zeros(k, dtype=torch.long) if labels is None else torch.as_tensor(labels)
+        _check_components(means, std, weights)
+        _check_labels(classes, k)
         self.sample_shape = tuple(means.shape[1:])
-        self.num_classes = 0 if labels is None else int(labels_.max()) + 1
+        self.num_classes = 0 if labels is None else int(classes.max()) + 1
         self.register_buffer("means", means)
         self.register_buffer("std", std)
         self.register_buffer("log_weights", (weights / weights.sum()).log())
-        self.register_buffer("labels", labels_)
+        self.register_buffer("labels", classes)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """Exact u(x, t | condition); labels [B] in 0 .. num_classes, the last one (null) and None
@@ -155,3 +141,25 @@ class GaussianMixtureTeacher(Teacher):
             dtype=self.means.dtype,
         )
         return self.means[k] + self.std[k].view(-1, *[1] * len(self.sample_shape)) * noise
+
+
+def _check_components(means: Tensor, std: Tensor, weights: Tensor) -> None:
+    """Refuse what is no mixture of K Gaussians (ValueError)."""
+    if not all(bool(torch.isfinite(part).all()) for part in (means, std, weights)):
+        raise ValueError("expected finite means, std and weights, got NaN or infinite numbers")
+    k = len(means)
+    if not bool((std > 0).all()) or weights.shape != (k,) or not bool((weights > 0).all()):
+        raise ValueError(
+            f"expected positive std and {k} positive weights, got {std.tolist()} and "
+            f"{weights.tolist()}"
+        )
+
+
+def _check_labels(labels: Tensor, k: int) -> None:
+    """Refuse other than k classes from 0, each with a component (ValueError)."""
+    if labels.shape != (k,) or int(labels.min()) < 0:
+        raise ValueError(f"expected {k} labels from 0, got {labels.tolist()}")
+    if gaps := set(range(int(labels.max()))) - set(labels.tolist()):
+        raise ValueError(
+            f"expected every class from 0 to have a component, but {sorted(gaps)} have none"
+        )

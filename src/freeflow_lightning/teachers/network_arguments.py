@@ -27,6 +27,16 @@ from freeflow_lightning.teachers.predictions import PREDICTIONS
 from freeflow_lightning.teachers.sit_velocity import Convention, SiTVelocity, convention_name
 
 
+def _conditioning(
+    module: ScalarConditioned | StateConditioned | SplitConditioned,
+) -> dict[str, Any]:
+    return {
+        "backbone": module.backbone,
+        "time_module": module.time_module,
+        "scale": {name: embedder.scale for name, embedder in module.embedders.items()},
+    }
+
+
 def _path_velocity(module: PathVelocity) -> dict[str, Any]:
     names = [name for name, function in PREDICTIONS.items() if function is module.prediction]
     if not names:
@@ -38,25 +48,10 @@ def _path_velocity(module: PathVelocity) -> dict[str, Any]:
 
 
 ARGUMENTS: dict[type, Callable[[Any], dict[str, Any]]] = {
-    ScalarConditioned: lambda m: {
-        "backbone": m.backbone,
-        "scalars": list(m.scalars),
-        "time_module": m.time_module,
-        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
-    },
-    StateConditioned: lambda m: {
-        "backbone": m.backbone,
-        "time_module": m.time_module,
-        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
-        "second": m.second,
-    },
+    ScalarConditioned: lambda m: _conditioning(m) | {"scalars": list(m.scalars)},
+    StateConditioned: lambda m: _conditioning(m) | {"second": m.second},
     SecondState: dataclasses.asdict,
-    SplitConditioned: lambda m: {
-        "backbone": m.backbone,
-        "time_module": m.time_module,
-        "scale": {name: embedder.scale for name, embedder in m.embedders.items()},
-        "head": m.head,
-    },
+    SplitConditioned: lambda m: _conditioning(m) | {"head": m.head},
     SplitHead: dataclasses.asdict,
     SiT: lambda m: m.architecture,
     MLP: lambda m: m.architecture,

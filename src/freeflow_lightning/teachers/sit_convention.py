@@ -1,12 +1,9 @@
 """A foreign SiT's convention, measured or told by the layout of its file."""
 
 from pathlib import Path
-from typing import Any, Literal
-
-from torch import Tensor
+from typing import Literal
 
 from freeflow_lightning.nets import SiT
-from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.convention_check import check_convention
 from freeflow_lightning.teachers.reading.sit_architecture import size_name
 from freeflow_lightning.teachers.reading.sit_files import SiTWeights, build_sit
@@ -18,6 +15,7 @@ from freeflow_lightning.teachers.sit_velocity import (
     convention_name,
     find_convention,
 )
+from freeflow_lightning.teachers.velocity import VelocityTeacher
 
 
 def load_foreign(
@@ -36,55 +34,33 @@ def load_foreign(
         )
     net = build_sit(read).eval()
     parameters = sum(p.numel() for p in net.parameters())
-    about = f"{size_name(read.architecture)}, latents {list(net.sample_shape)}, {parameters:,} parameters"
-    if convention != "auto":
-        return SiTVelocity(net, convention), (
-            about,
-            *read.notes,
-            f"convention {convention!r} as given",
-        )
-    measured, why = measure_convention(net, read.hint, path)
-    return SiTVelocity(net, measured), (about, *read.notes, why)
+    size = f"{size_name(read.architecture)}, latents {list(net.sample_shape)}"
+    chosen: Convention | Literal["sit", "repa"]
+    if convention == "auto":
+        chosen, why = measure_convention(net, read.hint, path)
+    else:
+        chosen, why = convention, f"convention {convention!r} as given"
+    return SiTVelocity(net, chosen), (f"{size}, {parameters:,} parameters", *read.notes, why)
 
 
 def measure_convention(net: SiT, hint: str | None, path: str | Path) -> tuple[Convention, str]:
     """Return the convention by measuring u(z, 1), or by the file's layout where that does not tell,
     and the evidence in words.
     """
-    evidence = check_convention(_AsTeacher(SiTVelocity(net, SIT)), samples=2)
-    measured = {"right": SIT, "wrong sign and time": REPA}
+    as_sit = VelocityTeacher(SiTVelocity(net, SIT), net.sample_shape, net.num_classes)
+    evidence = check_convention(as_sit, samples=2)
+    measured = {"right": (SIT, "as it is"), "wrong sign and time": (REPA, "sign and time")}
     if evidence.verdict in measured:
-        found = measured[evidence.verdict]
-        here = evidence.readings["as it is" if found == SIT else "sign and time"]
-        beside = (
-            f", although the layout is that of {hint!r} files"
-            if hint not in (None, convention_name(found))
-            else ""
-        )
-        return (
-            found,
-            f"convention {convention_name(found)!r} as measured ({here.figures()}){beside}",
-        )
+        found, turned = measured[evidence.verdict]
+        name, figures = convention_name(found), evidence.readings[turned].figures()
+        words = f"convention {name!r} as measured ({figures})"
+        if hint not in (None, name):
+            words += f", although the layout is that of {hint!r} files"
+        return found, words
     if evidence.verdict == "unclear" and hint is not None:
-        known = find_convention(hint)
-        return (
-            known,
-            f"convention {convention_name(known)!r} by the file's layout alone: the samples do not tell",
-        )
+        words = f"convention {hint!r} by the file's layout alone: the samples do not tell"
+        return find_convention(hint), words
     raise ValueError(
         f"cannot tell the convention of {path}: give convention 'sit' or 'repa'. Evidence, read "
         f"as 'sit': {evidence.evidence()}"
     )
-
-
-class _AsTeacher(Teacher):
-    """A velocity to be checked."""
-
-    def __init__(self, function: SiTVelocity) -> None:
-        super().__init__()
-        self.function = function
-        self.sample_shape = function.net.sample_shape
-        self.num_classes = function.net.num_classes
-
-    def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
-        return self.function(x, t, condition)

@@ -2,7 +2,7 @@
 or no condition.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,29 +88,14 @@ class DiffusersTeacher(Teacher):
         self.sample_shape = LAYOUTS[row.layout].shape(net.config["in_channels"], self.latent_size)
         scheduler = load_scheduler_config(pipeline) if row.needs_scheduler else {}
         raw = DiffusersNetwork(net, row, self.latent_size, scheduler)
-        self.function: DiffusersVelocity | PathVelocity
-        if row.prediction == "flow" and t_max != 1:
-            raise ValueError(
-                f"{pipeline.class_name} predicts a velocity, which needs no t_max: leave it out"
-            )
-        self.function = (
-            DiffusersVelocity(raw) if row.prediction == "flow" else ddpm_velocity(raw, t_max)
-        )
-        self.conditions = (
-            check_conditions(conditions, row, pipeline.class_name)
-            if conditions
-            else own_conditions(row, net)
-        )
+        self.function = velocity_of(raw, pipeline.class_name, t_max)
+        if conditions is None:
+            self.conditions = own_conditions(row, net)
+        else:
+            self.conditions = check_conditions(conditions, row, pipeline.class_name)
         self.num_classes = self.conditions.num_classes
         self.embedded = raw.embedded
-        if guidance not in ("linear", "pipeline"):
-            raise ValueError(f"expected guidance 'linear' or 'pipeline', got {guidance!r}")
-        if guidance == "pipeline" and row.rescale is None:
-            raise ValueError(
-                f"the guidance of {pipeline.class_name}'s pipeline is linear: leave guidance: "
-                f"pipeline out"
-            )
-        self.rescale = row.rescale if guidance == "pipeline" else None
+        self.rescale = rescale_of(row, guidance, pipeline.class_name)
         self.decoder = PipelineDecoder(pipeline, row, self.latent_size)
 
     def velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
@@ -185,6 +170,34 @@ def size_of(family: Family, net: Any, given: int | Sequence[int] | None) -> tupl
     if len(whole) != count or min(whole) < 1:
         raise ValueError(f"expected latent_size as {axes}, got {size}")
     return whole
+
+
+def velocity_of(
+    net: DiffusersNetwork, class_name: str, t_max: float
+) -> DiffusersVelocity | PathVelocity:
+    """Return u(x, t, condition) of a network (Raises: ValueError for a t_max without effect)."""
+    if net.family.prediction != "flow":
+        return ddpm_velocity(net, t_max)
+    if t_max != 1:
+        raise ValueError(f"{class_name} predicts a velocity, which needs no t_max: leave it out")
+    return DiffusersVelocity(net)
+
+
+def rescale_of(
+    family: Family, guidance: Literal["linear", "pipeline"], class_name: str
+) -> Callable[[Tensor, Tensor], Tensor] | None:
+    """Return what a guided velocity becomes, as Teacher.rescale has it (Raises: ValueError for a
+    pipeline that does nothing to it).
+    """
+    if guidance == "linear":
+        return None
+    if guidance != "pipeline":
+        raise ValueError(f"expected guidance 'linear' or 'pipeline', got {guidance!r}")
+    if family.rescale is None:
+        raise ValueError(
+            f"the guidance of {class_name}'s pipeline is linear: leave guidance: pipeline out"
+        )
+    return family.rescale
 
 
 def own_conditions(family: Family, net: Any) -> Conditions:
