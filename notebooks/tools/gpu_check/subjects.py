@@ -12,7 +12,7 @@ from torch import nn
 
 from freeflow_lightning import FreeFlowModule, PriorDataModule
 from freeflow_lightning.callbacks import StudentEMA
-from freeflow_lightning.nets import SiT
+from freeflow_lightning.nets import SiT, device_of
 from freeflow_lightning.profiling.bench_subject import BenchSubject
 from freeflow_lightning.profiling.step_memory import sit_teacher
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
@@ -43,10 +43,12 @@ class Scale(NamedTuple):
     def teacher(self, size: str, image_size: int = 256) -> Teacher:
         """A SiT of a published size with random weights, made on the device: on a CPU that takes long."""
         with self.device:
-            if not self.tiny:
-                return sit_teacher(size, image_size)  # type: ignore[arg-type]
-            net = shaken(SiT(**TINY))  # type: ignore[arg-type]
-            return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
+            if self.tiny:
+                net = shaken(SiT(**TINY))  # type: ignore[arg-type]
+                return VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
+            teacher = sit_teacher(size, image_size)  # type: ignore[arg-type]
+            shaken(teacher.backbone(), 0.02)  # as wide as it is initialised
+            return teacher
 
     def batch(self, size: int) -> int:
         return 4 if self.tiny else size
@@ -57,11 +59,11 @@ class Scale(NamedTuple):
 
 def shaken(net: nn.Module, size: float = 0.2) -> nn.Module:
     """Weights that are nowhere 0: as initialised, a SiT answers 0 to everything."""
-    g = torch.Generator("cpu").manual_seed(0)
+    g = torch.Generator(device_of(net)).manual_seed(0)
     with torch.no_grad():
         for p in net.parameters():
             if p.requires_grad:
-                p.copy_(size * torch.randn(p.shape, generator=g, device="cpu"))
+                p.copy_(size * torch.randn(p.shape, generator=g, device=p.device))
     return net
 
 

@@ -8,6 +8,7 @@ from freeflow_lightning.nets.conditioning import (
     map_state,
     precision_of,
 )
+from freeflow_lightning.nets.device import device_of
 from freeflow_lightning.nets.embeddings import (
     LabelEmbedder,
     ScalarEmbedder,
@@ -37,6 +38,7 @@ __all__ = [
     "StateConditioned",
     "blocks",
     "compile_blocks",
+    "device_of",
     "difference_error",
     "find_blocks",
     "map_noise",

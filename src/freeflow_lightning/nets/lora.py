@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts, check_numbers
 from freeflow_lightning.nets.conditioning import ScalarConditioned
+from freeflow_lightning.nets.device import device_of
 
 
 @dataclass(frozen=True)
@@ -140,7 +141,7 @@ def merge(network: ScalarConditioned) -> ScalarConditioned:
     for name, own in copied.named_children():
         if name != "backbone":
             own.load_state_dict(network.get_submodule(name).state_dict())
-    return copied.to(next(network.parameters()).device).train(network.training)
+    return copied.to(device_of(network)).train(network.training)
 
 
 def _inject(base: nn.Module, name: str, lora: LoRA, time_modules: Sequence[str]) -> None:

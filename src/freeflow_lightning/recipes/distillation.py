@@ -13,7 +13,7 @@ from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Generator, Tensor, nn
 
 from freeflow_lightning.flow import check_counts, check_numbers, check_pairs
-from freeflow_lightning.nets import LoRA, SecondState, SplitHead
+from freeflow_lightning.nets import LoRA, SecondState, SplitHead, device_of
 from freeflow_lightning.recipes.holders import Frozen
 from freeflow_lightning.recipes.map_recipe import MapRecipe
 from freeflow_lightning.recipes.networks import NetworkBuilder
@@ -245,14 +245,17 @@ class Distillation(MapRecipe):
         check_teacher_fits(
             self.teacher,
             guided=self.is_guided,
-            device=self.device,
+            device=device_of(
+                self.teacher
+            ),  # self.device says where it will be moved to, not yet is
             starts_student=self.starts_from_teacher and has_data,
         )
         if has_data:
             probe = Generator().manual_seed(0)
             condition = self.teacher.draw_condition(2, probe)
-            x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(self.device)
-            condition = self.transfer_batch_to_device(condition, self.device, 0)
+            device = device_of(self.student)
+            x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(device)
+            condition = self.transfer_batch_to_device(condition, device, 0)
             check_student(self.student, self.teacher, x, condition)
 
     def on_train_start(self) -> None:

@@ -16,6 +16,7 @@ from freeflow_lightning.nets import (
     SplitHead,
     StateConditioned,
     compile_blocks,
+    device_of,
     recompute,
     time_embeddings,
 )
@@ -72,8 +73,7 @@ class NetworkBuilder:
         """Return a copy of the student, or a new adapter if the student is a LoRA adapter."""
         if not isinstance(student.backbone, Adapter):
             return deepcopy(student)
-        device = next(student.parameters()).device
-        average = self._condition(self._adapt(name), "student").to(device)
+        average = self._condition(self._adapt(name), "student").to(device_of(student))
         average.load_state_dict(student.state_dict())
         return average
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning import flow
 from freeflow_lightning.flow.pairs import SamplerName
-from freeflow_lightning.nets import map_noise, map_state
+from freeflow_lightning.nets import device_of, map_noise, map_state
 from freeflow_lightning.sampling.counter_noise import NoiseVersion
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows
 from freeflow_lightning.sampling.jumps import ONE_STEP, Jumps
@@ -72,7 +72,7 @@ class StudentMap(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the student is."""
-        return next(self.network.parameters()).device
+        return device_of(self.network)
 
     @torch.no_grad()
     def forward(

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from freeflow_lightning.commands.inspect_subject import InspectSubject
 from freeflow_lightning.commands.parser import brief
+from freeflow_lightning.nets import device_of
 from freeflow_lightning.profiling.step_memory import NOT_COUNTED, Costs, estimate
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
 from freeflow_lightning.sampling import plots
@@ -54,8 +55,7 @@ def _steps(subject: InspectSubject) -> list[str]:
     if subject.has_network:
         return ["student_lr as it is: a network of its own predicts u"]
     teacher = subject.teacher
-    device = next((p.device for p in teacher.parameters()), torch.device("cpu"))
-    scale = float(teacher.output_scale(torch.ones(1, device=device)))
+    scale = float(teacher.output_scale(torch.ones(1, device=device_of(teacher))))
     if scale == 1:
         return ["student_lr as it is: the network predicts a velocity"]
     problem = bfloat16_error(scale, subject.precision)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.nets import ScalarConditioned, time_embeddings
+from freeflow_lightning.nets import ScalarConditioned, device_of, time_embeddings
 from freeflow_lightning.teachers import DiffusersTeacher
 
 
@@ -25,7 +25,7 @@ def fold(network: ScalarConditioned, gamma: float, delta: float = 1.0) -> Fold:
     Raises:
         ValueError: a time embedding whose last linear layer has no bias.
     """
-    device = next(network.parameters()).device
+    device = device_of(network)
     values = {
         "delta": torch.full((1,), delta, device=device),
         "gamma": torch.full((1,), gamma, device=device),
@@ -72,7 +72,7 @@ def check_fold(
     generator = torch.Generator().manual_seed(0)
     z = torch.randn(2, *teacher.sample_shape, generator=generator)
     condition = teacher.draw_condition(2, generator)
-    device = next(network.parameters()).device
+    device = device_of(network)
     z, one = z.to(device), torch.ones(2, device=device)
     own = {name: gamma * one for name in network.native if name == "gamma"}
     with torch.no_grad():

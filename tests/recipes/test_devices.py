@@ -1,0 +1,51 @@
+"""In the hook `setup` Lightning's module.device says where a recipe will be moved to, while it is not there yet."""
+
+import pytest
+import torch
+from lightning.pytorch.strategies import SingleDeviceStrategy
+
+from freeflow_lightning.callbacks import (
+    DiversityAlarm,
+    HealthMonitor,
+    PeriodicFID,
+    StudentEMA,
+    TrajectoryError,
+)
+from recipes.every_recipe import RECIPES
+from tiny import data, fit
+
+
+class MovedLater(SingleDeviceStrategy):
+    """Its device is one without data until the recipe is moved."""
+
+    def __init__(self):
+        super().__init__("cpu")
+        self.shown = "cpu"
+
+    @property
+    def root_device(self):
+        return torch.device(self.shown)
+
+    def setup_environment(self):
+        super().setup_environment()
+        self.shown = "meta"
+
+    def setup(self, trainer):
+        self.shown = "cpu"
+        super().setup(trainer)
+
+
+def watchers():
+    return [
+        StudentEMA(),
+        PeriodicFID(reference_samples=8, steps=2, features="flat"),
+        TrajectoryError(count=4, points=2, steps=2),
+        HealthMonitor(count=4),
+        DiversityAlarm(count=4, steps=2),
+    ]
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_nothing_is_asked_where_the_networks_are_not_yet(name):
+    prior = data(batch_size=4, val_samples=8, val_batch_size=8)
+    fit(RECIPES[name](), *watchers(), prior=prior, max_steps=1, strategy=MovedLater())
