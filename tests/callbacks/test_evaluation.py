@@ -22,7 +22,7 @@ from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.nets import SiT
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.picture_rows import picture_rows
 from freeflow_lightning.teachers import SiTVelocity, Teacher, VelocityTeacher
 from tiny import data, fit, mixture, module, same, trainer, weights
 
@@ -180,9 +180,9 @@ def test_a_picture_at_the_start_and_at_each_validation(tmp_path, monkeypatch, bu
         (name, step, picture.shape[2])
     )
     captions = []
-    picture_rows = plots.picture_rows
     monkeypatch.setattr(
-        plots, "picture_rows", lambda *args: captions.append(args[2]) or picture_rows(*args)
+        "freeflow_lightning.callbacks.samples.picture_rows",
+        lambda *args: captions.append(args[2]) or picture_rows(*args),
     )
     fit(
         build(),
@@ -244,7 +244,9 @@ class ExactMap(torch.nn.Module):
 def test_the_error_of_the_exact_map_is_zero_and_of_another_one_as_computed(scale):
     m = FreeFlowModule(Decay(), ExactMap(1.0), guidance_range=(1.0, 1.0), evaluation_guidance=1.0)
     m.student = ExactMap(scale)
-    logged = validate(m, TrajectoryError(count=6, points=4, steps=64))
+    errors = TrajectoryError(count=6, points=4, steps=64)
+    logged = validate(m, errors)
+    assert errors._path.untyped_storage().nbytes() == errors._path.nbytes  # of 4 states, not of 65
     for delta in (
         0.25,
         0.5,

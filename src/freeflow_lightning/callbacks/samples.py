@@ -14,6 +14,7 @@ from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.sampling.picture_rows import caption_classes, picture_rows
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.run_folder import folder_of
 
@@ -73,11 +74,9 @@ class SampleGrid(Callback):
             return
         both = {sampler.name: self._teacher_samples, pl_module.sampling: drawn}
         title = f"step {trainer.global_step}"
-        captions = plots.caption_classes(None if classes is None else classes.tolist())
+        captions = caption_classes(None if classes is None else classes.tolist())
         figure = (
-            plots.picture_rows(both, title, captions)
-            if drawn.ndim == 4
-            else plots.points(both, title)
+            picture_rows(both, title, captions) if drawn.ndim == 4 else plots.points(both, title)
         )
         for logger in trainer.loggers:
             log_picture(logger, "samples", plots.pixels(figure), trainer.global_step)

@@ -56,7 +56,8 @@ class TrajectoryError(Callback):
         if self._path is None:
             sampler = TeacherSampler(teacher, "heun", self.steps, pl_module.evaluation_guidance)
             stride = self.steps // self.points
-            self._path = sampler.path(z, condition)[stride::stride]
+            # a copy: a part of the path would keep all of it in memory
+            self._path = sampler.path(z, condition)[stride::stride].clone()
         deltas = torch.arange(1, self.points + 1, device=z.device) / self.points
         one = torch.ones(len(z), device=z.device)
         gamma = pl_module.evaluation_guidance * one

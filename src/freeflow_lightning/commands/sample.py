@@ -177,6 +177,10 @@ def publish_sweep(
 ) -> None:
     """Write sweep.png: the first samples of each guidance scale, in a row of their own."""
     from freeflow_lightning.sampling import plots  # noqa: PLC0415 (matplotlib: half a second that other samples do without)
+    from freeflow_lightning.sampling.picture_rows import (  # noqa: PLC0415
+        caption_classes,
+        picture_rows,
+    )
 
     scales = [sampler.guidance for sampler in samplers]
     rows = {
@@ -184,7 +188,7 @@ def publish_sweep(
         for gamma, folder in zip(scales, folders, strict=True)
     }
     title = f"{samplers[0].name}: the same noise, column by column"
-    figure = plots.picture_rows(rows, title, plots.caption_classes(folders[0].first_classes(12)))
+    figure = picture_rows(rows, title, caption_classes(folders[0].first_classes(12)))
     publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 
 

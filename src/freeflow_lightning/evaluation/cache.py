@@ -1,6 +1,5 @@
 """Tensors on the disk under a content key, checked as they are read."""
 
-import hashlib
 import json
 import logging
 import re
@@ -12,7 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load, save
 from torch import Tensor
 
-from freeflow_lightning.sampling.hashes import _hashed
+from freeflow_lightning.sampling.hashes import digest_tensors
 from freeflow_lightning.training.atomic_write import sweep, write_file
 
 log = logging.getLogger(__name__)
@@ -60,6 +59,5 @@ def write_cache(path: Path, content: dict[str, Tensor], facts: dict[str, Any]) -
 
 
 def _digest(content: dict[str, Tensor]) -> Tensor:
-    return torch.tensor(
-        list(hashlib.sha256(b"".join(_hashed(content))).digest()), dtype=torch.uint8
-    )
+    """Return the checksum as a tensor, uint8 [32]."""
+    return torch.tensor(list(digest_tensors(content)), dtype=torch.uint8)

@@ -117,7 +117,7 @@ def divide(a: Spread | None, b: Spread | None) -> Spread | None:
     if a is None or b is None:
         return None
     ratio = a.mean / b.mean
-    return Spread(ratio, abs(ratio) * hypot(a.deviation / a.mean, b.deviation / b.mean))
+    return Spread(ratio, hypot(a.deviation, ratio * b.deviation) / abs(b.mean))
 
 
 def compare_spreads(less: Spread, than: Spread) -> str:

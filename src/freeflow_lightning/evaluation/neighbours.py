@@ -8,7 +8,7 @@ from torch import Tensor
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.metrics.scores import measure_diversity
 from freeflow_lightning.metrics.support import nearest
-from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.draw import Draw, concat_labels, evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.student_sampler import StudentSampler
@@ -34,12 +34,9 @@ def find_neighbours(
     """
     truth = TeacherSampler(sampler.teacher, "heun", 64, sampler.guidance)
     device = sampler.flow_map.device
-    ours = _draw_seen(
-        sampler, network, Draw(seed, stream="diagnosis/student"), n, batch_size, device
-    )
-    theirs = _draw_seen(
-        truth, network, Draw(seed, stream="diagnosis/teacher"), n, batch_size, device
-    )
+    one, other = (Draw(seed, stream=f"diagnosis/{side}") for side in ("student", "teacher"))
+    ours = _draw_seen(sampler, network, one, n, batch_size, device)
+    theirs = _draw_seen(truth, network, other, n, batch_size, device)
     a, b = ours.rows["features"], theirs.rows["features"]
     return Neighbours(
         ours.pictures,
@@ -76,7 +73,6 @@ def _draw_seen(
         features.append(network(shown).float().cpu())
         labels.append(labels_of(sampler.teacher, condition))
     rows = {"features": torch.cat(features)}
-    known = [part for part in labels if part is not None]
-    if known:
-        rows["labels"] = torch.cat(known)
+    if (classes := concat_labels(labels)) is not None:
+        rows["labels"] = classes
     return Seen(torch.cat(drawn), rows)

@@ -15,7 +15,7 @@ from freeflow_lightning.metrics.scores import (
     measure_diversity,
     relative_error,
 )
-from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of
+from freeflow_lightning.sampling.draw import Draw, concat_labels, evaluate_rows, labels_of
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.output_folder import finite_or_none
@@ -93,10 +93,7 @@ def endpoint_errors(
         relative.append(relative_error(drawn, x[rows]))
         displacement.append(relative_error(drawn, x[rows], origin=z.cpu()))
         labels.append(labels_of(truth.teacher, condition))
-    known = [part for part in labels if part is not None]
-    return Endpoints(
-        torch.cat(relative), torch.cat(displacement), torch.cat(known) if known else None
-    )
+    return Endpoints(torch.cat(relative), torch.cat(displacement), concat_labels(labels))
 
 
 def evaluate_tables(

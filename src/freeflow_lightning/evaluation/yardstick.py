@@ -164,5 +164,7 @@ def student_of(module: Distillation) -> Iterator[FlowMap]:
     """The student of a recipe in training, for as long as it is measured."""
     was_training = module.evaluated.training
     about = {"pairs": module.pairs.value, "starts": module.starts}
-    yield FlowMap(module.evaluated, module.teacher, module.guidance_range, about)
-    module.evaluated.train(was_training)
+    try:
+        yield FlowMap(module.evaluated, module.teacher, module.guidance_range, about)
+    finally:
+        module.evaluated.train(was_training)

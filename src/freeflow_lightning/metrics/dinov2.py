@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from freeflow_lightning.metrics.features import FeatureNetwork
+from freeflow_lightning.metrics.images import as_rgb
 
 
 @final
@@ -72,13 +73,12 @@ class DINOv2Features(FeatureNetwork):
         self.register_buffer("std", std)
 
     def forward(self, samples: Tensor) -> Tensor:
-        """uint8 pictures [B, 3, H, W] or [B, 1, H, W] (grey: repeated) to [B, num_features]."""
-        if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
-            raise ValueError(
-                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} "
-                f"{tuple(samples.shape)}"
-            )
-        x = samples.expand(-1, 3, -1, -1).float() / 255
+        """uint8 pictures [B, 3, H, W] or [B, 1, H, W] (grey: repeated) to [B, num_features].
+
+        Raises:
+            ValueError: other pictures.
+        """
+        x = as_rgb(samples).float() / 255
         x = interpolate(x, size=(224, 224), mode="bicubic", antialias=True).clamp(0, 1)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             return self.network((x - self.mean) / self.std)

@@ -32,6 +32,8 @@ ATTRIBUTES = {
 """What the classifier tells of a face, and how many values each attribute has."""
 MODE = ("glasses worn", "hat worn", "long hair", "skin", "background", "clothing colour")
 """The attributes whose combinations are counted as modes: 3840 of them."""
+CLASS_BITS = ("glasses worn", "hat worn", "long hair")
+"""The attributes that a face's class is made of, the lowest bit first."""
 NUM_MODES = math.prod(ATTRIBUTES[name] for name in MODE)
 
 
@@ -83,14 +85,14 @@ class FacesFeatures(FeatureNetwork):
         combination of attributes, int64 [B].
         """
         features = self(samples)
-        glasses, hat, long_hair = read_logits(self.network[-1](features))[:3]
+        logits = dict(zip(ATTRIBUTES, read_logits(self.network[-1](features)), strict=True))
         seen = self.attributes(features)
         modes = torch.zeros_like(seen[MODE[0]])
         for name in MODE:
             modes = modes * ATTRIBUTES[name] + seen[name]
         return {
             "features": features,
-            "logits": class_logits(glasses, hat, long_hair),
+            "logits": class_logits(*(logits[name] for name in CLASS_BITS)),
             "modes": modes,
         }
 

@@ -41,6 +41,26 @@ def to_uint8(images: Tensor) -> Tensor:
     return (127.5 * images.float() + 128).clamp(0, 255).to(torch.uint8)
 
 
+def as_rgb(images: Tensor) -> Tensor:
+    """Return pictures as networks of colour pictures take them, uint8 [B, 3, H, W]; grey repeated.
+
+    Args:
+        images: uint8 [B, 3, H, W], or [B, 1, H, W] of grey.
+
+    Raises:
+        ValueError: other pictures.
+
+    >>> as_rgb(torch.zeros(2, 1, 4, 4, dtype=torch.uint8)).shape
+    torch.Size([2, 3, 4, 4])
+    """
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[1] not in (1, 3):
+        raise ValueError(
+            f"expected uint8 images [B, 3 or 1, H, W], got {images.dtype} {tuple(images.shape)}; "
+            "see to_uint8"
+        )
+    return images.expand(-1, 3, -1, -1)
+
+
 def from_uint8(images: Tensor) -> Tensor:
     """x / 127.5 - 1: 8-bit images to float32 in [-1, 1], any shape.
 

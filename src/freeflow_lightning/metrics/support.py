@@ -48,21 +48,16 @@ def coverage(samples: Tensor, reference: Tensor, *, k: int = 3) -> Coverage:
     center = reference.double().mean(0)
     x, y = samples.double() - center, reference.double() - center
     radius_x, radius_y = _radii(x, k), _radii(y, k)
-    precise, balls, recalled, nearest = (
-        [],
-        [],
-        torch.zeros(len(y), dtype=torch.bool),
-        torch.full((len(y),), torch.inf).double(),
-    )
-    recalled, nearest = recalled.to(y.device), nearest.to(y.device)
+    balls: list[Tensor] = []  # of the reference around each sample
+    is_recalled = torch.zeros(len(y), dtype=torch.bool, device=y.device)
+    next_sample = torch.full_like(radius_y, torch.inf)
     for rows, distance in _blocks(x, y):
-        inside = distance <= radius_y
-        precise.append(inside.any(1))
-        balls.append(inside.sum(1))
-        recalled |= (distance <= radius_x[rows, None]).any(0)
-        nearest = torch.minimum(nearest, distance.amin(0))
-    density = torch.cat(balls).double().mean() / k
-    shares = (torch.cat(precise), recalled, nearest <= radius_y)
+        balls.append((distance <= radius_y).sum(1))
+        is_recalled |= (distance <= radius_x[rows, None]).any(0)
+        next_sample = torch.minimum(next_sample, distance.amin(0))
+    count = torch.cat(balls)
+    density = count.double().mean() / k
+    shares = (count > 0, is_recalled, next_sample <= radius_y)
     precision, recall, covered = (float(share.double().mean()) for share in shares)
     return Coverage(precision, recall, float(density), covered)
 

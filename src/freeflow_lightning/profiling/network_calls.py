@@ -122,14 +122,13 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
         keywords: dict[str, Any],
     ) -> Any:
         kind: Kind = "backward" if torch.is_grad_enabled() else "forward"
-        autocast, tangent, given = (
-            torch.is_autocast_enabled(arguments[0].device.type),
-            None,
-            (arguments, keywords),
-        )
+        autocast = torch.is_autocast_enabled(arguments[0].device.type)
+        given = arguments, keywords
         if has_dual(given):
-            kind, tangent, given = "derivative", _tangent(given), tree_map(_plain, given)
-        found.append(NetworkCall(name, module, *given, kind, autocast, tangent))
+            plain = tree_map(_plain, given)
+            found.append(NetworkCall(name, module, *plain, "derivative", autocast, _tangent(given)))
+        else:
+            found.append(NetworkCall(name, module, *given, kind, autocast))
         return call(*arguments, **keywords)
 
     try:

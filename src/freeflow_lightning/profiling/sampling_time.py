@@ -60,11 +60,11 @@ def measure_sampling(
 def measure_student_sampling(
     module: Distillation, n: int, clock: Clock, **options: Any
 ) -> Sampling:
-    """FlowMap.sample of n samples against the student's bare evaluation."""
-    flow_map, n = (
-        FlowMap(module.evaluated, module.teacher, module.guidance_range),
-        -(-n // ROWS) * ROWS,
-    )
+    """FlowMap.sample of n samples, rounded up to a multiple of ROWS, against the student's bare
+    evaluation.
+    """
+    flow_map = FlowMap(module.evaluated, module.teacher, module.guidance_range)
+    n = -(-n // ROWS) * ROWS
     return measure_sampling(
         flow_map.network,
         lambda: flow_map.sample(n, guidance=module.evaluation_guidance, batch_size=n),

@@ -2,7 +2,7 @@
 interruption.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -96,6 +96,12 @@ def labels_of(teacher: Teacher, condition: Any) -> Tensor | None:
     if not teacher.num_classes or not isinstance(condition, Tensor) or condition.ndim != 1:
         return None
     return condition.cpu()
+
+
+def concat_labels(batches: Sequence[Tensor | None]) -> Tensor | None:
+    """Return the classes of all batches; None where samples have no classes."""
+    known = [labels for labels in batches if labels is not None]
+    return torch.cat(known) if known else None
 
 
 @torch.no_grad()

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from freeflow_lightning.sampling.draw import evaluate_rows, labels_of, pictures
+from freeflow_lightning.sampling.draw import concat_labels, evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sample_folder import PART, SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
@@ -117,12 +117,6 @@ def _draw_parts(
             advance(len(rows))
     lengths = [len(folder.indices(part)) for part in parts]
     images = torch.cat(seen).split(lengths)
-    classes = _concat_labels(labels)
+    classes = concat_labels(labels)
     for k, part in enumerate(parts):
         folder.write(part, images[k], None if classes is None else classes.split(lengths)[k])
-
-
-def _concat_labels(labels: list[Tensor | None]) -> Tensor | None:
-    """Return the classes of all batches; None where samples have no classes."""
-    known = [part for part in labels if part is not None]
-    return torch.cat(known) if known else None

@@ -1,6 +1,7 @@
 """What a network is, as a hash: its weights, and what a teacher does with fixed points."""
 
 import hashlib
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
@@ -43,17 +44,17 @@ def class_name(module: nn.Module) -> str:
 
 def weights_hash(module: nn.Module) -> str:
     """SHA-256 of names, types, shapes and values of all weights and buffers."""
-    return hashlib.sha256(b"".join(_hashed(module.state_dict()))).hexdigest()
+    return digest_tensors(module.state_dict()).hex()
 
 
-def _hashed(tensors: dict[str, Tensor]) -> list[bytes]:
-    """Return each tensor's name, type, shape and values as a digest."""
-    digests = []
+def digest_tensors(tensors: Mapping[str, Tensor]) -> bytes:
+    """SHA-256 of every tensor's name, type, shape and values, whatever their order and device."""
+    whole = hashlib.sha256()
     for name, value in sorted(tensors.items()):
         digest = hashlib.sha256(f"{name} {value.dtype} {list(value.shape)}".encode())
         flat = gather_full(value.detach()).cpu().contiguous().flatten()
         if flat.stride() != (1,):  # one expanded number counts as contiguous
             flat = flat.clone(memory_format=torch.contiguous_format)
         digest.update(flat.view(torch.uint8).numpy().data)
-        digests.append(digest.digest())
-    return digests
+        whole.update(digest.digest())
+    return whole.digest()

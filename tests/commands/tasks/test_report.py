@@ -8,7 +8,7 @@ import freeflow_lightning as ff
 from freeflow_lightning import FlowMap
 from freeflow_lightning.commands.tasks import report as reporting
 from freeflow_lightning.metrics import FacesFeatures
-from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.picture_rows import picture_rows
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, Teacher
 from tiny import mixture, module
 from trees import TextTeacher
@@ -98,13 +98,12 @@ def test_a_report_shows_the_steps_that_a_student_was_trained_for():
 def test_real_faces_are_a_reference_and_their_classes_captions(monkeypatch):
     faces = SiTTeacher("embedded:faces").eval().requires_grad_(False)
     captions = []
-    sheet = plots.picture_rows
 
     def record(rows, title, names):
         captions.extend(names)
-        return sheet(rows, title, names)
+        return picture_rows(rows, title, names)
 
-    monkeypatch.setattr(plots, "picture_rows", record)
+    monkeypatch.setattr("freeflow_lightning.commands.views.report.picture_rows", record)
     made = ff.report(FlowMap(Pull(), faces, (1.0, 1.0)), "faces", num_samples=16)
     assert captions
     assert set(captions) <= {name.replace(", ", "\n") for name in FacesFeatures.class_names}

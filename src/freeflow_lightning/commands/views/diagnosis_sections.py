@@ -15,6 +15,7 @@ from freeflow_lightning.evaluation.velocity_gaps import VelocityGaps
 from freeflow_lightning.flow import EVALUATIONS
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.sampling.picture_rows import picture_rows
 from freeflow_lightning.students.flow_map import FlowMap
 
 COLUMNS, CLASSES = 12, 40
@@ -184,5 +185,5 @@ def _side_by_side(sides: dict[str, Tensor], title: str) -> Figure:
     """Rows of pictures, or points joined pair by pair."""
     drawn = next(iter(sides.values()))
     if drawn.ndim == 4:
-        return plots.picture_rows(sides, title)
+        return picture_rows(sides, title)
     return plots.points({name: plots.plane(x) for name, x in sides.items()}, title)

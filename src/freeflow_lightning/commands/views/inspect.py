@@ -15,6 +15,7 @@ from freeflow_lightning.profiling.step_memory import NOT_COUNTED, Costs, estimat
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.sampling.picture_rows import caption_classes, picture_rows
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher, Teacher, check_contract, check_convention
 from freeflow_lightning.teachers.sit_velocity import convention_name
@@ -224,8 +225,8 @@ def draw_picture(
     guided = f", guidance {sampler.guidance:g}" if sampler.guidance != 1 else ""
     name = f"{sampler.name}{guided}"
     if drawn.ndim == 4 and drawn.shape[1] in (1, 3):
-        captions = plots.caption_classes(None if classes is None else classes.tolist())
-        figure = plots.picture_rows({name: drawn}, captions=captions)
+        captions = caption_classes(None if classes is None else classes.tolist())
+        figure = picture_rows({name: drawn}, captions=captions)
         write_bytes(path, plots.png(figure, 200, "freeflow inspect"))
     elif drawn.shape[1:] == (2,):
         write_bytes(path, plots.png(plots.points({name: drawn}), maker="freeflow inspect"))

@@ -12,6 +12,7 @@ from freeflow_lightning.evaluation.steps_table import Line
 from freeflow_lightning.evaluation.trajectory_errors import TrajectoryErrors
 from freeflow_lightning.sampling import plots, training_plot
 from freeflow_lightning.sampling.draw import pictures
+from freeflow_lightning.sampling.picture_rows import caption_classes, picture_rows
 from freeflow_lightning.students.export.templates import templates
 from freeflow_lightning.students.flow_map import FlowMap
 
@@ -81,10 +82,10 @@ def compare_lines(
         students = [name for name in first if name.startswith("student")]
         return plots.densities({name: plots.plane(first[name]) for name in (last, *students)})
     columns = slice(12) if labels is None else one_per_class(labels, classes)
-    return plots.picture_rows(
+    return picture_rows(
         {name: x[columns] for name, x in first.items()},
         "the same noise, column by column",
-        plots.caption_classes(None if labels is None else labels[columns].tolist(), names),
+        caption_classes(None if labels is None else labels[columns].tolist(), names),
     )
 
 

@@ -185,7 +185,7 @@ def find_differences(a: nn.Module, b: nn.Module) -> list[str]:
     ours, theirs = a.state_dict(), b.state_dict()
     return [
         name
-        for name in ours.keys() | theirs.keys()
+        for name in sorted(ours.keys() | theirs.keys())
         if name not in ours
         or name not in theirs
         or not torch.equal(ours[name].cpu(), theirs[name].cpu())

@@ -195,12 +195,11 @@ class PathSearch:
         x = context.student(
             find_best_noises(context, self.candidates, self.paths).state, 1 - self.start
         )
-        number, levels = self.candidates, self.levels()
-        for t, t_next in pairwise(levels):
-            top, numbers = (
-                t + self.forward,
-                range(number, number := number + self.paths * self.branches),
-            )
+        number = self.candidates
+        for t, t_next in pairwise(self.levels()):
+            top = t + self.forward
+            numbers = range(number, number + self.paths * self.branches)
+            number = numbers.stop
             low = repeat_rows(x, self.branches)
             before, after = (torch.full((len(low),), time, device=low.device) for time in (t, top))
             noised, _ = to_noisier(low, context.noise(numbers), before, after)

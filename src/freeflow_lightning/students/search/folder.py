@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from freeflow_lightning.sampling import plots
+from freeflow_lightning.sampling.picture_rows import caption_classes, picture_rows
 from freeflow_lightning.sampling.sample_folder import RECORD, SampleFolder
 from freeflow_lightning.training.atomic_write import sweep, write_json
 from freeflow_lightning.training.digests import digest_of, file_digest, key_of
@@ -134,14 +135,14 @@ class SearchFolder:
             for row, folder in self.folders.items()
         }
         if rank == 4:
-            captions = plots.caption_classes((report.get("labels") or [])[:SHOWN] or None)
+            captions = caption_classes((report.get("labels") or [])[:SHOWN] or None)
             scores = report.get("scores", {})
             notes = {
                 self.titles[row]: [f"{score:.3g}" for score in scores.get(row, ())]
                 for row in self.folders
             }
             title = "the same samples, column by column; the verifier's score under each"
-            return plots.picture_rows(shown, title, captions, notes), 130
+            return picture_rows(shown, title, captions, notes), 130
         if all(x.shape[1:] == (2,) for x in shown.values()):
             return plots.points(dict(list(shown.items())[-2:])), 110
         return None

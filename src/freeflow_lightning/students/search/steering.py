@@ -72,10 +72,10 @@ class Steering:
         self.steer_by = steer_by
 
     def __call__(self, context: SteeringContext) -> BestNoise:
-        x, number = context.noise(range(1)), 1
-        times = uniform_grid(self.candidates // self.draws).tolist()
-        for t, t_next in pairwise(times):
-            numbers = range(number, number := number + self.draws)
+        x = context.noise(range(1))
+        numbers = range(1, 1)
+        for t, t_next in pairwise(uniform_grid(self.candidates // self.draws).tolist()):
+            numbers = range(numbers.stop, numbers.stop + self.draws)
             by_weights = self.steer_by == "weights" or t == 1
             shift = self.shift_by_weights if by_weights else self.shift_by_gradient
             end = context.predict_end(x, t) + shift(context, x, t, numbers)
