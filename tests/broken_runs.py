@@ -1,8 +1,6 @@
-"""Runs that are ended by signals again and again, and go on each time: python broken_runs.py KIND SEED,
-KIND being kill, terminate (two processes of ddp) or terminate_sharded (two of FSDP2).
+"""Runs that are ended by signals again and again, and go on each time.
 
-Every start is a fork of this process, which has imported everything: a second instead of ten. The last line that is printed
-is a table of what was seen, as JSON.
+Every start is a fork of this process, which has imported everything: a second instead of ten.
 """
 
 import json
@@ -30,6 +28,7 @@ from freeflow_lightning.training.unfinished_validation import is_validation_pend
 from tiny import data, module, trainer
 
 PATIENCE_S = 60.0
+EPOCH_S = 0.35  # ten steps, their checkpoints and the validation: a signal may come at any place
 DEVICES = {"auto": 1, "ddp": 2, "sharded": 2}
 CHECKPOINTS = Path("run/version_0/checkpoints")
 
@@ -179,6 +178,10 @@ def break_off(
 
 
 def main(kind: str, seed: int) -> None:
+    """KIND is kill, terminate (two processes of ddp) or terminate_sharded (two of FSDP2).
+
+    The last line that is printed is a table of what was seen, as JSON.
+    """
     warnings.filterwarnings("ignore")
     chance = random.Random(seed)
     print(f"seed {seed}", flush=True)
@@ -187,7 +190,7 @@ def main(kind: str, seed: int) -> None:
     if kind == "kill":
         strategy, every = "auto", 3
         trials = [
-            break_off(strategy, signal.SIGKILL, [0], chance.uniform(0.0, 0.6), 1, every)
+            break_off(strategy, signal.SIGKILL, [0], chance.uniform(0.0, EPOCH_S), 1, every)
             for _ in range(12)
         ]
     else:
@@ -198,11 +201,11 @@ def main(kind: str, seed: int) -> None:
                 strategy,
                 signal.SIGTERM,
                 choices[k % 3],
-                chance.uniform(0.0, 0.6),
-                chance.choice([1, 3]),
+                chance.uniform(0.0, EPOCH_S),
+                1 if k % 2 else 3,
                 every,
             )
-            for k in range(20 if kind == "terminate" else 4)
+            for k in range(12 if kind == "terminate" else 4)
         ]
     until = step_reached() + 5
     codes = end(start(strategy, until, every))
@@ -210,7 +213,3 @@ def main(kind: str, seed: int) -> None:
     os.chdir("../straight")
     codes += end(start(strategy, until, every))
     print(json.dumps({"trials": trials, "until": until, "codes": codes}))
-
-
-if __name__ == "__main__":
-    main(sys.argv[1], int(sys.argv[2]))

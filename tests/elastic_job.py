@@ -1,7 +1,7 @@
-"""Run jobs of torchrun: FOLDER VICTIM [FOLDER VICTIM ...]; each is `freeflow fit` on two processes from FOLDER/tiny.yaml.
+"""A job of torchrun: `freeflow fit` on two processes from tiny.yaml in its folder.
 
-The process whose rank is VICTIM (`none`: no one) kills itself, once, after a checkpoint. This process has no threads of its
-own, as one that forks must not.
+The process whose rank is the victim (`none`: no one) kills itself, once, after a checkpoint. The process that launches has
+no threads of its own, as one that forks must not.
 """
 
 import os
@@ -47,8 +47,3 @@ def launch(folder: str, victim: str) -> None:
         monitor_interval=0.1,
     )
     elastic_launch(job, train)(folder, victim)
-
-
-if __name__ == "__main__":
-    for job in zip(sys.argv[1::2], sys.argv[2::2], strict=True):
-        launch(*job)

@@ -1,9 +1,7 @@
-"""Runs of a tiny SiT, one after the other: torchrun --nproc_per_node 2 parallel_run.py '[{"name": "a", "strategy": ...}]'."""
+"""Runs of a tiny SiT, one after the other, for test_strategies.py, which starts the processes."""
 
 import errno
-import json
 import os
-import sys
 from collections.abc import Sequence
 
 import pytest
@@ -141,6 +139,6 @@ def local(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 
-if __name__ == "__main__":
-    for options in json.loads(sys.argv[1]):
+def run_each(runs: list[dict]) -> None:
+    for options in runs:
         run(**options)

@@ -1,22 +1,18 @@
 """Networks of one's own: conditions of any shape, a network without a time vector, and the documented example."""
 
-import os
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 from torch import nn
 
+import forks
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks import HealthMonitor, SampleGrid, StudentEMA, TrajectoryError
 from freeflow_lightning.flow import take
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.objectives import DiscretePrediction
 from freeflow_lightning.teachers import VelocityTeacher
-from tiny import data, drawn_together, fit, same, shaken, weights
+from tiny import data, drawn_together, fit, same, shaken, trainer, weights
 from trees import SHAPE, TextTeacher
 
 LORAS = {
@@ -98,36 +94,19 @@ def test_guidance_meets_the_null_tree_row_by_row():
     )
 
 
-SCRIPT = """
-import sys, torch
-from freeflow_lightning.callbacks import StudentEMA
-from freeflow_lightning.nets import LoRA
-from test_own_network import LORAS, module
-from tiny import data, trainer
-m = module(LORAS[sys.argv[1]])
-run = trainer(devices=2, strategy="ddp", max_steps=2, callbacks=[StudentEMA([0.5])])
-run.fit(m, data(batch_size=4, length=2, val_samples=5, val_batch_size=2))
-torch.save(m.state_dict(), f"out{run.global_rank}.pt")
-"""
+def train(name: str) -> None:
+    m = module(LORAS[name])
+    run = trainer(devices=2, strategy="ddp", max_steps=2, callbacks=[StudentEMA([0.5])])
+    run.fit(m, data(batch_size=4, length=2, val_samples=5, val_batch_size=2))
+    torch.save(m.state_dict(), f"out{run.global_rank}.pt")
 
 
 @pytest.mark.slow
-def test_two_processes_of_adapters_are_one_with_the_doubled_batch(tmp_path):
+def test_two_processes_of_adapters_are_one_with_the_doubled_batch():
     """Whole networks: recipes/test_distributed.py."""
     name = "LoRA"
-    (tmp_path / "train.py").write_text(SCRIPT)
-    paths = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
-    done = subprocess.run(
-        [sys.executable, "train.py", name],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    first, second = (torch.load(tmp_path / f"out{rank}.pt", weights_only=True) for rank in (0, 1))
+    forks.run_together(2, train, name)
+    first, second = (torch.load(f"out{rank}.pt", weights_only=True) for rank in (0, 1))
     assert same(first, second)
 
     m = module(LORAS[name])

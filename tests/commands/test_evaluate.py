@@ -1,10 +1,6 @@
 """freeflow sample, evaluate and diagnose as one runs them: by several processes, after a kill, with wrong input."""
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -13,6 +9,7 @@ import pytest
 import torch
 from torch import nn
 
+import forks
 from freeflow_lightning import FlowMap
 from freeflow_lightning.commands.tasks.evaluate import read_reference
 from freeflow_lightning.commands.words import spell_out
@@ -24,7 +21,6 @@ from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import SiTTeacher
 from freeflow_lightning.training.cache_folder import cache_folder
-from places import TESTS
 
 QUICK = [
     "--num_samples",
@@ -44,15 +40,6 @@ def files(folder: Path) -> dict[str, bytes]:
         for path in sorted(folder.rglob("*"))
         if path.is_file()
     }
-
-
-def environment():
-    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    return os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-
-
-def command(*arguments):
-    return [sys.executable, "-m", "freeflow_lightning.commands.main", *map(str, arguments)]
 
 
 # Sampling
@@ -161,22 +148,17 @@ def test_guidance_that_was_not_trained_for_warns_with_the_range(freeflow, checkp
 
 @pytest.mark.slow
 def test_two_processes_and_a_kill_give_the_same_files(freeflow, checkpoint, tmp_path):
-    sizes = ["--checkpoint", checkpoint, "--num_samples", 1500, "--teacher", "--steps", 2, "--npz"]
+    sizes = ["--checkpoint", checkpoint, "--num_samples", 400, "--teacher", "--steps", 2, "--npz"]
     assert freeflow("sample", *sizes, "--output", "one")[0] == 0
-    done = subprocess.run(
-        command("sample", *sizes, "--output", "two", "--devices", 2, "--batch_size", 33),
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert done.stdout == "1500 samples at guidance 1.25 in two\n"
-    killed = subprocess.Popen(
-        command("sample", *sizes, "--output", "killed", "--batch_size", 2), env=environment()
+    shared = ["--output", "two", "--devices", 2, "--batch_size", 33]
+    assert forks.run(forks.freeflow, "sample", *sizes, *shared) == (
+        "400 samples at guidance 1.25 in two\n"
     )
-    while len(list((tmp_path / "killed").glob("parts/0*.npz"))) < 2:
-        assert killed.poll() is None
-        time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.wait()
+    killed = forks.start(forks.freeflow, "sample", *sizes, "--output", "killed", "--batch_size", 2)
+    with forks.ended(killed):
+        while len(list((tmp_path / "killed").glob("parts/0*.npz"))) < 2:
+            assert killed.is_alive()
+            time.sleep(0.01)
     assert not (tmp_path / "killed/samples.npz").exists()
     first = min((tmp_path / "killed/parts").glob("0*.npz"))
     before = first.stat().st_mtime_ns
@@ -189,30 +171,12 @@ def test_two_processes_and_a_kill_give_the_same_files(freeflow, checkpoint, tmp_
 def test_two_processes_evaluate_as_one(freeflow, checkpoint):
     options = ["evaluate", "--checkpoint", checkpoint, *QUICK]
     assert freeflow(*options, "--output", "one")[0] == 0
-    shared = environment() | {"FREEFLOW_CACHE": "another"}
-    done = subprocess.run(
-        command(*options, "--output", "two", "--devices", 2),
-        env=shared,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    words = [*options, "--output", "two", "--devices", 2]
+    forks.run_together(2, forks.freeflow, *words, FREEFLOW_CACHE="another")
     one, two = (json.loads(Path(name, "evaluation.json").read_text()) for name in ("one", "two"))
     assert one["scores"].keys() == two["scores"].keys()
     for name, score in one["scores"].items():
         assert two["scores"][name]["value"] == pytest.approx(score["value"], rel=1e-6), name
-
-
-@pytest.mark.slow
-def test_an_error_of_all_processes_is_said_once():
-    done = subprocess.run(
-        command("sample", "--checkpoint", "gone.ckpt", "--devices", 2),
-        env=environment(), capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert done.returncode == 1
-    assert len(done.stderr.splitlines()) == 2
-    assert "no checkpoint at gone.ckpt" in done.stderr
 
 
 # Evaluation

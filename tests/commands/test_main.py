@@ -398,26 +398,6 @@ def test_a_teacher_in_the_current_folder_is_found(pull, freeflow):
     assert {"config.yaml", "metrics.csv"} <= {path.name for path in run.iterdir()}
 
 
-@pytest.mark.slow
-def test_a_teacher_in_the_current_folder_is_found_by_the_installed_command(pull):
-    command = Path(sys.executable).with_name("freeflow")
-    done = subprocess.run(
-        [command, "fit", "--config", "pull.yaml"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    done = subprocess.run(
-        [command, "fit", "--config", "pull.yaml", "--model.teacher", "my_teacher.Silent"],
-        capture_output=True, text=True, check=False, timeout=300,
-    )  # fmt: skip
-    assert done.returncode == 2
-    assert len(done.stderr.splitlines()) <= 4
-    assert "define velocity in it" in done.stderr
-
-
 # Samples
 
 

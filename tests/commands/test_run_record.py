@@ -1,13 +1,13 @@
 """One run, one folder, whatever the logger; seeds; the folder of all runs."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import yaml
 
+import forks
 from freeflow_lightning.training.folder_lock import lock_folder
 from freeflow_lightning.training.run_loggers import MetricsCSV, read_metrics
 from recipes.test_resume import LAST, configure
@@ -131,21 +131,12 @@ def test_a_trial_run_leaves_nothing(freeflow, tmp_path):
 def test_runs_that_start_at_once_and_the_processes_of_one_run(tmp_path):
     """Two runs, each of two processes, started together: two folders with a table of their own rows."""
     config = configure(tmp_path, LAST % 1)
-    script = (
-        tmp_path / "start.py"
-    )  # a file: Lightning starts the second process with the same command line
-    script.write_text("from freeflow_lightning.commands.main import main; main()")
-    options = [
-        "--trainer.devices",
-        "2",
-        "--trainer.strategy",
-        "ddp",
-        "--trainer.limit_val_batches",
-        "0",
+    words = ["fit", "--config", config.name, "--trainer.devices", 2, "--trainer.strategy", "ddp"]
+    words += ["--trainer.limit_val_batches", 0, "--trainer.max_steps"]
+    started = [
+        forks.start(forks.freeflow_script, *words, steps, said=f"said_{steps}") for steps in (2, 3)
     ]
-    command = [sys.executable, str(script), "fit", "--config", config.name, *options]
-    started = [subprocess.Popen([*command, "--trainer.max_steps", str(steps)]) for steps in (2, 3)]
-    assert [process.wait(300) for process in started] == [0, 0]
+    assert forks.end(*started) == [0, 0]
     assert sorted(os.listdir("runs/mixture")) == ["version_0", "version_1"]
     lengths = [
         len(read_metrics(tmp_path / f"runs/mixture/version_{n}/metrics.csv")) for n in (0, 1)

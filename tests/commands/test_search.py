@@ -1,7 +1,6 @@
 """freeflow search as one runs it: folders, evaluations, a kill, two processes, wrong input."""
 
 import json
-import subprocess
 import sys
 
 import numpy as np
@@ -9,7 +8,8 @@ import pytest
 import torch
 from PIL import Image
 
-from commands.test_evaluate import command, environment, files
+import forks
+from commands.test_evaluate import files
 from freeflow_lightning import FlowMap
 from freeflow_lightning.sampling.draw import Draw, pictures
 
@@ -206,12 +206,5 @@ def test_it_says_what_is_wrong(freeflow, checkpoint, mine, options, words):
 def test_two_processes_give_the_same_files(freeflow, checkpoint, mine):
     options = ["search", "--checkpoint", checkpoint, *QUICK, "--num_samples", 200]
     assert freeflow(*options, "--output", "one")[0] == 0
-    done = subprocess.run(
-        command(*options, "--output", "two", "--devices", 2),
-        env=environment(),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
+    forks.run_together(2, forks.freeflow, *options, "--output", "two", "--devices", 2)
     assert files(mine / "one") == files(mine / "two")

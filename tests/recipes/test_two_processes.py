@@ -1,16 +1,12 @@
 """Every recipe beside FreeFlow on two processes (DDP over gloo): one process with both their draws."""
 
-import os
-import subprocess
-import sys
-
 import pytest
 import torch
 
+import forks
 from freeflow_lightning.flow import training_generator
-from places import TESTS
 from recipes import test_dmd, test_flow_map, test_posterior, test_transition
-from tiny import learned_teacher, same
+from tiny import data, learned_teacher, same, trainer
 
 STEPS, SIZE = 4, 8
 NAMES = ("map", "dmd", "posterior", "transition")
@@ -29,17 +25,12 @@ def build(name):
     return test_dmd.build(learned_teacher(), times=(1.0, 0.5), auxiliary_updates=2, **RATES)
 
 
-SCRIPT = f"""
-import torch
-from recipes.test_two_processes import NAMES, build
-from tiny import data, trainer
-
-for name in NAMES:
-    m = build(name)
-    run = trainer(devices=2, strategy="ddp", max_steps={STEPS})
-    run.fit(m, data(batch_size={SIZE}, length={STEPS}))
-    torch.save(m.state_dict(), f"{{name}}_{{run.global_rank}}.pt")
-"""
+def train_each() -> None:
+    for name in NAMES:
+        m = build(name)
+        run = trainer(devices=2, strategy="ddp", max_steps=STEPS)
+        run.fit(m, data(batch_size=SIZE, length=STEPS))
+        torch.save(m.state_dict(), f"{name}_{run.global_rank}.pt")
 
 
 def step_of_both(m, counter):
@@ -56,22 +47,10 @@ def step_of_both(m, counter):
 
 
 @pytest.mark.slow
-def test_two_processes_are_one_with_both_their_draws(tmp_path):
-    (tmp_path / "train.py").write_text(SCRIPT)
-    paths = os.pathsep.join([str(TESTS), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths}
-    done = subprocess.run(
-        [sys.executable, "train.py"],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=600,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
+def test_two_processes_are_one_with_both_their_draws():
+    forks.run_together(2, train_each)
     for name in NAMES:
-        first, second = (torch.load(tmp_path / f"{name}_{rank}.pt") for rank in range(2))
+        first, second = (torch.load(f"{name}_{rank}.pt") for rank in range(2))
         assert same(first, second), name
         m, start = build(name), build(name).state_dict()
         optimizer = m.configure_optimizers()

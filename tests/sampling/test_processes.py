@@ -2,14 +2,13 @@
 
 import os
 import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
 
 import pytest
 
-from commands.test_evaluate import command, environment
+import forks
 from freeflow_lightning.sampling import processes
 
 
@@ -45,15 +44,41 @@ def test_the_messages_of_the_process_that_failed_are_shown(monkeypatch, capfd):
     assert started(monkeypatch, "pass") == 0
 
 
-PARENT = """
-import sys
-from freeflow_lightning.sampling import processes
-child = "import os, sys, time\\nfrom freeflow_lightning.sampling.processes import end_with_parent\\nend_with_parent()\\n"
-child += "open(f'{os.getpid()}.child', 'w').close()\\ntime.sleep(120)"
-processes.COMMAND = (sys.executable, "-c", child)
-sys.argv = ["freeflow", "sample"]
-processes.start(2)
+def test_an_error_of_all_processes_is_said_once(monkeypatch, capfd):
+    assert started(monkeypatch, "print('no checkpoint', file=sys.stderr), sys.exit(1)") == 1
+    assert capfd.readouterr().err == "no checkpoint\n"
+
+
+@pytest.mark.parametrize("verb", ["sample", "evaluate", "search"])
+def test_a_verb_starts_as_many_processes_of_itself_as_it_is_told(
+    freeflow, monkeypatch, tmp_path, verb
+):
+    source = "import os, sys; open(os.environ['RANK'], 'w').write(' '.join(sys.argv[1:]))"
+    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", source))
+    options = ["--checkpoint", "a.ckpt", "--num_samples", 64, "--devices", 2]
+    verifier = ["--verifier", "statistics.mean"] if verb == "search" else []
+    assert freeflow(verb, *options, *verifier)[0] == 0
+    for rank in "01":
+        words = (tmp_path / rank).read_text().split()
+        assert words == [verb, *map(str, options), *verifier]
+
+
+CHILD = """
+import os, sys, time
+sys.modules["torch"] = type(sys)("torch")  # this part of the package does without
+sys.modules["torch"].distributed = None
+from freeflow_lightning.sampling.processes import end_with_parent
+end_with_parent()
+open(f"{os.getpid()}.child", "w").close()
+time.sleep(120)
 """
+
+
+def start_children():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    processes.COMMAND = (sys.executable, "-c", CHILD)
+    sys.argv = ["freeflow", "sample"]
+    processes.start(2)
 
 
 def is_running(pid):
@@ -63,52 +88,37 @@ def is_running(pid):
         return False
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads /proc")
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_the_processes_end_with_the_one_that_started_them(tmp_path, number):
-    parent = subprocess.Popen(
-        [sys.executable, "-c", PARENT],
-        env=environment(),
-        stderr=subprocess.PIPE,
-        text=True,
-        # a shell's background jobs, and what they start, ignore Ctrl-C
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
-    )
+    parent = forks.start(start_children)
     while len(children := [int(path.stem) for path in tmp_path.glob("*.child")]) < 2:
-        assert parent.poll() is None
+        assert parent.is_alive()
         time.sleep(0.05)
-    parent.send_signal(number)
-    _, err = parent.communicate(timeout=60)
+    os.kill(parent.pid, number)
+    codes = forks.end(parent)
     for _ in range(200):
         if not any(map(is_running, children)):
             break
         time.sleep(0.05)
     assert not any(map(is_running, children))
     if number == signal.SIGTERM:
-        assert parent.returncode == 143
-        assert err == "freeflow sample: stopped by SIGTERM, with its 2 processes\n"
+        assert codes == [143]
+        assert forks.heard()[1] == "freeflow sample: stopped by SIGTERM, with its 2 processes\n"
 
 
 @pytest.mark.slow
-def test_a_second_sampling_into_a_folder_that_is_being_filled_is_refused(checkpoint, tmp_path):
-    options = command(
-        "sample", "--checkpoint", checkpoint, "--num_samples", 20000, "--output", "out", "--npz"
-    )
-    first = subprocess.Popen(
-        options, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-    )
-    while not list((tmp_path / "out").glob("parts/*.npz")):
-        assert first.poll() is None
-        time.sleep(0.05)
-    os.kill(first.pid, signal.SIGSTOP)
-    try:
-        second = subprocess.run(
-            options, env=environment(), capture_output=True, text=True, check=False
-        )
-    finally:
-        first.kill()
-        first.wait()
-    assert second.returncode == 1
-    assert "another process is writing to out" in second.stderr
-    assert len(second.stderr.splitlines()) == 2
+def test_a_second_sampling_into_a_folder_that_is_being_filled_is_refused(
+    freeflow, checkpoint, tmp_path
+):
+    options = ["sample", "--checkpoint", checkpoint, "--num_samples", 20000, "--output", "out"]
+    first = forks.start(forks.freeflow, *options, "--npz")
+    with forks.ended(first):
+        while not list((tmp_path / "out").glob("parts/*.npz")):
+            assert first.is_alive()
+            time.sleep(0.05)
+        os.kill(first.pid, signal.SIGSTOP)
+        code, _, err = freeflow(*options, "--npz")
+    assert code == 1
+    assert "another process is writing to out" in err
+    assert len(err.splitlines()) == 2

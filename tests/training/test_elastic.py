@@ -1,16 +1,14 @@
 """Jobs of torchrun whose processes die: they go on from the last checkpoint, and end as if nothing had happened."""
 
-import os
 import random
-import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+import elastic_job
+import forks
 from freeflow_lightning.training.elastic import elastic_file, is_restarted, launched_processes
 from freeflow_lightning.training.resuming import checkpoint_of_job
 from tiny import data, fit, module, same
@@ -53,17 +51,10 @@ def test_a_job_of_which_any_process_is_killed_ends_as_one_that_is_left_alone(tmp
     for name in jobs:
         (tmp_path / name).mkdir()
         (tmp_path / name / "tiny.yaml").write_text(yaml.safe_dump(settings()))
-    pairs = [word for name, victim in jobs.items() for word in (tmp_path / name, victim)]
-    done = subprocess.run(
-        [sys.executable, Path(__file__).parents[1] / "elastic_job.py", *pairs],
-        env=os.environ | {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"},  # docs/long_runs.md
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert "SIGKILL" in done.stderr
+    for name, victim in jobs.items():
+        documented = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # docs/long_runs.md
+        forks.run(elastic_job.launch, str(tmp_path / name), victim, said=name, **documented)
+    assert "SIGKILL" in forks.heard("killed")[1]
     [alone], [killed] = (
         list((tmp_path / name).rglob("last.ckpt")) for name in jobs
     )  # it goes on in its folder

@@ -4,39 +4,28 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
 import torch
 
+import broken_runs
+import forks
 from freeflow_lightning.training.checkpoint_files import read_checkpoint_file
 from freeflow_lightning.training.run_loggers import read_metrics
 from recipes.test_resume import LAST, configure, run_of
 from tiny import same
 
 
-def break_runs(folder: Path, kind: str) -> dict:
+def break_runs(kind: str) -> dict:
     """What broken_runs.py saw; its seed is printed, and can be given as FREEFLOW_SEED."""
     seed = int(os.environ.get("FREEFLOW_SEED", random.randrange(10**6)))
     print(f"FREEFLOW_SEED={seed}")
-    here = Path(__file__).parents[1]
-    paths = os.pathsep.join([str(here), *filter(None, [os.environ.get("PYTHONPATH")])])
     other_disk = {"TMPDIR": "/dev/shm"} if Path("/dev/shm").is_dir() else {}
-    done = subprocess.run(
-        [sys.executable, here / "broken_runs.py", kind, str(seed)],
-        cwd=folder,
-        check=False,
-        env=os.environ | other_disk | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert done.returncode == 0, done.stderr[-3000:]
-    print(done.stdout)
-    return json.loads(done.stdout.splitlines()[-1])
+    said = forks.run(broken_runs.main, kind, seed, **other_disk)
+    print(said)
+    return json.loads(said.splitlines()[-1])
 
 
 def rows(folder: Path) -> list[dict[str, float]]:
@@ -66,7 +55,7 @@ def assert_same_run(broken: Path, straight: Path, until: int) -> None:
 @pytest.mark.slow
 def test_a_killed_run_goes_on_bit_for_bit_and_lacks_no_validation(tmp_path):
     """SIGKILL: the figures of a step are lost only where its checkpoint was written and its line was not."""
-    seen = break_runs(tmp_path, "kill")
+    seen = break_runs("kill")
     assert [trial["codes"] for trial in seen["trials"]] == [[-9]] * len(seen["trials"])
     assert seen["codes"] == [0, 0]
     assert_same_run(tmp_path / "broken", tmp_path / "straight", seen["until"])
@@ -79,7 +68,7 @@ def test_a_killed_run_goes_on_bit_for_bit_and_lacks_no_validation(tmp_path):
 @pytest.mark.slow
 def test_sigterm_to_either_process_and_to_both_ends_the_run_between_two_steps(tmp_path):
     """Two processes over gloo: no trial hangs, every one ends with 143 and saves its last step once."""
-    seen = break_runs(tmp_path, "terminate")
+    seen = break_runs("terminate")
     for trial in seen["trials"]:
         assert trial["codes"] == [143, 143], trial
         assert trial["step"] > trial["before"], trial
@@ -92,7 +81,7 @@ def test_sigterm_to_either_process_and_to_both_ends_the_run_between_two_steps(tm
 @pytest.mark.slow
 def test_sigterm_to_sharded_processes_saves_the_last_step_in_their_folder(tmp_path):
     """Two processes of FSDP2 over gloo, each with a share of every weight."""
-    seen = break_runs(tmp_path, "terminate_sharded")
+    seen = break_runs("terminate_sharded")
     for trial in seen["trials"]:
         assert trial["codes"] == [143, 143], trial
         assert trial["step"] > trial["before"], trial
@@ -105,31 +94,15 @@ def test_sigterm_to_sharded_processes_saves_the_last_step_in_their_folder(tmp_pa
 def test_sigterm_to_a_process_that_lightning_started_ends_the_command_with_143(tmp_path):
     """Lightning kills the first process within seconds of another one's end: it must not."""
     config = configure(tmp_path, LAST % 10**6)
-    command = [
-        sys.executable,
-        "-m",
-        "freeflow_lightning.commands.main",
-        "fit",
-        "--config",
-        config.name,
-    ]
-    options = [
-        "--trainer.devices",
-        "2",
-        "--trainer.strategy",
-        "ddp",
-        "--trainer.max_steps",
-        "1000000",
-    ]
-    with (tmp_path / "said").open("w") as said:
-        process = subprocess.Popen([*command, *options], cwd=tmp_path, stderr=said)
+    options = ["--trainer.devices", 2, "--trainer.strategy", "ddp", "--trainer.max_steps", 10**6]
+    process = forks.start(forks.freeflow_script, "fit", "--config", config.name, *options)
     table, until = tmp_path / "runs/mixture/version_0/metrics.csv", time.monotonic() + 120
     while not (table.exists() and table.read_text().count("\n") > 3) and time.monotonic() < until:
         time.sleep(0.05)
     (other,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(other), signal.SIGTERM)
-    assert process.wait(120) == 143
-    told = (tmp_path / "said").read_text().splitlines()[-1]
+    assert forks.end(process) == [143]
+    told = forks.heard()[1].splitlines()[-1]
     saved = run_of(tmp_path) / "checkpoints" / "last.ckpt"
     step = torch.load(saved, weights_only=True)["global_step"]
     assert (

@@ -1,14 +1,8 @@
 """DDP and FSDP2 over gloo are one process with everybody's rows, and each reads what the others wrote."""
 
-import contextlib
 import errno
-import json
 import os
 import pickle
-import signal
-import socket
-import subprocess
-import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,6 +12,7 @@ from lightning.pytorch.strategies import FSDPStrategy, ModelParallelStrategy
 from safetensors.torch import load_file
 from torch.distributed.checkpoint.api import CheckpointException, _wrap_exception
 
+import forks
 from freeflow_lightning import FlowMap, FreeFlowModule
 from freeflow_lightning.callbacks.ema import average_name, decay_at
 from freeflow_lightning.nets import LoRA
@@ -34,46 +29,17 @@ from freeflow_lightning.training.sharding import shard
 from freeflow_lightning.training.strategies import optimizer_states
 from freeflow_lightning.training.strategy_checks import check_strategy
 from freeflow_lightning.training.unfinished_validation import PENDING
-from parallel_run import module, run, teacher
-from places import TESTS
+from parallel_run import module, run, run_each, teacher
 from tiny import drawn_together, same
 
 SIZE, ACCUMULATE, CLIP = 8, 2, 0.05
 COMMON = {"size": SIZE, "accumulate": ACCUMULATE, "clip": CLIP}
-HERE = TESTS
 FULL = os.strerror(errno.ENOSPC)
 
 
 def launch(processes: int, runs: list[dict]) -> dict[str, list[dict]]:
-    """What each process of each run holds in the end, by torchrun in the current folder."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    torchrun = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--nproc_per_node",
-        str(processes),
-        "--master_port",
-        str(port),
-    ]
-    paths = os.pathsep.join([str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])])
-    with Path("said.txt").open("w+") as said:
-        group = subprocess.Popen(
-            [*torchrun, str(HERE / "parallel_run.py"), json.dumps(runs)],
-            env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": paths},
-            stdout=said,
-            stderr=said,
-            start_new_session=True,
-        )
-        try:
-            code = group.wait(timeout=300)
-        finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(group.pid, signal.SIGKILL)  # torchrun's own processes too
-            group.wait()
-    assert code == 0, Path("said.txt").read_text()[-6000:]
+    """What each process of each run holds in the end, in the current folder."""
+    forks.run_together(processes, run_each, runs)
     return {
         r["name"]: [
             torch.load(f"{r['name']}_{rank}.pt", weights_only=True) for rank in range(processes)
