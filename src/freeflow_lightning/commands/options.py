@@ -18,9 +18,11 @@ from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.official_weights import OfficialConvention
 from freeflow_lightning.students.open_student import (
     Overrides,
+    open_student,
+)
+from freeflow_lightning.students.sampler_options import (
     StepOptions,
     draw_of_options,
-    open_student,
     sampler_of_options,
 )
 from freeflow_lightning.teachers import Teacher

@@ -184,24 +184,21 @@ class StepsTable:
         samples = {name: self._draw(name, ways[name]) for name in names}
         truth = samples[names[-1]].x
         for name, drawn in samples.items():
-            cost = 2 * ways[name].steps * (1 if gamma == 1 else 2)
-            self._add(name, ways[name], cost, drawn, truth)
+            self._add(name, ways[name], drawn, truth)
         for student in students:
             drawn = self._draw(student.name, student)
-            self._add(student.name, student, student.jumps.steps, drawn, truth)
+            self._add(student.name, student, drawn, truth)
 
     def _draw(self, name: str, sampler: Sampler) -> Drawn:
         advance = self.start(f"{name}, guidance {sampler.guidance:g}", len(self.inputs.z))
         return drawn_from(self.inputs, sampler, advance)
 
-    def _add(
-        self, name: str, sampler: Sampler, evaluations: int, drawn: Drawn, truth: Tensor
-    ) -> None:
+    def _add(self, name: str, sampler: Sampler, drawn: Drawn, truth: Tensor) -> None:
         seen = pictures(sampler.teacher, drawn.x, batch_size=BATCH)
         line = Line(
             name,
             sampler.guidance,
-            evaluations,
+            sampler.evaluations,
             self.judge.fid(seen),
             float(relative_error(drawn.x, truth).mean()),
             self.judge.accuracy(seen, self.inputs.labels, sampler.teacher.num_classes),

@@ -49,6 +49,5 @@ def correction(
     output = F(z, t) if output is None else output
     with torch.no_grad():
         x_r = interpolate(flow_map(z, output, t), n, r)
-        return residual(
-            output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r)
-        )  # in x's precision, not the networks'
+        # in x's precision, not the networks'
+        return residual(output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r))

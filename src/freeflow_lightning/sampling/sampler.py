@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import check_numbers
+from freeflow_lightning.flow import EVALUATIONS, check_numbers
 from freeflow_lightning.nets import precision_of
 from freeflow_lightning.sampling.hashes import weights_hash
 from freeflow_lightning.teachers import Teacher
@@ -42,6 +42,11 @@ class Sampler(ABC):
     def network(self) -> nn.Module:
         """The network whose weights the samples depend on."""
 
+    @property
+    @abstractmethod
+    def evaluations(self) -> int:
+        """Network evaluations of one sample; a guided velocity counts two."""
+
     def facts(self) -> dict[str, Any]:
         """Return all that the samples depend on beside noise and condition, as JSON."""
         return {
@@ -69,6 +74,11 @@ class SolvedSampler(Sampler):
     def network(self) -> nn.Module:
         """The teacher."""
         return self.teacher
+
+    @property
+    def evaluations(self) -> int:
+        branches = 1 if self.guidance == 1 else 2
+        return EVALUATIONS[self.method] * self.steps * branches
 
     def settings(self) -> dict[str, Any]:
         """Return how the ODE is solved, as JSON."""

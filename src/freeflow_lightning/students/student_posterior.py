@@ -55,3 +55,7 @@ class StudentPosterior(Sampler):
     def network(self) -> nn.Module:
         """The student's network."""
         return self.flow_map.network
+
+    @property
+    def evaluations(self) -> int:
+        return self.steps

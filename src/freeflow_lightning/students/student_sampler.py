@@ -53,6 +53,10 @@ class StudentSampler(Sampler):
         """The student's network."""
         return self.flow_map.network
 
+    @property
+    def evaluations(self) -> int:
+        return self.jumps.steps
+
     def facts(self) -> dict[str, Any]:
         """Return all that the samples depend on beside noise and condition, as JSON."""
         return super().facts() | self.jumps.facts()

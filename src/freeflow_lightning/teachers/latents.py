@@ -118,7 +118,7 @@ class LatentDecoder:
         try:
             with torch.device("meta"):
                 latents = torch.zeros(1, *sample_shape)
-                latents = latents / _per_channel(scale, latents) + _per_channel(shift, latents)
+                latents = latents / per_channel(scale, latents) + per_channel(shift, latents)
                 shape = list(
                     kind.from_config(config).decode(latents, return_dict=False)[0].shape[1:]
                 )
@@ -183,7 +183,7 @@ class LatentDecoder:
     def __call__(self, latents: Tensor) -> Tensor:
         """Pictures in [-1, 1], float32 [B, 3, H, W], of latents [B, C, h, w]."""
         network = self.network().to(latents.device)
-        latents = latents.float() / _per_channel(self.scale, latents) + _per_channel(
+        latents = latents.float() / per_channel(self.scale, latents) + per_channel(
             self.shift, latents
         )
         with torch.autocast(latents.device.type, enabled=False):
@@ -195,8 +195,8 @@ class LatentDecoder:
         return torch.cat(parts)
 
 
-def _per_channel(value: float | Sequence[float], x: Tensor) -> Tensor:
-    """Return one number, or one per channel, to broadcast against x [B, C, ...]."""
+def per_channel(value: float | Sequence[float] | Tensor, x: Tensor) -> Tensor:
+    """Return one number, or one per channel, to broadcast against x [B, C, ...], float32."""
     given = torch.as_tensor(value, dtype=torch.float32, device=x.device)
     return given if given.ndim == 0 else given.view(-1, *[1] * (x.ndim - 2))
 

@@ -120,9 +120,8 @@ class Demo:
         start = time.perf_counter()
         x = evaluate_rows(sampler, z, condition).cpu()
         spent = (time.perf_counter() - start) * 1000 / SHOWN
-        count = evaluations(sampler)
-        many = "evaluation" if count == 1 else "evaluations"
-        return Answer(self._sheet(x), f"{sampler.name}: {count} {many}, {spent:.1f} ms per sample")
+        cost = f"{sampler.evaluations} evaluation{'s' if sampler.evaluations > 1 else ''}"
+        return Answer(self._sheet(x), f"{sampler.name}: {cost}, {spent:.1f} ms per sample")
 
     def _noise(self, choice: str, seed: int, count: int) -> tuple[Tensor, Any]:
         """Noise of the seed, as `freeflow sample` draws it, and conditions."""
@@ -144,11 +143,3 @@ class Demo:
         large = drawn.repeat_interleave(times, 2).repeat_interleave(times, 3)
         sheet = tile(large, columns)
         return sheet if sheet.ndim == 3 else np.repeat(sheet[..., None], 3, 2)
-
-
-def evaluations(sampler: Sampler) -> int:
-    """Network evaluations of one sample: a step of Heun is two, a guided one four."""
-    if isinstance(sampler, StudentSampler):
-        return sampler.jumps.steps
-    assert isinstance(sampler, TeacherSampler)
-    return 2 * sampler.steps * (1 if sampler.guidance == 1 else 2)

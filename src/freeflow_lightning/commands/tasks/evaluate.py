@@ -23,7 +23,7 @@ from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.open_student import (
+from freeflow_lightning.students.sampler_options import (
     StepOptions,
     draw_of_options,
     samplers_side_by_side,

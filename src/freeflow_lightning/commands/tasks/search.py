@@ -26,8 +26,8 @@ from freeflow_lightning.sampling.draw_into import share_of
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.open_student import draw_of_options
 from freeflow_lightning.students.posterior_draws import check_draws_posteriors
+from freeflow_lightning.students.sampler_options import draw_of_options
 from freeflow_lightning.students.search import Steering, Verifier
 from freeflow_lightning.students.search.folder import PICTURE, SearchFolder
 from freeflow_lightning.students.search.noise_search import NoiseSearch, freeze

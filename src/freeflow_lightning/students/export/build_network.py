@@ -58,9 +58,7 @@ def build_network(spec: Any, folder: Path, own: Builder) -> Any:
         # tables are numbers, on whatever device networks are made
         with nullcontext() if is_network else torch.device("cpu"):
             return make(**arguments)
-    except (
-        Exception
-    ) as error:  # arguments are whatever the folder says: each class refuses in its own way
+    except Exception as error:  # each class refuses in its own way what a folder may say
         reason = f"{type(error).__name__}: {error}"
         raise ValueError(
             f"this version of freeflow-lightning cannot build {spec['class']!r} of the folder "

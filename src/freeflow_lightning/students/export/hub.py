@@ -69,9 +69,7 @@ def push_folder(
             f"the hub has refused {repo_id} ({_first_line(error)}): {advice}. The folder is "
             f"{folder}"
         ) from error
-    except (
-        Exception
-    ) as error:  # connections fail with the errors of whichever library the hub's client uses
+    except Exception as error:  # connections fail with the errors of any library below
         raise ValueError(
             f"the hub cannot be reached ({type(error).__name__}: {_first_line(error)}). The "
             f"folder is {folder}: on a machine with a network run `hf upload {repo_id} {folder}`"

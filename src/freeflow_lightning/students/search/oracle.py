@@ -61,7 +61,8 @@ class FrechetOracle:
         total, squares = torch.zeros_like(variances), self.weight * variances.diag()
         picked = []
         for i, candidates in enumerate(placed.unbind(1)):
-            mean = total / (count := self.weight + i)
+            count = self.weight + i
+            mean = total / count
             if i % self.refresh == 0:
                 bend = torch.eye(len(variances)) - _transport(
                     variances.sqrt(), squares / count - torch.outer(mean, mean)

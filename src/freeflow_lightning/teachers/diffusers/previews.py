@@ -5,24 +5,18 @@ is asked for.
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.files import PipelineFiles
 from freeflow_lightning.teachers.diffusers.layouts import LAYOUTS
-from freeflow_lightning.teachers.latents import LatentDecoder
+from freeflow_lightning.teachers.latents import LatentDecoder, per_channel
 
 Unpack = Callable[[Tensor], Tensor]
 
 
-def per_channel(values: Any, x: Tensor) -> Tensor:
-    """Return one number per channel, to broadcast against x [B, C, ...]."""
-    return torch.as_tensor(values, dtype=x.dtype, device=x.device).view(-1, *[1] * (x.ndim - 2))
-
-
 def unscale(vae: Any, state: Tensor, unpack: Unpack) -> Tensor:
-    """x / scale + shift."""
+    """Return x / scale + shift, float32, as the others do."""
     return unpack(state) / vae.config["scaling_factor"] + (vae.config.get("shift_factor") or 0.0)
 
 

@@ -72,11 +72,8 @@ def hub_file(
             f"{filename}{_option('--revision', revision)} --local-dir weights`, copy the file "
             "here and give its path as the checkpoint"
         ) from error
-    except (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        OSError,
-    ) as error:  # no such file, repository or revision; no permission
+    except (EntryNotFoundError, HfHubHTTPError, OSError) as error:
+        # no such file, repository or revision; no permission
         reason = str(error).strip().splitlines()[0]
         raise FileNotFoundError(
             f"the hub has no {filename} in {repo_id}{_at(revision)} for you: {reason}"
