@@ -6,9 +6,12 @@ import torch
 from torch import nn
 
 from evaluation.decay import student, trained
+from freeflow_lightning import FlowMap
 from freeflow_lightning.evaluation.auxiliary_lag import measure_lag
 from freeflow_lightning.evaluation.velocity_gaps import PLACES
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.students.open_student import Overrides, open_auxiliary
+from tiny import fit, mixture, mlp, module
 
 places = torch.tensor(PLACES)
 
@@ -68,6 +71,20 @@ def test_the_auxiliary_network_goes_on_in_the_units_of_its_raw_output():
     )
     assert float((lag.later / lag.now)[:4].max()) < 0.7
     torch.testing.assert_close(lag.later[4:], lag.now[4:], rtol=0.05, atol=0)
+
+
+def test_the_copy_goes_on_with_the_adam_of_its_run(tmp_path, monkeypatch):
+    m = module(betas=(0.5, 0.6))
+    fit(m, max_steps=1).save_checkpoint(tmp_path / "run.ckpt")
+    flow_map = FlowMap(m.student, m.teacher)
+    given = Overrides(mixture(), mlp())
+    auxiliary = open_auxiliary(tmp_path / "run.ckpt", flow_map, given)
+    used, adam = [], torch.optim.Adam
+    monkeypatch.setattr(
+        torch.optim, "Adam", lambda *args, **settings: used.append(settings) or adam(*args)
+    )
+    measure_lag(flow_map, auxiliary, Draw(0), 1.5, steps=1, samples=16, batch_size=8)
+    assert used == [{"lr": 1e-2, "betas": (0.5, 0.6)}]
 
 
 def test_the_copy_is_trained_and_not_the_network_itself():

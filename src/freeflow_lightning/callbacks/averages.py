@@ -12,8 +12,8 @@ from freeflow_lightning.recipes.base import Recipe
 
 
 class MovingAverages(Callback):
-    """Averages in the module's `averages`, updated once per optimizer step and before the checkpoint
-    of that step is written.
+    """Averages in the module's `averages`, updated once per optimizer step, before the checkpoint of
+    that step is written.
 
     Checkpoints hold them under `averages.<name>.` with the raw weights, strictly loaded. The first
     of a run serves validation, samples and metrics.

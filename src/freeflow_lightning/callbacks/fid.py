@@ -45,7 +45,8 @@ class PeriodicFID(Callback):
         method: the teacher's one-step rule.
         steps: the teacher's steps.
         seed: seed of reference and floor; their noise is disjoint from the validation's.
-        cache: folder of the cached references; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
+        cache: folder of the cached references; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if
+            not given.
         features: what FID sees samples with where no `metric` is given, by name or a network, as in
             `freeflow evaluate`.
         weights: file of Inception's or DINOv2's weights for `features`.

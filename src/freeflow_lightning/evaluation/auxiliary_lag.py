@@ -52,8 +52,10 @@ def measure_lag(
     """
     trained = copy.deepcopy(auxiliary.network)
     optimizer = torch.optim.Adam(
-        [p for p in trained.parameters() if p.requires_grad], lr=auxiliary.lr, betas=(0.9, 0.99)
-    )  # Table 6
+        [p for p in trained.parameters() if p.requires_grad],
+        lr=auxiliary.lr,
+        betas=auxiliary.betas,
+    )
     held_out = HeldOut.draw(student, which, guidance, samples, batch_size)
     now = held_out.losses(auxiliary.network)
     for step in range(steps):

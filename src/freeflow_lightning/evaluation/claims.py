@@ -68,7 +68,8 @@ class Arm(NamedTuple):
 
 
 class Check(NamedTuple):
-    """One comparison that the statement implies: a figure of each in `less` is below each in `than`.
+    """One comparison that the statement implies: a figure of each in `less` is below each in
+    `than`.
 
     A place is an arm's label, "LABEL at X" on the axis of the reading (or at the part X of the
     training), or the ratio of two places, "PLACE over PLACE".

@@ -101,7 +101,13 @@ def measure_diagnosis(
 ) -> Diagnosis:
     """Measure where the student of a sampler goes wrong, at the sampler's guidance.
 
-    `auxiliary` is None if the checkpoint holds none; `network` says which samples are alike.
+    Args:
+        sampler: the student, with a teacher that has a velocity.
+        auxiliary: the network that was trained with it; None where there is none.
+        network: says which samples are alike, on the student's device.
+        size: how much is measured.
+        seed: of the noise and classes.
+        report: told what is measured next.
     """
     student, guidance = sampler.flow_map, sampler.guidance
     which = Draw(seed, stream="diagnosis")

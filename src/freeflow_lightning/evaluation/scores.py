@@ -34,8 +34,17 @@ class Endpoints(NamedTuple):
 
 
 class ClassRow(NamedTuple):
-    """One class: unbiased kernel distance to the reference and the teacher's own (floor), endpoint error, diversity
-    (mean distance within the class over the reference's: below 1, modes are lost), and the share that is recognised."""
+    """One class; NaN where a figure was not measured.
+
+    Args:
+        label: of the class.
+        samples: how many were measured.
+        kid: unbiased kernel distance to the reference.
+        kid_floor: the teacher's own.
+        endpoint: mean relative error at the end of the teacher's paths.
+        diversity: mean distance within the class over the reference's: below 1, modes are lost.
+        recognised: the share that a classifier sees as this class.
+    """
 
     label: int
     samples: int

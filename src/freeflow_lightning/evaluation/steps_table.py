@@ -152,7 +152,8 @@ class StepsTable:
     Args:
         judge: gives the figures.
         inputs: of every sampler.
-        start: told which sampler begins and of how many samples; returns what is told of each batch.
+        start: told which sampler begins and of how many samples; returns what is told of each
+            batch.
 
     Attributes:
         lines: one for each sampler and guidance.

@@ -1,4 +1,4 @@
-"""How far a student's paths are from its teacher's, and the teacher's coarse solutions from its fine one."""
+"""How far a student's paths are from its teacher's, and the teacher's coarse solutions from fine."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple

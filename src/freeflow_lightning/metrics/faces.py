@@ -98,8 +98,8 @@ class FacesFeatures(FeatureNetwork):
 
 
 def class_logits(glasses: Tensor, hat: Tensor, long_hair: Tensor) -> Tensor:
-    """Logits of the classes, [B, 8], of those of its three bits, [B, 2] each: 1 for glasses, 2 for a
-    hat, 4 for long hair.
+    """Logits of the classes, [B, 8], of those of its three bits, [B, 2] each: 1 for glasses, 2 for
+    a hat, 4 for long hair.
     """
     return (
         long_hair[:, :, None, None] + hat[:, None, :, None] + glasses[:, None, None, :]

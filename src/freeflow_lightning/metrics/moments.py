@@ -1,4 +1,4 @@
-"""Means and covariances of features, and the Fréchet distance between two: exact, in float64, by symmetric eigenproblems."""
+"""Means and covariances of features, and the Fréchet distance between two, exact in float64."""
 
 import logging
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""A training run that ends when its budget is spent: evaluations that are counted, seconds, or steps."""
+"""A training run that ends when its budget is spent: counted evaluations, seconds, or steps."""
 
 from collections.abc import Callable
 from contextlib import ExitStack

@@ -1,4 +1,4 @@
-"""The correction of DMD: samples of any origin move along w (v_N - u), and the auxiliary learns v_N."""
+"""The correction of DMD: samples move along w (v_N - u), and the auxiliary learns v_N."""
 
 from typing import NamedTuple
 

@@ -1,5 +1,5 @@
-"""GuardedModule: gradients that are measured and clipped network by network, and a stop at the first
-number that is not finite.
+"""GuardedModule: gradients measured and clipped network by network, and a stop at the first number
+that is not finite.
 """
 
 from abc import abstractmethod

@@ -1,4 +1,4 @@
-"""What a step of a map draws at random, the rows of it that are asked for, and what is logged of them."""
+"""What a step of a map draws at random, the rows of it that are asked for, and what is logged."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""Refusals of settings of a map: those that do not determine it together, or do not fit its networks."""
+"""Refusals of settings of a map: those that do not determine it, or do not fit its networks."""
 
 from lightning.pytorch.strategies import ModelParallelStrategy, Strategy
 

@@ -1,4 +1,4 @@
-"""TransitionModule: transition matching, few outer steps of which each is several of a light head."""
+"""TransitionModule: transition matching, few outer steps, each of several of a light head."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -17,8 +17,6 @@ from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.sample_files import read_picture
 from freeflow_lightning.teachers import Teacher
 
-ARRAYS = (".npz", ".npy", ".pt")
-"""Endings of files of states; any other file is a picture."""
 FORMS = (
     "expected a picture, which --time noises; an .npz or .pt of states `x` [S, ...] and their "
     "times `t`, or of clean samples `x0` [S, ...] (or `arr_0`, as freeflow sample --npz writes "
@@ -129,22 +127,32 @@ def _read_arrays(path: Path) -> Mapping[str, Tensor]:
     if not path.is_file():
         raise FileNotFoundError(f"no file of states at {path}: {FORMS}")
     try:
-        if path.suffix == ".npz":
-            with np.load(path) as archive:
-                return {name: torch.from_numpy(archive[name]) for name in archive.files}
-        if path.suffix == ".npy":
-            return {"x": torch.from_numpy(np.load(path))}
-        if path.suffix == ".pt":
-            held = torch.load(path, weights_only=True)
-            named = held if isinstance(held, dict) else {"x": held}
-            return {name: torch.as_tensor(value) for name, value in named.items()}
+        return READERS.get(path.suffix, _read_picture)(path)
     except Exception as error:  # damaged bytes have no common error
         raise ValueError(f"{path} cannot be read ({type(error).__name__}): {FORMS}") from error
-    try:
-        picture = read_picture(path)
-    except ValueError as error:
-        raise ValueError(f"{error}: {FORMS}") from error
-    return {"arr_0": picture.permute(1, 2, 0)[None]}
+
+
+def _read_npz(path: Path) -> Mapping[str, Tensor]:
+    with np.load(path) as archive:
+        return {name: torch.from_numpy(archive[name]) for name in archive.files}
+
+
+def _read_npy(path: Path) -> Mapping[str, Tensor]:
+    return {"x": torch.from_numpy(np.load(path))}
+
+
+def _read_pt(path: Path) -> Mapping[str, Tensor]:
+    held = torch.load(path, weights_only=True)
+    named = held if isinstance(held, dict) else {"x": held}
+    return {name: torch.as_tensor(value) for name, value in named.items()}
+
+
+def _read_picture(path: Path) -> Mapping[str, Tensor]:
+    return {"arr_0": read_picture(path).permute(1, 2, 0)[None]}
+
+
+READERS = {".npz": _read_npz, ".npy": _read_npy, ".pt": _read_pt}
+"""By the ending of a file of states; any other file is a picture."""
 
 
 def _of_pictures(pictures: Tensor) -> Tensor:

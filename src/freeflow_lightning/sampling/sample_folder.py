@@ -42,8 +42,8 @@ RECORD = re.compile(r"\d{8,}-\d{8,}\.json")
 
 @final
 class SampleFolder:
-    """PNG files that say their class, or one samples.npz in the layout of ADM's evaluator: arr_0 uint8 [N, H, W, C], and
-    arr_1 the classes.
+    """PNG files that say their class, or one samples.npz in the layout of ADM's evaluator: arr_0
+    uint8 [N, H, W, C], and arr_1 the classes.
 
     Samples are written in parts of 64, each file under a temporary name first. What is written is
     noted with its SHA-256 beforehand, in a record of the part and at the end in samples.json: a

@@ -53,7 +53,7 @@ def sheet_of(
 
 
 def tile(pictures: Tensor, columns: int) -> np.ndarray:
-    """Return pictures, uint8 [N, C, H, W], side by side as one image, uint8 [H', W', C] or [H', W']."""
+    """Return pictures, uint8 [N, C, H, W], side by side as one, uint8 [H', W', C] or [H', W']."""
     n, c, h, w = pictures.shape
     lines = -(-n // columns)
     sheet = torch.zeros(lines * columns, c, h, w, dtype=torch.uint8)

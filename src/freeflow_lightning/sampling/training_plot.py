@@ -58,7 +58,7 @@ def training(
 
 
 def draw_panel(axis: Axes, title: str, lines: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> None:
-    """Curves by name: steps and values, smoothed where there are many, the values themselves behind."""
+    """Curves by name: steps and values, smoothed where there are many, with the values behind."""
     for (name, (step, value)), color in zip(lines.items(), colors_of(list(lines)), strict=True):
         smooth = smooth_values(value)
         axis.plot(step, smooth, label=name, linewidth=1.4, color=color)

@@ -154,7 +154,8 @@ def read_official_network(
     assert isinstance(student.backbone, SiTVelocity)
     student.backbone.convention = Convention(time, sign)
     names = f"delta from {chosen['delta']!r}, gamma from {chosen['gamma']!r}"
-    about = f"official student, {size_name(read.architecture)}, {sum(p.numel() for p in student.parameters()):,} parameters"
+    parameters = sum(p.numel() for p in student.parameters())
+    about = f"official student, {size_name(read.architecture)}, {parameters:,} parameters"
     say(f"{path}: " + "; ".join([about, *read.notes, names, why]))
     return student
 

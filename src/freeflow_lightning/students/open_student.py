@@ -111,11 +111,17 @@ def is_exported(place: str | Path) -> bool:
 
 
 class TrainedAuxiliary(NamedTuple):
-    """The network G of a checkpoint and how it was trained: the law of r, gamma's range, the
-    guidance interval, its rate.
+    """The network G of a checkpoint and how it was trained.
 
-    `output_scale` is what its raw output is worth in u at r, None for a network that predicts u
-    itself.
+    Args:
+        network: G(x, r, condition, gamma=).
+        r: law of its time.
+        guidance_range: gammas that it was trained for.
+        guidance_interval: times inside which the teacher that it corrects towards is guided.
+        lr: its learning rate.
+        output_scale: what its raw output is worth in u at r, [B] to [B]; None for a network that
+            predicts u itself.
+        betas: Adam's.
     """
 
     network: nn.Module
@@ -124,6 +130,7 @@ class TrainedAuxiliary(NamedTuple):
     guidance_interval: tuple[float, float]
     lr: float
     output_scale: Callable[[Tensor], Tensor] | None = None
+    betas: tuple[float, float] = (0.9, 0.99)  # Table 6
 
 
 def open_auxiliary(
@@ -150,6 +157,7 @@ def open_auxiliary(
         training.guidance_interval,
         training.lr,
         student.teacher.output_scale if module.starts_from_teacher else None,
+        module.betas,
     )
 
 

@@ -45,8 +45,8 @@ def check_inner_steps(trained: Trained, steps: int) -> None:
         )
     if trained.starts_of(steps) != even_starts(steps):
         raise ValueError(
-            f"this student's posterior draws were trained at the times {list(trained.starts or ())} "
-            f"alone: expected steps whose even times are among them, got {steps}"
+            f"this student's posterior draws were trained at the times "
+            f"{list(trained.starts or ())} alone: expected steps whose even times are among them, got {steps}"
         )
 
 

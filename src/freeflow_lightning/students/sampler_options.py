@@ -1,4 +1,4 @@
-"""Who draws and which samples, of the words that a user gives for them: a student, or its teacher."""
+"""Who draws, a student or its teacher, and which samples: of the words that a user gives."""
 
 from typing import NamedTuple
 

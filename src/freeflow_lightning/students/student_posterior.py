@@ -1,4 +1,4 @@
-"""StudentPosterior: a Meta Flow Map draws of p(x0 | x_t) in one evaluation of its network, or a few."""
+"""StudentPosterior: a Meta Flow Map draws of p(x0 | x_t) in one evaluation, or a few."""
 
 from typing import final
 

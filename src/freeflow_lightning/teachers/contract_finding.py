@@ -1,4 +1,4 @@
-"""What is found when a teacher is asked to keep a promise of Teacher, and the states it is asked on."""
+"""Whether a teacher keeps a promise of Teacher, and the states on which it is asked to."""
 
 from typing import Any, NamedTuple
 

@@ -1,4 +1,4 @@
-"""What a teacher's velocity looks like in each reading of its sign and time, and what that tells."""
+"""What a teacher's velocity looks like in each reading of sign and time, and what that tells."""
 
 from typing import Literal, NamedTuple
 

@@ -1,4 +1,4 @@
-"""The folder of embedded prompts: index.json, shards, and the empty prompt; how it is written and checked."""
+"""The folder of embedded prompts: index.json, shards, the empty prompt; written and checked."""
 
 import json
 from collections.abc import Iterable, Mapping

@@ -1,4 +1,4 @@
-"""Our own files of SiT weights, and where weights are found: a path, a name of the package, a file of the hub."""
+"""Our own files of SiT weights, and where weights are found: a path, a name, a file of the hub."""
 
 import json
 from importlib.resources import files

@@ -1,4 +1,4 @@
-"""A student's delta and gamma folded into the biases of its stock network, which then is the student."""
+"""A student's delta and gamma folded into the biases of its stock network, which then is it."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

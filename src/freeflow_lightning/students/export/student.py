@@ -76,7 +76,8 @@ def write_student(
 
 
 def load_student(network: ScalarConditioned, folder: Path, manifest: dict[str, Any]) -> None:
-    """Load a folder's weights into a network that `build_network` made, strictly; they keep their types.
+    """Load a folder's weights, strictly, into a network that `build_network` made; they keep their
+    types.
 
     Raises:
         ValueError: weights that do not fit.

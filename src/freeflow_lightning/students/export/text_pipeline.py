@@ -68,7 +68,8 @@ def add_stock_pipeline(
         jumps: the steps that are folded in.
 
     Raises:
-        ValueError: no pipeline that fits or takes these steps, or folded biases that do not give the student.
+        ValueError: no pipeline that fits or takes these steps, or folded biases that do not give
+            the student.
     """
     refuse_without_pipeline(teacher)
     refuse_steps(teacher, jumps)

@@ -1,4 +1,4 @@
-"""How a latent stands in a network's state: as it is, in tokens of 2 x 2 patches, or in tokens of one element."""
+"""How a latent stands in a network's state: as it is, or in tokens of 2 x 2 patches or of one."""
 
 from collections.abc import Callable
 from typing import NamedTuple
