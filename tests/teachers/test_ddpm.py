@@ -1,12 +1,11 @@
-"""Schedules and steps against diffusers' schedulers, and what happens beyond the schedule's end."""
+"""Schedules against diffusers' schedulers, and what happens beyond the schedule's end."""
 
 import pytest
 import torch
-from diffusers import DDPMScheduler, EulerDiscreteScheduler
+from diffusers import DDPMScheduler
 from torch import nn
 
 from freeflow_lightning.teachers import Betas, CosineBetas, DDPMTeacher, GivenAbars
-from freeflow_lightning.teachers.ddpm import DiscretePath, log_sigmas, step_of
 from teachers.mixture import NULL
 from teachers.oracle import ddpm
 
@@ -28,33 +27,6 @@ def test_schedules_are_those_of_diffusers(schedule, settings):
     theirs = DDPMScheduler(**settings).alphas_cumprod
     torch.testing.assert_close(schedule.abars().float(), theirs, rtol=2e-4, atol=1e-9)
     assert torch.equal(GivenAbars(theirs.tolist()).abars(), theirs.double())
-
-
-def test_steps_are_those_of_diffusers_euler_sampler():
-    euler = EulerDiscreteScheduler(
-        beta_schedule="scaled_linear", beta_start=0.00085, beta_end=0.012
-    )
-    euler.set_timesteps(7, device="cpu")
-    sigma = euler.sigmas[:-1].double()
-    k = step_of(sigma / (1 + sigma), log_sigmas(STABLE_DIFFUSION.abars()))
-    torch.testing.assert_close(
-        k, euler.timesteps.double(), atol=0.05, rtol=0
-    )  # theirs interpolates sigma
-
-
-def test_steps_are_exact_at_the_table_and_rise_between():
-    table = log_sigmas(Betas().abars())
-    torch.testing.assert_close(
-        step_of(table.sigmoid(), table),
-        torch.arange(1000.0, dtype=torch.float64),
-        atol=1e-6,
-        rtol=0,
-    )
-    k = step_of(torch.linspace(0, 1, 999), table)
-    assert k[0] == 0
-    assert k[-1] == 999
-    assert (k.diff() >= 0).all()
-    assert k.dtype == torch.float32
 
 
 class Remembers(nn.Module):
@@ -123,12 +95,6 @@ def test_the_second_half_of_learned_variances_is_dropped():
     x, t = torch.randn(3, 2, 4, 4), torch.rand(3)
     both, one = DDPMTeacher(Both(), (2, 4, 4), learned_variance=True), DDPMTeacher(One(), (2, 4, 4))
     assert torch.equal(both.velocity(x, t, None), one.velocity(x, t, None))
-
-
-@pytest.mark.parametrize("abars", [[0.5], [0.5, 0.6], [1.0, 0.5], [0.5, -0.1]])
-def test_a_table_that_is_none_is_refused(abars):
-    with pytest.raises(ValueError, match="falling abars"):
-        DiscretePath(torch.tensor(abars))
 
 
 def test_wrong_settings_are_refused():

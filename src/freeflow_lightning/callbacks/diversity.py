@@ -87,11 +87,12 @@ class DiversityAlarm(Callback):
         }
         if trainer.is_global_zero and narrow.keys() - self._warned:
             worst = min(narrow, key=lambda name: narrow[name])
-            log.warning(
-                "step %d: samples of %s spread less than %g of the teacher's, %s least with %.2f: %s%s",
-                *(trainer.global_step, ", ".join(narrow), self.least, worst, narrow[worst]),
-                *(module.spread_advice, "; the run stops" if self.stop else ""),
+            said = (
+                f"step {trainer.global_step}: samples of {', '.join(narrow)} spread less than "
+                f"{self.least:g} of the teacher's, {worst} least with {narrow[worst]:.2f}: "
+                f"{module.spread_advice}"
             )
+            log.warning(f"{said}; the run stops" if self.stop else said)
         self._warned |= narrow.keys()
         if narrow and self.stop:
             trainer.should_stop = True

@@ -88,7 +88,8 @@ class FlowMapModule(Distillation):
         **Distillation.advice,
         "map/residual": "the map's residual grows: lower student_lr, clip gradients, or lengthen ConfidentRegionWarmup",
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
-        "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
+        "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
+        "lower student_lr",
     }
     progress_names: ClassVar[Mapping[str, str]] = {
         "map/residual": "map",

@@ -85,10 +85,11 @@ class FreeFlowModule(Distillation):
     """
 
     advice: ClassVar[Mapping[str, str]] = {
-        "prediction/residual": "the prediction residual grows: lower student_lr, clip gradients, or lengthen "
-        "ConfidentRegionWarmup",
+        "prediction/residual": "the prediction residual grows: lower student_lr, clip gradients, "
+        "or lengthen ConfidentRegionWarmup",
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
-        "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or lower student_lr",
+        "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
+        "lower student_lr",
         **Distillation.advice,
     }
     spread_advice = "raise the prediction's share or lower alpha_ref"

@@ -100,7 +100,10 @@ def explain_difference(
             return f"velocity() is {factor:.4g} times backbone(x, {label}): a factor is missing"
     for label, output in outputs.items():
         if _is_mixed(u, output, x):
-            return f"velocity() is made of x and backbone(x, {label}): it predicts something else (noise, data, a score)"
+            return (
+                f"velocity() is made of x and backbone(x, {label}): it predicts something else "
+                "(noise, data, a score)"
+            )
     return "neither its sign nor a factor on its output or time explains that"
 
 

@@ -75,13 +75,16 @@ def _shape(teacher: Teacher, probe: Probe, name: str) -> ContractFinding:
         u = teacher(x, t, condition)
     except Exception as error:  # a teacher of the user's may raise anything
         problem = (
-            f"{name}.velocity fails on two states of shape {shape} and {describe_condition(condition)} "
-            f"({type(error).__name__}: {error}): make it fit the teacher's sample_shape and "
-            f"conditions"
+            f"{name}.velocity fails on two states of shape {shape} and "
+            f"{describe_condition(condition)} ({type(error).__name__}: {error}): make it fit the "
+            "teacher's sample_shape and conditions"
         )
         return ContractFinding("shape", "it fails", problem, error)
     if not isinstance(u, Tensor):
-        problem = f"{name}.velocity returned {type(u).__name__}: a velocity is one tensor, [batch, *sample_shape]"
+        problem = (
+            f"{name}.velocity returned {type(u).__name__}: a velocity is one tensor, [batch, "
+            "*sample_shape]"
+        )
         return ContractFinding("shape", type(u).__name__, problem)
     if list(u.shape) != shape:
         problem = (

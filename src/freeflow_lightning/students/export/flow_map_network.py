@@ -19,7 +19,8 @@ from freeflow_lightning.nets import (
     SplitHead,
     StateConditioned,
 )
-from freeflow_lightning.teachers.ddpm import DiscretePath, FirstChannels
+from freeflow_lightning.teachers.ddpm import FirstChannels
+from freeflow_lightning.teachers.discrete_path import DiscretePath
 from freeflow_lightning.teachers.edm import EDMVelocity
 from freeflow_lightning.teachers.gaussian_path import (
     LinearPath,

@@ -13,7 +13,7 @@ from freeflow_lightning.flow import Guidance, check_numbers, check_shapes, inter
 from freeflow_lightning.flow.checks import in_list
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition, Prompts
-from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS, DiscretePath
+from freeflow_lightning.teachers.ddpm import DDPM_PREDICTIONS
 from freeflow_lightning.teachers.diffusers.families import FAMILIES
 from freeflow_lightning.teachers.diffusers.family import Family
 from freeflow_lightning.teachers.diffusers.files import (
@@ -24,6 +24,7 @@ from freeflow_lightning.teachers.diffusers.files import (
 from freeflow_lightning.teachers.diffusers.layouts import LAYOUTS
 from freeflow_lightning.teachers.diffusers.network import DiffusersNetwork, DiffusersVelocity
 from freeflow_lightning.teachers.diffusers.previews import PipelineDecoder
+from freeflow_lightning.teachers.discrete_path import DiscretePath
 from freeflow_lightning.teachers.gaussian_path import PathVelocity
 from freeflow_lightning.teachers.predictions import balanced_scale
 
