@@ -20,9 +20,9 @@ from lightning.pytorch.callbacks import ModelCheckpoint
 from freeflow_lightning.callbacks import PeriodicFID, StudentEMA
 from freeflow_lightning.metrics import FlatFeatures, FrechetDistance
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.checkpoint_folder import read_meta
 from freeflow_lightning.training.resuming import newest_good
 from freeflow_lightning.training.run_loggers import MetricsCSV
-from freeflow_lightning.training.sharded_checkpoint import read_meta
 from freeflow_lightning.training.strategies import FSDP2
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
 from tiny import data, module, trainer

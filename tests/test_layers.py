@@ -182,7 +182,7 @@ def reached_from(module):
     return found
 
 
-def test_an_exported_student_is_sampled_without_the_libraries_that_take_seconds_to_import():
+def test_a_student_is_sampled_without_the_libraries_that_take_seconds_to_import():
     slow = {"lightning", "torchmetrics", "timm", "torchvision", "matplotlib", "diffusers", "scipy"}
     reached = reached_from("commands.sample")
     assert {name: module for name, module in reached.items() if name in slow} == {}

@@ -5,12 +5,13 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
 
-from freeflow_lightning import FlowMap
 from freeflow_lightning.flow import Pairs
 from freeflow_lightning.training.run_loggers import read_metrics
 from places import ROOT
+from tiny import by_arguments_and_by_recipe
 
 METHODS = ROOT / "configs" / "methods"
 CONFIGS = sorted(METHODS.glob("*.yaml"))
@@ -47,8 +48,11 @@ def test_it_trains_two_steps_as_it_is(config, freeflow):
         "cd": Pairs.ANY_TO_DATA,
         "scd": Pairs.ANY_TO_DATA,
     }
-    student = FlowMap.from_checkpoint(f"runs/{config.stem}")
+    student, again = by_arguments_and_by_recipe(f"runs/{config.stem}")
     assert student.pairs is wanted.get(config.stem, Pairs.ANY_TO_ANY)
+    assert student.about == again.about
+    assert student.guidance_range == again.guidance_range
+    assert torch.equal(student.sample(4), again.sample(4))
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda path: path.stem)

@@ -20,6 +20,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 import freeflow_lightning
 from freeflow_lightning import FlowMap, FreeFlowModule, PriorDataModule
 from freeflow_lightning.examples.digits.data import DigitsDataModule
+from freeflow_lightning.teachers.reading.declared import is_declared
 from freeflow_lightning.teachers.reading.trust import (
     class_paths,
     denied_import,
@@ -27,7 +28,8 @@ from freeflow_lightning.teachers.reading.trust import (
     is_known,
     trusted,
 )
-from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
 from freeflow_lightning.training.own_runs import is_remembered, remember_config
 from freeflow_lightning.training.strategies import FSDP2
 from freeflow_lightning.training.strategy_checks import check_reader
@@ -229,6 +231,8 @@ def test_no_reader_of_lightnings_is_left(trap):
     [
         ("freeflow_lightning.FreeFlowModule", True),
         ("freeflow_lightning.nets.MLP", True),
+        ("freeflow_lightning.recipes.FlowMapModule", True),
+        ("freeflow_lightning.recipes.dmd.DMDModule", True),
         ("torch.nn.Linear", True),
         ("torch.nn.modules.linear.Linear", True),
         ("torch.hub.load", False),
@@ -252,6 +256,12 @@ def test_no_reader_of_lightnings_is_left(trap):
 )
 def test_known_classes(path, known):
     assert is_known(path) == known
+
+
+def test_a_class_is_declared_by_a_file_of_this_package_alone(tmp_path):
+    (tmp_path / "evil.py").write_text("class Net: pass")
+    assert not is_declared(f"freeflow_lightning.{tmp_path}/evil.Net")
+    assert not is_declared("freeflow_lightning.commands.fit.FreeFlowCLI")
 
 
 @pytest.mark.parametrize(

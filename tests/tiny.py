@@ -1,13 +1,17 @@
 """The smallest things that train: a mixture of three Gaussians in the plane, an MLP, a trainer without bars and files."""
 
+import sys
+
+import pytest
 import torch
 from lightning.pytorch import Trainer
 from torch import nn
 
-from freeflow_lightning import FreeFlowModule, PriorDataModule
+from freeflow_lightning import FlowMap, FreeFlowModule, PriorDataModule
 from freeflow_lightning.flow import join, training_generator
 from freeflow_lightning.nets import MLP
 from freeflow_lightning.objectives import DiscretePrediction
+from freeflow_lightning.students.student_parts import StudentParts
 from freeflow_lightning.teachers import GaussianMixtureTeacher, VelocityTeacher
 
 CLASSES = 2
@@ -28,6 +32,16 @@ PLANE = {
     },
 }
 """Teacher and network of a config: two classes in the plane."""
+
+
+def by_arguments_and_by_recipe(place):
+    """A checkpoint's student, which its recipe had no part in, and the same one as its recipe builds it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(sys.modules, "freeflow_lightning.students.training_module", None)
+        alone = FlowMap.from_checkpoint(place)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(StudentParts, "are_said", lambda config: False)
+        return alone, FlowMap.from_checkpoint(place)
 
 
 def shaken(net: nn.Module, seed: int = 0, size: float = 0.3) -> nn.Module:

@@ -405,6 +405,18 @@ def pictures(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.glob("*.png")}
 
 
+@pytest.mark.slow
+def test_a_training_checkpoint_is_sampled_without_lightning(checkpoint, tmp_path):
+    code = "import sys; from freeflow_lightning.commands.main import main; main(); " + (
+        "print({'lightning', 'torchmetrics', 'scipy', 'matplotlib', 'sympy'} & sys.modules.keys())"
+    )
+    words = ["sample", checkpoint, "--num_samples", "2", "--output", tmp_path / "samples"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words], capture_output=True, text=True, check=False
+    )
+    assert done.stdout.splitlines()[-1:] == ["set()"], done.stderr
+
+
 def test_same_seed_same_pictures_whatever_the_batch_size(freeflow, checkpoint, tmp_path):
     for name, options in {
         "a": ["--batch_size", 3],

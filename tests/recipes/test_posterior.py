@@ -25,7 +25,17 @@ from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export.sample_graph import SampleGraph
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from recipes.test_flow_map import Rows, draws
-from tiny import PLANE, fit, learned_teacher, mixture, mlp, same, weights, with_shaken_networks
+from tiny import (
+    PLANE,
+    by_arguments_and_by_recipe,
+    fit,
+    learned_teacher,
+    mixture,
+    mlp,
+    same,
+    weights,
+    with_shaken_networks,
+)
 
 CENTRAL = CentralDifference(1e-2)
 FORMS = {
@@ -226,8 +236,10 @@ def test_the_student_of_a_run_draws_posteriors_and_comes_back_from_a_folder(free
     Path("posterior.yaml").write_text(json.dumps(CONFIG))
     code, _, error = freeflow("fit", "--config", "posterior.yaml")
     assert code == 0, error
-    student = FlowMap.from_checkpoint("runs/posterior")
+    student, again = by_arguments_and_by_recipe("runs/posterior")
     labels, x = torch.tensor([0, 1, 1]), torch.randn(3, 2)
+    assert again.about == student.about
+    assert torch.equal(again.posterior(x, 0.5, 4, labels), student.posterior(x, 0.5, 4, labels))
     drawn = student.posterior(x, 0.5, 4, labels, steps=2)
     assert drawn.shape == (4, 3, 2)
     assert torch.equal(drawn[:2, :2], student.posterior(x[:2], 0.5, 2, labels[:2], steps=2))

@@ -25,7 +25,7 @@ from freeflow_lightning.teachers.prompt_files import write_prompts
 from nets.random_weights import tiny_sit
 from recipes.test_flow_map import Rows, draws
 from teachers.tiny_diffusers import TINY, quiet
-from tiny import fit, same, weights, with_shaken_networks
+from tiny import by_arguments_and_by_recipe, fit, same, weights, with_shaken_networks
 
 UNGUIDED = {"guidance_range": (1.0, 1.0), "evaluation_guidance": 1.0}
 SHAPE = {"input_size": 2, "patch_size": 1, "in_channels": 1, "num_classes": 2, "depth": 3}
@@ -198,7 +198,10 @@ def test_the_student_of_a_run_samples_by_transitions_and_comes_back_from_a_folde
     assert code == 1
     assert "alone: expected steps 1 or 3, got 2" in error
 
-    student = FlowMap.from_checkpoint("runs/tm")
+    student, again = by_arguments_and_by_recipe("runs/tm")
+    assert again.about == student.about
+    way = {"steps": 3, "sampler": "transition"}
+    assert torch.equal(again.sample(2, **way), student.sample(2, **way))
     assert student.pairs is Pairs.TRANSITIONS
     z, labels = student.teacher.draw_indexed(torch.arange(8), seed=0, stream="samples")
     jumps, gamma = Jumps(3, "transition"), torch.full((8,), 1.5)

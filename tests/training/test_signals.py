@@ -12,7 +12,7 @@ import torch
 
 import broken_runs
 import forks
-from freeflow_lightning.training.checkpoint_files import read_checkpoint_file
+from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
 from freeflow_lightning.training.run_loggers import read_metrics
 from recipes.test_resume import LAST, configure, run_of
 from tiny import same

@@ -18,11 +18,23 @@ from freeflow_lightning.nets import MLP, LoRA
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, VelocityTeacher
 from freeflow_lightning.training.checkpoint_damage import older_checkpoint
-from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO, read_checkpoint_file
-from freeflow_lightning.training.rebuild import find_files
+from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
+from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
+from freeflow_lightning.training.config_files import find_files
 from freeflow_lightning.training.record import describe
 from freeflow_lightning.training.training_checkpoint import find_checkpoint, open_checkpoint
-from tiny import data, fit, learned_teacher, mixture, mlp, module, same, shaken, weights
+from tiny import (
+    by_arguments_and_by_recipe,
+    data,
+    fit,
+    learned_teacher,
+    mixture,
+    mlp,
+    module,
+    same,
+    shaken,
+    weights,
+)
 
 DIGITS = (
     Path(__import__("freeflow_lightning").__file__).parent / "assets" / "digits_teacher.safetensors"
@@ -83,8 +95,9 @@ def test_a_module_from_python_reopens_by_itself(name):
         settings["teacher"] = SiTTeacher("embedded:digits")
     made = module(**settings)
     path = saved(made, StudentEMA([0.9]), prior=data(batch_size=4))
-    flow_map = FlowMap.from_checkpoint(path)
+    flow_map, by_recipe = by_arguments_and_by_recipe(path)
     assert torch.equal(flow_map.sample(8), sampled(made))
+    assert torch.equal(flow_map.sample(8), by_recipe.sample(8))
     assert flow_map.guidance_range == made.guidance_range
     assert flow_map.about["evaluation_guidance"] == made.evaluation_guidance
     again = FreeFlowModule.load_from_checkpoint(path)

@@ -10,8 +10,8 @@ from freeflow_lightning import callbacks, metrics, nets, teachers  # noqa: F401 
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
 from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
+from freeflow_lightning.training.config_files import find_files
 from freeflow_lightning.training.elastic import launched_processes
-from freeflow_lightning.training.rebuild import find_files
 from freeflow_lightning.training.strategy_checks import refusal_of_strategy
 
 

@@ -10,7 +10,7 @@ from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (sho
 from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
 from freeflow_lightning.training.checkpoint_damage import lack
-from freeflow_lightning.training.sharded_checkpoint import META
+from freeflow_lightning.training.checkpoint_folder import META
 
 
 def read_step(path: str, *, trains: bool = False) -> int:

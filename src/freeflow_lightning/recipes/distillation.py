@@ -16,7 +16,6 @@ from freeflow_lightning.flow import check_counts, check_numbers, check_pairs
 from freeflow_lightning.nets import LoRA, SecondState, SplitHead, device_of
 from freeflow_lightning.recipes.holders import Frozen
 from freeflow_lightning.recipes.map_recipe import MapRecipe
-from freeflow_lightning.recipes.networks import NetworkBuilder
 from freeflow_lightning.recipes.student_checks import check_student
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
 from freeflow_lightning.recipes.teacher_checks import (
@@ -26,6 +25,7 @@ from freeflow_lightning.recipes.teacher_checks import (
 )
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorBatch, PriorDataModule, PriorStream
+from freeflow_lightning.training.networks import NetworkBuilder
 from freeflow_lightning.training.optimizer import adam, decay_rates
 
 

@@ -105,6 +105,11 @@ class MapRecipe(Recipe):
         """
         return {}
 
+    def map_facts(self) -> dict[str, Any]:
+        """Return what a checkpoint says of the map beside the recipe's arguments, as plain values."""
+        curves = {title: list(names) for title, names in self.curves.items()}
+        return {"pairs": str(self.pairs), "starts": self.starts, "curves": curves}
+
     # A step
 
     def draws(self, generator: Generator) -> Draws:
@@ -139,7 +144,7 @@ class MapRecipe(Recipe):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint[ABOUT] |= {"pairs": str(self.pairs), "starts": self.starts}
+        checkpoint[ABOUT]["map"] = self.map_facts()
 
     def on_train_epoch_start(self) -> None:
         self._speed.restart()

@@ -23,6 +23,7 @@ from freeflow_lightning.students.export.write_exported import write_exported, wr
 from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.student_map import StudentMap
+from freeflow_lightning.students.training_checkpoint import read_training_checkpoint
 from freeflow_lightning.teachers import Conditions, LatentDecoder, Teacher
 from freeflow_lightning.teachers.reading.hub import HubAccess
 
@@ -71,10 +72,6 @@ class FlowMap(StudentMap):
             ValueError: not a checkpoint of a Distillation, an unknown average, or something that it
                 cannot say.
         """
-        from freeflow_lightning.students.training_checkpoint import (  # noqa: PLC0415 (a recipe is a LightningModule: seconds that other students do without)
-            read_training_checkpoint,
-        )
-
         return cls(
             *read_training_checkpoint(
                 path,

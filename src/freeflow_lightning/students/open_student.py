@@ -141,7 +141,7 @@ def open_auxiliary(
     """
     if is_exported(path):
         return None
-    from freeflow_lightning.students.training_checkpoint import read_auxiliary  # noqa: PLC0415 (as in FlowMap.from_checkpoint)
+    from freeflow_lightning.students.training_module import read_auxiliary  # noqa: PLC0415 (a recipe is a LightningModule: seconds that others do without)
 
     found = read_auxiliary(path, **overrides._asdict())
     if found is None:

@@ -1,4 +1,4 @@
-"""The student of a training checkpoint, and its auxiliary network."""
+"""The student of a training checkpoint."""
 
 import warnings
 from collections.abc import Mapping, Sequence
@@ -7,12 +7,10 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from freeflow_lightning.recipes.base import Recipe
-from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.students.student import Student
+from freeflow_lightning.students.student_parts import StudentParts
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.meta_init import materialize
-from freeflow_lightning.training.rebuild import build_recipe, load_weights
+from freeflow_lightning.training.rebuild import build_part, load_weights
 from freeflow_lightning.training.snapshots import length_name, make_average
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
@@ -38,22 +36,43 @@ def read_training_checkpoint(
             say.
     """
     checkpoint = open_checkpoint(path)
-    module = build_module(
-        checkpoint, teacher=teacher, network=network, trust=trust, auxiliary=False
-    )
+    given = {"teacher": teacher, "network": network}
+    given = {name: value for name, value in given.items() if value is not None}
+    student = build_student(checkpoint, given, trust)
     chosen, weights = choose_weights(checkpoint, average, ema_length)
-    load_weights(module.student, weights, f"the weights of {checkpoint.path}")
+    load_weights(student.network, weights, f"the weights of {checkpoint.path}")
     about = {
         "average": chosen,
         "averages": checkpoint.averages,
         "steps": checkpoint.content.get("global_step"),
-        "evaluation_guidance": module.evaluation_guidance,
         "config": checkpoint.config,
-        "pairs": module.pairs.value,
-        "starts": module.starts,
-        "curves": module.curves,
+        **student.about,
     }
-    return Student(module.student, module.teacher, module.guidance_range, about)
+    return student._replace(about=about)
+
+
+def build_student(
+    checkpoint: TrainingCheckpoint,
+    given: Mapping[str, Any],
+    trust: str | Sequence[str] | None,
+) -> Student:
+    """Return the student of a checkpoint without its weights.
+
+    A recipe of one's own is asked for its networks, and so is one whose arguments have to be looked
+    at: those of another version, or with defaults.
+    """
+    config, facts = checkpoint.config, checkpoint.about.get("map")
+    says_all = config is not None and StudentParts.are_said(config)
+    made: Any
+    if facts is not None and says_all and checkpoint.is_of_this_version:
+        made = build_part(checkpoint, StudentParts, given, trust)
+    else:
+        from freeflow_lightning.students.training_module import build_module  # noqa: PLC0415 (a recipe is a LightningModule: seconds that others do without)
+
+        made = build_module(checkpoint, given, trust, auxiliary=False)
+        facts = made.map_facts()
+    about = {"evaluation_guidance": made.evaluation_guidance, **facts}
+    return Student(made.student, made.teacher, made.guidance_range, about)
 
 
 def choose_weights(
@@ -84,61 +103,3 @@ def choose_weights(
         )
     prefix = "student." if chosen == "raw" else f"averages.{chosen}."
     return chosen, checkpoint.weights(prefix)
-
-
-def build_module(
-    checkpoint: TrainingCheckpoint,
-    *,
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: str | Sequence[str] | None = None,
-    auxiliary: bool = True,
-) -> Distillation:
-    """Return the module that a checkpoint belongs to, without its weights, and without an auxiliary
-    network if none is wanted.
-
-    Raises:
-        ValueError: as `build_recipe`, or a recipe that has no flow map.
-    """
-    given: dict[str, Any] = {"teacher": teacher, "network": network}
-    given = {name: value for name, value in given.items() if value is not None}
-
-    def unused(kind: type[Recipe], arguments: Mapping[str, Any]) -> dict[str, Any]:
-        if not issubclass(kind, Distillation):
-            return {}
-        return kind.unused_in_sampling(arguments, auxiliary=auxiliary)
-
-    module = build_recipe(checkpoint, Recipe, given, trust, unused=unused)
-    if not isinstance(module, Distillation):
-        raise ValueError(
-            f"{checkpoint.path} is a checkpoint of {type(module).__name__}, which has no flow "
-            f"map: expected a Distillation"
-        )
-    materialize(module, module.meta_weights())
-    return module
-
-
-def read_auxiliary(
-    path: str | Path,
-    teacher: Teacher | None = None,
-    network: nn.Module | None = None,
-    trust: str | Sequence[str] | None = None,
-) -> tuple[Distillation, nn.Module] | None:
-    """Return the module of a training checkpoint and its auxiliary network G; None where the
-    checkpoint holds none.
-
-    Raises:
-        ValueError: weights that do not fit the checkpoint's config.
-    """
-    checkpoint = open_checkpoint(path)
-    weights = checkpoint.weights("auxiliary.")
-    if not weights:
-        return None
-    module = build_module(checkpoint, teacher=teacher, network=network, trust=trust)
-    if module.auxiliary is None:
-        raise ValueError(
-            f"{path} holds an auxiliary network that its config does not have "
-            f"(correction_fraction 0)"
-        )
-    load_weights(module.auxiliary, weights, f"the weights of the auxiliary network in {path}")
-    return module, module.auxiliary.eval()

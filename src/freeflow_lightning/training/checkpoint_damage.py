@@ -6,7 +6,7 @@ from pathlib import Path
 
 import torch
 
-from freeflow_lightning.training.sharded_checkpoint import META, FolderReader
+from freeflow_lightning.training.checkpoint_folder import META
 from freeflow_lightning.training.whole_file import check_records
 
 
@@ -21,6 +21,8 @@ def check_whole(path: Path) -> None:
     if not path.is_dir():
         check_records(path)
         return
+    from freeflow_lightning.training.sharded_checkpoint import FolderReader  # noqa: PLC0415 (torch.distributed.checkpoint: a second that files do without)
+
     check_records(path / META)
     reader = FolderReader(path)
     for share in (reader.read_metadata().storage_data or {}).values():
@@ -106,6 +108,8 @@ def contents(path: Path) -> set[str]:
     """
     if not path.is_dir():
         return set(torch.load(path, map_location="cpu", weights_only=True, mmap=True))
+    from freeflow_lightning.training.sharded_checkpoint import FolderReader  # noqa: PLC0415 (torch.distributed.checkpoint: a second that files do without)
+
     metadata = FolderReader(path).read_metadata()
     for share in (metadata.storage_data or {}).values():
         if (path / share.relative_path).stat().st_size < share.offset + share.length:

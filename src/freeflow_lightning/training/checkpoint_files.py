@@ -4,7 +4,6 @@ by every strategy.
 
 import errno
 import os
-import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -13,15 +12,14 @@ from typing import Any
 
 import torch
 from lightning.fabric.plugins import CheckpointIO, TorchCheckpointIO
-from lightning.fabric.utilities.cloud_io import _load
 from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint.api import CheckpointException
 
 from freeflow_lightning.training.atomic_write import is_full_disk, sweep, write_file
-from freeflow_lightning.training.checkpoint_damage import defect, unreadable
-from freeflow_lightning.training.sharded_checkpoint import read_sharded, refuse_other_folder
-from freeflow_lightning.training.whole_file import read_whole
+from freeflow_lightning.training.checkpoint_damage import defect
+from freeflow_lightning.training.checkpoint_folder import refuse_other_folder
+from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
 
 
 class CheckpointWriteError(OSError):
@@ -138,40 +136,3 @@ def write_whole_folder(folder: Path, barrier: Callable[[], None], *, first: bool
         if old.exists():
             old.unlink()  # it was one file
     barrier()
-
-
-def read_checkpoint_file(
-    path: str | Path, map_location: Any = "cpu", *, mmap: bool = False
-) -> dict[str, Any]:
-    """Read a checkpoint from any place: one file, a sharded run's folder, or an address with a
-    scheme (http, s3, hf, ...).
-
-    Tensors and plain values alone are read; nothing is executed, whatever the scheme. With `mmap`
-    the tensors of a file stay on the disk until they are used.
-
-    Raises:
-        FileNotFoundError: no such file.
-        ValueError: a damaged checkpoint, or one that holds more than tensors and plain values.
-    """
-    if not is_remote(path) and not Path(path).exists():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}: expected a .ckpt file, for example "
-            f"runs/NAME/version_0/checkpoints/last.ckpt"
-        )
-    try:
-        if is_remote(path):
-            return _load(str(path), map_location, weights_only=True)
-        if Path(path).is_dir():
-            return read_sharded(Path(path))
-        return read_whole(Path(path), map_location, mmap=mmap)
-    except Exception as error:
-        raise unreadable(path, error) from error
-
-
-def is_remote(path: str | Path) -> bool:
-    """Return whether a path names a scheme; pathlib leaves one slash of its two.
-
-    >>> is_remote("https://a.org/last.ckpt"), is_remote(Path("s3://a/last.ckpt")), is_remote("runs/last.ckpt")
-    (True, True, False)
-    """
-    return re.match(r"[A-Za-z][A-Za-z0-9+.-]+:/", str(path)) is not None

@@ -1,7 +1,6 @@
 """A recipe built again from the config that its checkpoint carries."""
 
 import inspect
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -17,10 +16,11 @@ from freeflow_lightning.teachers.reading.trust import (
     guarded,
     trusted,
 )
+from freeflow_lightning.training.config_files import find_files, places_of
 from freeflow_lightning.training.meta_init import materialize
+from freeflow_lightning.training.overrides import say_overrides
 from freeflow_lightning.training.own_runs import is_remembered
 from freeflow_lightning.training.record import (
-    describe,
     is_importable,
     path_of,
     unknown_parts,
@@ -71,15 +71,61 @@ def build_recipe(
     arguments = {name: value for name, value in arguments.items() if name not in objects}
     refuse_unknown(checkpoint, arguments)
     check_options(checkpoint, {"class_path": config["class_path"], "init_args": arguments})
-    arguments = find_files(arguments, places_of(checkpoint))
     if not (inspect.isclass(cls) and issubclass(cls, kind)):
         raise ValueError(
             f"{checkpoint.path} is a checkpoint of {config['class_path']}: expected {kind.__name__}"
         )
+    return build(checkpoint, cls, arguments, objects, trust)
+
+
+def build_part(
+    checkpoint: TrainingCheckpoint,
+    kind: type,
+    given: Mapping[str, Any],
+    trust: str | Sequence[str] | None = None,
+) -> Any:
+    """Return an object of a class that takes some of a recipe's arguments, by their names, without
+    importing the recipe.
+
+    Args:
+        checkpoint: of a recipe of this package, with its config.
+        kind: the class.
+        given: as in `build_recipe`.
+        trust: as in `build_recipe`.
+
+    Raises:
+        ValueError: as `build_recipe`, of the arguments that are taken.
+    """
+    config = checkpoint.config
+    assert config is not None
+    check_trust(checkpoint, config, trust, given)
+    taken = inspect.signature(kind).parameters
+    arguments = {name: value for name, value in config["init_args"].items() if name in taken}
+    say_overrides(checkpoint, arguments, given)
+    arguments = {name: value for name, value in arguments.items() if name not in given}
+    refuse_unknown(checkpoint, arguments)
+    check_options(checkpoint, arguments)
+    return build(checkpoint, kind, arguments, given, trust)
+
+
+def build(
+    checkpoint: TrainingCheckpoint,
+    kind: type,
+    arguments: Mapping[str, Any],
+    objects: Mapping[str, Any],
+    trust: str | Sequence[str] | None,
+) -> Any:
+    """Return an object of a class from arguments of a checkpoint's config, and from objects as they
+    are.
+    """
+    found = find_files(arguments, places_of(checkpoint))
+    config = checkpoint.config
+    assert config is not None
     others = None if is_remembered(config) else trusted(trust, config)
-    if "teacher" in arguments:
-        objects["teacher"] = build_teacher(checkpoint, arguments.pop("teacher"), others)
-    return construct(checkpoint, cls, arguments, objects, others)
+    made = dict(objects)
+    if "teacher" in found:
+        made["teacher"] = build_teacher(checkpoint, found.pop("teacher"), others)
+    return construct(checkpoint, kind, found, made, others)
 
 
 def load_recipe(
@@ -152,55 +198,6 @@ def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) ->
         raise ValueError(f"{what} do not fit its config: {error}") from error
 
 
-def say_overrides(
-    checkpoint: TrainingCheckpoint, arguments: Mapping[str, Any], given: Mapping[str, Any]
-) -> None:
-    """Warn of every given argument that takes the place of another one in the config."""
-    for name, value in given.items():
-        recorded, mine = arguments.get(name), describe(value)
-        if recorded is None or unknown_parts(recorded) or is_same(recorded, mine):
-            continue
-        warnings.warn(
-            f"{checkpoint.path}: the given {name} {words(mine)} takes the place of "
-            f"{words(recorded)}",
-            stacklevel=4,
-        )
-
-
-def is_same(recorded: Any, given: Any) -> bool:
-    """Return whether two descriptions are of the same thing, whatever path its class was imported
-    by.
-    """
-    if (
-        not isinstance(recorded, Mapping)
-        or not isinstance(given, Mapping)
-        or "class_path" not in recorded
-    ):
-        return bool(describe(recorded) == given)
-    short = (
-        str(recorded["class_path"]).rpartition(".")[2],
-        str(given.get("class_path")).rpartition(".")[2],
-    )
-    return short[0] == short[1] and describe(recorded.get("init_args") or {}) == (
-        given.get("init_args") or {}
-    )
-
-
-def words(description: Any) -> str:
-    """Return a description in one line: the class and its arguments, as far as a line holds
-    them.
-    """
-    if not isinstance(description, Mapping) or "class_path" not in description:
-        return repr(description)
-    arguments = description.get("init_args") or {}
-    inside = ", ".join(
-        f"{name}={value!r}"
-        for name, value in arguments.items()
-        if isinstance(value, str | int | float)
-    )
-    return f"{description['class_path']}({inside})"
-
-
 def refuse_unknown(checkpoint: TrainingCheckpoint, arguments: dict[str, Any]) -> None:
     """Refuse arguments that the checkpoint cannot say (Raises: ValueError, with what to pass
     instead).
@@ -246,34 +243,3 @@ def check_options(checkpoint: TrainingCheckpoint, config: Any) -> None:
             )
     for value in inside.values():
         check_options(checkpoint, value)
-
-
-def places_of(checkpoint: TrainingCheckpoint) -> list[Path]:
-    """Folders in which a checkpoint's relative paths are looked for, before the current one."""
-    beside = checkpoint.path.resolve().parent
-    run = [beside.parent] if beside.name == "checkpoints" else []
-    recorded = [Path(folder) for folder in checkpoint.about.get("folders", [])]
-    return [beside, *run, *recorded]
-
-
-def find_files(config: Any, places: Sequence[Path]) -> Any:
-    """Return a config whose relative paths lead to where the files are: the first of `places` that
-    has one, or the current folder.
-
-    A value is taken for a path if it looks like one (a suffix or a slash) and something is there.
-    """
-    if isinstance(config, Mapping):
-        return {
-            name: value if name == "class_path" else find_files(value, places)
-            for name, value in config.items()
-        }
-    if isinstance(config, list):
-        return [find_files(value, places) for value in config]
-    if (
-        not isinstance(config, str)
-        or not ("/" in config or "." in config)
-        or Path(config).is_absolute()
-    ):
-        return config
-    found = next((place / config for place in places if (place / config).exists()), None)
-    return config if found is None else str(found)

@@ -5,8 +5,10 @@ for a resumed run.
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from lightning.pytorch import Trainer
+if TYPE_CHECKING:
+    from lightning.pytorch import Trainer
 
 ROOT = "runs"
 CHECKPOINTS = "checkpoints"
@@ -47,7 +49,7 @@ def claim_version(folder: Path) -> int:
             return n
 
 
-def folder_of(trainer: Trainer) -> Path | None:
+def folder_of(trainer: "Trainer") -> Path | None:
     """Find a run's folder, in which ModelCheckpoint writes checkpoints/.
 
     None where nothing is to be written (fast_dev_run). Every process has to ask: the first one

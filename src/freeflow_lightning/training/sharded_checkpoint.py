@@ -1,9 +1,7 @@
 """The folder of a sharded run's checkpoint, read as data: torch.distributed.checkpoint would unpickle its description."""
 
 import io
-import os
 import pickle
-import re
 import zipfile
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -24,30 +22,7 @@ from torch.distributed.checkpoint.state_dict_loader import _load_state_dict
 from torch.futures import Future
 from torch.optim import Optimizer
 
-from freeflow_lightning.training.whole_file import read_whole
-
-META = "meta.pt"
-"""What Lightning calls the part of a sharded checkpoint that is no tensor."""
-
-
-PARTS = re.compile(r"\.metadata|meta\.pt|__\d+_\d+\.distcp")
-"""The files of such a folder."""
-
-
-def refuse_other_folder(path: Path) -> None:
-    """Refuse to replace a folder that is no sharded run's checkpoint, or holds more than one.
-
-    Raises:
-        ValueError: with a name that is no part of a checkpoint.
-    """
-    if not path.is_dir():
-        return
-    others = [name for name in sorted(os.listdir(path)) if not PARTS.fullmatch(name)]
-    if others:
-        raise ValueError(
-            f"{path} is a folder with {others[0]!r} in it, which is no part of a checkpoint: move "
-            "the folder away, or give checkpoints another name"
-        )
+from freeflow_lightning.training.checkpoint_folder import read_meta
 
 
 def read_sharded(folder: Path) -> dict[str, Any]:
@@ -64,11 +39,6 @@ def read_sharded(folder: Path) -> dict[str, Any]:
             by_index(state, names) for state, names in zip(states, named, strict=True)
         ]
     }
-
-
-def read_meta(folder: Path) -> dict[str, Any]:
-    """Return the part of a sharded run's checkpoint that is no tensor."""
-    return read_whole(folder / META)
 
 
 def read_parts(folder: Path, keys: set[str] | None = None) -> dict[str, Any]:

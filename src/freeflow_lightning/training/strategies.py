@@ -17,7 +17,9 @@ from torch.distributed.checkpoint.state_dict import (
 )
 from torch.optim import Optimizer
 
-from freeflow_lightning.training.checkpoint_files import read_checkpoint_file, write_whole_folder
+from freeflow_lightning.training.checkpoint_files import write_whole_folder
+from freeflow_lightning.training.checkpoint_folder import read_meta
+from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
 from freeflow_lightning.training.resumed_averages import (
     Averaged,
     match_averages,
@@ -29,7 +31,6 @@ from freeflow_lightning.training.sharded_checkpoint import (
     check_keys,
     fill_from_parts,
     parameter_names,
-    read_meta,
     sharded_keys,
 )
 

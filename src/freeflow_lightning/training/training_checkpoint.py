@@ -15,11 +15,11 @@ from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from freeflow_lightning.training.checkpoint_damage import unreadable, written_at
-from freeflow_lightning.training.checkpoint_files import is_remote, read_checkpoint_file
+from freeflow_lightning.training.checkpoint_folder import META, read_meta
+from freeflow_lightning.training.checkpoint_reader import is_remote, read_checkpoint_file
 from freeflow_lightning.training.old_names import use_new_paths
 from freeflow_lightning.training.resuming import FoundCheckpoint, first_good
 from freeflow_lightning.training.run_folder import versions
-from freeflow_lightning.training.sharded_checkpoint import META, read_meta, read_parts, sharded_keys
 
 ABOUT = "freeflow_lightning"
 """The key of a checkpoint under which this package writes its version and where the training found
@@ -60,6 +60,11 @@ class TrainingCheckpoint(NamedTuple):
     def version(self) -> str:
         """The version of this package that wrote it, in words."""
         return f"freeflow-lightning {self.about.get('version', '0.1.0')}"
+
+    @property
+    def is_of_this_version(self) -> bool:
+        """Whether this version of the package wrote it."""
+        return bool(self.about.get("version") == version("freeflow-lightning"))
 
     @property
     def about(self) -> Config:
@@ -175,8 +180,7 @@ def _weights_of(content: Any, path: Path) -> dict[str, Any]:
 def _open_file(path: Path) -> TrainingCheckpoint:
     try:
         records = _records(path)
-        with FakeTensorMode():  # shapes and places in the file, no data
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _shapes(path)
     except Exception as error:
         raise unreadable(path, error) from error
     weights = _weights_of(content, path)
@@ -190,6 +194,14 @@ def _open_file(path: Path) -> TrainingCheckpoint:
             raise unreadable(path, error) from error
 
     return TrainingCheckpoint(path, _settings(content), list(weights), read)
+
+
+def _shapes(path: Path) -> Any:
+    """Return what a file of torch.save holds, its tensors as shapes and places in the file."""
+    if hasattr(torch.serialization, "_is_meta_location"):
+        return torch.load(path, map_location="meta", weights_only=True)
+    with FakeTensorMode():  # older torch: it imports the compiler's parts, which takes a second
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def _records(path: Path) -> dict[int, zipfile.ZipInfo]:
@@ -228,6 +240,8 @@ def _tensor(
 
 
 def _open_folder(path: Path) -> TrainingCheckpoint:
+    from freeflow_lightning.training.sharded_checkpoint import read_parts, sharded_keys  # noqa: PLC0415 (torch.distributed.checkpoint: a second that files do without)
+
     try:
         content, names = read_meta(path), sorted(sharded_keys(path))
     except Exception as error:
@@ -245,15 +259,3 @@ def _open_folder(path: Path) -> TrainingCheckpoint:
         return found
 
     return TrainingCheckpoint(path, content, names, read)
-
-
-# Building
-
-
-# What may be imported
-
-
-# What the config says, and what it cannot
-
-
-# Where its files are

@@ -14,6 +14,8 @@ from jsonargparse import set_parsing_settings
 from jsonargparse._common import parsing_settings
 from torch import nn
 
+from freeflow_lightning.teachers.reading.declared import is_declared
+
 KNOWN = ("freeflow_lightning", "torch.nn", "diffusers.models")
 """Import paths that a checkpoint may name."""
 
@@ -66,6 +68,8 @@ def is_known(path: str) -> bool:
     """
     if not is_under(path, ("freeflow_lightning", "torch.nn", "diffusers")):
         return False
+    if is_declared(path):  # without Lightning's seconds, which importing a recipe would take
+        return True
     kind = find_object(path)
     if kind is None:  # of another version: the parser names it
         return is_under(path, KNOWN) and not is_under(path, NOT_KNOWN)
