@@ -10,14 +10,14 @@ from typing import Any
 import torch
 from lightning.pytorch.strategies import DDPStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts, check_numbers, check_pairs
-from freeflow_lightning.nets import LoRA, SecondState, SplitHead, device_of
+from freeflow_lightning.nets import LoRA, SecondState, SplitHead
 from freeflow_lightning.recipes.holders import Frozen
 from freeflow_lightning.recipes.map_recipe import MapRecipe
 from freeflow_lightning.recipes.student_checks import check_student
-from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
+from freeflow_lightning.recipes.student_rate import bfloat16_error, find_scale, step_size
 from freeflow_lightning.recipes.teacher_checks import (
     check_direction,
     check_teacher_fits,
@@ -176,20 +176,12 @@ class Distillation(MapRecipe):
         """What the student's raw output is worth in u at the prior: 1 for a velocity and for a
         network of one's own.
 
-        At t = 1 a score or noise network is multiplied by its `output_scale`, 157 for DDPM's betas.
         Adam's step does not depend on the size of the gradient, so that the student's would be that
         much too large in every layer: its learning rate is divided by it. Its loss is divided too,
         which makes Eqs. 9 and 11 products with the raw output: gradients, and with them Adam's eps
         and clipping, are then in the same units for every teacher.
         """
-        if not self.starts_from_teacher:
-            return 1.0
-        scale = float(self.teacher.output_scale(torch.ones(1, device=self.device)))
-        if not 0 < scale < math.inf:
-            raise ValueError(
-                f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}"
-            )
-        return scale
+        return find_scale(self.teacher, self.device) if self.starts_from_teacher else 1.0
 
     @property
     def resting(self) -> nn.Module | None:
@@ -245,18 +237,10 @@ class Distillation(MapRecipe):
         check_teacher_fits(
             self.teacher,
             guided=self.is_guided,
-            device=device_of(
-                self.teacher
-            ),  # self.device says where it will be moved to, not yet is
             starts_student=self.starts_from_teacher and has_data,
         )
         if has_data:
-            probe = Generator().manual_seed(0)
-            condition = self.teacher.draw_condition(2, probe)
-            device = device_of(self.student)
-            x = torch.randn(2, *self.teacher.sample_shape, generator=probe).to(device)
-            condition = self.transfer_batch_to_device(condition, device, 0)
-            check_student(self.student, self.teacher, x, condition)
+            check_student(self.student, self.teacher)
 
     def on_train_start(self) -> None:
         super().on_train_start()

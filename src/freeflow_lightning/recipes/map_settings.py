@@ -59,6 +59,21 @@ def check_settings(
         )
 
 
+def check_inner_map(objective: MapObjective, times: TimePair, diagonal_fraction: float) -> None:
+    """Refuse settings that do not determine the inner map (ValueError)."""
+    form = type(objective).__name__
+    if times.from_prior and not objective.closed_at_prior:
+        raise ValueError(
+            f"{form} on inner maps from s = 1 alone asks the student where it is never trained: "
+            "use times that start anywhere, such as SortedPair(Uniform())"
+        )
+    if objective.needs_anchor and not diagonal_fraction:
+        raise ValueError(
+            f"{form} does not ask the teacher, which every split map solves: set "
+            "diagonal_fraction, to 0.5 for example"
+        )
+
+
 def check_differences(
     objective: MapObjective, student: ScalarConditioned, teacher: Teacher | None
 ) -> None:

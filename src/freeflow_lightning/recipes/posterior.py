@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -23,63 +23,17 @@ from freeflow_lightning.flow import (
     check_numbers,
     glass,
     renoise,
-    take,
 )
 from freeflow_lightning.nets import SecondState
 from freeflow_lightning.objectives import Decay, Eulerian, MapObjective, Residual, Weight
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.map_settings import check_inner_map
 from freeflow_lightning.recipes.outputs import Step
+from freeflow_lightning.recipes.posterior_rows import PosteriorDraw, PosteriorRows
 from freeflow_lightning.recipes.student_checks import check_time_step, refuse_dropout
 from freeflow_lightning.recipes.tilt import Tilt
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
-
-
-class PosteriorDraw(NamedTuple):
-    """Everything random in one step; the first rows train the map, the others its diagonal.
-
-    Args:
-        z: noise that the sample x0 comes from, [B, ...]; samples where the states need data.
-        n: noise of the state x_t, [B, ...].
-        e: noise of the inner state y_s, [B, ...].
-        condition: as the teacher draws it.
-        gamma: guidance scales, [B].
-        t: times of the states, [B].
-        s: inner times, [B].
-        delta: inner durations s - r, [B]; 0 on the diagonal.
-        maps: how many rows train the map.
-        objective: with what it draws itself.
-        inner: noise of a tilt's draws, of the diagonal's rows; None without a tilt.
-    """
-
-    z: Tensor
-    n: Tensor
-    e: Tensor
-    condition: Any
-    gamma: Tensor
-    t: Tensor
-    s: Tensor
-    delta: Tensor
-    maps: int
-    objective: MapObjective
-    inner: Tensor | None = None
-
-
-class PosteriorRows(NamedTuple):
-    """Rows on which the inner map or its diagonal is trained."""
-
-    y: Tensor
-    s: Tensor
-    delta: Tensor
-    x: Tensor
-    t: Tensor
-    condition: Any
-    gamma: Tensor
-
-    def cut(self, start: int, stop: int | None = None) -> "PosteriorRows":
-        """Return the rows from `start` to before `stop`."""
-        return PosteriorRows(*take(tuple(self), slice(start, stop)))
-
 
 _OBJECTIVE = Eulerian()
 _STATES = Renoised()
@@ -283,18 +237,3 @@ class PosteriorModule(Distillation):
         figures = super().figures(draw, step)
         rms = root_mean_square(step.residuals["map"])
         return figures | mean_by_bin("map/residual_by_t", rms, draw.t[: draw.maps])
-
-
-def check_inner_map(objective: MapObjective, times: TimePair, diagonal_fraction: float) -> None:
-    """Refuse settings that do not determine the inner map (ValueError)."""
-    form = type(objective).__name__
-    if times.from_prior and not objective.closed_at_prior:
-        raise ValueError(
-            f"{form} on inner maps from s = 1 alone asks the student where it is never trained: "
-            "use times that start anywhere, such as SortedPair(Uniform())"
-        )
-    if objective.needs_anchor and not diagonal_fraction:
-        raise ValueError(
-            f"{form} does not ask the teacher, which every split map solves: set "
-            "diagonal_fraction, to 0.5 for example"
-        )

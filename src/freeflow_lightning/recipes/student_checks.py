@@ -1,35 +1,35 @@
 """Refusals of a student that cannot be trained as its recipe asks, before training starts."""
 
-from typing import Any
-
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 
-from freeflow_lightning.nets import ScalarConditioned, difference_error
+from freeflow_lightning.flow import apply
+from freeflow_lightning.nets import ScalarConditioned, device_of, difference_error
 from freeflow_lightning.teachers import Teacher, describe_condition
 
 
-def check_student(student: nn.Module, teacher: Teacher, x: Tensor, condition: Any) -> None:
+def check_student(student: nn.Module, teacher: Teacher) -> None:
     """Refuse a student that does not fit the teacher's states and conditions.
 
     Args:
-        student: a network with the scalars delta and gamma.
-        teacher: whose states it is asked at.
-        x: two states, on the student's device.
-        condition: of two rows, there as well.
+        student: a network with the scalars delta and gamma, asked where its weights are.
+        teacher: at two of whose states it is asked.
 
     Raises:
         ValueError: it fails, or returns another shape.
     """
-    half = torch.full((2,), 0.5, device=x.device)
+    probe, device = Generator().manual_seed(0), device_of(student)
+    condition = apply(lambda part: part.to(device), teacher.draw_condition(2, probe))
+    x = torch.randn(2, *teacher.sample_shape, generator=probe).to(device)
+    half = torch.full((2,), 0.5, device=device)
     try:
         with torch.no_grad():
             shape = student(x, half, condition, delta=half, gamma=half).shape
     except Exception as error:
         raise ValueError(
             f"the student network fails on two states of shape {list(x.shape)} and "
-            f"{describe_condition(condition)} ({type(error).__name__}: {error}): make it fit the teacher's "
-            "sample_shape and conditions"
+            f"{describe_condition(condition)} ({type(error).__name__}: {error}): make it fit the "
+            "teacher's sample_shape and conditions"
         ) from error
     if shape != x.shape:
         raise ValueError(

@@ -1,6 +1,27 @@
-"""The student's learning rate in words: what its raw output is worth, and what bfloat16 does to
-it.
-"""
+"""What the student's raw output is worth, and so its learning rate; and what bfloat16 does to it."""
+
+import math
+
+import torch
+
+from freeflow_lightning.teachers import Teacher
+
+
+def find_scale(teacher: Teacher, device: torch.device) -> float:
+    """Return what the raw output of a teacher's network is worth in u at the prior; 1 for a
+    velocity.
+
+    At t = 1 a score or noise network is multiplied by its `output_scale`, 157 for DDPM's betas.
+
+    Raises:
+        ValueError: a teacher that says something else than a finite number above 0.
+    """
+    scale = float(teacher.output_scale(torch.ones(1, device=device)))
+    if not 0 < scale < math.inf:
+        raise ValueError(
+            f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}"
+        )
+    return scale
 
 
 def step_size(rate: float | None, scale: float) -> str:

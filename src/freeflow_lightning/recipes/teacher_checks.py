@@ -5,25 +5,25 @@ from typing import Any
 import torch
 from lightning.pytorch.utilities import rank_zero_warn
 
+from freeflow_lightning.nets import device_of
 from freeflow_lightning.teachers import Teacher, check_contract, check_convention
 from freeflow_lightning.training.data import PriorStream
 
 
-def check_teacher_fits(
-    teacher: Teacher, *, guided: bool, device: torch.device, starts_student: bool
-) -> None:
+def check_teacher_fits(teacher: Teacher, *, guided: bool, starts_student: bool) -> None:
     """Refuse a teacher whose velocity, conditions or backbone are not what it says.
 
     Args:
-        teacher: is asked on a few samples.
+        teacher: is asked on a few samples, where its weights are.
         guided: whether it is asked for guided velocities.
-        device: where it is.
         starts_student: whether the student starts from its backbone.
 
     Raises:
         ValueError: with what is wrong.
     """
-    findings = check_contract(teacher, guided=guided, device=device, starts_student=starts_student)
+    findings = check_contract(
+        teacher, guided=guided, device=device_of(teacher), starts_student=starts_student
+    )
     for finding in findings:
         finding.raise_if_broken()
 

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, final
 
 import torch
 from torch import Generator, Tensor, nn
@@ -35,7 +35,6 @@ from freeflow_lightning.objectives import (
 )
 from freeflow_lightning.objectives.map_objective import DerivativeForm
 from freeflow_lightning.recipes.correction import (
-    CorrectionDraw,
     draw_correction,
     equalise_auxiliary,
 )
@@ -43,51 +42,9 @@ from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
+from freeflow_lightning.recipes.transition_draws import MatchDraw, RolloutDraw
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorBatch
-
-
-class MatchDraw(NamedTuple):
-    """Everything random in a step of the first stage; the first rows train the inner map.
-
-    Args:
-        z: noise that the sample x0 comes from, [B, ...].
-        n: noise of the state x_t, [B, ...].
-        e: noise of the inner state y_s, [B, ...].
-        condition: as the teacher draws it.
-        gamma: guidance scales, [B].
-        place: the index of each row's outer time, int64 [B].
-        s: inner times, [B].
-        delta: inner durations s - r, [B]; 0 on the diagonal.
-        maps: how many rows train the map.
-        objective: with what it draws itself.
-    """
-
-    z: Tensor
-    n: Tensor
-    e: Tensor
-    condition: Any
-    gamma: Tensor
-    place: Tensor
-    s: Tensor
-    delta: Tensor
-    maps: int
-    objective: MapObjective
-
-
-class RolloutDraw(NamedTuple):
-    """Everything random in a step of the second stage.
-
-    Args:
-        rows: prior noise and what noises the samples.
-        place: the index of each row's outer time, int64 [B].
-        e: inner noise of each outer step, [steps, B, ...].
-    """
-
-    rows: CorrectionDraw
-    place: Tensor
-    e: Tensor
-
 
 _OBJECTIVE = Eulerian()
 _HEAD = SplitHead()

@@ -36,7 +36,7 @@ SIDE_BY_SIDE = (1, 2, 4, 8)
 """The numbers of steps that are compared with each other."""
 FlowMapOfTimes = Callable[[Tensor, Tensor, Tensor], Tensor]
 """f(x, t, s): states [B, ...] at t to states at s, [B] each."""
-PosteriorDraw = Callable[[Tensor, Tensor, Tensor], Tensor]
+DrawPosterior = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(e, x, t): inner noise and states [B, ...] at t [B] to draws of p(x0 | x_t = x), [B, ...]."""
 FreshNoise = Callable[[int], Tensor]
 """Fresh N(0, I) noise [B, ...] by its number, from 0 to below `Jumps.noises`."""
@@ -156,7 +156,7 @@ class Jumps:
         f: FlowMapOfTimes,
         z: Tensor,
         fresh: FreshNoise | None = None,
-        draw: PosteriorDraw | None = None,
+        draw: DrawPosterior | None = None,
     ) -> Tensor:
         """Return samples [B, ...] from noise z [B, ...], by f(x, t, s) with times [B].
 
@@ -180,7 +180,7 @@ class Jumps:
         return x
 
 
-def _by_kernel(draw: PosteriorDraw, z: Tensor, times: list[float], fresh: FreshNoise) -> Tensor:
+def _by_kernel(draw: DrawPosterior, z: Tensor, times: list[float], fresh: FreshNoise) -> Tensor:
     """x0 ~ p(x0 | x_t), noised anew to the next time, until that is 0."""
     x0 = draw(z, z, _rows_at(times[0], z))
     for k, t in enumerate(times[1:-1]):
@@ -189,7 +189,7 @@ def _by_kernel(draw: PosteriorDraw, z: Tensor, times: list[float], fresh: FreshN
     return x0
 
 
-def _by_transition(draw: PosteriorDraw, z: Tensor, times: list[float], fresh: FreshNoise) -> Tensor:
+def _by_transition(draw: DrawPosterior, z: Tensor, times: list[float], fresh: FreshNoise) -> Tensor:
     """x0 ~ p(x0 | x_t), of noise that z does not know, and along the line to it."""
     x = z
     for k, (t, s) in enumerate(pairwise(times)):
