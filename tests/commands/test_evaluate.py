@@ -236,11 +236,11 @@ def test_training_and_evaluation_share_the_reference(freeflow, checkpoint):
     )
     assert files(cache_folder()) == kept
     from freeflow_lightning.callbacks import PeriodicFID
-    from freeflow_lightning.students.training_checkpoint import build_module
+    from freeflow_lightning.students.training_module import build_module
     from freeflow_lightning.training.training_checkpoint import open_checkpoint
     from tiny import data, trainer
 
-    m = build_module(open_checkpoint(checkpoint))
+    m = build_module(open_checkpoint(checkpoint), {})
     fid = PeriodicFID(FrechetDistance(FlatFeatures(48)), reference_samples=50, steps=2)
     trainer(callbacks=[fid]).validate(m, data(val_samples=40), verbose=False)
     assert files(cache_folder()) == kept
