@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import SIZES, SiT
-from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.official_convention import OfficialConvention
 from freeflow_lightning.teachers import Convention
 from teachers import public_sit
 from teachers.public_sit import CLASSES, HEADS, WIDTH, embedded, state_dict

@@ -14,11 +14,12 @@ from freeflow_lightning.commands.options import (
     WorkOptions,
 )
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.start_processes import start, starts_others
 from freeflow_lightning.commands.tasks.evaluate import check_sample_counts
 from freeflow_lightning.commands.tasks.evaluate import evaluate as measure
 from freeflow_lightning.commands.views import evaluation as view
 from freeflow_lightning.flow.solver import RuleName
-from freeflow_lightning.sampling.processes import join_processes, start, starts_others
+from freeflow_lightning.sampling.processes import join_processes
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.training.output_folder import claim_names
 

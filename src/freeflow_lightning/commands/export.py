@@ -16,8 +16,9 @@ from freeflow_lightning.commands.options import (
 )
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.tasks.export import export as write
+from freeflow_lightning.commands.views.averages import show_averages
 from freeflow_lightning.commands.views.progress import progress_bar
-from freeflow_lightning.evaluation.compare_averages import compare_averages, show_averages
+from freeflow_lightning.evaluation.compare_averages import compare_averages
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.export import UNKNOWN
 from freeflow_lightning.students.flow_map import FlowMap

@@ -15,7 +15,7 @@ from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.official_convention import OfficialConvention
 from freeflow_lightning.students.open_student import (
     Overrides,
     open_student,

@@ -21,11 +21,12 @@ from freeflow_lightning.commands.posterior_options import (
     sampler_at,
 )
 from freeflow_lightning.commands.run import run
+from freeflow_lightning.commands.start_processes import start, starts_others
 from freeflow_lightning.commands.views.progress import progress_bar
 from freeflow_lightning.sampling.draw import draws_pictures
 from freeflow_lightning.sampling.draw_into import BatchSizes, IndexedDraw, draw_into
 from freeflow_lightning.sampling.noised_states import NoisedStates
-from freeflow_lightning.sampling.processes import Processes, join_processes, start, starts_others
+from freeflow_lightning.sampling.processes import Processes, join_processes
 from freeflow_lightning.sampling.sample_folder import SampleFolder
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.students.open_student import pick_device

@@ -15,8 +15,9 @@ from freeflow_lightning.commands.options import (
 )
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.search_options import AlgorithmOptions, FinalOptions
+from freeflow_lightning.commands.start_processes import start, starts_others
 from freeflow_lightning.commands.tasks.search import search as find
-from freeflow_lightning.sampling.processes import join_processes, start, starts_others
+from freeflow_lightning.sampling.processes import join_processes
 from freeflow_lightning.students.open_student import pick_device
 from freeflow_lightning.students.search.folder import NOTE, PICTURE
 

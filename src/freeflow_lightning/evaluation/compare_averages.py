@@ -3,12 +3,9 @@ of its paths.
 """
 
 from collections.abc import Iterable
-from math import isnan
 from typing import NamedTuple
 
 import torch
-from rich.console import Console
-from rich.table import Table
 
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.evaluation.reference import draw_table, teacher_table
@@ -23,7 +20,7 @@ from freeflow_lightning.students.student_sampler import StudentSampler
 PAIRS = 256
 
 
-class Row(NamedTuple):
+class AverageRow(NamedTuple):
     """One average's figures; `recognised` is None where nothing recognises the samples."""
 
     average: str
@@ -38,7 +35,7 @@ def compare_averages(
     guidance: float,
     device: torch.device,
     jumps: Jumps = ONE_STEP,
-) -> list[Row]:
+) -> list[AverageRow]:
     """Compare every average of a checkpoint and its raw weights, on the same noise, against the
     teacher's own samples.
 
@@ -49,7 +46,7 @@ def compare_averages(
         device: where to compute.
         jumps: the students' steps.
     """
-    made = []
+    made: list[AverageRow] = []
     for name, opened in students:
         student = opened.to(device)
         sampler = StudentSampler(student, guidance, jumps.steps, jumps.sampler, jumps.noise_share)
@@ -64,24 +61,7 @@ def compare_averages(
         assert reference is not None
         classifies = network.classifies(student.teacher.num_classes)
         scores = evaluate_tables(table, reference, None, errors, classifies=classifies).scores
-        made.append(Row(name, scores["fid"], scores["endpoint_error"], scores.get("recognised")))
-    return made
-
-
-def best(rows: list[Row]) -> Row:
-    """Return the lowest FID."""
-    return min(rows, key=lambda row: row.fid.value)
-
-
-def show_averages(rows: list[Row], num_samples: int, guidance: float) -> None:
-    """The table on the screen."""
-    title = f"averages: FID to {num_samples} of the teacher's samples, guidance {guidance:g}"
-    table = Table("average", "FID", "95 % interval", "endpoint error", "recognised", title=title)
-    for row in rows:
-        interval = f"{row.fid.low:.4g} .. {row.fid.high:.4g}" if not isnan(row.fid.low) else ""
-        seen = f"{row.recognised.value:.1%}" if row.recognised else ""
-        mark = " (lowest)" if row is best(rows) else ""
-        table.add_row(
-            row.average, f"{row.fid.value:.4g}{mark}", interval, f"{row.endpoint.value:.4g}", seen
+        made.append(
+            AverageRow(name, scores["fid"], scores["endpoint_error"], scores.get("recognised"))
         )
-    Console().print(table)
+    return made

@@ -20,7 +20,8 @@ from freeflow_lightning.students.export import (
 from freeflow_lightning.students.export.hub import MESSAGE
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.write_exported import write_exported, write_student_folder
-from freeflow_lightning.students.official_weights import VAE, OfficialConvention, read_official
+from freeflow_lightning.students.official_convention import OfficialConvention
+from freeflow_lightning.students.official_weights import VAE, read_official
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.student_map import StudentMap
 from freeflow_lightning.students.training_checkpoint import read_training_checkpoint

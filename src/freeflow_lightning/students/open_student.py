@@ -12,7 +12,8 @@ from freeflow_lightning.flow import TimeDistribution
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.students.export import MANIFEST
 from freeflow_lightning.students.flow_map import FlowMap
-from freeflow_lightning.students.official_weights import VAE, OfficialConvention, is_foreign
+from freeflow_lightning.students.official_convention import OfficialConvention
+from freeflow_lightning.students.official_weights import VAE, is_foreign
 from freeflow_lightning.teachers import Prompts, Teacher
 
 SUFFIXES = (".ckpt", ".pt", ".pth", ".safetensors", ".bin")

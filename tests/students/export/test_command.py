@@ -12,7 +12,7 @@ from PIL import Image
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.sampling.hashes import weights_hash
-from freeflow_lightning.students.official_weights import OfficialConvention
+from freeflow_lightning.students.official_convention import OfficialConvention
 from students.export.test_hub import PretendedHub
 
 

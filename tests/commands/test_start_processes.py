@@ -9,17 +9,19 @@ from pathlib import Path
 import pytest
 
 import forks
-from freeflow_lightning.sampling import processes
+from freeflow_lightning.commands import start_processes
 
 
 def started(monkeypatch, source):
     """Start two processes that run the source; the exit code."""
     monkeypatch.setattr(
-        processes, "COMMAND", (sys.executable, "-c", f"import os, signal, sys, time\n{source}")
+        start_processes,
+        "COMMAND",
+        (sys.executable, "-c", f"import os, signal, sys, time\n{source}"),
     )
     monkeypatch.setattr("sys.argv", ["freeflow", "sample"])
     try:
-        processes.start(2)
+        start_processes.start(2)
     except SystemExit as stop:
         return stop.code
     return 0
@@ -54,7 +56,7 @@ def test_a_verb_starts_as_many_processes_of_itself_as_it_is_told(
     freeflow, monkeypatch, tmp_path, verb
 ):
     source = "import os, sys; open(os.environ['RANK'], 'w').write(' '.join(sys.argv[1:]))"
-    monkeypatch.setattr(processes, "COMMAND", (sys.executable, "-c", source))
+    monkeypatch.setattr(start_processes, "COMMAND", (sys.executable, "-c", source))
     options = ["--checkpoint", "a.ckpt", "--num_samples", 64, "--devices", 2]
     verifier = ["--verifier", "statistics.mean"] if verb == "search" else []
     assert freeflow(verb, *options, *verifier)[0] == 0
@@ -76,9 +78,9 @@ time.sleep(120)
 
 def start_children():
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    processes.COMMAND = (sys.executable, "-c", CHILD)
+    start_processes.COMMAND = (sys.executable, "-c", CHILD)
     sys.argv = ["freeflow", "sample"]
-    processes.start(2)
+    start_processes.start(2)
 
 
 def is_running(pid):
