@@ -8,8 +8,10 @@ from lightning.pytorch.loggers import CometLogger, CSVLogger, MLFlowLogger, Tens
 from lightning.pytorch.loggers.logger import DummyLogger, Logger
 from PIL import Image
 
-from freeflow_lightning.callbacks import SampleGrid
+from freeflow_lightning.callbacks import SampleGrid, samples
 from freeflow_lightning.callbacks.samples import log_picture
+from freeflow_lightning.sampling.picture_rows import picture_rows
+from freeflow_lightning.teachers import SiTTeacher
 from tiny import fit, module
 
 PICTURE = np.zeros((2, 3, 3), np.uint8)
@@ -71,6 +73,16 @@ def test_a_grid_goes_beside_the_checkpoints_and_to_the_logger(tmp_path):
         assert picture.format == "PNG"
     ((name, (shown,), step),) = logger.seen
     assert (name, step, shown.dtype, shown.shape[-1]) == ("samples", 0, np.uint8, 3)
+
+
+def test_classes_are_called_by_their_names(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        samples, "picture_rows", lambda *given: seen.append(given) or picture_rows(*given)
+    )
+    teacher = SiTTeacher("embedded:faces")
+    fit(module(teacher, network=None), SampleGrid(3, steps=2), logger=WithImages(), max_steps=1)
+    assert [captions for _, _, captions in seen] == [["short hair", "glasses", "hat"]]
 
 
 def test_a_trial_run_writes_nothing(tmp_path):

@@ -1,6 +1,7 @@
 """Sheets of many pictures: what stands where."""
 
 import numpy as np
+import pytest
 import torch
 
 from freeflow_lightning.sampling.sheets import sheet_of
@@ -22,8 +23,10 @@ def test_pictures_stand_in_lines_with_white_gaps_between():
     assert (sheet[tile + gap :, 2 * (tile + gap) :] == 255).all()  # nothing stands here
 
 
-def test_a_caption_is_written_above_its_own_picture():
-    sheet = np.asarray(sheet_of(grays(200, 200, 200, 200), columns=2, captions=["7", "", "", ""]))
+@pytest.mark.parametrize("words", ["7", "7\n7\n7"])
+def test_a_caption_is_written_above_its_own_picture(words):
+    sheet = np.asarray(sheet_of(grays(200, 200, 200, 200), columns=2, captions=["", "", words, ""]))
+    sheet = sheet[np.flatnonzero((sheet == 200).any(1))[255] + 1 :]  # below the first line
     dark = np.argwhere(sheet < 100)
     tops = np.flatnonzero((sheet == 200).any(1))
     assert 0 < dark[:, 0].min() <= dark[:, 0].max() < tops[0]

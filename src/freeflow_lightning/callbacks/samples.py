@@ -11,6 +11,7 @@ from torch import Tensor
 
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.flow import check_counts, one_step_rule
+from freeflow_lightning.metrics.class_names import class_names
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
@@ -74,7 +75,8 @@ class SampleGrid(Callback):
             return
         both = {sampler.name: self._teacher_samples, pl_module.sampling: drawn}
         title = f"step {trainer.global_step}"
-        captions = caption_classes(None if classes is None else classes.tolist())
+        names = class_names(drawn.shape[1:], teacher.num_classes)
+        captions = caption_classes(None if classes is None else classes.tolist(), names)
         figure = (
             picture_rows(both, title, captions) if drawn.ndim == 4 else plots.points(both, title)
         )

@@ -23,6 +23,7 @@ from freeflow_lightning.commands.posterior_options import (
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.start_processes import start, starts_others
 from freeflow_lightning.commands.views.progress import progress_bar
+from freeflow_lightning.metrics.class_names import class_names
 from freeflow_lightning.sampling.draw import draws_pictures
 from freeflow_lightning.sampling.draw_into import BatchSizes, IndexedDraw, draw_into
 from freeflow_lightning.sampling.noised_states import NoisedStates
@@ -189,7 +190,10 @@ def publish_sweep(
         for gamma, folder in zip(scales, folders, strict=True)
     }
     title = f"{samplers[0].name}: the same noise, column by column"
-    figure = picture_rows(rows, title, caption_classes(folders[0].first_classes(12)))
+    drawn = folders[0].first(12)
+    names = class_names(drawn.shape[1:], samplers[0].teacher.num_classes)
+    captions = caption_classes(folders[0].first_classes(12), names)
+    figure = picture_rows(rows, title, captions)
     publish(output, SWEEP, "sample", {"guidance": scales}, {"sweep.png": plots.png(figure)})
 
 

@@ -119,9 +119,9 @@ def encode_sheet(
     return None
 
 
-def save_sheet(drawn: Tensor, path: Path) -> None:
-    """Write the sheet of pictures, uint8 [N, C, H, W]."""
-    write_bytes(path, _encode(sheet_of(drawn)))
+def save_sheet(drawn: Tensor, path: Path, captions: Sequence[str] | None = None) -> None:
+    """Write the sheet of pictures, uint8 [N, C, H, W], with a word above each."""
+    write_bytes(path, _encode(sheet_of(drawn, captions=captions)))
 
 
 def _encode(image: Image.Image, label: int | None = None) -> bytes:

@@ -26,7 +26,7 @@ def sheet_of(
     Args:
         drawn: pictures, uint8 [N, C, H, W].
         columns: pictures in a line; a square of them if not given.
-        captions: a word above each.
+        captions: words above each, in a line or a few.
     """
     n, _, height, width = drawn.shape
     columns = columns or math.ceil(math.sqrt(n))
@@ -35,7 +35,8 @@ def sheet_of(
     tile = width * zoom, height * zoom
     gap = max(1, round(GAP * tile[0]))
     letters = min(LARGEST, max(SMALLEST, tile[0] // 4))
-    band = gap if captions is None else round(1.4 * letters)
+    words = max((len(caption.splitlines()) for caption in captions or ()), default=0)
+    band = gap if captions is None else round((0.2 + 1.2 * words) * letters)
     pitch = tile[0] + gap, tile[1] + band
     top = band if captions is not None else 0
     pictures = [Image.fromarray(picture_array(picture)) for picture in drawn]
@@ -47,8 +48,10 @@ def sheet_of(
         place = column * pitch[0], top + line * pitch[1]
         sheet.paste(picture.resize(tile, Image.Resampling.NEAREST), place)
         if captions is not None:
-            middle = place[0] + tile[0] // 2, place[1] - round(0.2 * letters)
-            ImageDraw.Draw(sheet).text(middle, captions[k], "black", font, anchor="ms")
+            middle = place[0] + tile[0] // 2, place[1]
+            ImageDraw.Draw(sheet).text(
+                middle, captions[k], "black", font, anchor="md", align="center"
+            )
     return sheet
 
 

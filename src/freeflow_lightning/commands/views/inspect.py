@@ -10,6 +10,7 @@ from rich.table import Table
 
 from freeflow_lightning.commands.inspect_subject import InspectSubject
 from freeflow_lightning.commands.parser import brief
+from freeflow_lightning.metrics.class_names import class_names
 from freeflow_lightning.nets import device_of
 from freeflow_lightning.profiling.step_memory import NOT_COUNTED, Costs, estimate
 from freeflow_lightning.recipes.student_rate import bfloat16_error, step_size
@@ -225,7 +226,8 @@ def draw_picture(
     guided = f", guidance {sampler.guidance:g}" if sampler.guidance != 1 else ""
     name = f"{sampler.name}{guided}"
     if drawn.ndim == 4 and drawn.shape[1] in (1, 3):
-        captions = caption_classes(None if classes is None else classes.tolist())
+        names = class_names(drawn.shape[1:], teacher.num_classes)
+        captions = caption_classes(None if classes is None else classes.tolist(), names)
         figure = picture_rows({name: drawn}, captions=captions)
         write_bytes(path, plots.png(figure, 200, "freeflow inspect"))
     elif drawn.shape[1:] == (2,):
