@@ -33,6 +33,7 @@ from freeflow_lightning.recipes.correction import (
     select_rows,
 )
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows, map_figures
 from freeflow_lightning.recipes.map_settings import (
     check_differences,
@@ -86,7 +87,8 @@ class FlowMapModule(Distillation):
 
     advice: ClassVar[Mapping[str, str]] = {
         **Distillation.advice,
-        "map/residual": "the map's residual grows: lower student_lr, clip gradients, or lengthen ConfidentRegionWarmup",
+        "map/residual": "the map's residual grows: lower student_lr, clip gradients, or lengthen "
+        "ConfidentRegionWarmup",
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
         "lower student_lr",
@@ -157,6 +159,18 @@ class FlowMapModule(Distillation):
     def draw(self, size: int, generator: Generator) -> FlowMapDraw:
         states, corrected = objectives.split_batch(size, self.correction_fraction)
         draws = self.draws(generator)
+        drawn = self._draw_map(draws, states)
+        if self.correction is None:
+            return FlowMapDraw(drawn, None)
+        r, interval = self.correction.r, self.correction.guidance_interval
+        rows = draw_correction(self, draws, corrected, r, interval)
+        if self.correction.starts is not None:
+            later = round(self.later_share * corrected)
+            rows = draw_starts(self, draws, rows, self.correction.starts, later, self.t_c)
+        return FlowMapDraw(drawn, rows)
+
+    def _draw_map(self, draws: Draws, states: int) -> MapDraw:
+        """Everything random in so many rows of the map and its anchor."""
         paths, per_path = count_paths(states, self.states.per_path), self.states.per_path
         z, condition = draws.starts(self.states.data, paths)
         gamma = draws.guidance(paths)
@@ -166,21 +180,13 @@ class FlowMapModule(Distillation):
         t, delta = self.times.sample(states, draws.host).move_to_prior(self.t_c)
         off_prior, active = None, None
         if self.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
-            off_prior = select_rows(t < 1, generator.device, least=1)
-            active = objective.active_rows(t[:maps], delta[:maps])
-            active = select_rows(active, generator.device, least=1)
+            device = draws.generator.device
+            off_prior = select_rows(t < 1, device, least=1)
+            active = select_rows(objective.active_rows(t[:maps], delta[:maps]), device, least=1)
         to = draws.to_device
         path_of = to(torch.arange(states) // per_path) if per_path > 1 else None
         gamma, t, delta = to(gamma), to(t), to(delta[:maps])
-        drawn = MapDraw(z, condition, gamma, path_of, n, t, delta, objective, off_prior, active)
-        if self.correction is None:
-            return FlowMapDraw(drawn, None)
-        r, interval = self.correction.r, self.correction.guidance_interval
-        rows = draw_correction(self, draws, corrected, r, interval)
-        if self.correction.starts is not None:
-            later = round(self.later_share * corrected)
-            rows = draw_starts(self, draws, rows, self.correction.starts, later, self.t_c)
-        return FlowMapDraw(drawn, rows)
+        return MapDraw(z, condition, gamma, path_of, n, t, delta, objective, off_prior, active)
 
     def loss(self, draw: FlowMapDraw) -> Step:
         """< F, sg(w Delta) > on the states, their anchor, and the correction where it starts."""

@@ -59,44 +59,56 @@ def open_student(
         ValueError: a file of neither kind, options that are not for it, or weights of another image
             size.
     """
+    of_training = average is not None or ema_length is not None
+    of_official = bool(image_size or vae or official != OfficialConvention())
     if is_exported(checkpoint):
-        if average or ema_length or image_size or vae or official != OfficialConvention():
-            raise ValueError(
-                f"{checkpoint} is an exported student, which says all of itself: leave --average, "
-                "--ema_length, --image_size, --vae and --official out"
-            )
-        if overrides.teacher is not None:
-            raise ValueError(
-                f"{checkpoint} is an exported student, which has left its teacher behind: leave "
-                f"--teacher CLASS out"
-            )
+        _refuse_for_exported(checkpoint, of_training or of_official, overrides)
         conditions = Prompts(prompts) if prompts else None
         return FlowMap.from_pretrained(
             checkpoint, conditions=conditions, network=overrides.network, trust=overrides.trust
         )
     if prompts:
         raise ValueError(f"{checkpoint} is no exported student: leave --prompts out")
-    if not is_foreign(checkpoint):
-        if image_size or vae or official != OfficialConvention():
-            raise ValueError(
-                f"{checkpoint} is a training checkpoint, which carries its config: leave "
-                f"--image_size, --vae and --official out"
-            )
-        return FlowMap.from_checkpoint(
-            checkpoint, average=average, ema_length=ema_length, **overrides._asdict()
+    if is_foreign(checkpoint):
+        _refuse_for_official(checkpoint, of_training, overrides)
+        return FlowMap.from_official(
+            checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8
         )
+    if of_official:
+        raise ValueError(
+            f"{checkpoint} is a training checkpoint, which carries its config: leave --image_size, "
+            "--vae and --official out"
+        )
+    return FlowMap.from_checkpoint(
+        checkpoint, average=average, ema_length=ema_length, **overrides._asdict()
+    )
+
+
+def _refuse_for_exported(checkpoint: str | Path, of_others: bool, overrides: Overrides) -> None:
+    """Refuse options of other files, and a teacher (ValueError)."""
+    if of_others:
+        raise ValueError(
+            f"{checkpoint} is an exported student, which says all of itself: leave --average, "
+            "--ema_length, --image_size, --vae and --official out"
+        )
+    if overrides.teacher is not None:
+        raise ValueError(
+            f"{checkpoint} is an exported student, which has left its teacher behind: leave "
+            "--teacher CLASS out"
+        )
+
+
+def _refuse_for_official(checkpoint: str | Path, of_training: bool, overrides: Overrides) -> None:
+    """Refuse options of a training checkpoint, and parts of one's own (ValueError)."""
     if any(overrides):
         raise ValueError(
             f"{checkpoint} holds official weights: leave --teacher CLASS, --network and --trust out"
         )
-    if average is not None or ema_length is not None:
+    if of_training:
         raise ValueError(
             f"{checkpoint} is no training checkpoint and holds one student: leave --average and "
             "--ema_length out"
         )
-    return FlowMap.from_official(
-        checkpoint, official, vae=vae or VAE, input_size=image_size and image_size // 8
-    )
 
 
 def is_exported(place: str | Path) -> bool:

@@ -58,23 +58,22 @@ def push_folder(
     except HFValidationError as error:
         raise ValueError(f"expected the repository as owner/name, got {repo_id!r}") from error
     except (LocalTokenNotFoundError, HfHubHTTPError) as error:
-        status = getattr(getattr(error, "response", None), "status_code", None)
-        refused = status in (401, 403) or isinstance(error, LocalTokenNotFoundError)
-        advice = (
-            "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
-            if refused
-            else "try again"
-        )
-        raise ValueError(
-            f"the hub has refused {repo_id} ({_first_line(error)}): {advice}. The folder is "
-            f"{folder}"
-        ) from error
+        raise ValueError(f"{_explain(error, repo_id)}. The folder is {folder}") from error
     except Exception as error:  # connections fail with the errors of any library below
         raise ValueError(
             f"the hub cannot be reached ({type(error).__name__}: {_first_line(error)}). The "
             f"folder is {folder}: on a machine with a network run `hf upload {repo_id} {folder}`"
         ) from error
     return str(getattr(done, "pr_url", None) or getattr(done, "commit_url", done))
+
+
+def _explain(error: Exception, repo_id: str) -> str:
+    """Return what the hub has refused, and what to do about it."""
+    status = getattr(getattr(error, "response", None), "status_code", None)
+    advice = "try again"
+    if status in (401, 403) or isinstance(error, LocalTokenNotFoundError):
+        advice = "log in with `hf auth login`, or set HF_TOKEN to a token with write access"
+    return f"the hub has refused {repo_id} ({_first_line(error)}): {advice}"
 
 
 def _first_line(error: Exception) -> str:
