@@ -113,6 +113,27 @@ def test_diversity_is_the_mean_ratio_over_the_classes_that_both_have():
     assert measure_diversity(unlabelled, reference).value == pytest.approx(0.5)
     single = {"features": x[:2], "labels": torch.tensor([0, 1])}
     assert isnan(measure_diversity(single, reference).value)
+    still = {"features": torch.ones(80, 2), "labels": labels}
+    assert isnan(measure_diversity(samples, still).value)
+    assert measure_diversity(still, reference).value == 0
+
+
+class OtherClasses(FlatFeatures):
+    """Says three classes, and tells others apart or none."""
+
+    num_classes = 3
+
+    def outputs(self, samples):
+        logits = {"logits": samples[:, : self.told]} if self.told else {}
+        return {"features": samples} | logits
+
+
+@pytest.mark.parametrize(("told", "got"), [(0, "none"), (2, r"shape \[5, 2\]")])
+def test_a_network_of_classes_has_logits_of_so_many(told, got):
+    network = OtherClasses(2)
+    network.told = told
+    with pytest.raises(ValueError, match=rf"logits\W+\[B, 3\] .* of OtherClasses.* got {got}"):
+        built(gaussians(5), network=network)
 
 
 def test_digits_keep_their_logits():

@@ -11,6 +11,7 @@ from freeflow_lightning.evaluation.reference import teacher_endpoints
 from freeflow_lightning.metrics import FeatureTable, Score, compare_tables, inception_score
 from freeflow_lightning.metrics.scores import (
     class_distance,
+    compare_distances,
     mean_distances,
     measure_diversity,
     relative_error,
@@ -181,7 +182,7 @@ def _class_rows(
             kid=class_distance(samples, reference, c) if comparable else NAN,
             kid_floor=class_distance(floor, reference, c) if comparable and floor else NAN,
             endpoint=_class_mean(endpoints.relative, endpoints.labels, c) if endpoints else NAN,
-            diversity=ours.get(c, NAN) / theirs.get(c, NAN),
+            diversity=compare_distances(ours.get(c, NAN), theirs.get(c, NAN)),
             recognised=_class_mean(_is_recognised(samples), labels, c) if classifies else NAN,
         )
         made.append(row)

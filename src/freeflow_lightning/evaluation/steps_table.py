@@ -77,7 +77,7 @@ class Judge:
         """
         if labels is None or not self.features.classifies(num_classes):
             return None
-        logits = [self.features.outputs(part)["logits"] for part in drawn.split(BATCH)]
+        logits = [self.features.see(part)["logits"] for part in drawn.split(BATCH)]
         seen = torch.cat(logits).argmax(1).cpu()
         return float((seen == labels).float().mean())
 

@@ -44,6 +44,23 @@ class FeatureNetwork(nn.Module, ABC):
         """
         return {"features": self(samples)}
 
+    def see(self, samples: Tensor) -> dict[str, Tensor]:
+        """Return `outputs`, checked.
+
+        Raises:
+            ValueError: a network of `num_classes` whose "logits" are not of so many.
+        """
+        outputs = self.outputs(samples)
+        logits = outputs.get("logits")
+        if self.num_classes and (logits is None or logits.shape[1:] != (self.num_classes,)):
+            got = "none" if logits is None else f"shape {list(logits.shape)}"
+            raise ValueError(
+                f'expected "logits" [B, {self.num_classes}] in the outputs of '
+                f"{type(self).__name__}, whose num_classes says so, got {got}: return them, or "
+                "leave num_classes at 0"
+            )
+        return outputs
+
     def classifies(self, num_classes: int) -> bool:
         """Return whether its "logits" tell apart the classes of a teacher that has so many."""
         return 0 < num_classes == self.num_classes

@@ -150,12 +150,17 @@ def mean_distances(rows: dict[str, Tensor]) -> dict[int, float]:
     return {int(c): mean_distance(x[labels == c]) for c in labels.unique()}
 
 
+def compare_distances(ours: float, theirs: float) -> float:
+    """Return ours over theirs; NaN where those of the reference are all at one place."""
+    return ours / theirs if theirs != 0 else float("nan")
+
+
 def measure_diversity(samples: dict[str, Tensor], reference: dict[str, Tensor]) -> Score:
     """Diversity, wherever this package says the word: the mean distance between features within a
     class over the reference's, averaged over the classes that both have; below 1, modes are lost.
 
     Where one side has no classes, all its samples count as one class, and the other side's too.
-    NaN where no class has two samples on either side.
+    NaN where no class has two samples on either side, or none spreads in the reference.
 
     Args:
         samples: rows of a FeatureTable, "features" [n, d] and, where known, "labels" [n].
@@ -169,7 +174,8 @@ def measure_diversity(samples: dict[str, Tensor], reference: dict[str, Tensor]) 
     if ("labels" in samples) != ("labels" in reference):
         samples, reference = ({"features": rows["features"]} for rows in (samples, reference))
     ours, theirs = mean_distances(samples), mean_distances(reference)
-    ratios = torch.tensor([ours[c] / theirs[c] for c in ours.keys() & theirs.keys()]).double()
+    shared = sorted(ours.keys() & theirs.keys())
+    ratios = torch.tensor([compare_distances(ours[c], theirs[c]) for c in shared]).double()
     return Score.mean(ratios[torch.isfinite(ratios)])
 
 

@@ -96,11 +96,11 @@ class TableBuilder:
         """Add samples, [B, ...] as the network takes them, with their index [B] and class [B].
 
         Raises:
-            ValueError: features that are not finite.
+            ValueError: features that are not finite, or logits of other classes than the network's.
         """
         network = self.network
         outputs = (
-            network.outputs(samples)
+            network.see(samples)
             if isinstance(network, FeatureNetwork)
             else {"features": network(samples)}
         )

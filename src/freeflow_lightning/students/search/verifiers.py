@@ -60,7 +60,7 @@ class ClassScore(nn.Module):
         """
         network = self.classifier
         outputs = (
-            network.outputs(samples)
+            network.see(samples)
             if isinstance(network, FeatureNetwork)
             else {"logits": network(samples)}
         )
