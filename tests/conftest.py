@@ -10,12 +10,17 @@ import io
 import logging
 import sys
 
-import lightning.pytorch  # noqa: F401 (its log handler keeps the stream that it finds: not one that a test captures)
 import pytest
-import torch
 
-torch.set_num_threads(1)
 LIGHTNING = logging.getLogger("lightning.pytorch")
+
+
+def pytest_collection_finish():
+    """In the processes that run tests; the one that hands them out needs neither library, and starts at once."""
+    import lightning.pytorch  # noqa: F401 (its log handler keeps the stream that it finds: not one that a test captures)
+    import torch
+
+    torch.set_num_threads(1)
 
 
 @pytest.fixture(autouse=True)
