@@ -37,12 +37,26 @@ END
 freeflow configs
 freeflow fit --config digits --trainer.max_steps 2 --data.length 2 --data.batch_size 8 --data.val_samples 0 \
     --trainer.accelerator cpu
-freeflow sample --checkpoint runs/digits --num_samples 4 --device cpu
-freeflow evaluate --checkpoint runs/digits --num_samples 20 --reference_samples 20 --reference_steps 2 --device cpu
-freeflow export --checkpoint runs/digits --output student --device cpu
 freeflow init mine
+# further verbs in one process, which imports torch once
+python - <<'END'
+import os
+import sys
+
+from freeflow_lightning.commands.main import main
+
+LINES = """
+sample --checkpoint runs/digits --num_samples 4 --device cpu
+evaluate --checkpoint runs/digits --num_samples 20 --reference_samples 20 --reference_steps 2 --device cpu
+export --checkpoint runs/digits --output student --device cpu
+inspect --config my_unet.yaml
+"""
+for line in LINES.strip().splitlines():
+    sys.argv = ["freeflow", *line.split()]
+    os.chdir("mine" if sys.argv[1] == "inspect" else ".")
+    main()
+END
 cd mine
-freeflow inspect --config my_unet.yaml
 freeflow fit --config my_unet.yaml --trainer.max_steps 2 --data.length 2 --trainer.accelerator cpu
 test -f ../samples/000003.png -a -f ../evaluation/evaluation.json -a -f ../student/freeflow.json
 test -d runs/my_unet/version_0/checkpoints

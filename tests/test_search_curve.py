@@ -28,7 +28,7 @@ def test_the_curve_counts_and_compares(freeflow, tmp_path, monkeypatch):
     assert freeflow("fit", *(f"{name}={value}" for name, value in options.items()))[0] == 0
     (path,) = tmp_path.glob("runs/default/version_0/checkpoints/*.ckpt")
     monkeypatch.setattr(
-        sys, "argv", [str(TOOL), "out", f"new={path}", "samples=200", "candidates=4", "steps=2"]
+        sys, "argv", [str(TOOL), "out", f"new={path}", "samples=100", "candidates=4", "steps=2"]
     )
     runpy.run_path(str(TOOL), run_name="__main__")
     curves = json.loads((tmp_path / "out/search_curve.json").read_text())["curves"]

@@ -89,11 +89,12 @@ def assert_same_run(a: Path, b: Path, step: int = 20) -> None:
     assert steps == list(range(step))
 
 
-@pytest.mark.parametrize(("stop", "accumulate"), [(10, 1), (8, 1), (5, 2), (6, 2)])
+@pytest.mark.parametrize(("stops", "accumulate"), [((10, 8), 1), ((5, 6), 2)])
 @pytest.mark.slow
-def test_a_resumed_run_is_the_run(freeflow, tmp_path, monkeypatch, stop, accumulate):
+def test_a_resumed_run_is_the_run(freeflow, tmp_path, monkeypatch, stops, accumulate):
     """Interrupted in the middle of an epoch, at its end, and with accumulated batches (8 batches are an epoch)."""
-    for name, steps in (("straight", [20]), ("resumed", [stop, 20])):
+    runs = {"straight": [20]} | {f"stopped at {stop}": [stop, 20] for stop in stops}
+    for name, steps in runs.items():
         config = configure(tmp_path / name, LAST % 1)
         monkeypatch.chdir(tmp_path / name)
         for k, n in enumerate(steps):
@@ -101,7 +102,8 @@ def test_a_resumed_run_is_the_run(freeflow, tmp_path, monkeypatch, stop, accumul
             limits = ["--trainer.max_steps", n, "--trainer.accumulate_grad_batches", accumulate]
             code, _, err = freeflow("fit", "--config", config.name, *limits, *again)
             assert code == 0, err
-    assert_same_run(tmp_path / "straight", tmp_path / "resumed")
+    for stop in stops:
+        assert_same_run(tmp_path / "straight", tmp_path / f"stopped at {stop}")
 
 
 @pytest.mark.slow

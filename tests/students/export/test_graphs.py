@@ -66,7 +66,10 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
             )
 
 
-POSTERIORS = {"transition": SplitConditioned, "kernel": StateConditioned}
+POSTERIORS = {
+    "transition": lambda: SplitConditioned(tiny_sit(depth=2)),
+    "kernel": lambda: StateConditioned(tiny_sit(depth=1)),
+}
 
 
 @pytest.mark.slow
@@ -75,7 +78,7 @@ POSTERIORS = {"transition": SplitConditioned, "kernel": StateConditioned}
 def test_draws_from_posteriors_are_graphs_of_a_fixed_number_of_steps(name, tmp_path):
     """Which take the fresh noise as an input."""
     pytest.importorskip("onnxruntime")
-    network, jumps = shaken(POSTERIORS[name](tiny_sit(depth=2)), size=0.1), Jumps(2, name)
+    network, jumps = shaken(POSTERIORS[name](), size=0.1), Jumps(2, name)
     z, gamma, labels = torch.randn(3, 3, 4, 4), torch.linspace(1, 2, 3), torch.tensor([0, 4, 2])
     noise = torch.stack([fresh_noise(z, k) for k in range(2)], 1)
     map_ = SampleGraph(network, jumps=jumps).eval()
