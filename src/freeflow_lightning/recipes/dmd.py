@@ -214,10 +214,9 @@ class DMDModule(Distillation):
 
         With skip_idle_rows the rows without effect cost less than this.
         """
-        branches = 2 if self.is_guided else 1
         return {
             "student": len(self.times),
-            "teacher": branches / self.auxiliary_updates,
+            "teacher": self.branches / self.auxiliary_updates,
             "auxiliary": 1,
         }
 

@@ -274,11 +274,11 @@ class FlowMapModule(Distillation):
     # What others ask
 
     def evaluations_per_sample(self) -> dict[str, float]:
-        """Network evaluations that one training sample costs, by network (guidance counts two).
+        """Network evaluations that one training sample costs, by network.
 
         With skip_idle_rows the rows without effect cost less than this.
         """
-        corrected, branches = self.correction_fraction, 2 if self.is_guided else 1
+        corrected = self.correction_fraction
         placed = 1 - corrected
         mapped, anchored = placed * (1 - self.anchor_fraction), placed * self.anchor_fraction
         student = placed * self.states.student_evaluations
@@ -287,7 +287,7 @@ class FlowMapModule(Distillation):
         teacher = placed * self.states.teacher_evaluations + anchored + corrected
         evaluations = {
             "student": 1 + mapped * self.objective.student_evaluations + student,
-            "teacher": branches * (mapped * self.objective.teacher_evaluations + teacher),
+            "teacher": self.branches * (mapped * self.objective.teacher_evaluations + teacher),
         }
         return evaluations | ({"auxiliary": corrected} if self.correction else {})
 

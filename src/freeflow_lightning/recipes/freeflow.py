@@ -207,15 +207,14 @@ class FreeFlowModule(Distillation):
         )
 
     def evaluations_per_sample(self) -> dict[str, float]:
-        """Network evaluations that one training sample costs, by network (forward passes; guidance
-        counts two).
+        """Network evaluations that one training sample costs, by network, in forward passes.
 
         With skip_idle_rows the rows without effect cost less than this.
         """
-        f, branches = self.correction_fraction, 2 if self.is_guided else 1
+        f = self.correction_fraction
         return {
             "student": 1 + (1 - f) * self.prediction.student_evaluations,
-            "teacher": branches * ((1 - f) * self.prediction.teacher_evaluations + f),
+            "teacher": self.branches * ((1 - f) * self.prediction.teacher_evaluations + f),
             "auxiliary": f,
         }
 

@@ -77,7 +77,9 @@ class MapRecipe(Recipe):
 
     @abstractmethod
     def evaluations_per_sample(self) -> dict[str, float]:
-        """Network evaluations that one training sample costs, by network (guidance counts two)."""
+        """Network evaluations that one training sample costs, by network; of the teacher's, each
+        velocity costs `branches`.
+        """
 
     def figures(self, draw: Any, step: Step) -> dict[str, Tensor | float]:
         """Return what a logged step is logged as: root mean squares of its residuals, if nothing
@@ -162,6 +164,13 @@ class MapRecipe(Recipe):
     def is_guided(self) -> bool:
         """Whether the teacher is ever asked for a guided velocity."""
         return self.guidance_range != (1.0, 1.0)
+
+    @property
+    def branches(self) -> int:
+        """Evaluations of the teacher's network for one velocity, guided or not as this recipe asks
+        it.
+        """
+        return self.teacher.guided_evaluations if self.is_guided else 1
 
     def networks(self) -> Mapping[str, ScalarConditioned]:
         if self.auxiliary is None:

@@ -217,20 +217,20 @@ class PosteriorModule(Distillation):
     # What others ask
 
     def evaluations_per_sample(self) -> dict[str, float]:
-        branches, maps = 2 if self.is_guided else 1, 1 - self.diagonal_fraction
+        maps = 1 - self.diagonal_fraction
         if self.tilt is not None:
             map_evaluations = (
                 self.objective.student_evaluations + self.objective.teacher_evaluations
             )
             return {
                 "student": 1 + self.states.student_evaluations + maps * map_evaluations,
-                "teacher": branches * self.tilt.teacher_evaluations * (1 - maps),
+                "teacher": self.branches * self.tilt.teacher_evaluations * (1 - maps),
             }
         return {
             "student": 1
             + self.states.student_evaluations
             + maps * self.objective.student_evaluations,
-            "teacher": branches * (maps * self.objective.teacher_evaluations + 1 - maps),
+            "teacher": self.branches * (maps * self.objective.teacher_evaluations + 1 - maps),
         }
 
     def figures(self, draw: PosteriorDraw, step: Step) -> dict[str, Tensor | float]:

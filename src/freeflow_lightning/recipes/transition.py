@@ -249,11 +249,11 @@ class TransitionModule(Distillation):
 
     def evaluations_per_sample(self) -> dict[str, float]:
         """Of the stage that the step is in; a head counts as its share of the blocks."""
-        branches = 2 if self.is_guided else 1
         one = self.split.evaluations
         if not self.matches:
-            return {"student": self.head.outer_steps * one, "teacher": branches, "auxiliary": 1}
+            student = self.head.outer_steps * one
+            return {"student": student, "teacher": self.branches, "auxiliary": 1}
         head = self.split.head_blocks / self.split.depth
         further = self.objective.student_evaluations * head
-        asked = branches * self.objective.teacher_evaluations
+        asked = self.branches * self.objective.teacher_evaluations
         return {"student": one + 1 + further, "teacher": asked}

@@ -45,7 +45,7 @@ class Sampler(ABC):
     @property
     @abstractmethod
     def evaluations(self) -> int:
-        """Network evaluations of one sample; a guided velocity counts two."""
+        """Network evaluations of one sample."""
 
     def facts(self) -> dict[str, Any]:
         """Return all that the samples depend on beside noise and condition, as JSON."""
@@ -77,7 +77,7 @@ class SolvedSampler(Sampler):
 
     @property
     def evaluations(self) -> int:
-        branches = 1 if self.guidance == 1 else 2
+        branches = 1 if self.guidance == 1 else self.teacher.guided_evaluations
         return EVALUATIONS[self.method] * self.steps * branches
 
     def settings(self) -> dict[str, Any]:

@@ -198,6 +198,11 @@ class Teacher(Recorded, nn.Module, ABC):
 
         return u
 
+    @property
+    def guided_evaluations(self) -> int:
+        """Network evaluations of one guided velocity; an override of `guided_by` may change it."""
+        return 2
+
     def guided_by(self, guidance: Guidance, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         """Return u_gamma(x, t | condition), [B, *sample_shape].
 

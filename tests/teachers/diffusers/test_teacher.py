@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from freeflow_lightning import FreeFlowModule
+from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.teachers import (
     Classes,
     DiffusersTeacher,
@@ -265,6 +266,8 @@ def test_an_embedded_scale_is_asked_once_and_obeys_the_interval(tmp_path):
     )
     u = teacher.guided_velocity(condition, gamma=gamma, interval=(0.0, 0.5))(x, t)
     assert calls == [3]
+    assert teacher.guided_evaluations == 1
+    assert TeacherSampler(teacher, "heun", 3, 2.0).evaluations == 6
     torch.testing.assert_close(u[1:], teacher(x, t, condition)[1:])
     assert not torch.allclose(u[0], teacher(x, t, condition)[0], atol=1e-4)
     assert teacher.null_condition(condition) is condition

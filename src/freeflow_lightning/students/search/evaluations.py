@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Evaluations:
-    """Network evaluations: one sample through one network once; a guided velocity counts two, a
-    step of the student one.
+    """Network evaluations: one sample through one network once; a guided velocity counts as many as
+    its teacher takes, two for most; a step of the student one.
     """
 
     student: int = 0

@@ -261,8 +261,10 @@ class BatchSearchContext:
 
     def _velocity(self, x: Tensor, t: Tensor, condition: Any) -> Tensor:
         gamma = self.setting.sampler.guidance
-        self.used += Evaluations(teacher=len(x) * (1 if gamma == 1 else 2))
-        return self.setting.sampler.teacher.guided_velocity(condition, gamma=gamma)(x, t)
+        teacher = self.setting.sampler.teacher
+        branches = 1 if gamma == 1 else teacher.guided_evaluations
+        self.used += Evaluations(teacher=len(x) * branches)
+        return teacher.guided_velocity(condition, gamma=gamma)(x, t)
 
     def _evaluate(self, draw: Callable[[Tensor, Any], Tensor], x: Tensor) -> Tensor:
         """draw(x, condition) of rows [C * G, ...] in batches; each row counts what it cost."""

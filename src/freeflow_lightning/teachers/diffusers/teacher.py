@@ -112,6 +112,10 @@ class DiffusersTeacher(Teacher):
             x, t, condition, interval_guidance(guidance.gamma, t, guidance.interval)
         )
 
+    @property
+    def guided_evaluations(self) -> int:
+        return 1 if self.embedded else 2
+
     def gamma(self, guidance_scale: float) -> float:
         """Return the gamma that a pipeline's guidance_scale means; Z-Image counts from 0."""
         return self.family.guidance_offset + guidance_scale
