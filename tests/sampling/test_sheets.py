@@ -26,6 +26,7 @@ def test_pictures_stand_in_lines_with_white_gaps_between():
 @pytest.mark.parametrize("words", ["7", "7\n7\n7"])
 def test_a_caption_is_written_above_its_own_picture(words):
     sheet = np.asarray(sheet_of(grays(200, 200, 200, 200), columns=2, captions=["", "", words, ""]))
+    assert (sheet[:, :256] == 200).all(1).sum() == 512  # both pictures at the left are whole
     sheet = sheet[np.flatnonzero((sheet == 200).any(1))[255] + 1 :]  # below the first line
     dark = np.argwhere(sheet < 100)
     tops = np.flatnonzero((sheet == 200).any(1))
