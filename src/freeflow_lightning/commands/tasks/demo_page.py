@@ -64,7 +64,10 @@ def _controls(gr: Any, demo: Demo) -> list[Any]:
     choices = demo.choices
     with gr.Row():
         choice = gr.Dropdown(
-            choices or [ANY], value=ANY, label="class or prompt", visible=bool(choices)
+            choices or [ANY],
+            value=ANY,
+            label="class" if student.teacher.num_classes else "prompt",
+            visible=bool(choices),
         )
         guidance = gr.Slider(
             low,
