@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from freeflow_lightning import FlowMap
+from freeflow_lightning import FlowMap, FreeFlowModule, PosteriorModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, StudentEMA, TrajectoryError
 from freeflow_lightning.flow import ExactJVP
 from freeflow_lightning.nets import ScalarConditioned
@@ -74,7 +74,7 @@ def run(made, *callbacks, **changes):
     return fit(made, *callbacks, prior=prior, accelerator="gpu", devices=1, **changes)
 
 
-@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed"])
+@pytest.mark.parametrize("precision", ["32-true", "bf16-mixed", "bf16-true"])
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_trains_and_its_student_draws_what_it_draws_on_a_cpu(
     name, precision, tmp_path
@@ -89,6 +89,15 @@ def test_every_recipe_trains_and_its_student_draws_what_it_draws_on_a_cpu(
     here = student.sample(4, seed=3)
     there = student.to("cuda").sample(4, seed=3)
     torch.testing.assert_close(there.cpu(), here, rtol=1e-2, atol=1e-2)
+
+
+def test_a_recipe_is_where_its_teacher_is():
+    teacher = RECIPES["freeflow"]().teacher.cuda()
+    made = [
+        FreeFlowModule(teacher, check_teacher=False),
+        PosteriorModule(teacher, check_teacher=False),
+    ]
+    assert {p.device.type for m in made for p in m.parameters()} == {"cuda"}
 
 
 @pytest.mark.parametrize("name", RECIPES)

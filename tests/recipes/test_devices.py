@@ -46,6 +46,22 @@ def watchers():
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_nothing_is_asked_where_the_networks_are_not_yet(name):
+def test_all_is_asked_where_the_networks_are(name, monkeypatch):
+    recipe, wanted = RECIPES[name](), []
+    move = recipe.to
+
+    def note(device):
+        wanted.append(device.type)
+        return recipe if device.type == "meta" else move(device)  # there its weights would be lost
+
+    monkeypatch.setattr(recipe, "to", note)
     prior = data(batch_size=4, val_samples=8, val_batch_size=8)
-    fit(RECIPES[name](), *watchers(), prior=prior, max_steps=1, strategy=MovedLater())
+    fit(recipe, *watchers(), prior=prior, max_steps=1, strategy=MovedLater())
+    assert wanted == ["meta", "cpu"]  # at once, since large networks are slow on a CPU
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_callbacks_ask_a_narrow_teacher_in_its_precision(name):
+    prior = data(batch_size=4, val_samples=8, val_batch_size=8)
+    trainer = fit(RECIPES[name](), *watchers(), prior=prior, precision="bf16-true")
+    assert trainer.callback_metrics["fid/student"].isfinite()

@@ -43,7 +43,7 @@ def main(words: list[str]) -> None:
         if time.perf_counter() - start > options.seconds:
             print(f"stage {name}: no time is left", flush=True)
             break
-        run_stage(name, scale, options.commit)
+        run_stage(name, scale, options)
     write_text(options.output / "tables.md", render(options.output))
 
 
@@ -55,6 +55,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--seconds", type=float, default=570)
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--commit", help="of this source, where it is no repository")
+    parser.add_argument("--beside", help="what else the machine was doing")
     parser.add_argument("--render", type=Path)
     options = parser.parse_args(words)
     if unknown := set(options.stages.split(",")) - set(STAGES):
@@ -62,10 +63,10 @@ def read_options(words: list[str]) -> argparse.Namespace:
     return options
 
 
-def run_stage(name: str, scale: Scale, commit: str | None) -> None:
+def run_stage(name: str, scale: Scale, options: argparse.Namespace) -> None:
     """Run the cases of a stage, and write its file after each."""
-    where = machine(scale.device)
-    where["commit"] = commit or where["commit"]
+    where = machine(scale.device) | {"beside": options.beside}
+    where["commit"] = options.commit or where["commit"]
     found: dict[str, Any] = {"machine": where, "tiny": scale.tiny, "cases": {}}
     begun = time.perf_counter()
     for label, case in STAGES[name](scale):

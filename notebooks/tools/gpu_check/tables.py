@@ -7,11 +7,15 @@ from typing import Any
 
 Cases = dict[str, dict[str, Any]]
 GIB = 2**30
+ABOUT = """Written by `python notebooks/tools/gpu_check --output docs/gpu --render docs/measured.md` from the figures of
+`sh notebooks/tools/gpu_check/run.sh docs/gpu`; do not edit. The networks have random weights, which cost what trained ones
+do. The first run on a GPU had fifteen minutes, shared its processor cores with other work, and mended what kept
+any run from starting there: what is not measured waits for the next."""
 
 
 def render(output: Path) -> str:
     """Markdown of every stage in a folder, in the order of the alphabet."""
-    parts = ["# Measured on a GPU", "Written by `notebooks/tools/gpu_check --render`; do not edit."]
+    parts = ["# Measured on a GPU", ABOUT]
     for name, (title, table) in TABLES.items():
         path = output / f"{name}.json"
         parts.append(f"## {title}")
@@ -24,7 +28,9 @@ def render(output: Path) -> str:
             add_estimates(cases, output / "i.json")
         machine = found["machine"]
         small = " Tiny networks, which say nothing of a GPU." if found["tiny"] else ""
-        parts.append(f"On one {machine['device']}, in {found['seconds']:.0f} s.{small}")
+        beside = f", beside {machine['beside']}" if machine.get("beside") else ""
+        about = f"torch {machine['torch']}, commit {machine['commit']}{beside}"
+        parts.append(f"On one {machine['device']}, {about}, in {found['seconds']:.0f} s.{small}")
         parts.append(table({k: v for k, v in cases.items() if "error" not in v}))
         parts += [f"* {k}: failed, {v['error']}" for k, v in cases.items() if "error" in v]
     return "\n\n".join(part for part in parts if part) + "\n"

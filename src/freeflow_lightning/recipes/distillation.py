@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy
+from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
@@ -230,10 +230,17 @@ class Distillation(MapRecipe):
         """Ask everything once on a few samples, so that a teacher that does not fit is refused
         before training starts.
         """
+        trainer = self._trainer
         self.teacher.conditions.shard(
-            self.global_rank, self.trainer.world_size if self._trainer is not None else 1
+            self.global_rank, 1 if trainer is None else trainer.world_size
         )
         has_data = not self.meta_init  # without data there is nothing to ask
+        if (
+            has_data
+            and trainer is not None
+            and not isinstance(trainer.strategy, ModelParallelStrategy)
+        ):
+            self.to(self.device)  # where Lightning moves it next; a CPU would answer for minutes
         check_teacher_fits(
             self.teacher,
             guided=self.is_guided,

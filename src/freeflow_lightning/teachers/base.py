@@ -6,7 +6,7 @@ import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from torch import Generator, Tensor, nn
@@ -20,6 +20,7 @@ from freeflow_lightning.flow import (
     indexed_noise,
     join,
 )
+from freeflow_lightning.nets import precision_of
 from freeflow_lightning.nets.recorded import Recorded
 from freeflow_lightning.teachers.conditions import Classes, Conditions, NoCondition
 
@@ -44,6 +45,10 @@ class Teacher(Recorded, nn.Module, ABC):
 
     sample_shape: tuple[int, ...]
     num_classes: int = 0
+    casts_states: ClassVar[bool] = False
+    """Whether `velocity` takes states of any precision. A teacher with weights narrower than
+    float32, as `--trainer.precision bf16-true` makes them, is asked in their precision otherwise.
+    """
     rescale: Callable[[Tensor, Tensor], Tensor] | None = None
     """What a guided velocity is, given the linear guided velocity and the conditional one; None for
     the first itself.
@@ -162,7 +167,10 @@ class Teacher(Recorded, nn.Module, ABC):
         return apply(lambda tensor: tensor.to(device), join(*draws))
 
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
-        return self.velocity(x, t, condition)
+        own = x.dtype if self.casts_states else precision_of(self)
+        if own.itemsize >= x.dtype.itemsize or own.itemsize >= torch.float32.itemsize:
+            return self.velocity(x, t, condition)
+        return self.velocity(x.to(own), t.to(own), condition).to(x.dtype)
 
     def guided_velocity(
         self,

@@ -137,6 +137,12 @@ class NetworkBuilder:
         return Adapter(base, name, self.lora, list(time_embeddings(base, self.time_module)))
 
     def _condition(self, backbone: nn.Module, name: str) -> ScalarConditioned:
+        """Return the backbone with the scalars of a name; what is added is where the backbone is."""
+        device = device_of(backbone)
+        conditioned = self._wrap(backbone, name)
+        return conditioned if device.type == "meta" else conditioned.to(device)
+
+    def _wrap(self, backbone: nn.Module, name: str) -> ScalarConditioned:
         owner = backbone.base if isinstance(backbone, Adapter) else None
         settings = self.time_module, self.scalar_scale, owner
         if name == "student" and self.second_state is not None:

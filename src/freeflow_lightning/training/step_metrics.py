@@ -24,13 +24,9 @@ def mean_by_bin(name: str, values: Tensor, place: Tensor, *, bins: int = 8) -> d
     {'x/0.00-0.50': tensor(2.), 'x/0.50-1.00': tensor(5.)}
     """
     bin_of = (place * bins).long().clamp(max=bins - 1)
-    means = torch.bincount(bin_of, weights=values, minlength=bins) / torch.bincount(
-        bin_of, minlength=bins
-    )
-    return {
-        f"{name}/{k / bins:.2f}-{(k + 1) / bins:.2f}": means[k].to(values.dtype)
-        for k in range(bins)
-    }
+    inside = bin_of == torch.arange(bins, device=place.device)[:, None]
+    means = torch.where(inside, values, 0).sum(1) / inside.sum(1)  # bincount is not deterministic
+    return {f"{name}/{k / bins:.2f}-{(k + 1) / bins:.2f}": means[k] for k in range(bins)}
 
 
 class Speed:

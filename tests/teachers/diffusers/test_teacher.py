@@ -320,7 +320,7 @@ def test_processes_train_on_blocks_of_the_prompts_and_evaluate_on_all(tmp_path):
     teachers = [DiffusersTeacher(tmp_path / "m", Prompts(tmp_path / "e")) for _ in range(2)]
     for rank, teacher in enumerate(teachers):
         module = FreeFlowModule(teacher, correction_fraction=0.0)
-        module._trainer = SimpleNamespace(global_rank=rank, world_size=2)
+        module._trainer = SimpleNamespace(global_rank=rank, world_size=2, strategy=None)
         module.setup("fit")
         drawn = teacher.draw_condition(50, torch.Generator().manual_seed(0))["pooled_projections"][
             :, 0

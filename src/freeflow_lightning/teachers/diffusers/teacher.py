@@ -63,6 +63,8 @@ class DiffusersTeacher(Teacher):
             missing.
     """
 
+    casts_states = True  # times and the change of variables stay in float32
+
     def __init__(
         self,
         model: str | Path,
