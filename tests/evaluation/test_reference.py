@@ -15,6 +15,7 @@ from freeflow_lightning.evaluation.reference import (
     teacher_endpoints,
     teacher_table,
 )
+from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.flow import solve
 from freeflow_lightning.metrics import FeatureNetwork, FlatFeatures
 from freeflow_lightning.sampling.draw import Draw
@@ -82,7 +83,7 @@ def test_the_table_is_of_the_samples_of_its_stream(stream):
 @pytest.mark.parametrize("batch_size", [1, 7, 50])
 def test_the_batch_size_does_not_matter(batch_size, tmp_path):
     expected = load(mixture())
-    other = load(mixture(), batch_size=batch_size, folder=tmp_path / str(batch_size))
+    other = load(mixture(), resources=Resources(batch_size), folder=tmp_path / str(batch_size))
     assert torch.equal(other.rows["features"], expected.rows["features"])
     torch.testing.assert_close(
         other.moments["features"].mean, expected.moments["features"].mean, rtol=1e-12, atol=0
@@ -118,16 +119,18 @@ def test_endpoints_are_the_solution_and_cached():
     z, y = which.noise(counted.teacher, torch.arange(9))
     assert y.tolist() == [1] * 9
     sampler = TeacherSampler(counted.teacher, "euler", 3)
-    x = teacher_endpoints(sampler, which, torch.arange(9), batch_size=4)
+    x = teacher_endpoints(sampler, which, torch.arange(9), resources=Resources(4))
     torch.testing.assert_close(
         x, solve(counted.teacher, z, y, steps=3, method="euler"), rtol=1e-6, atol=1e-6
     )
     calls = counted.calls
-    assert torch.equal(teacher_endpoints(sampler, which, torch.arange(9), batch_size=4), x)
+    assert torch.equal(
+        teacher_endpoints(sampler, which, torch.arange(9), resources=Resources(4)), x
+    )
     assert counted.calls == calls + 1
     for change in (Draw(4, (1,)), Draw(3, (0,)), Draw(3, (1,), "other")):
         assert not torch.isin(
-            teacher_endpoints(sampler, change, torch.arange(9), batch_size=4), x
+            teacher_endpoints(sampler, change, torch.arange(9), resources=Resources(4)), x
         ).all()
 
 

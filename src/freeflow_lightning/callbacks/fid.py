@@ -13,6 +13,7 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 from freeflow_lightning.callbacks.checks import refuse_second
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.reference import teacher_table
+from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.flow import check_counts, one_step_rule
 from freeflow_lightning.metrics import (
     FeatureNetwork,
@@ -141,8 +142,7 @@ class PeriodicFID(Callback):
             count=count,
             seed=self.seed,
             stream=stream,
-            device=pl_module.device,
-            processes=_processes(trainer),
+            resources=Resources(device=pl_module.device, processes=_processes(trainer)),
             folder=self.cache,
             needs_rows=False,
         )

@@ -9,6 +9,7 @@ import torch
 
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.evaluation.reference import draw_table, teacher_table
+from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.evaluation.scores import endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import Score
 from freeflow_lightning.sampling.draw import Draw
@@ -47,16 +48,18 @@ def compare_averages(
         jumps: the students' steps.
     """
     made: list[AverageRow] = []
+    resources = Resources(device=device)
     for name, opened in students:
         student = opened.to(device)
         sampler = StudentSampler(student, guidance, jumps.steps, jumps.sampler, jumps.noise_share)
         truth = TeacherSampler(student.teacher, guidance=guidance)
         network = pick_features("auto", None, student.teacher, device)
-        reference = teacher_table(truth, network, count=num_samples, seed=1, device=device)
+        reference = teacher_table(truth, network, count=num_samples, seed=1, resources=resources)
         table = draw_table(
-            sampler, network, Draw(), count=num_samples, kept=num_samples, device=device
+            sampler, network, Draw(), count=num_samples, kept=num_samples, resources=resources
         )
-        errors = endpoint_errors(sampler, truth, Draw(), min(num_samples, PAIRS), device=device)
+        pairs = min(num_samples, PAIRS)
+        errors = endpoint_errors(sampler, truth, Draw(), pairs, resources=resources)
         assert table is not None  # one process
         assert reference is not None
         classifies = network.classifies(student.teacher.num_classes)

@@ -3,9 +3,8 @@
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import torch
-
 from freeflow_lightning.evaluation.reference import draw_table, teacher_table
+from freeflow_lightning.evaluation.resources import ONE_CPU, Resources
 from freeflow_lightning.evaluation.scores import Endpoints, Result, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import (
     FeatureNetwork,
@@ -14,21 +13,11 @@ from freeflow_lightning.metrics import (
     warn_of_few_samples,
 )
 from freeflow_lightning.sampling.draw import Draw
-from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 
 Start = Callable[[str, int | None], Callable[[int], None]]
 """Told what begins and of how many samples; returns what is told the number of each batch."""
-
-
-class Resources(NamedTuple):
-    """Where samples are drawn, and how many at once; without influence on the result."""
-
-    batch_size: int = 256
-    decode_batch_size: int | None = None
-    device: torch.device | str = "cpu"
-    processes: Processes = Processes()
 
 
 class TeacherReference(NamedTuple):
@@ -68,7 +57,7 @@ class Comparison(NamedTuple):
     pairs: int
     reference: FeatureTable | None
     floor: FeatureTable | None = None
-    resources: Resources = Resources()
+    resources: Resources = ONE_CPU
 
     def with_teacher(self, teacher: TeacherReference, start: Start) -> "Comparison":
         """Return the comparison with the teacher's own samples, read from the cache or drawn."""
@@ -81,8 +70,8 @@ class Comparison(NamedTuple):
                 seed=teacher.seed,
                 stream=stream,
                 classes=self.which.classes,
+                resources=self.resources,
                 advance=start(f"teacher, {stream}", count),
-                **self.resources._asdict(),
             )
 
         reference = table("reference", teacher.num_samples)
@@ -101,8 +90,8 @@ class Comparison(NamedTuple):
             self.which,
             count=self.num_samples,
             kept=self.num_samples,
+            resources=self.resources,
             advance=start(sampler.name, self.num_samples),
-            **self.resources._asdict(),
         )
         if table is None:
             return None
@@ -125,10 +114,5 @@ class Comparison(NamedTuple):
             return None
         start("endpoints", None)
         return endpoint_errors(
-            sampler,
-            self.truth,
-            self.which,
-            self.pairs,
-            batch_size=self.resources.batch_size,
-            device=self.resources.device,
+            sampler, self.truth, self.which, self.pairs, resources=self.resources
         )

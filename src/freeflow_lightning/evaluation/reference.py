@@ -11,12 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.evaluation.cache import read_cache, write_cache
+from freeflow_lightning.evaluation.resources import ONE_CPU, Resources
 from freeflow_lightning.evaluation.shipped_tables import feature_facts, find_shipped
 from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureTable, TableBuilder, merge_tables
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, labels_of, pictures
 from freeflow_lightning.sampling.hashes import fingerprint
-from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.cache_folder import cache_folder
@@ -39,10 +39,7 @@ def teacher_table(
     seed: int,
     stream: str = "reference",
     classes: tuple[int, ...] | None = None,
-    batch_size: int = 256,
-    decode_batch_size: int | None = None,
-    device: torch.device | str = "cpu",
-    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    resources: Resources = ONE_CPU,
     folder: Path | None = None,
     advance: Callable[[int], None] | None = None,
     needs_rows: bool = True,
@@ -54,17 +51,14 @@ def teacher_table(
     sampler, count, seed, stream, classes, feature network (class, weights, version) and precision.
 
     Args:
-        sampler: draws, with the teacher on `device`.
-        network: feature network, on `device`.
+        sampler: draws, with the teacher on the device of the resources.
+        network: feature network, there as well.
         count: samples, at least 2.
         seed: of the noise and classes.
         stream: "reference", or "floor" for the second draw that tells what the teacher scores
             against itself. Both are disjoint from every stream that students are evaluated on.
         classes: given to the samples in turn; drawn if not given.
-        batch_size: samples per teacher call; has no influence.
-        decode_batch_size: samples that are decoded at once; a whole batch if not given.
-        device: where to compute.
-        processes: each draws its share.
+        resources: where to compute, and how much at once.
         folder: of the cache; $FREEFLOW_CACHE or ~/.cache/freeflow-lightning if not given.
         advance: told the number of samples after each batch.
         needs_rows: whether the features are wanted one by one: if not, moments that ship with the
@@ -73,7 +67,7 @@ def teacher_table(
     Returns:
         The table on the first process, None on the others.
     """
-    which = Draw(seed, classes, stream)
+    which, processes, device = Draw(seed, classes, stream), resources.processes, resources.device
     facts = reference_facts(sampler, network, count, which, device)
     path = (folder or cache_folder()) / f"{key_of(facts)}.safetensors"
     table = _read_table(path) if processes.first else None
@@ -87,16 +81,7 @@ def teacher_table(
         way = f"{sampler.steps} {sampler.method} steps"
         log.info("drawing %d samples of the teacher (%s), %s", count, stream, way)
     table = draw_table(
-        sampler,
-        network,
-        which,
-        count=count,
-        kept=KEPT,
-        batch_size=batch_size,
-        decode_batch_size=decode_batch_size,
-        device=device,
-        processes=processes,
-        advance=advance,
+        sampler, network, which, count=count, kept=KEPT, resources=resources, advance=advance
     )
     if table is not None:
         write_cache(path, table.tensors(), facts)
@@ -145,10 +130,7 @@ def draw_table(
     *,
     count: int,
     kept: int,
-    batch_size: int = 256,
-    decode_batch_size: int | None = None,
-    device: torch.device | str = "cpu",
-    processes: Processes = Processes(),  # noqa: B008 (immutable)
+    resources: Resources = ONE_CPU,
     advance: Callable[[int], None] | None = None,
 ) -> FeatureTable | None:
     """Return the features of `count` samples that a sampler makes of the noise of `which`; on the
@@ -156,15 +138,16 @@ def draw_table(
 
     Args are those of `teacher_table`; samples with an index below `kept` are kept one by one.
     """
-    teacher, builder = sampler.teacher, TableBuilder(network, kept)
-    for batch in IndexRange(count, batch_size, which.seed, processes.rank, processes.size):
-        z, condition = which.noise(teacher, batch.indices, device)
+    teacher, builder, processes = sampler.teacher, TableBuilder(network, kept), resources.processes
+    share = processes.rank, processes.size
+    for batch in IndexRange(count, resources.batch_size, which.seed, *share):
+        z, condition = which.noise(teacher, batch.indices, resources.device)
         # padding too: sharded networks need every process
         drawn = evaluate_rows(sampler, z, condition)
         index = batch.indices[batch.indices < count]
         if not len(index):
             continue
-        seen = pictures(teacher, drawn[: len(index)], batch_size=decode_batch_size)
+        seen = pictures(teacher, drawn[: len(index)], batch_size=resources.decode_batch_size)
         builder.add(
             index,
             seen,
@@ -181,8 +164,7 @@ def teacher_endpoints(
     which: Draw,
     index: Tensor,
     *,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
+    resources: Resources = ONE_CPU,
     folder: Path | None = None,
 ) -> Tensor:
     """Return the teacher's samples (not decoded) [B, *sample_shape] for the noise of `which` at the
@@ -191,7 +173,7 @@ def teacher_endpoints(
     facts = {
         "schema": SCHEMA,
         "kind": "endpoints",
-        "teacher": fingerprint(sampler.teacher, device, sampler.guidance),
+        "teacher": fingerprint(sampler.teacher, resources.device, sampler.guidance),
         "sampler": sampler.settings(),
         "draw": which._asdict(),
         "index": index.tolist(),
@@ -202,8 +184,8 @@ def teacher_endpoints(
     if cached is not None and "endpoints" in cached:
         return cached["endpoints"]
     parts = []
-    for rows in index.split(batch_size):
-        z, condition = which.noise(sampler.teacher, rows, device)
+    for rows in index.split(resources.batch_size):
+        z, condition = which.noise(sampler.teacher, rows, resources.device)
         parts.append(evaluate_rows(sampler, z, condition).cpu())
     endpoints = torch.cat(parts)
     write_cache(path, {"endpoints": endpoints}, facts)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.evaluation.reference import teacher_endpoints
+from freeflow_lightning.evaluation.resources import ONE_CPU, Resources
 from freeflow_lightning.metrics import FeatureTable, Score, compare_tables, inception_score
 from freeflow_lightning.metrics.scores import (
     class_distance,
@@ -84,8 +85,7 @@ def endpoint_errors(
     which: Draw,
     n: int,
     *,
-    batch_size: int = 256,
-    device: torch.device | str = "cpu",
+    resources: Resources = ONE_CPU,
 ) -> Endpoints:
     """Return how far a sampler's samples 0 .. n - 1 are from the teacher's of the same noise; the
     teacher's are cached.
@@ -95,10 +95,10 @@ def endpoint_errors(
     distribution.
     """
     index = torch.arange(n)
-    x = teacher_endpoints(truth, which, index, batch_size=batch_size, device=device)
+    x = teacher_endpoints(truth, which, index, resources=resources)
     relative, displacement, labels = [], [], []
-    for rows in index.split(batch_size):
-        z, condition = which.noise(truth.teacher, rows, device)
+    for rows in index.split(resources.batch_size):
+        z, condition = which.noise(truth.teacher, rows, resources.device)
         drawn = evaluate_rows(sampler, z, condition).cpu()
         relative.append(relative_error(drawn, x[rows]))
         displacement.append(relative_error(drawn, x[rows], origin=z.cpu()))

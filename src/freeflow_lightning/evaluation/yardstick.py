@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from freeflow_lightning.evaluation.reference import draw_table, feature_facts, teacher_table
+from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.evaluation.scores import Endpoints, endpoint_errors, evaluate_tables
 from freeflow_lightning.metrics import (
     FeatureNetwork,
@@ -71,6 +72,7 @@ class Yardstick:
         self.features = features
         self.measure = measure
         self.device = device
+        self.resources = Resources(device=device)
         self.truth = TeacherSampler(teacher, "heun", measure.teacher_steps, measure.guidance)
         self.given: FeatureTable | None = None
         if measure.statistics is not None:
@@ -97,12 +99,12 @@ class Yardstick:
         has the yardstick's guidance.
         """
         which, n = Draw(), self.measure.samples
-        table = draw_table(sampler, self.features, which, count=n, kept=n, device=self.device)
+        table = draw_table(sampler, self.features, which, count=n, kept=n, resources=self.resources)
         assert table is not None  # there is one process
         paired = min(n, self.measure.paired_samples)
         errors = None
         if paired and sampler.guidance == self.truth.guidance:
-            errors = endpoint_errors(sampler, self.truth, which, paired, device=self.device)
+            errors = endpoint_errors(sampler, self.truth, which, paired, resources=self.resources)
         return self.score(table, errors)
 
     def score(self, table: FeatureTable, errors: Endpoints | None = None) -> dict[str, float]:
@@ -146,7 +148,7 @@ class Yardstick:
             count=count,
             seed=REFERENCE_SEED,
             stream=stream,
-            device=self.device,
+            resources=self.resources,
         )
         assert table is not None  # there is one process
         return table

@@ -10,9 +10,10 @@ import torch
 
 from freeflow_lightning.commands.views import evaluation as view
 from freeflow_lightning.commands.views.progress import progress_bar, starter
-from freeflow_lightning.evaluation.comparison import Comparison, Resources, TeacherReference
+from freeflow_lightning.evaluation.comparison import Comparison, TeacherReference
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.reference import feature_facts
+from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.evaluation.scores import ClassRow, Result
 from freeflow_lightning.examples.faces.data import REFERENCE
 from freeflow_lightning.flow.pairs import SamplerName
