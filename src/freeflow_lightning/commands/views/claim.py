@@ -22,6 +22,8 @@ from freeflow_lightning.training.output_folder import write_bytes
 BEGIN, END = "<!-- claims -->", "<!-- end of claims -->"
 ON_LOG_SCALE = {"fid", "endpoint_error", "error"}
 LONG_LABEL = 8
+MARKERS = "osD^v"
+"""Of lines: the next one where the colours begin again."""
 
 
 def claim_markdown(result: ClaimResult) -> str:
@@ -102,12 +104,15 @@ def _draw_panel(axis: Axes, result: ClaimResult, panel: str, name: str) -> None:
     """One figure of one panel: its lines, and levels across it."""
     claim = result.claim
     arms = [arm for arm in result.arms if arm.panel == panel]
-    drawn = [*filter(None, claim.lines), *claim.levels]
+    measured = {arm.line for arm in result.arms}
+    drawn = [line for line in (*claim.lines, *claim.levels) if line and line in measured]
     colors = {line: OTHERS[k % len(OTHERS)] for k, line in enumerate(drawn)}
+    markers = {line: MARKERS[k // len(OTHERS)] for k, line in enumerate(drawn)}
     for line in claim.lines:
         on_line = [arm for arm in arms if arm.line == line and arm.x in claim.x]
         if on_line:
-            style = "o" if claim.x_title and not line else "o-"  # a table's rows are not joined
+            joined = "" if claim.x_title and not line else "-"  # a table's rows are not joined
+            style = markers.get(line, MARKERS[0]) + joined
             curve = _curve(result, on_line, name)
             _draw_curve(axis, curve, line or "student", style, colors.get(line, STUDENT))
     for level in claim.levels:
@@ -118,7 +123,7 @@ def _draw_panel(axis: Axes, result: ClaimResult, panel: str, name: str) -> None:
                 spread.mean, linestyle="-.", color=colors[level], label=level, linewidth=1.2
             )
     _draw_teacher(axis, result, name)
-    _name_places(axis, result, arms)
+    _name_places(axis, result)
     if name in ON_LOG_SCALE:
         axis.set_yscale("log")
         axis.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -128,18 +133,22 @@ def _draw_panel(axis: Axes, result: ClaimResult, panel: str, name: str) -> None:
     axis.tick_params(labelsize=8)
 
 
-def _name_places(axis: Axes, result: ClaimResult, arms: Sequence[Arm]) -> None:
+def _name_places(axis: Axes, result: ClaimResult) -> None:
     """The labels of settings along the axis, and its scale."""
     claim = result.claim
     if claim.x_title:
-        titles = list(claim.x)
-        shown = [x for x in titles if any(arm.x == x for arm in arms)]
-        axis.set_xticks([titles.index(x) for x in shown], shown)
+        shown = _settings(result)
+        axis.set_xticks(range(len(shown)), shown)
         if max(len(x) for x in shown) > LONG_LABEL:
             axis.tick_params(axis="x", labelrotation=20)
     if claim.read.is_log:
         axis.set_xscale("log", base=2)
         axis.xaxis.set_major_formatter("{x:g}")
+
+
+def _settings(result: ClaimResult) -> list[str]:
+    """Return the settings that were measured, in the order of the claim."""
+    return [x for x in result.claim.x if any(arm.x == x for arm in result.arms)]
 
 
 def _curve(result: ClaimResult, arms: Sequence[Arm], name: str) -> list[tuple[float, Spread]]:
@@ -153,7 +162,7 @@ def _curve(result: ClaimResult, arms: Sequence[Arm], name: str) -> list[tuple[fl
     elif claim.read.axis:
         places = [(x, first.final(x, name)) for x in first.steps]
     else:
-        titles = list(claim.x)
+        titles = _settings(result)
         places = [
             (titles.index(arm.x), method.final(1, name))
             for arm, method in zip(arms, methods, strict=True)
