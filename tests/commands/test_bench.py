@@ -8,6 +8,7 @@ import torch
 
 from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.flow import training_generator
+from freeflow_lightning.nets import SIZES
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.hardware import PEAKS, machine, peak_flops
 from freeflow_lightning.profiling.network_calls import count_rows, record_calls
@@ -189,7 +190,9 @@ def test_a_config_from_the_command_line(freeflow, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_size_and_a_half_precision(freeflow):
+def test_a_size_and_a_half_precision(freeflow, monkeypatch):
+    """With two blocks of S/2, whose parameters test_step_memory.py counts."""
+    monkeypatch.setitem(SIZES, "S", SIZES["S"] | {"depth": 2})
     arguments = (
         "--size",
         "S/2",

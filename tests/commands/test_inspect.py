@@ -7,6 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
+from freeflow_lightning.nets import SIZES
 from places import ROOT
 from teachers import public_sit
 
@@ -217,7 +218,9 @@ def test_help(inspect):
 
 
 @pytest.mark.slow
-def test_adapters_are_counted_as_such(freeflow):
+def test_adapters_are_counted_as_such(freeflow, monkeypatch):
+    """With two blocks of S/2."""
+    monkeypatch.setitem(SIZES, "S", SIZES["S"] | {"depth": 2})
     size = ["inspect", "--size", "S/2", "--batch_size", 2]
     rows = {}
     for name, options in {
