@@ -1,6 +1,7 @@
 """Imports point to the left only (docs/design.md): the files are parsed, nothing is imported."""
 
 import ast
+import functools
 import sys
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -47,9 +48,20 @@ FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py"))
 MODULES = {".".join(path.with_suffix("").parts).removesuffix(".__init__"): path for path in FILES}
 
 
-def imports(source, parts):
-    """Every module or name that the source imports, such as freeflow_lightning.flow.solve, relative ones resolved."""
-    for node in ast.walk(ast.parse(source)):
+@functools.cache
+def tree_of(path):
+    return ast.parse((ROOT / path).read_text())
+
+
+def faults(find, files=FILES):
+    """What is found in each file, where something is."""
+    found = {str(path): sorted(find(path)) for path in files}
+    return {path: names for path, names in found.items() if names}
+
+
+def imports(tree, parts):
+    """Every module or name that is imported, such as freeflow_lightning.flow.solve, relative ones resolved."""
+    for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -58,11 +70,11 @@ def imports(source, parts):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
-def violations(source, path):
+def violations(tree, path):
     """The imports of a file that point to the right, or to a library that its room does not know."""
     parts = path.with_suffix("").parts
     room = parts[0] if len(parts) > 1 else None
-    for name in imports(source, parts):
+    for name in imports(tree, parts):
         top, *rest = name.split(".")
         if top == PACKAGE and room is not None:
             target = rest[0]
@@ -79,16 +91,17 @@ def test_the_package_has_the_rooms_of_the_plan_and_nothing_beside():
     assert {str(path) for path in FILES if len(path.parts) == 1} == {"__init__.py", "__main__.py"}
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_imports_point_to_the_left(path):
-    assert list(violations((ROOT / path).read_text(), path)) == []
+def test_imports_point_to_the_left():
+    assert faults(lambda path: violations(tree_of(path), path)) == {}
 
 
-@pytest.mark.parametrize("path", [path for path in FILES if path.parts[:2] == TASKS], ids=str)
-def test_what_python_calls_knows_no_verb(path):
-    parts = path.with_suffix("").parts
-    rooms = [name.split(".")[1:3] for name in imports((ROOT / path).read_text(), parts)]
-    assert {room[1] for room in rooms if room[:1] == ["commands"]} <= {"tasks", "views"}
+def test_what_python_calls_knows_no_verb():
+    def verbs(path):
+        parts = path.with_suffix("").parts
+        rooms = [name.split(".")[1:3] for name in imports(tree_of(path), parts)]
+        return {room[1] for room in rooms if room[:1] == ["commands"]} - {"tasks", "views"}
+
+    assert faults(verbs, [path for path in FILES if path.parts[:2] == TASKS]) == {}
 
 
 def test_no_file_imports_itself_by_a_circle():
@@ -98,7 +111,7 @@ def test_no_file_imports_itself_by_a_circle():
         if path.name == "__init__.py":
             continue  # lists the names of its room
         needed = set()
-        for name in imports((ROOT / path).read_text(), path.with_suffix("").parts):
+        for name in imports(tree_of(path), path.with_suffix("").parts):
             inside = name.removeprefix(f"{PACKAGE}.")
             needed |= {part for part in (inside, inside.rpartition(".")[0]) if part in MODULES}
         graph[module] = {name for name in needed if MODULES[name].name != "__init__.py"}
@@ -108,56 +121,43 @@ def test_no_file_imports_itself_by_a_circle():
         pytest.fail(" imports ".join(error.args[1]))
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_no_file_asks_its_own_room_for_a_name(path):
+def test_no_file_asks_its_own_room_for_a_name():
     """A file imports its neighbours by their files: asking the room's __init__, which imports them all, is a circle."""
-    if path.name == "__init__.py":
-        return
-    room = ".".join([PACKAGE, *path.parts[:-1]])
-    nodes = [
-        node
-        for node in ast.walk(ast.parse((ROOT / path).read_text()))
-        if isinstance(node, ast.ImportFrom)
-    ]
-    asked = [
-        f"{node.module}.{alias.name}"
-        for node in nodes
-        for alias in node.names
-        if node.module == room
-    ]
-    assert [name for name in asked if name.removeprefix(f"{PACKAGE}.") not in MODULES] == []
+
+    def asked(path):
+        room = ".".join([PACKAGE, *path.parts[:-1]])
+        for node in ast.walk(tree_of(path)):
+            if isinstance(node, ast.ImportFrom) and node.module == room:
+                yield from (f"{room}.{alias.name}" for alias in node.names)
+
+    def names(path):
+        return {name for name in asked(path) if name.removeprefix(f"{PACKAGE}.") not in MODULES}
+
+    assert faults(names, [path for path in FILES if path.name != "__init__.py"]) == {}
 
 
-@pytest.mark.parametrize("path", FILES, ids=str)
-def test_optional_libraries_are_imported_inside_functions(path):
-    tree = ast.parse((ROOT / path).read_text())
-    nested = {
-        id(node)
-        for outer in ast.walk(tree)
-        if isinstance(outer, FUNCTIONS)
-        for node in ast.walk(outer)
-    }
-    imported = (
-        node
-        for node in ast.walk(tree)
-        if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in nested
-    )
-    names = {
-        name.split(".")[0]
-        for node in imported
-        for name in imports(ast.unparse(node), path.with_suffix("").parts)
-    }
-    assert not names & OPTIONAL
+def test_optional_libraries_are_imported_inside_functions():
+    def at_once(path):
+        """The libraries that are imported outside of functions."""
+        tree = tree_of(path)
+        functions = [node for node in ast.walk(tree) if isinstance(node, FUNCTIONS)]
+        nested = {id(node) for outer in functions for node in ast.walk(outer)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import | ast.ImportFrom) and id(node) not in nested:
+                names = imports(node, path.with_suffix("").parts)
+                yield from (name.split(".")[0] for name in names)
+
+    assert faults(lambda path: OPTIONAL.intersection(at_once(path))) == {}
 
 
 def imports_at_start(path):
     """What a file imports when it is imported itself: not what its functions do, nor what is there for types alone."""
     late = (*FUNCTIONS, ast.If)
-    waiting = list(ast.parse((ROOT / path).read_text()).body)
+    waiting = list(tree_of(path).body)
     while waiting:
         node = waiting.pop()
         if isinstance(node, ast.Import | ast.ImportFrom):
-            yield from imports(ast.unparse(node), path.with_suffix("").parts)
+            yield from imports(node, path.with_suffix("").parts)
         elif not isinstance(node, late):
             waiting += [
                 child for child in ast.iter_child_nodes(node) if isinstance(child, ast.stmt)
@@ -222,4 +222,4 @@ def test_a_student_is_sampled_without_the_libraries_that_take_seconds_to_import(
     ],
 )
 def test_the_parser_sees(path, line, refused):
-    assert bool(list(violations(line, Path(path)))) == refused
+    assert bool(list(violations(ast.parse(line), Path(path)))) == refused
