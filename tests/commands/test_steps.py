@@ -91,12 +91,12 @@ def test_an_evaluation_shows_1_2_4_and_8_steps_side_by_side(freeflow, any_step):
 
 
 def test_a_search_by_several_steps_counts_each(freeflow, any_step, tmp_path, monkeypatch):
-    (tmp_path / "my_verifier.py").write_text(
+    (tmp_path / "bright_verifier.py").write_text(
         "def brightness(samples, condition):\n    return samples.float().flatten(1).mean(1)\n"
     )
     folder, made = any_step
     options = ["--candidates", 3, "--teacher_steps", 0, "--num_samples", 10, "--npz"]
-    options += ["--verifier", "my_verifier.brightness", "--steps", 2, "--output", "s"]
+    options += ["--verifier", "bright_verifier.brightness", "--steps", 2, "--output", "s"]
     code, _, err = freeflow("search", "--checkpoint", folder, *options)
     assert code == 0, err
     report = json.loads(Path("s/search.json").read_text())
