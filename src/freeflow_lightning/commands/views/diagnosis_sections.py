@@ -1,5 +1,6 @@
 """The sections of a diagnosis: figures, tables, and how to read them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,9 +14,10 @@ from freeflow_lightning.evaluation.neighbours import Neighbours
 from freeflow_lightning.evaluation.trajectory_errors import TrajectoryErrors, recommend_steps
 from freeflow_lightning.evaluation.velocity_gaps import VelocityGaps
 from freeflow_lightning.flow import EVALUATIONS
+from freeflow_lightning.metrics.class_names import class_names
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import pictures
-from freeflow_lightning.sampling.picture_rows import picture_rows
+from freeflow_lightning.sampling.picture_rows import caption_classes, picture_rows
 from freeflow_lightning.students.flow_map import FlowMap
 
 COLUMNS, CLASSES = 12, 40
@@ -103,8 +105,8 @@ def cases_section(student: FlowMap, path: TrajectoryErrors, labels: Tensor | Non
             name: pictures(student.teacher, x[-1][chosen].to(student.device)).cpu()
             for name, x in (("teacher", path.teacher), ("student", path.student))
         }
-        classes = "" if labels is None else f" of classes {_list_labels(labels[chosen])}"
-        figures.append(_side_by_side(sides, title + classes))
+        classes = None if labels is None else labels[chosen].tolist()
+        figures.append(_side_by_side(sides, title, classes, student.teacher.num_classes))
     if path.teacher.shape[2:] == (2,):
         figures.append(plots.trajectories(path.teacher, path.student))
     text = (
@@ -112,10 +114,6 @@ def cases_section(student: FlowMap, path: TrajectoryErrors, labels: Tensor | Non
         "samples with the largest relative error, and typical ones."
     )
     return Section("Worst cases", text, figures, [])
-
-
-def _list_labels(labels: Tensor) -> str:
-    return ", ".join(map(str, labels.tolist()))
 
 
 def neighbour_section(pairs: Neighbours) -> Section:
@@ -181,9 +179,15 @@ def lag_section(lag: AuxiliaryLag, steps: int) -> Section:
     )
 
 
-def _side_by_side(sides: dict[str, Tensor], title: str) -> Figure:
-    """Rows of pictures, or points joined pair by pair."""
+def _side_by_side(
+    sides: dict[str, Tensor],
+    title: str,
+    classes: Sequence[int] | None = None,
+    num_classes: int = 0,
+) -> Figure:
+    """Rows of pictures with their classes above, or points joined pair by pair."""
     drawn = next(iter(sides.values()))
     if drawn.ndim == 4:
-        return picture_rows(sides, title)
+        names = class_names(drawn.shape[1:], num_classes)
+        return picture_rows(sides, title, caption_classes(classes, names))
     return plots.points({name: plots.plane(x) for name, x in sides.items()}, title)

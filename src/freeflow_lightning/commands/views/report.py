@@ -169,7 +169,7 @@ def parts(
     student, many, two = key_lines(lines)
     found = [
         _compare(student, many, "its teacher at 64 Heun steps", student.fid <= 2 * many.fid),
-        _compare(student, two, "its teacher at 2", student.fid < two.fid),
+        _compare(student, two, "its teacher at 2 Heun steps", student.fid < two.fid),
     ]
     sections = [Section("Figures", "", [], cells(lines))]
     for name, (title, words) in SHOWN.items():
@@ -179,5 +179,5 @@ def parts(
 
 
 def _compare(student: Line, teacher: Line, name: str, is_good: bool) -> Finding:
-    times = f"FID {student.fid:.4g}, {student.fid / teacher.fid:.2f} times {teacher.fid:.4g}"
+    times = f"FID {student.fid:.4g}, {student.fid / teacher.fid:.3g} times {teacher.fid:.4g}"
     return Finding("good" if is_good else "look", f"{student.name}, beside {name}", times)
