@@ -24,13 +24,13 @@ demo-digits: $(VENV)/.installed ## the same with the embedded digits teacher: ru
 	$(ONE_THREAD) $(BIN)/freeflow report runs/digits --reference digits
 
 test: $(VENV)/.installed ## all tests
-	$(ONE_THREAD) $(BIN)/pytest -n auto
+	$(ONE_THREAD) $(BIN)/pytest -n auto --dist worksteal
 
 check: $(VENV)/.installed ## format, lint, types, fast tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(ONE_THREAD) $(BIN)/pytest -n auto -m "not slow"
+	$(ONE_THREAD) $(BIN)/pytest -n auto --dist worksteal -m "not slow"
 
 format: $(VENV)/.installed ## rewrite the code in the project's format
 	$(BIN)/ruff format .

@@ -163,6 +163,7 @@ from freeflow_lightning.commands.main import main
 
 main()
 assert sys.modules["sklearn"] is None
+assert "diffusers" not in sys.modules
 print("\\n".join(["OPENED", *sorted(opened)]))
 """
 DATA = {
@@ -184,7 +185,10 @@ DATA = {
 
 @pytest.mark.slow
 def test_distilling_the_digits_opens_no_data(tmp_path):
-    """Not even scikit-learn, which carries the digits, is there; every file that is read is code, weights or the run's own."""
+    """Not even scikit-learn, which carries the digits, is there; every file that is read is code, weights or the run's own.
+
+    And nothing heavy is imported that is not needed.
+    """
     (config,) = [path for path in CONFIGS if path.stem == "digits"]
     environment = os.environ | {"FREEFLOW_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
