@@ -30,8 +30,9 @@ def heard():
 
 
 @pytest.fixture
-def said(caplog):
+def said(caplog, monkeypatch):
     """What Lightning's loggers have been told, line by line, so far: said() -> [line, ...]."""
+    monkeypatch.setattr(LIGHTNING, "propagate", False)  # which would tell caplog twice
     LIGHTNING.addHandler(caplog.handler)
     with caplog.at_level(logging.INFO, LIGHTNING.name):
         yield lambda: [record.getMessage() for record in caplog.records]
