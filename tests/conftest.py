@@ -61,6 +61,21 @@ def freeflow(monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def told_parts(monkeypatch):
+    """What a verb's module tells its bar, [the number of parts, the name of each]: told_parts("commands.bench")."""
+
+    def watch(module):
+        told = []
+        monkeypatch.setattr(
+            f"freeflow_lightning.{module}.parts_of",
+            lambda bar, total: told.append(total) or told.append,
+        )
+        return told
+
+    return watch
+
+
 @pytest.fixture(scope="session")
 def checkpoint(tmp_path_factory):
     """A student of pictures [3, 4, 4] in five classes, trained for two steps; guidance 1.25."""

@@ -136,7 +136,8 @@ def test_the_clock_of_one_thread_is_its_own_work():
 
 
 @pytest.mark.slow
-def test_a_config_from_the_command_line(freeflow, monkeypatch):
+def test_a_config_from_the_command_line(freeflow, monkeypatch, told_parts):
+    told = told_parts("commands.bench")
     monkeypatch.setenv("COLUMNS", "120")
     config = ROOT / "configs" / "digits.yaml"
     arguments = (
@@ -151,6 +152,7 @@ def test_a_config_from_the_command_line(freeflow, monkeypatch):
     )
     code, out, err = freeflow("bench", *arguments, "--steps", 2, "--output", "bench.json")
     assert code == 0, err
+    assert told == [4, "estimates", "training", "sampling", "FID"]
     for words in (
         "floor: both",
         "step: in a Trainer",

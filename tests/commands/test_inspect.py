@@ -61,11 +61,13 @@ def row(out, name):
     return [cell.strip() for cell in line.strip("│ ").split("│")]
 
 
-def test_the_embedded_teacher(inspect):
+def test_the_embedded_teacher(inspect, told_parts):
+    told = told_parts("commands.inspect")
     code, out, err = inspect(
         "embedded:digits", "--batch_size", 8, "--precision", "32", "--num_samples", 10, "--steps", 2
     )
     assert code == 0, err
+    assert told == [3, "checks", "costs", "samples"]
     assert row(out, "sample_shape")[1] == "1 x 8 x 8"
     assert row(out, "classes")[1] == "10, null class 10"
     assert row(out, "convention")[1] == "sit"

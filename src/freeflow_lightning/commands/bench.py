@@ -18,7 +18,8 @@ from freeflow_lightning.commands.config import (
 from freeflow_lightning.commands.options import DeviceOptions
 from freeflow_lightning.commands.run import run
 from freeflow_lightning.commands.views.bench import show_bench
-from freeflow_lightning.profiling.bench import measure_step
+from freeflow_lightning.commands.views.progress import parts_of, progress_bar
+from freeflow_lightning.profiling.bench import PARTS_OF_BENCH, measure_step
 from freeflow_lightning.profiling.bench_report import as_figures
 from freeflow_lightning.profiling.bench_subject import BenchSubject, subject_of_size
 from freeflow_lightning.profiling.hardware import machine
@@ -88,7 +89,9 @@ def bench(
         subject = subject_of_size(size or "S/2", image_size, precision or "32")
     if batch_size is not None:
         subject = subject._replace(batch_size=batch_size)
-    report = measure_step(subject, device, rounds=steps, compiled=compile)
+    with progress_bar(True) as bar:
+        begin = parts_of(bar, len(PARTS_OF_BENCH))
+        report = measure_step(subject, device, rounds=steps, compiled=compile, begin=begin)
     facts = {"command": " ".join(["freeflow", *sys.argv[1:]]), "machine": machine(device)}
     figures = facts | as_figures(report)
     show_bench(Console(highlight=False), report, figures)

@@ -14,6 +14,7 @@ from freeflow_lightning.commands.views.inspect import (
     show_checks,
     show_costs,
 )
+from freeflow_lightning.commands.views.progress import parts_of, progress_bar
 from freeflow_lightning.nets import LoRA
 from freeflow_lightning.profiling.no_data import without_data
 from freeflow_lightning.profiling.step_memory import PrecisionName, SizeName
@@ -95,14 +96,19 @@ def inspect(
         return
     stand_in = without_data(subject.teacher)
     subject.teacher.to(device).eval().requires_grad_(False)
-    introduce(console, subject)
-    show_checks(console, subject, device, seed)
-    show_costs(console, subject, stand_in, must_know=must_know)
-    if not no_samples:
-        claim_picture(Path(output), "inspect")
-        scale = guidance if subject.guided else 1.0
-        sampler = TeacherSampler(subject.teacher, "heun", steps, scale)
-        draw_picture(console, sampler, Path(output), num_samples, seed, device)
+    with progress_bar(True) as bar:
+        begin = parts_of(bar, 2 if no_samples else 3)
+        introduce(console, subject)
+        begin("checks")
+        show_checks(console, subject, device, seed)
+        begin("costs")
+        show_costs(console, subject, stand_in, must_know=must_know)
+        if not no_samples:
+            begin("samples")
+            claim_picture(Path(output), "inspect")
+            scale = guidance if subject.guided else 1.0
+            sampler = TeacherSampler(subject.teacher, "heun", steps, scale)
+            draw_picture(console, sampler, Path(output), num_samples, seed, device)
 
 
 main = partial(run, inspect, usage=USAGE)

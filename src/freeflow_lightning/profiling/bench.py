@@ -5,6 +5,7 @@ needs.
 import tempfile
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -55,6 +56,9 @@ ONLY_AT_TIMES = (
 )
 """Callbacks that a steady step does without."""
 
+PARTS_OF_BENCH = ("estimates", "training", "sampling", "FID")
+"""What `measure_step` does, one after the other."""
+
 
 def measure_step(
     subject: BenchSubject,
@@ -63,6 +67,7 @@ def measure_step(
     rounds: int,
     compiled: bool,
     estimates: bool = True,
+    begin: Callable[[str], None] = lambda part: None,
 ) -> BenchReport:
     """Train a few steps in a Trainer of its own, with loggers in a temporary folder, and sample a
     little.
@@ -73,8 +78,10 @@ def measure_step(
         rounds: how many steps are timed.
         compiled: compile the networks' blocks, where the recipe does not already.
         estimates: put beside it what `freeflow inspect` says, which takes seconds of a CPU.
+        begin: told which of `PARTS_OF_BENCH` begins.
     """
     start = time.perf_counter()
+    begin("estimates")
     costs = estimate_costs(subject) if estimates else None
     module, clock = subject.make(subject.teacher), Clock(device)
     if compiled and module.compile_backend is None:
@@ -86,16 +93,19 @@ def measure_step(
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         trainer = _build_trainer(subject, device, side, folder)
         data = PriorDataModule(subject.batch_size, length=side.steps, seed=subject.seed)
+        begin("training")
         trainer.fit(module, data)
         module.to(device)  # a Trainer leaves it on the CPU
         options: dict[str, Any] = {
             "rounds": max(3, rounds // 2),
             "context": trainer.precision_plugin.forward_context,
         }
+        begin("sampling")
         drawn = {
             "student": measure_student_sampling(module, subject.batch_size, clock, **options),
             "teacher": measure_teacher_sampling(module, subject.batch_size, clock, **options),
         }
+        begin("FID")
         fid = measure_fid(subject, module, clock)
     return BenchReport(
         subject=subject,

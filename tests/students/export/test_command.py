@@ -198,9 +198,12 @@ def test_a_failure_leaves_nothing_behind(freeflow, checkpoint):
 
 
 @pytest.mark.slow
-def test_everything_at_once(freeflow, checkpoint):
+def test_everything_at_once(freeflow, checkpoint, told_parts):
+    told = told_parts("commands.tasks.export")
     words = ("--pipeline", "--onnx", "--pt2", "--license", "mit")
     out = run(freeflow, "export", "--checkpoint", checkpoint, "--output", "out", *words)
+    graphs = ["flow_map.onnx", "flow_map.pt2"]
+    assert told == [6, "weights", "pipeline", *graphs, "picture", "reading it again"]
     assert "flow_map.onnx: largest difference" in out
     assert "0 of 192 pixels differ" in out
     names = json.loads(Path("out/freeflow.json").read_text())["files"]

@@ -10,6 +10,7 @@ from typing import Any
 from freeflow_lightning.commands.tasks.export_forms import Forms
 from freeflow_lightning.commands.views import export as view
 from freeflow_lightning.commands.views.page import in_base64
+from freeflow_lightning.commands.views.progress import parts_of, progress_bar
 from freeflow_lightning.commands.views.tables import Table, tables_html
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.jumps import Jumps
@@ -123,10 +124,13 @@ def export(
     figures = view.figures_of(flow_map, None if run is None else Path(run), evaluation)
     notes = [UNLICENSED] if license == UNKNOWN else []
     target = Path(output)
-    with write_exported(target, overwrite) as folder:
-        manifest, checked = forms.write_into(folder, flow_map, gamma, jumps)
+    with write_exported(target, overwrite) as folder, progress_bar(True) as bar:
+        begin = parts_of(bar, forms.count + 2)
+        manifest, checked = forms.write_into(folder, flow_map, gamma, jumps, begin)
+        begin("picture")
         if reason := draw_samples(flow_map, folder / PICTURE, gamma, jumps=jumps):
             notes.append(f"no picture: {reason}")
+        begin("reading it again")
         write_card(folder, manifest, license, push or str(output), *figures)
         manifest = seal(folder, manifest)
         FlowMap.from_pretrained(folder, trust=own_class(manifest))  # nothing added has broken it

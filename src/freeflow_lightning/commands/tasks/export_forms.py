@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -36,27 +36,41 @@ class Forms(NamedTuple):
     network_arguments: Mapping[str, Any] | None = None
     space: bool = False
 
+    @property
+    def count(self) -> int:
+        """How many forms are written: the folder itself, and those that are asked for."""
+        return 1 + self.pipeline + self.onnx + self.pt2
+
     def write_into(
-        self, folder: Path, student: FlowMap, gamma: float, jumps: Jumps
+        self,
+        folder: Path,
+        student: FlowMap,
+        gamma: float,
+        jumps: Jumps,
+        begin: Callable[[str], None],
     ) -> tuple[dict[str, Any], list[str]]:
-        """Write the student and every form of it.
+        """Write the student and every form of it; `begin` is told the name of each.
 
         Returns:
             What freeflow.json says, and how far each graph is from the student, in words.
         """
+        begin("weights")
         manifest = student.write_to(folder, self.network_arguments)
         if self.space:
             write_space(folder, manifest)
         alone = stands_alone(student)
         checked = []
         if self.pipeline:
+            begin("pipeline")
             manifest = with_pipeline(folder, manifest, student, alone, gamma, self.parts, jumps)
         if self.onnx or self.pt2:
             graph, example = graph_of(student, alone, self.decode, jumps)
             manifest = manifest | {"graph": {"steps": 1} | jumps.facts()}
         if self.onnx:
+            begin(ONNX)
             checked.append(f"{ONNX}: {export_onnx(graph, example, folder / ONNX).words()}")
         if self.pt2:
+            begin(PT2)
             checked.append(f"{PT2}: {export_torch(graph, example, folder / PT2).words()}")
         return manifest, checked
 

@@ -1,5 +1,6 @@
 """The progress bar of the commands that take more than seconds."""
 
+import itertools
 import sys
 from collections.abc import Callable
 
@@ -25,6 +26,12 @@ def progress_bar(shown: bool) -> Progress:
         redirect_stdout=sys.stdout.isatty(),
         disable=not (shown and sys.stderr.isatty()),
     )
+
+
+def parts_of(bar: Progress, total: int) -> Callable[[str], None]:
+    """Return what tells a bar which of so many parts begins, and that those before it are done."""
+    task, number = bar.add_task("", total=total), itertools.count()
+    return lambda name: bar.update(task, completed=next(number), description=name)
 
 
 def starter(bar: Progress, size: int) -> Callable[[str, int | None], Callable[[int], None]]:
