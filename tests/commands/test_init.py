@@ -45,6 +45,10 @@ def test_what_is_written_is_sound_and_trains(freeflow, written, network):
         "fit", "--config", config, *SMALL, "--trainer.max_steps", 3, "--ckpt_path", "last"
     )
     assert code == 0, err
+    code, out, err = freeflow("validate", "--config", config, *SMALL, "--ckpt_path", "last")
+    assert code == 0, err
+    assert out.splitlines()[-1] == f"the folder of this validation: {run / 'version_1'}"
+    assert (run / "version_1" / "metrics.csv").is_file()
     code, out, err = freeflow(
         "sample", "--checkpoint", run, "--num_samples", 3, "--classes", 3, "--device", "cpu"
     )

@@ -160,6 +160,12 @@ class FreeFlowCLI(LightningCLI):
         if self.trainer.is_global_zero and run:
             print(closing_line(self.trainer, Path(run)))
 
+    def after_validate(self) -> None:
+        """Say where the callbacks have written to."""
+        run = self.trainer.log_dir
+        if self.trainer.is_global_zero and run:
+            print(f"the folder of this validation: {run}")
+
     def instantiate_classes(self) -> None:
         super().instantiate_classes()
         self.model.hparams.update(self._plain_model_config())

@@ -30,11 +30,12 @@ def init(folder: str, network: Literal["unet", "time-channel", "score"] = "unet"
     teacher, config, weights = files_of(network)
     for file in (teacher, config, weights):
         shutil.copyfile(file, place / file.name)
+    width = max(len(file.name) for file in (teacher, config, weights))
     print(
         f"{folder}: {NETWORKS[network]}\n"
-        f"  {teacher.name}  the teacher: put your network in the place of the toy\n"
-        f"  {config.name}  the settings of its distillation\n"
-        f"  {weights.name}  weights of the toy (python {teacher.name} trains them anew)\n"
+        f"  {teacher.name:{width}}  the teacher: put your network in the place of the toy\n"
+        f"  {config.name:{width}}  the settings of its distillation\n"
+        f"  {weights.name:{width}}  weights of the toy (python {teacher.name} trains them anew)\n"
         f"go on with:\n"
         f"  cd {folder}\n"
         f"  freeflow inspect --config {config.name}\n"

@@ -52,7 +52,10 @@ def report(
     beside: TeacherOptions,
     where: DeviceOptions,
 ) -> None:
-    """Write report.md, report.html, their pictures and report.json, which lists them, into a run's
+    """Compare a run's student with its teacher at 1, 2, 4, 8 and 64 steps from the same noise, in
+    figures and pictures.
+
+    Writes report.html, report.md, their pictures and report.json, which lists them, into the run's
     folder.
 
     Args:

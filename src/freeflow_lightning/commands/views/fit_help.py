@@ -10,7 +10,12 @@ from freeflow_lightning.commands.static_help import Chapters, Option, format_hel
 USAGE = """freeflow {verb} --config CONFIG [--model.NAME VALUE] [--data.NAME VALUE] [--trainer.NAME VALUE] ...
 
 for example
-       freeflow {verb} --config digits --model.student_lr 1e-4 --trainer.max_steps 2000"""
+       freeflow {verb} --config digits {example}"""
+EXAMPLES = {
+    "fit": "--model.student_lr 1e-4 --trainer.max_steps 2000",
+    "validate": "--ckpt_path last",
+}
+"""What a verb is given beside a config."""
 MORE = """
 more help
   freeflow {verb} --model.help [CLASS]   all of a recipe's settings, of FreeFlowModule if none is named
@@ -36,7 +41,7 @@ RUN = [
         "ckpt_path",
         "str",
         "None",
-        "a checkpoint to go on from; last for the newest of this config",
+        "the checkpoint to go on from, or to validate; last for the newest of this config",
     ),
     Option("seed_everything", "int", "0", "the seed of all that is drawn"),
 ]
@@ -86,9 +91,9 @@ def short_help(verb: str) -> str:
     """Return the options that a distillation is made of, in chapters, read from the source."""
     about = {
         "fit": "Distil a teacher into a one-step student, or train another recipe, from a config.",
-        "validate": "Validate a checkpoint as training does.",
+        "validate": "Validate a checkpoint as training does: the callbacks of the config measure and draw.",
     }
-    page = format_help(USAGE.format(verb=verb), about[verb], fit_chapters())
+    page = format_help(USAGE.format(verb=verb, example=EXAMPLES[verb]), about[verb], fit_chapters())
     return page + MORE.format(verb=verb)
 
 
