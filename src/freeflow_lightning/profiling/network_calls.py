@@ -123,12 +123,12 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
     ) -> Any:
         kind: Kind = "backward" if torch.is_grad_enabled() else "forward"
         autocast = torch.is_autocast_enabled(arguments[0].device.type)
+        tangent = None
         given = arguments, keywords
         if has_dual(given):
-            plain = tree_map(_plain, given)
-            found.append(NetworkCall(name, module, *plain, "derivative", autocast, _tangent(given)))
-        else:
-            found.append(NetworkCall(name, module, *given, kind, autocast))
+            kind, tangent = "derivative", _tangent(given)
+            given = tree_map(_plain, given)
+        found.append(NetworkCall(name, module, given[0], given[1], kind, autocast, tangent))
         return call(*arguments, **keywords)
 
     try:

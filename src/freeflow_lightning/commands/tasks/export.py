@@ -125,7 +125,7 @@ def export(
     notes = [UNLICENSED] if license == UNKNOWN else []
     target = Path(output)
     with write_exported(target, overwrite) as folder, progress_bar(True) as bar:
-        begin = parts_of(bar, forms.count + 2)
+        begin = parts_of(bar, forms.written + 2)
         manifest, checked = forms.write_into(folder, flow_map, gamma, jumps, begin)
         begin("picture")
         if reason := draw_samples(flow_map, folder / PICTURE, gamma, jumps=jumps):

@@ -37,7 +37,7 @@ class Forms(NamedTuple):
     space: bool = False
 
     @property
-    def count(self) -> int:
+    def written(self) -> int:
         """How many forms are written: the folder itself, and those that are asked for."""
         return 1 + self.pipeline + self.onnx + self.pt2
 
