@@ -541,3 +541,19 @@ def test_prediction_of_ones_own_is_no_hindrance_for_samples():
 
     made = module(prediction=Mine(4))
     assert torch.equal(FlowMap.from_checkpoint(saved(made)).sample(4), sampled(made, 4))
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("old_option", 3), ("student_lr", "fast"), ("guidance_interval", [0.9, 0.1])],
+)
+def test_a_config_that_was_changed_since_is_looked_at_whole(
+    name, value, checkpoint, freeflow, tmp_path
+):
+    """Also what a student has no use for."""
+    content = torch.load(checkpoint, weights_only=True)
+    content["hyper_parameters"]["init_args"][name] = value
+    torch.save(content, tmp_path / "changed.ckpt")
+    code, _, error = freeflow("sample", "--checkpoint", tmp_path / "changed.ckpt")
+    assert code == 1
+    assert name in error

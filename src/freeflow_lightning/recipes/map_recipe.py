@@ -13,6 +13,7 @@ from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.training.data import PriorBatch
+from freeflow_lightning.training.digests import config_key
 from freeflow_lightning.training.step_metrics import Speed, root_mean_square
 from freeflow_lightning.training.training_checkpoint import ABOUT
 
@@ -146,7 +147,8 @@ class MapRecipe(Recipe):
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         super().on_save_checkpoint(checkpoint)
-        checkpoint[ABOUT]["map"] = self.map_facts()
+        config = config_key(checkpoint["hyper_parameters"])
+        checkpoint[ABOUT] |= {"map": self.map_facts(), "config_key": config}
 
     def on_train_epoch_start(self) -> None:
         self._speed.restart()

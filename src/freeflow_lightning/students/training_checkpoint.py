@@ -59,12 +59,12 @@ def build_student(
     """Return the student of a checkpoint without its weights.
 
     A recipe of one's own is asked for its networks, and so is one whose arguments have to be looked
-    at: those of another version, or with defaults.
+    at: those of another version, with defaults, or changed since they were written.
     """
     config, facts = checkpoint.config, checkpoint.about.get("map")
     says_all = config is not None and StudentParts.are_said(config)
     made: Any
-    if facts is not None and says_all and checkpoint.is_of_this_version:
+    if facts is not None and says_all and checkpoint.is_as_written:
         made = build_part(checkpoint, StudentParts, given, trust)
     else:
         from freeflow_lightning.students.training_module import build_module  # noqa: PLC0415 (a recipe is a LightningModule: seconds that others do without)

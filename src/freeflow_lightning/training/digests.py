@@ -20,6 +20,15 @@ def file_digest(path: Path) -> str | None:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def config_key(config: Any) -> str:
+    """Return a name that changes with anything in a config of plain values.
+
+    >>> config_key({"lr": 1e-3}) == config_key({"lr": 1e-3}) != config_key({"lr": "1e-3"})
+    True
+    """
+    return digest_of(repr(config).encode())[:32]
+
+
 def key_of(facts: Mapping[str, Any]) -> str:
     """Return a name that changes when anything in the facts does."""
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:32]

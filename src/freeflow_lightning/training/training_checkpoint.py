@@ -17,6 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from freeflow_lightning.training.checkpoint_damage import unreadable, written_at
 from freeflow_lightning.training.checkpoint_folder import META, read_meta
 from freeflow_lightning.training.checkpoint_reader import is_remote, read_checkpoint_file
+from freeflow_lightning.training.digests import config_key
 from freeflow_lightning.training.old_names import use_new_paths
 from freeflow_lightning.training.resuming import FoundCheckpoint, first_good
 from freeflow_lightning.training.run_folder import versions
@@ -62,9 +63,11 @@ class TrainingCheckpoint(NamedTuple):
         return f"freeflow-lightning {self.about.get('version', '0.1.0')}"
 
     @property
-    def is_of_this_version(self) -> bool:
-        """Whether this version of the package wrote it."""
-        return bool(self.about.get("version") == version("freeflow-lightning"))
+    def is_as_written(self) -> bool:
+        """Whether this version of the package wrote it, and nobody changed its config since."""
+        is_of_now = self.about.get("version") == version("freeflow-lightning")
+        key = config_key(self.content.get("hyper_parameters"))
+        return bool(is_of_now and self.about.get("config_key") == key)
 
     @property
     def about(self) -> Config:
