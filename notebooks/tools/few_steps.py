@@ -20,6 +20,7 @@ from torch import Tensor
 
 from freeflow_lightning import FlowMap
 from freeflow_lightning.evaluation.reference import teacher_table
+from freeflow_lightning.examples.faces.data import REFERENCE
 from freeflow_lightning.metrics import FacesFeatures, Moments, frechet_distance, to_uint8
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.sampler import Sampler
@@ -28,7 +29,6 @@ from freeflow_lightning.students.student_sampler import StudentSampler
 
 BATCH = 100
 STEPS = (1, 2, 4)
-REFERENCE = Path("src/freeflow_lightning/assets/faces_reference.npz")
 
 
 class Line(NamedTuple):
