@@ -9,10 +9,11 @@ import torch
 
 from freeflow_lightning import FlowMap, FreeFlowModule, PosteriorModule
 from freeflow_lightning.callbacks import HealthMonitor, PeriodicFID, StudentEMA, TrajectoryError
-from freeflow_lightning.flow import ExactJVP
+from freeflow_lightning.flow import ExactJVP, training_generator
 from freeflow_lightning.nets import ScalarConditioned
 from freeflow_lightning.sampling.counter_noise import counter_noise
 from freeflow_lightning.sampling.draw import Draw
+from freeflow_lightning.teachers import DDPMTeacher
 from nets.random_weights import tiny_sit
 from places import ROOT
 from recipes.every_recipe import RECIPES
@@ -137,6 +138,7 @@ VERBS = {
     "evaluate": (*FEW, "--features", "flat", "--output", "out"),
     "diagnose": ("--fine_steps", 8, "--auxiliary_steps", 1, "--batch_size", 16),
     "search": ("--candidates", 3, "--teacher_steps", 2, "--verifier", "bright.brightness"),
+    "export": ("--output", "student", "--pipeline"),
 }
 
 
@@ -147,6 +149,29 @@ def test_every_verb_runs(verb, freeflow, checkpoint, tmp_path, monkeypatch):
         "def brightness(pictures, condition):\n    return pictures.float().mean((1, 2, 3))\n"
     )
     monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
-    words = (*QUICK, *VERBS[verb])
+    words = (*QUICK[2 * (verb == "export") :], *VERBS[verb])
     code, _, error = freeflow(verb.split(",")[0], "--checkpoint", checkpoint, *words)
     assert code == 0, error
+
+
+def test_a_report_is_written(freeflow, checkpoint):
+    words = ("--num_samples", 20, "--features", "flat", "--device", "cuda")
+    code, _, error = freeflow("report", checkpoint.parents[1], *words)
+    assert code == 0, error
+
+
+@pytest.mark.parametrize("name", [*RECIPES, "freeflow, DDPM"])
+def test_no_step_waits_for_the_device(name):
+    recipe = RECIPES[name.split(",")[0]]()
+    if "DDPM" in name:
+        teacher = DDPMTeacher(tiny_sit(seed=1), (3, 4, 4), num_classes=5)
+        recipe = FreeFlowModule(teacher, check_teacher=False)
+    recipe.cuda()
+    for batch in range(2):
+        torch.cuda.synchronize()
+        draw = recipe.draw(8, training_generator(0, 0, batch, torch.device("cuda")))
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            recipe.loss(draw).loss.backward()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")

@@ -3,8 +3,14 @@
 import pytest
 import torch
 
-from freeflow_lightning.evaluation.steps_table import BATCH, Judge
-from freeflow_lightning.metrics import FeatureNetwork, frechet_distance
+from freeflow_lightning.evaluation import steps_table
+from freeflow_lightning.evaluation.steps_table import BATCH, Judge, compare_halves
+from freeflow_lightning.metrics import (
+    FeatureNetwork,
+    FlatFeatures,
+    FrechetDistance,
+    frechet_distance,
+)
 
 
 class Three(FeatureNetwork):
@@ -34,3 +40,17 @@ def test_classes_are_recognised_by_a_network_of_these_classes_alone():
     assert judge.accuracy(drawn, labels, 3) == pytest.approx(1 - 1 / (BATCH + 4))
     assert judge.accuracy(drawn, labels, 2) is None
     assert judge.accuracy(drawn, None, 3) is None
+
+
+def test_distances_are_measured_where_the_reference_is(monkeypatch):
+    seen = []
+
+    def note(metric, samples, *, real):
+        seen.append((metric.real_features_sum.device.type, samples.device.type))
+
+    monkeypatch.setattr(steps_table, "add_samples", note)
+    monkeypatch.setattr(FrechetDistance, "compute", lambda self: 0.0)
+    monkeypatch.setitem(steps_table.REAL, "digits", lambda: torch.zeros(4, 2))
+    judge = Judge(torch.zeros(4, 2, device="meta"), FlatFeatures(2))
+    assert compare_halves(judge, "digits") == 0.0
+    assert seen == [("meta", "meta")] * 3

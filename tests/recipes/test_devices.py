@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from lightning.pytorch.strategies import SingleDeviceStrategy
 
 from freeflow_lightning.callbacks import (
@@ -65,3 +66,12 @@ def test_callbacks_ask_a_narrow_teacher_in_its_precision(name):
     prior = data(batch_size=4, val_samples=8, val_batch_size=8)
     trainer = fit(RECIPES[name](), *watchers(), prior=prior, precision="bf16-true")
     assert trainer.callback_metrics["fid/student"].isfinite()
+
+
+def test_validation_draws_at_the_guidance_given_in_every_precision(monkeypatch):
+    recipe = RECIPES["freeflow"]()
+    recipe.evaluation_guidance = 1.3
+    monkeypatch.setattr(recipe, "flow_map", lambda x, t, s, condition, gamma: gamma)
+    with HalfPrecision("bf16-true").forward_context():
+        (gamma,) = recipe.generate(torch.zeros(1, 3, 4, 4), None).tolist()
+    assert gamma == pytest.approx(1.3)  # 1.297 in bfloat16

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 
 from freeflow_lightning import DMDModule, FlowMap
 from freeflow_lightning.callbacks import StudentEMA
@@ -217,3 +218,12 @@ def test_one_step_says_that_it_maps_the_prior_to_data():
     assert build().pairs is Pairs.PRIOR_TO_DATA
     assert build(r=Uniform()).auxiliary_training.r == Uniform()
     assert build(times=FOUR).auxiliary_training is None
+
+
+def test_start_times_are_those_given_in_every_precision(monkeypatch):
+    m = build(learned_teacher(), times=[1.0, 0.7])
+    asked, average, draw = [], m.average, draws(m)
+    monkeypatch.setattr(m, "average", lambda x, t, *rest: asked.append(t) or average(x, t, *rest))
+    with HalfPrecision("bf16-true").forward_context():
+        m.loss(draw)
+    assert {round(t, 6) for t in asked[-1].tolist()} == {1.0, 0.7}  # 0.6992 in bfloat16

@@ -137,3 +137,19 @@ def test_conditions_of_ones_own_are_drawn_described_and_emptied():
     assert teacher.null_condition(drawn).tolist() == [[0.0, 0.0]] * 3
     assert teacher.conditions.of_classes(torch.tensor([0])) is None
     assert teacher.describe_conditions() == {"kind": "prompts", "what": "what Words draws"}
+
+
+def test_a_narrow_network_is_asked_at_the_time_itself():
+    class Clock(Teacher):
+        sample_shape = (1,)
+
+        def __init__(self):
+            super().__init__()
+            self.weight = torch.nn.Parameter(torch.ones(1, dtype=torch.bfloat16))
+
+        def velocity(self, x, t, condition):
+            assert x.dtype == torch.bfloat16
+            return (t > 0.997)[:, None] * x
+
+    late = torch.tensor([0.9971])  # 0.9961 in bfloat16
+    assert Clock()(torch.ones(1, 1), late).tolist() == [[1.0]]

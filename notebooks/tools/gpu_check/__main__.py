@@ -8,15 +8,18 @@
 
 The stages stand in `stages.py`, the most valuable first. Each writes OUT/STAGE.json when it ends, and each of its cases
 before it begins the next: a run that is cut keeps what it had. A case that fails is noted with its error, and
-the run goes on. No stage begins after --seconds.
+the run goes on; so is one that takes longer than --limit. No case begins after --seconds.
 """
 
 import argparse
 import gc
 import os
+import signal
 import sys
 import time
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +46,7 @@ def main(words: list[str]) -> None:
         if time.perf_counter() - start > options.seconds:
             print(f"stage {name}: no time is left", flush=True)
             break
-        run_stage(name, scale, options)
+        run_stage(name, scale, options, start + options.seconds)
     write_text(options.output / "tables.md", render(options.output))
 
 
@@ -53,6 +56,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=570)
+    parser.add_argument("--limit", type=float, default=90, help="seconds of one case; 0 for none")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--commit", help="of this source, where it is no repository")
     parser.add_argument("--beside", help="what else the machine was doing")
@@ -63,16 +67,40 @@ def read_options(words: list[str]) -> argparse.Namespace:
     return options
 
 
-def run_stage(name: str, scale: Scale, options: argparse.Namespace) -> None:
-    """Run the cases of a stage, and write its file after each."""
+class TooSlowError(RuntimeError):
+    """A case has taken longer than it may."""
+
+
+@contextmanager
+def limited(seconds: float) -> Iterator[None]:
+    """Raise a TooSlowError here after so many seconds; never for 0."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise TooSlowError(f"cut after {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def run_stage(name: str, scale: Scale, options: argparse.Namespace, end: float) -> None:
+    """Run the cases of a stage that begin before `end`, and write its file after each."""
     where = machine(scale.device) | {"beside": options.beside}
     where["commit"] = options.commit or where["commit"]
     found: dict[str, Any] = {"machine": where, "tiny": scale.tiny, "cases": {}}
     begun = time.perf_counter()
     for label, case in STAGES[name](scale):
         start = time.perf_counter()
+        if start > end:
+            print(f"stage {name}: no time is left for {label}", flush=True)
+            break
         try:
-            figures = case()
+            with limited(limit_of(name, options.limit)):
+                figures = case()
         except Exception as error:
             figures = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
             traceback.print_exc()
@@ -84,6 +112,11 @@ def run_stage(name: str, scale: Scale, options: argparse.Namespace) -> None:
         gc.collect()  # a Trainer and its recipe hold each other
         if scale.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def limit_of(stage: str, limit: float) -> float:
+    """Return how long a case of a stage may take: a distillation's Trainer ends it by itself."""
+    return 0 if stage == "f" else limit
 
 
 if __name__ == "__main__":

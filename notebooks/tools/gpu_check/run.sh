@@ -7,6 +7,6 @@ if [ -d "$here/wheels" ]; then
     python -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl || exit 1
 fi
 mkdir -p "$out"
-timeout 60 python -m pytest -q -m gpu tests/test_gpu.py >"$out/tests.txt" 2>&1
+timeout 150 python -m pytest -q -m gpu tests/test_gpu.py >"$out/tests.txt" 2>&1
 tail -3 "$out/tests.txt"
 python "$here" --output "$out" "$@"

@@ -21,6 +21,9 @@ def sampling(scale: Scale) -> Iterator[Case]:
             yield label, lambda b=batch, v=version: throughput(scale, b, v)
     if not scale.tiny:
         yield "XL/2 256, batch 1, torch.compile", lambda: throughput(scale, 1, "v1", compiled=True)
+
+
+def exported(scale: Scale) -> Iterator[Case]:
     if scale.tiny:  # exporting takes longer than all else
         return
     yield "the student of stage f: diffusers pipeline", lambda: pipeline(scale)

@@ -143,5 +143,6 @@ TABLES: dict[str, tuple[str, Callable[[Cases], str]]] = {
     "e": ("FSDP2, one process", plain),
     "f": ("Distillations", distillations),
     "g": ("Samples", timed),
+    "h": ("Samples of exported students", timed),
 }
 """The title and the table of each stage."""

@@ -28,6 +28,7 @@ from freeflow_lightning.recipes.correction import (
 )
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
+from freeflow_lightning.recipes.draws import pick_times
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorBatch
@@ -161,7 +162,7 @@ class DMDModule(Distillation):
     def loss(self, draw: DMDDraw) -> Step:
         """< F, sg(t w (v_N - u)) > where the student moves, and see Eq. 12 at every step."""
         rows = draw.rows
-        t = torch.tensor(self.times, device=rows.z.device)[draw.place]
+        t = pick_times(self.times, draw.place)
         x = self._place(draw)
         with torch.set_grad_enabled(self.moves_student):
             output = self.average(x, t, torch.zeros_like(t), rows.condition, rows.gamma)

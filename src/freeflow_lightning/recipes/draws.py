@@ -1,5 +1,6 @@
 """Draws: the random numbers of one training step, each a function of one generator."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -86,3 +87,11 @@ class Draws:
     def to_device(self, x: Tensor) -> Tensor:
         """Move numbers of the host to the generator's device."""
         return x.to(self.generator.device, non_blocking=True)
+
+
+def pick_times(times: Sequence[float], place: Tensor) -> Tensor:
+    """Return the times with the given numbers [B], float32 or wider [B] whatever the precision of the
+    networks, without waiting for the device.
+    """
+    wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
+    return torch.tensor(times, dtype=wide).to(place.device, non_blocking=True)[place]

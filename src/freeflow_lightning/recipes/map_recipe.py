@@ -245,7 +245,9 @@ class MapRecipe(Recipe):
         return map_state(self.evaluated, x, condition, t=t, delta=t - s, gamma=gamma)
 
     def generate(self, z: Tensor, condition: Any) -> Tensor:
-        one = torch.ones(len(z), device=z.device)
+        one = torch.ones(
+            len(z), device=z.device, dtype=torch.float32
+        )  # gamma in bfloat16 is another
         return self.flow_map(
             z, one, torch.zeros_like(one), condition, self.evaluation_guidance * one
         )

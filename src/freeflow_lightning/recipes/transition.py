@@ -40,6 +40,7 @@ from freeflow_lightning.recipes.correction import (
 )
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
+from freeflow_lightning.recipes.draws import pick_times
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
 from freeflow_lightning.recipes.transition_draws import MatchDraw, RolloutDraw
@@ -194,7 +195,7 @@ class TransitionModule(Distillation):
     def _match(self, draw: MatchDraw) -> Step:
         """< W, sg(w Delta) >; where delta = 0 that is the diagonal, Delta = W - b."""
         z, n, e, condition, gamma = draw[:5]
-        t = torch.tensor(self.times[:-1], device=z.device)[draw.place]
+        t = pick_times(self.times[:-1], draw.place)
         with torch.no_grad():
             one = torch.ones_like(t)
             x0 = z + self.average(z, one, torch.zeros_like(t), condition, gamma)
@@ -220,7 +221,7 @@ class TransitionModule(Distillation):
     def _correct(self, draw: RolloutDraw) -> Step:
         """< Y, sg(t w (v_N - u)) > at the student's own states, and see Eq. 12."""
         rows = draw.rows
-        t = torch.tensor(self.times[:-1], device=rows.z.device)[draw.place]
+        t = pick_times(self.times[:-1], draw.place)
         x = self._place(draw)
         e = draw.e[draw.place, torch.arange(len(t), device=t.device)]
         output = self.split.draw(x, t, rows.condition, rows.gamma, e)

@@ -175,16 +175,12 @@ def open_auxiliary(
 
 
 def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
-    """Return the named device; "auto" is the accelerator that torch sees (each process its own), or
-    the CPU.
+    """Return the named device; "auto" is the accelerator that torch sees, or the CPU. Of several
+    processes each takes an accelerator of its own, unless the name has a number.
     """
-    if name != "auto":
-        return torch.device(name)
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    if found is None:
-        return torch.device("cpu")
-    return (
-        torch.device(found.type, processes.local_rank % torch.accelerator.device_count())
-        if processes.size > 1
-        else found
-    )
+    named = (found or torch.device("cpu")) if name == "auto" else torch.device(name)
+    is_shared = found is not None and named.type == found.type and ":" not in name
+    if processes.size == 1 or not is_shared:
+        return named
+    return torch.device(named.type, processes.local_rank % torch.accelerator.device_count())

@@ -170,7 +170,7 @@ class Teacher(Recorded, nn.Module, ABC):
         own = x.dtype if self.casts_states else precision_of(self)
         if own.itemsize >= x.dtype.itemsize or own.itemsize >= torch.float32.itemsize:
             return self.velocity(x, t, condition)
-        return self.velocity(x.to(own), t.to(own), condition).to(x.dtype)
+        return self.velocity(x.to(own), t, condition).to(x.dtype)
 
     def guided_velocity(
         self,

@@ -33,7 +33,7 @@ def step_of(t: Tensor, table: Tensor) -> Tensor:
     tensor([0., 1., 2.])
     """
     wide = torch.promote_types(t.dtype, torch.float32)
-    table = table.to(t.device, wide)
+    table = table.to(t.device, wide, non_blocking=True)
     log_sigma = t.to(wide).logit().clamp(table[0], table[-1])
     # torch.searchsorted, which ONNX does not have
     k = (table < log_sigma[..., None]).sum(-1).clamp(1, len(table) - 1)

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from safetensors.torch import load_file, save_file
 from torch import nn
 
@@ -19,6 +20,8 @@ from freeflow_lightning.teachers import (
     Prompts,
 )
 from freeflow_lightning.teachers.diffusers.families import FAMILIES
+from freeflow_lightning.teachers.diffusers.family import TEXT, Call
+from freeflow_lightning.teachers.diffusers.inputs import add_flux2_ids, add_flux_ids
 from freeflow_lightning.teachers.diffusers.network import DiffusersNetwork, DiffusersVelocity
 from freeflow_lightning.teachers.diffusers.teacher import ddpm_velocity
 from freeflow_lightning.teachers.prompt_files import write_prompts
@@ -338,3 +341,13 @@ def test_recomputed_blocks_need_the_time_embedding_outside(tmp_path):
         match=r"blocks of \w+ embed the time themselves: leave activation_checkpointing out",
     ):
         FreeFlowModule(DiffusersTeacher(saved("dit", tmp_path)), activation_checkpointing=True)
+
+
+@pytest.mark.parametrize("add", [add_flux_ids, add_flux2_ids])
+def test_places_in_a_long_text_are_exact_in_every_precision(add):
+    x, text = torch.zeros(1, 4, 4), torch.zeros(1, 300, 2)
+    with HalfPrecision("bf16-true").forward_context():
+        ids = add(Call(x, torch.ones(1), {TEXT: text}, (4, 600), {}, {}))
+    assert ids["img_ids"].reshape(600, -1)[:300, 2].tolist() == list(range(300))
+    if add is add_flux2_ids:
+        assert ids["txt_ids"][0, :, 3].tolist() == list(range(300))  # bfloat16 knows 256 and 258

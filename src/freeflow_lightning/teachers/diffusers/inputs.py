@@ -20,7 +20,7 @@ def grid_ids(call: Call, axes: int) -> Tensor:
     axes].
     """
     h, w = call.size[0] // 2, call.size[1] // 2
-    ids = torch.zeros(h, w, axes, device=call.x.device)
+    ids = torch.zeros(h, w, axes, device=call.x.device, dtype=torch.float32)
     ids[..., 1] += torch.arange(h, device=ids.device)[:, None]
     ids[..., 2] += torch.arange(w, device=ids.device)
     return ids.view(h * w, axes)
@@ -35,13 +35,13 @@ def add_flux_ids(call: Call) -> dict[str, Any]:
     """Positions [tokens, 3]; the text stands at 0."""
     return pass_condition(call) | {
         "img_ids": grid_ids(call, 3),
-        "txt_ids": torch.zeros(text_length(call), 3, device=call.x.device),
+        "txt_ids": torch.zeros(text_length(call), 3, device=call.x.device, dtype=torch.float32),
     }
 
 
 def add_flux2_ids(call: Call) -> dict[str, Any]:
     """Positions [B, tokens, 4]: time, row, column, and the place in the text."""
-    text = torch.zeros(text_length(call), 4, device=call.x.device)
+    text = torch.zeros(text_length(call), 4, device=call.x.device, dtype=torch.float32)
     text[:, 3] += torch.arange(len(text), device=text.device)
     ids = {"img_ids": grid_ids(call, 4), "txt_ids": text}
     return pass_condition(call) | {
