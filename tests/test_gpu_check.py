@@ -3,6 +3,7 @@
 import json
 import runpy
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ def test_stages_run_on_a_cpu_and_the_tables_come_from_their_files(tmp_path, monk
     def check(*words):
         monkeypatch.setattr(sys, "argv", [str(TOOL), "--output", str(tmp_path), *words])
         monkeypatch.setattr(sys, "path", [str(TOOL), *sys.path])
-        runpy.run_path(str(TOOL / "__main__.py"), run_name="__main__")
+        return runpy.run_path(str(TOOL / "__main__.py"), run_name="__main__")
 
     check("--tiny", "--device", "cpu", "--stages", "a,d,g")
     stages = {path.stem: json.loads(path.read_text()) for path in tmp_path.glob("?.json")}
@@ -32,5 +33,7 @@ def test_stages_run_on_a_cpu_and_the_tables_come_from_their_files(tmp_path, monk
     for words in ("discrete, implicit midpoint", "noise v2", "## A training step\n\nNot measured."):
         assert words in said
     (tmp_path / "d.json").unlink()
-    check("--render", str(tmp_path / "again.md"))
+    tool = check("--render", str(tmp_path / "again.md"))
     assert "implicit midpoint" not in (tmp_path / "again.md").read_text()
+    with pytest.raises(RuntimeError, match="cut after"), tool["limited"](0.05):
+        time.sleep(5)
