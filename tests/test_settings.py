@@ -645,6 +645,11 @@ def test_the_words(check, message):
         check()
 
 
+def test_an_integer_beyond_every_float_is_no_number():
+    with pytest.raises(ValueError, match="expected lr to be a finite number of at least 0, got 1"):
+        check_numbers(0, lr=10**400)
+
+
 def test_what_can_be_meant_is_accepted():
     module(guidance_range=(1, 1), evaluation_guidance=1, guidance_interval=(0, 0), betas=[0.0, 0.0])
     module(alpha_ref=0, residual_decay=0.5, correction_fraction=1)

@@ -2,10 +2,12 @@ import math
 import pickle
 import warnings
 
+import numpy as np
 import pytest
 import torch
 from lightning.pytorch.callbacks import ModelCheckpoint
 
+import freeflow_lightning
 from freeflow_lightning import FlowMap
 from freeflow_lightning.callbacks import StudentEMA
 from tiny import fit, mixture, module
@@ -112,13 +114,64 @@ def test_guidance_outside_the_trained_range_is_said(trained):
 
 
 @pytest.mark.parametrize(
-    "labels", [[1, 0], (1, 0), torch.tensor([1, 0]), torch.tensor([1, 0], dtype=torch.int32)]
+    "labels",
+    [
+        [1, 0],
+        (1, 0),
+        range(1, -1, -1),
+        torch.tensor([1, 0], dtype=torch.int32),
+        np.array([1, 0]),
+        list(np.array([1, 0])),
+    ],
 )
-def test_labels_are_a_list_or_a_tensor(labels):
+def test_labels_are_a_list_a_tensor_or_an_array(labels):
     m = module()
     flow_map, right = FlowMap(m.student, m.teacher), torch.tensor([1, 0])
     assert torch.equal(flow_map.sample(2, labels), flow_map.sample(2, right))
     assert torch.equal(flow_map(torch.ones(2, 2), labels), flow_map(torch.ones(2, 2), right))
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"),
+    [
+        ({"delta": 2.0}, "expected delta to be a finite number from 0 to 1, got 2.0"),
+        ({"delta": torch.tensor([0.5, math.nan])}, "expected delta to be a finite number"),
+        ({"delta": torch.ones(3)}, r"one delta, or one for each of the 2 samples, .*\[3\]"),
+        ({"guidance": math.nan}, "expected guidance to be a finite number of at least 0, got nan"),
+        ({"guidance": torch.tensor([1.0, -1.0])}, "expected guidance to be .* got -1.0"),
+        ({"guidance": "1.5"}, "expected guidance to be .* got '1.5'"),
+    ],
+)
+def test_numbers_that_cannot_be_meant_are_refused(numbers, message):
+    m = module()
+    with pytest.raises(ValueError, match=message):
+        FlowMap(m.student, m.teacher)(torch.ones(2, 2), [0, 1], **numbers)
+
+
+@pytest.mark.parametrize("z", [torch.ones(0, 2), torch.ones(2, 2).int(), np.ones((2, 2))])
+def test_what_is_no_noise_is_refused(z):
+    m = module()
+    with pytest.raises(ValueError, match="expected noise as a tensor of at least one sample"):
+        FlowMap(m.student, m.teacher)(z, [0, 1])
+
+
+def test_what_is_no_student_is_refused(trained):
+    m, path = trained
+    for parts in ((None, m.teacher), (m.student, None)):
+        with pytest.raises(ValueError, match="expected a network and its Teacher, got "):
+            FlowMap(*parts)
+    for given in ({"teacher": "SiTTeacher"}, {"network": torch.nn.Linear}):
+        with pytest.raises(ValueError, match=r"expected a (Teacher|Module), got .*construct it"):
+            FlowMap.from_checkpoint(path, **given)
+    with pytest.raises(ValueError, match="has no average ''"):
+        FlowMap.from_checkpoint(path, average="")
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "diagnose", "search", "export"])
+def test_a_verb_of_a_path_says_how_to_open_it(verb, tmp_path):
+    output = [tmp_path] if verb == "export" else []
+    with pytest.raises(ValueError, match=r"expected a FlowMap, got a str: open a checkpoint with "):
+        getattr(freeflow_lightning, verb)("last.ckpt", *output)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +184,14 @@ def test_labels_are_a_list_or_a_tensor(labels):
         (1, r"of shape \[\]"),
         ([0.5, 1.0], "got torch.float32"),
         ([True, False], "got torch.bool"),
-        (torch.tensor([[0], [1], [0]]), r"each of the 2 samples, got a tensor of shape \[3, 1\]"),
+        (torch.tensor([[0], [1]]), r"label for each of the 2 samples, got torch.int64 .*\[2, 1\]"),
+        (torch.eye(2), r"each of the 2 samples, got torch.float32 of shape \[2, 2\]"),
+        (np.array([0.0, 1.0]), "got torch.float64"),
+        (np.array(["a", "b"]), "expected class labels, got array"),
+        ([0, 10**30], "expected class labels, got "),
+        ({"label": torch.tensor([0, 1])}, "each of the 2 samples, got a dict"),
+        ([None, None], "each of the 2 samples, got a list"),
+        ("01", "each of the 2 samples, got a str"),
     ],
 )
 def test_labels_that_there_are_not_are_refused(labels, message):
@@ -150,7 +210,15 @@ def test_what_cannot_be_drawn_is_refused():
             ValueError, match="expected guidance to be a finite number of at least 0"
         ):
             flow_map.sample(2, guidance=guidance)
-    for setting in ({"n": 2.5}, {"n": True}, {"batch_size": 0}, {"first": -1}):
+    for setting in (
+        {"n": 2.5},
+        {"n": True},
+        {"batch_size": 0},
+        {"first": -1},
+        {"seed": 1.5},
+        {"seed": None},
+        {"seed": torch.tensor(0)},  # which drew other samples than the seed 0
+    ):
         with pytest.raises(ValueError, match=f"expected {next(iter(setting))} to be an integer"):
             flow_map.sample(**({"n": 2} | setting))
     with pytest.raises(ValueError, match=r"expected noise \[batch, 2\], got \[2, 3\]"):

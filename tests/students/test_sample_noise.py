@@ -1,5 +1,6 @@
 """Samples from torch's generators, as diffusers takes them."""
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator
@@ -38,6 +39,12 @@ def test_a_list_has_one_for_each_sample(flow_map):
     assert torch.allclose(one, other.flip(0), atol=1e-6)
     with pytest.raises(ValueError, match="one for each of 3 samples, got 2"):
         flow_map.sample(3, generator=seeded(7, 8))
+
+
+@pytest.mark.parametrize("given", [5, "ab", [1, 2], np.random.default_rng(0)])
+def test_what_is_no_generator_is_refused(flow_map, given):
+    with pytest.raises(ValueError, match="expected one generator, or one for each of 2 samples"):
+        flow_map.sample(2, generator=given)
 
 
 def test_a_seed_beside_a_generator_is_refused(flow_map):

@@ -71,6 +71,14 @@ def test_validation_can_be_off():
     assert [batch.indices.tolist() for batch in loader] == [[0, 1], [2, 3], [4]]
 
 
+@pytest.mark.parametrize(
+    ("samples", "limit"), [({}, {}), ({"val_samples": 4}, {"limit_val_batches": 0})]
+)
+def test_a_validation_of_nothing_is_refused(samples, limit):
+    with pytest.raises(ValueError, match=r"expected samples to validate, got none: raise data\."):
+        trainer(**limit).validate(module(), data(**samples), verbose=False)
+
+
 def test_sample_i_does_not_depend_on_its_batch():
     teacher = mixture()
     z, y = teacher.draw_indexed(torch.arange(6), seed=1, stream="validation")

@@ -68,6 +68,15 @@ def test_a_file_in_the_place_of_the_folder_is_said():
         claim_names(Path("out"), "a.json", "evaluate", [])
 
 
+def test_a_folder_that_cannot_be_is_said_before_any_work(monkeypatch):
+    Path("file").write_text("mine")
+    with pytest.raises(ValueError, match=r"expected a folder at .*file, found a file"):
+        claim_names(HERE / "file/deep/out", "a.json", "evaluate", ["a.md"])
+    monkeypatch.setattr("os.access", lambda place, mode: False)
+    with pytest.raises(ValueError, match="expected a folder that can be written to, got "):
+        claim_names(HERE / "out", "a.json", "evaluate", ["a.md"])
+
+
 def test_a_dangling_link_is_not_followed():
     Path("a.md").symlink_to("nowhere")
     with pytest.raises(ValueError, match=r"holds a.md"):

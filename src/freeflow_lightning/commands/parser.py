@@ -18,6 +18,9 @@ from freeflow_lightning.commands.yaml_settings import MODE
 
 _KEY = re.compile(r'Parser key "(.+?)":$')
 _GIVEN_CLASS = re.compile(r"Problem with given class_path '(.+?)':$")
+_GIVEN = re.compile(r"^ *Given value: (.*)", re.MULTILINE)
+_WITHOUT_VALUE = re.compile(r"Expected a <class '(?!NoneType).+?'>")
+"""Of a setting that may be None: jsonargparse tells its value in a line of its own."""
 _NO_CAUSE = re.compile(
     r"Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value|Expected a <class 'NoneType'>"
     r"|Expected a path but |Not a valid subclass of |Subclass types expect one of|a class path \(str\)|a dict with"
@@ -62,6 +65,7 @@ def brief(message: str) -> str:
     keys: list[str] = []
     causes: list[str] = []
     owner = ""
+    given = _GIVEN.search(message)
     for line in message.strip().splitlines():
         text = re.sub(r"^(- )+", "", line.strip())
         text, _, inline = (
@@ -73,6 +77,8 @@ def brief(message: str) -> str:
             text = inline
         elif match := _GIVEN_CLASS.match(text):
             owner, text = match[1], ""
+        if given and _WITHOUT_VALUE.fullmatch(text):
+            text = f"{text}. Got value: {given[1]}"
         if text and not _NO_CAUSE.match(text):
             causes.append(_advice(text, owner))
     where = ".".join(keys)
@@ -228,7 +234,9 @@ class BriefErrors(ArgumentParser):
     def _refuse(self, message: str) -> NoReturn:
         """Print the cause of an error and exit."""
         text = brief(message)
-        if match := re.fullmatch(r"unrecognized arguments: (\S+?)((=| ).*)?", text):
+        if match := re.fullmatch(r"unrecognized arguments: ([^-].*)", text):
+            text = f"expected options alone, --NAME VALUE, got {match[1]}"
+        elif match := re.fullmatch(r"unrecognized arguments: (\S+?)((=| ).*)?", text):
             text = f"unknown option {match[1]}" + did_you_mean(
                 match[1], list(self._option_string_actions)
             )

@@ -106,9 +106,14 @@ def _is_count(count: Any, least: float) -> bool:
 
 def _is_inside(number: Any, low: float, high: float, without_low: bool, without_high: bool) -> bool:
     """Whether something is a finite number in the interval."""
-    if isinstance(number, bool) or not isinstance(number, Real) or not math.isfinite(number):
+    if isinstance(number, bool) or not isinstance(number, Real):
         return False
-    value = float(number)
+    try:
+        value = float(number)
+    except OverflowError:  # an integer beyond every float
+        return False
+    if not math.isfinite(value):
+        return False
     above = value > low if without_low else value >= low
     below = value < high if without_high else value <= high
     return above and below

@@ -80,7 +80,7 @@ class Jumps:
             check_starts(self.starts)
             if len(self.starts) != self.steps:
                 raise ValueError(f"expected {self.steps} start times, got {list(self.starts)}")
-        if self.sampler not in SHARES:
+        if self.sampler not in tuple(SHARES):  # a list has no hash
             raise ValueError(f"expected a sampler of {', '.join(SHARES)}, got {self.sampler!r}")
         if self.noise_share is not None:
             check_numbers(0, 1, noise_share=self.noise_share)

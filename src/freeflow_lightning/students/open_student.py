@@ -177,10 +177,28 @@ def open_auxiliary(
 def pick_device(name: str, processes: Processes = Processes()) -> torch.device:  # noqa: B008 (immutable)
     """Return the named device; "auto" is the accelerator that torch sees, or the CPU. Of several
     processes each takes an accelerator of its own, unless the name has a number.
+
+    Raises:
+        ValueError: a device that this machine does not have.
     """
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
-    named = (found or torch.device("cpu")) if name == "auto" else torch.device(name)
+    named = (found or torch.device("cpu")) if name == "auto" else find_device(name, found)
     is_shared = found is not None and named.type == found.type and ":" not in name
     if processes.size == 1 or not is_shared:
         return named
     return torch.device(named.type, processes.local_rank % torch.accelerator.device_count())
+
+
+def find_device(name: str, accelerator: torch.device | None) -> torch.device:
+    """Return the device of a name, the CPU or an accelerator (Raises: ValueError for one that is
+    not here).
+    """
+    devices = ["cpu"]
+    if accelerator is not None:
+        kind, count = accelerator.type, torch.accelerator.device_count()
+        devices += [kind, *(f"{kind}:{place}" for place in range(count))]
+    if name not in devices:
+        raise ValueError(
+            f"expected a device that is here, auto or {', '.join(devices)}, got {name!r}"
+        )
+    return torch.device(name)

@@ -1,17 +1,19 @@
 """The conditions that a user gives for samples, as a student's network takes them."""
 
+from numbers import Real
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from freeflow_lightning import flow
+from freeflow_lightning.sampling.draw import draws_plain_classes
 from freeflow_lightning.teachers import Teacher
 
 
 def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.device) -> Any:
-    """Return a condition of n samples as the network takes it, on the device; a list of numbers is
-    taken for class labels.
+    """Return a condition of n samples as the network takes it, on the device; numbers in a list or
+    an array are taken for class labels.
 
     Raises:
         ValueError: another number of conditions, labels that there are not, or a condition that the
@@ -24,21 +26,41 @@ def read_condition(teacher: Teacher, condition: Any, n: int, device: torch.devic
                 f"labels [{n}]"
             )
         return None
-    parts = condition if isinstance(condition, list | tuple) else [condition]
-    numbers = all(isinstance(part, int | float) for part in parts)
-    given = torch.tensor(condition) if numbers else condition
-    if isinstance(given, Tensor) and teacher.num_classes and given.ndim < 2:
-        if given.shape != (n,) or given.is_floating_point() or given.dtype == torch.bool:
-            raise ValueError(
-                f"expected one whole class label for each of the {n} samples, got {given.dtype} "
-                f"of shape {list(given.shape)}"
-            )
-        return teacher.conditions.of_classes(given.to(device, torch.int64))
+    numbers = _are_numbers(condition)
+    given = _as_tensor(condition) if numbers else condition
+    is_flat = isinstance(given, Tensor) and given.ndim < 2
+    if teacher.num_classes and (is_flat or draws_plain_classes(teacher)):
+        return teacher.conditions.of_classes(_labels_of(given, n).to(device, torch.int64))
     if numbers:
         raise ValueError(
             "expected no class labels, since this student has no classes: leave condition out"
         )
     return flow.apply(lambda tensor: _rows_of(tensor, n).to(device), given)
+
+
+def _are_numbers(condition: Any) -> bool:
+    """Whether a condition is a number, some in a list, or an array of NumPy's."""
+    if isinstance(condition, list | tuple | range):
+        return all(isinstance(part, Real) for part in condition)
+    is_array = hasattr(condition, "__array__") and not isinstance(condition, Tensor)
+    return is_array or isinstance(condition, Real)
+
+
+def _as_tensor(numbers: Any) -> Tensor:
+    try:
+        return torch.as_tensor(numbers)
+    except (TypeError, ValueError, RuntimeError, OverflowError) as error:
+        raise ValueError(f"expected class labels, got {numbers!r:.60} ({error})") from error
+
+
+def _labels_of(given: Any, n: int) -> Tensor:
+    """The labels [n]; ValueError for anything else."""
+    found = f"a {type(given).__name__}"
+    if isinstance(given, Tensor):
+        if given.shape == (n,) and not given.is_floating_point() and given.dtype != torch.bool:
+            return given
+        found = f"{given.dtype} of shape {list(given.shape)}"
+    raise ValueError(f"expected one whole class label for each of the {n} samples, got {found}")
 
 
 def _rows_of(tensor: Tensor, n: int) -> Tensor:

@@ -74,10 +74,7 @@ class NoiseOfGenerator:
             self.noise = draw_noise((n, *shape), generator).to(device)
             first = generator
         else:
-            if len(generator) != n:
-                raise ValueError(
-                    f"expected one generator, or one for each of {n} samples, got {len(generator)}"
-                )
+            refuse_generators(generator, n)
             self.noise = torch.stack([draw_noise(shape, each).to(device) for each in generator])
             first = generator[0]
         if condition is None:
@@ -87,6 +84,18 @@ class NoiseOfGenerator:
     def __call__(self, index: Tensor) -> tuple[Tensor, Any]:
         """Noise and conditions of these samples."""
         return self.noise[index.to(self.noise.device)], flow.take(self.condition, index)
+
+
+def refuse_generators(given: Any, n: int) -> None:
+    """Raise a ValueError for what is not a list of a torch.Generator for each of n samples."""
+    listed = given if isinstance(given, list | tuple) else [given]
+    others = {type(each).__name__ for each in listed if not isinstance(each, Generator)}
+    if others or len(listed) != n:
+        found = f"a {' and a '.join(sorted(others))}" if others else str(len(listed))
+        raise ValueError(
+            f"expected one generator, or one for each of {n} samples, got {found}: give "
+            "torch.Generator().manual_seed(0)"
+        )
 
 
 def draw_noise(shape: tuple[int, ...], generator: Generator) -> Tensor:

@@ -1,9 +1,12 @@
 """Who draws, a student or its teacher, and which samples: of the words that a user gives."""
 
+import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.draw import Draw, balanced_classes
 from freeflow_lightning.sampling.jumps import SIDE_BY_SIDE
@@ -59,13 +62,18 @@ def samplers_side_by_side(
     return [sampler_of_options(student, guidance, False, way._replace(steps=k)) for k in numbers]
 
 
-def draw_of_options(teacher: Teacher, seed: int, classes: list[int] | None, balanced: bool) -> Draw:
+def draw_of_options(
+    teacher: Teacher, seed: int, classes: Sequence[int] | None, balanced: bool
+) -> Draw:
     """Of --seed, --classes and --balanced (Raises: ValueError for both of the last, or classes that
-    there are not).
+    there are not, none among them, and a seed that is no integer).
     """
-    if classes and balanced:
+    check_counts(-math.inf, seed=seed)
+    given = None if classes is None else tuple(classes)
+    if given == ():
+        raise ValueError("--classes names no class: leave it out for drawn ones")
+    if given and balanced:
         raise ValueError("--balanced takes every class in turn: leave --classes out")
-    given = tuple(classes) if classes else None
     draw = Draw(seed, balanced_classes(teacher) if balanced else given)
     # refuses classes that there are not, before anything is drawn
     draw.noise(teacher, torch.zeros(1, dtype=torch.int64))

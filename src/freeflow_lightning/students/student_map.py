@@ -21,6 +21,7 @@ from freeflow_lightning.students.posterior_draws import (
     inner_noise,
 )
 from freeflow_lightning.students.read_condition import read_condition
+from freeflow_lightning.students.read_numbers import read_numbers
 from freeflow_lightning.students.sample_noise import (
     Generators,
     NoiseOfGenerator,
@@ -42,6 +43,9 @@ class StudentMap(nn.Module):
         about: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        if not isinstance(network, nn.Module) or not isinstance(teacher, Teacher):
+            found = f"{type(network).__name__} and {type(teacher).__name__}"
+            raise ValueError(f"expected a network and its Teacher, got {found}")
         flow.check_pairs(0, math.inf, guidance_range=guidance_range)
         self.network = network.eval()
         self.teacher = teacher
@@ -87,11 +91,15 @@ class StudentMap(nn.Module):
 
         Guidance and delta (in [0, 1]) are numbers or [B]; a condition is one label for each sample,
         or what the teacher draws.
+
+        Raises:
+            ValueError: noise, numbers or a condition of another shape or kind.
         """
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
-        one = torch.ones(len(z), device=z.device)
-        return map_noise(self.network, z, given, delta=one * delta, gamma=one * guidance)
+        span = read_numbers("delta", delta, z, 1)
+        gamma = read_numbers("guidance", guidance, z)
+        return map_noise(self.network, z, given, delta=span, gamma=gamma)
 
     @torch.no_grad()
     def jump(
@@ -109,7 +117,7 @@ class StudentMap(nn.Module):
         jumps = jumps.at_trained_times(self.trained)
         self.check_noise(z)
         given = read_condition(self.teacher, condition, len(z), z.device)
-        gamma = torch.full((len(z),), float(guidance), device=z.device)
+        gamma = read_numbers("guidance", guidance, z)
 
         def f(x: Tensor, t: Tensor, s: Tensor) -> Tensor:
             return map_state(self.network, x, given, t=t, delta=t - s, gamma=gamma)
@@ -170,6 +178,7 @@ class StudentMap(nn.Module):
         jumps = Jumps(steps, sampler, noise_share).at_trained_times(self.trained)
         flow.check_counts(1, n=n, batch_size=batch_size)
         flow.check_counts(0, first=first)
+        flow.check_counts(-math.inf, seed=seed)
         self.check_guidance(guidance)
         if condition is not None:
             condition = read_condition(self.teacher, condition, n, self.device)
@@ -216,6 +225,7 @@ class StudentMap(nn.Module):
         check_inner_steps(self.trained, steps)
         self.check_noise(x)
         flow.check_counts(1, n=n)
+        flow.check_counts(-math.inf, seed=seed)
         gamma = self.evaluation_guidance if guidance is None else guidance
         self.check_guidance(gamma)
         given = read_condition(self.teacher, condition, len(x), x.device)
@@ -225,7 +235,10 @@ class StudentMap(nn.Module):
         )
 
     def check_noise(self, z: Tensor) -> None:
-        """Refuse noise that is not of the student's shape (ValueError)."""
+        """Refuse noise that is not of the student's shape, or holds no sample (ValueError)."""
+        if not isinstance(z, Tensor) or not z.is_floating_point() or not z.numel():
+            found = f"{z.dtype} {list(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(f"expected noise as a tensor of at least one sample, got {found}")
         if z.shape[1:] != tuple(self.teacher.sample_shape):
             raise ValueError(
                 f"expected noise [batch, {str(list(self.teacher.sample_shape))[1:]}, got "

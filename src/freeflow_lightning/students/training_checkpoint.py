@@ -36,6 +36,9 @@ def read_training_checkpoint(
             say.
     """
     checkpoint = open_checkpoint(path)
+    for part, kind in ((teacher, Teacher), (network, nn.Module)):
+        if part is not None and not isinstance(part, kind):
+            raise ValueError(f"expected a {kind.__name__}, got {part!r:.60}: construct it first")
     given = {"teacher": teacher, "network": network}
     given = {name: value for name, value in given.items() if value is not None}
     student = build_student(checkpoint, given, trust)
@@ -96,7 +99,7 @@ def choose_weights(
             )
         return length_name(ema_length), made.weights
     names = checkpoint.averages
-    chosen = average or (names[0] if names else "raw")
+    chosen = (names or ["raw"])[0] if average is None else average
     if chosen != "raw" and chosen not in names:
         raise ValueError(
             f"{checkpoint.path} has no average {chosen!r}: expected one of {[*names, 'raw']}"

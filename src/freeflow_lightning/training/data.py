@@ -206,9 +206,14 @@ class PriorDataModule(SettingsOnly):
 
     def setup(self, stage: str) -> None:
         """Deal a global batch to the processes that there are, and have the trainer accumulate
-        (Raises: ValueError where it cannot be dealt evenly).
+        (Raises: ValueError where it cannot be dealt evenly, or nothing is left to validate).
         """
         trainer = self.trainer
+        if stage == "validate" and not (self.val_samples and trainer.limit_val_batches):  # type: ignore[union-attr]  # a trainer asks
+            raise ValueError(
+                "expected samples to validate, got none: raise data.val_samples (or "
+                "trainer.limit_val_batches)"
+            )
         if self.global_batch_size is None or stage != "fit" or trainer is None:
             return
         if accumulations(trainer) not in ([1], [self.shares.per_step]):

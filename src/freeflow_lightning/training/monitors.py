@@ -26,21 +26,28 @@ class MonitoredFigures(Callback):
             raise ValueError(complaint)
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        if trainer.is_global_zero and (complaint := find_unlogged(trainer)):
-            log.warning("%s", complaint)
+        for name, owner in unlogged(trainer).items() if trainer.is_global_zero else ():
+            log.warning("the run ended before it logged %r, which %s watches", name, owner)
 
 
 def find_unlogged(trainer: Trainer) -> str:
-    """Say which figures callbacks watch that the run has not logged so far; empty for none."""
+    """Say which figure a callback watches that the run has not logged so far; empty for none."""
     logged = sorted(trainer.callback_metrics)
-    for name, owner in monitors(trainer).items():
-        if name not in logged:
-            close = difflib.get_close_matches(name, logged, 5, 0.0)
-            return (
-                f"expected {owner} to watch a figure that the run logs, got {name!r}: of the "
-                f"{len(logged)} that it has logged the closest are {', '.join(close) or 'none'}"
-            )
+    for name, owner in unlogged(trainer).items():
+        close = difflib.get_close_matches(name, logged, 5, 0.0)
+        return (
+            f"expected {owner} to watch a figure that the run logs, got {name!r}: of the "
+            f"{len(logged)} that it has logged the closest are {', '.join(close) or 'none'}"
+        )
     return ""
+
+
+def unlogged(trainer: Trainer) -> dict[str, str]:
+    """Return the figures that callbacks watch and the run has not logged so far, with the class of
+    each callback.
+    """
+    needed, logged = monitors(trainer), trainer.callback_metrics
+    return {name: owner for name, owner in needed.items() if name not in logged}
 
 
 def monitors(trainer: Trainer) -> dict[str, str]:

@@ -115,8 +115,7 @@ def refuse_others(folder: Path, names: Iterable[str], ours: Collection[str], ver
 
 def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> Iterator[str]:
     """Yield the names that are in a folder and are not ours, one look into each folder."""
-    if os.path.lexists(folder) and not folder.is_dir():
-        raise ValueError(f"expected a folder at {folder}, found a file: choose another folder")
+    refuse_place(folder)
     by_parent: dict[str, set[str]] = {}
     for name in names:
         parent, _, last = name.rpartition("/")
@@ -132,6 +131,18 @@ def find_others(folder: Path, names: Iterable[str], ours: Collection[str]) -> It
                 name = f"{parent}/{entry.name}" if parent else entry.name
                 if name not in ours or not entry.is_file(follow_symlinks=False):
                     yield name
+
+
+def refuse_place(folder: Path) -> None:
+    """Refuse a folder that is none, or that cannot be written to or made (ValueError)."""
+    places = (folder, *folder.absolute().parents)
+    there = next(place for place in places if os.path.lexists(place))
+    if not there.is_dir():
+        raise ValueError(f"expected a folder at {there}, found a file: choose another folder")
+    if not os.access(there, os.W_OK):
+        raise ValueError(
+            f"expected a folder that can be written to, got {there}: choose another folder"
+        )
 
 
 def claim_folder(target: Path) -> Path:

@@ -12,6 +12,7 @@ NOISE = (
     ".*Total length of `list` across ranks is zero.*",  # the same
     ".*does not have many workers.*",  # there is no dataset
     ".*sync_dist=True.*on epoch level.*",  # figures of a validation are those of all processes
+    ".*could not find the monitored key.*",  # MonitoredFigures says it
     ".*is smaller than the logging interval.*",  # steps are logged over all epochs
 )
 CHATTER = ("Tip:", "Detected KeyboardInterrupt", "callbacks returned in `LightningModule.configure")

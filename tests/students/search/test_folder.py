@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from matplotlib.figure import Figure
 
 from freeflow_lightning.students.search.folder import SearchFolder, concat_states
 
@@ -43,6 +44,19 @@ def test_points_are_drawn_and_records_kept_in_order(tmp_path):
     fresh.open(overwrite=True)
     assert fresh.missing() == [0, 1]
     assert not (tmp_path / "search.json").exists()
+
+
+def test_the_classes_of_pictures_have_their_names(tmp_path, monkeypatch):
+    captions = []
+    monkeypatch.setattr(
+        "freeflow_lightning.students.search.folder.picture_rows",
+        lambda rows, title, classes, notes: captions.extend(classes) or Figure(),
+    )
+    folder = SearchFolder(tmp_path, 2, {"seed": 0}, ROWS, npz=True, num_classes=8)
+    folder.open()
+    write(folder, 0, (3, 16, 16))
+    folder.finish({"labels": [1, 2]})
+    assert captions == ["glasses", "hat"]
 
 
 def test_more_samples_are_added_and_old_records_swept_up(tmp_path):

@@ -16,6 +16,7 @@ from freeflow_lightning.evaluation.diagnosis import (
 )
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.metrics import FeatureNetwork
+from freeflow_lightning.students.expect_flow_map import expect_flow_map
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.open_student import Overrides, open_auxiliary
 from freeflow_lightning.students.student_sampler import StudentSampler
@@ -102,6 +103,7 @@ def diagnose(
     Raises:
         ValueError: too few samples or steps, or a student without its teacher.
     """
+    expect_flow_map(flow_map)
     size = DiagnosisSize(num_samples, fine_steps, auxiliary_steps, batch_size)
     size.check()
     guidance = flow_map.evaluation_guidance if guidance is None else guidance

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
+from math import inf
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from freeflow_lightning.evaluation.reference import feature_facts
 from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.evaluation.scores import ClassRow, Result
 from freeflow_lightning.examples.faces.data import REFERENCE
+from freeflow_lightning.flow import check_counts
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.flow.solver import RuleName
 from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, Score, read_statistics
@@ -23,6 +25,7 @@ from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
+from freeflow_lightning.students.expect_flow_map import expect_flow_map
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.sampler_options import (
     StepOptions,
@@ -164,13 +167,14 @@ def evaluate(
             have no effect.
         FileNotFoundError: no such reference or weights.
     """
+    expect_flow_map(flow_map)
     check_sample_counts(num_samples, reference_samples, paired_samples)
     guidance = flow_map.evaluation_guidance if guidance is None else guidance
     way = StepOptions(steps, method, sampler, noise_share)
     samplers = samplers_side_by_side(flow_map, guidance, teacher, way)
     is_teacher = reference == "teacher"
     refuse_missing_teacher(flow_map, checkpoint, is_teacher or teacher or bool(paired_samples))
-    which = draw_of_options(flow_map.teacher, seed, list(classes or []) or None, balanced)
+    which = draw_of_options(flow_map.teacher, seed, classes, balanced)
     seen_by = pick_features(features, weights, flow_map.teacher, flow_map.device)
     truth = TeacherSampler(flow_map.teacher, reference_method, reference_steps, guidance)
     comparison = Comparison(
@@ -198,6 +202,8 @@ def check_sample_counts(
     num_samples: int, reference_samples: int, paired_samples: int | None
 ) -> None:
     """Raise a ValueError unless there are samples to compare."""
+    check_counts(-inf, num_samples=num_samples, reference_samples=reference_samples)
+    check_counts(-inf, paired_samples=paired_samples or 0)
     if min(num_samples, reference_samples) < 2 or (paired_samples or 0) < 0:
         raise ValueError(
             f"expected at least 2 samples on either side, got {num_samples} and "

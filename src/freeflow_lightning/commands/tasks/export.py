@@ -15,6 +15,7 @@ from freeflow_lightning.commands.views.tables import Table, tables_html
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.students.draw_samples import draw_samples
+from freeflow_lightning.students.expect_flow_map import expect_flow_map
 from freeflow_lightning.students.export import (
     PICTURE,
     UNKNOWN,
@@ -117,6 +118,7 @@ def export(
             that refuses.
         FileNotFoundError: no such evaluation.
     """
+    expect_flow_map(flow_map)
     gamma = flow_map.evaluation_guidance if guidance is None else guidance
     flow_map.check_guidance(gamma)
     jumps = Jumps(steps, sampler, noise_share).at_trained_times(flow_map.trained)

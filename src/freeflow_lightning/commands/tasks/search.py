@@ -25,6 +25,7 @@ from freeflow_lightning.sampling.draw import Draw, draws_pictures
 from freeflow_lightning.sampling.draw_into import share_of
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.sampling.processes import Processes
+from freeflow_lightning.students.expect_flow_map import expect_flow_map
 from freeflow_lightning.students.flow_map import FlowMap
 from freeflow_lightning.students.posterior_draws import check_draws_posteriors
 from freeflow_lightning.students.sampler_options import draw_of_options
@@ -171,6 +172,7 @@ def search(
     given |= {"forward": forward, "backward": backward}
     given |= {"draws": draws, "strength": strength, "steer_by": steer_by}
     how = build_algorithm(algorithm, candidates, path_steps, given)
+    expect_flow_map(flow_map)
     guidance = flow_map.evaluation_guidance if guidance is None else guidance
     final = final_sampler(flow_map, guidance, teacher_steps, teacher_method)
     refuse_search_without_teacher(
@@ -182,13 +184,20 @@ def search(
     sizes = (batch_size, decode_batch_size)
     setting = NoiseSearch(flow_map, judge, how, final, path_steps or 8, *sizes, jumps)
     ratios = check_steering(setting)
-    which = draw_of_options(flow_map.teacher, seed, list(classes or []) or None, balanced)
+    which = draw_of_options(flow_map.teacher, seed, classes, balanced)
     rows = rows_of(setting, algorithm, candidates, compare)
     facts = search_facts(setting, algorithm, which)
     flat = not draws_pictures(flow_map.teacher, flow_map.device)
     with TemporaryDirectory() as memory:
         place = Path(memory if output is None else output)
-        folder = SearchFolder(place, num_samples, facts, rows, npz=npz or flat)
+        folder = SearchFolder(
+            place,
+            num_samples,
+            facts,
+            rows,
+            npz=npz or flat,
+            num_classes=flow_map.teacher.num_classes,
+        )
         made = fill_search(folder, setting, which, compare, processes, ratios, overwrite=overwrite)
         if output is not None:
             return replace(made, folder=place)

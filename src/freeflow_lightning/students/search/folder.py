@@ -10,6 +10,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from freeflow_lightning.metrics.class_names import class_names
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.picture_rows import caption_classes, picture_rows
 from freeflow_lightning.sampling.sample_folder import RECORD, SampleFolder
@@ -44,15 +45,24 @@ class SearchFolder:
         about: all that the samples depend on, as JSON.
         rows: name of each folder of samples and what it shows.
         npz: one samples.npz in each, instead of PNG files.
+        num_classes: of the samples; where the classes of such pictures have names, captions do.
 
     Raises:
         ValueError: no samples asked for, or the folder holds samples of another search.
     """
 
     def __init__(
-        self, path: Path, count: int, about: dict[str, Any], rows: Mapping[str, str], *, npz: bool
+        self,
+        path: Path,
+        count: int,
+        about: dict[str, Any],
+        rows: Mapping[str, str],
+        *,
+        npz: bool,
+        num_classes: int = 0,
     ) -> None:
         self.path = path
+        self.num_classes = num_classes
         self.about = about
         self.titles = dict(rows)
         self.folders = {
@@ -129,13 +139,15 @@ class SearchFolder:
         """Return all rows of pictures with their classes and scores; of points in the plane the
         last two rows: without search and found, where both are there.
         """
-        rank = next(iter(self.folders.values())).first(1).ndim
+        one = next(iter(self.folders.values())).first(1)
+        rank = one.ndim
         shown = {
             self.titles[row]: folder.first(SHOWN if rank == 4 else POINTS)
             for row, folder in self.folders.items()
         }
         if rank == 4:
-            captions = caption_classes((report.get("labels") or [])[:SHOWN] or None)
+            names = class_names(one.shape[1:], self.num_classes)
+            captions = caption_classes((report.get("labels") or [])[:SHOWN] or None, names)
             scores = report.get("scores", {})
             notes = {
                 self.titles[row]: [f"{score:.3g}" for score in scores.get(row, ())]
