@@ -299,3 +299,17 @@ def test_features_without_gradients_and_without_autocast():
     torch.testing.assert_close(
         metric.real_features_sum, network.layer(x).double().sum(dim=0).detach(), rtol=1e-12, atol=0
     )
+
+
+def test_sums_stay_on_the_cpu_where_a_device_has_no_float64(monkeypatch):
+    monkeypatch.setattr("freeflow_lightning.metrics.frechet.WITHOUT_FLOAT64", ("meta",))
+    monkeypatch.setattr("freeflow_lightning.metrics.moments.WITHOUT_FLOAT64", ("meta",))
+
+    class Seen(nn.Linear):
+        num_features = 2
+
+    metric = FrechetDistance(Seen(2, 2)).to("meta")
+    assert metric.features.weight.is_meta
+    assert metric.fake_features_sum.device.type == "cpu"
+    metric.reset()
+    assert metric.fake_features_cov_sum.device.type == "cpu"

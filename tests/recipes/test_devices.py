@@ -12,6 +12,10 @@ from freeflow_lightning.callbacks import (
     StudentEMA,
     TrajectoryError,
 )
+from freeflow_lightning.recipes import student_checks
+from freeflow_lightning.recipes.student_rate import find_scale
+from freeflow_lightning.teachers import DDPMTeacher, check_convention
+from nets.random_weights import tiny_sit
 from recipes.every_recipe import RECIPES
 from tiny import data, fit
 
@@ -75,3 +79,22 @@ def test_validation_draws_at_the_guidance_given_in_every_precision(monkeypatch):
     with HalfPrecision("bf16-true").forward_context():
         (gamma,) = recipe.generate(torch.zeros(1, 3, 4, 4), None).tolist()
     assert gamma == pytest.approx(1.3)  # 1.297 in bfloat16
+
+
+def test_a_student_s_differences_are_measured_where_it_is(monkeypatch):
+    recipe, seen = RECIPES["freeflow"](), []
+
+    def note(student, x, condition, step):
+        seen.extend([x.device.type, condition.device.type])
+        return 0.0
+
+    monkeypatch.setattr(student_checks, "difference_error", note)
+    student_checks.check_time_step(recipe.student.to("meta"), recipe.teacher, 0.01)
+    assert seen == ["meta", "meta"]
+
+
+def test_the_raw_output_is_worth_the_same_in_every_precision():
+    teacher = DDPMTeacher(tiny_sit(seed=1), (3, 4, 4), num_classes=5).bfloat16()
+    with HalfPrecision("bf16-true").forward_context():
+        scales = find_scale(teacher, torch.device("cpu")), check_convention(teacher).output_scale
+    assert scales == pytest.approx((157.4, 157.4), abs=0.1)  # 127 with a time in bfloat16

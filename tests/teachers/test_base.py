@@ -1,5 +1,6 @@
 import pytest
 import torch
+from lightning.pytorch.plugins.precision import HalfPrecision
 from torch import nn
 
 from freeflow_lightning.nets import MLP
@@ -153,3 +154,10 @@ def test_a_narrow_network_is_asked_at_the_time_itself():
 
     late = torch.tensor([0.9971])  # 0.9961 in bfloat16
     assert Clock()(torch.ones(1, 1), late).tolist() == [[1.0]]
+
+
+def test_a_number_of_guidance_is_itself_in_every_precision():
+    x, t, labels = torch.zeros(1, 2), torch.ones(1), torch.tensor([1])
+    with HalfPrecision("bf16-true").forward_context():
+        u = Labelled().guided_velocity(labels, gamma=1.3)(x, t)
+    assert u[0, 0].item() == pytest.approx(1.3 - 0.3 * 3, abs=1e-6)  # 1.297 in bfloat16

@@ -60,7 +60,8 @@ class Judge:
 
     def __init__(self, reference: Tensor, features: FeatureNetwork) -> None:
         self.features = features
-        self.metric = FrechetDistance(features).to(reference.device)
+        self.device = reference.device
+        self.metric = FrechetDistance(features).to(self.device)
         self.reference_samples = len(reference)
         add_samples(self.metric, reference, real=True)
 
@@ -216,9 +217,9 @@ def compare_halves(judge: Judge, reference: Reference) -> float | None:
     """
     if reference not in REAL:
         return None
-    real = REAL[reference]().to(judge.metric.device)
+    real = REAL[reference]().to(judge.device)
     order = torch.randperm(len(real), generator=torch.Generator().manual_seed(0))
-    half = FrechetDistance(judge.features).to(judge.metric.device)
+    half = FrechetDistance(judge.features).to(judge.device)
     add_samples(half, real[order[: len(real) // 2]], real=True)
     add_samples(half, real[order[len(real) // 2 :]], real=False)
     return float(half.compute())

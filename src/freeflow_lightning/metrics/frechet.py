@@ -1,14 +1,19 @@
 """FrechetDistance: the distance between two sets of features, gathered batch by batch."""
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 from torchmetrics import Metric
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.moments import (
+    WITHOUT_FLOAT64,
     Moments,
     check_moment,
     frechet_distance,
+    in_float64,
     mean_and_covariance,
     square_root,
 )
@@ -150,6 +155,12 @@ class FrechetDistance(Metric):
         for name, value in kept.items():
             setattr(self, name, value)
 
+    def _apply(self, fn: Any, exclude_state: Sequence[str] = "") -> nn.Module:
+        """Move the network and the sums, which stay on the CPU where a device has no float64."""
+        if fn(torch.zeros(1)).device.type in WITHOUT_FLOAT64:
+            return nn.Module._apply(self, fn)
+        return super()._apply(fn, exclude_state)
+
     def _extract(self, images: Tensor) -> Tensor:
         """Features as float64 [B, d], without gradients and outside autocast (bfloat16 features
         move the distance).
@@ -167,7 +178,7 @@ class FrechetDistance(Metric):
                 f"{bad} of {len(f)} samples have NaN or infinite features: the samples or the "
                 f"network are at fault"
             )
-        return f.double()
+        return in_float64(f)
 
     def _root(self, covariance: Tensor) -> Tensor:
         """square_root(covariance), from the last call if that was for the same matrix."""

@@ -11,12 +11,20 @@ log = logging.getLogger(__name__)
 _ROUND_OFF = 1e-6
 """Negative eigenvalues up to this fraction of the matrix's size are round-off and count as 0."""
 
+WITHOUT_FLOAT64 = ("mps",)
+"""Devices that have no such numbers."""
+
 
 class Moments(NamedTuple):
     """Mean [d] and unbiased covariance [d, d], float64."""
 
     mean: Tensor
     covariance: Tensor
+
+
+def in_float64(x: Tensor) -> Tensor:
+    """Return x in float64, on the CPU where its device has no such numbers."""
+    return (x.cpu() if x.device.type in WITHOUT_FLOAT64 else x).double()
 
 
 def mean_and_covariance(features_sum: Tensor, cov_sum: Tensor, n: Tensor | int) -> Moments:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.metrics.features import FeatureNetwork
-from freeflow_lightning.metrics.moments import Moments, mean_and_covariance
+from freeflow_lightning.metrics.moments import Moments, in_float64, mean_and_covariance
 
 MOMENTS = ("features", "spatial")
 """The outputs of a feature network whose moments are kept."""
@@ -106,7 +106,7 @@ class TableBuilder:
         )
         for name in MOMENTS:
             if name in outputs:
-                f = outputs[name].double()
+                f = in_float64(outputs[name])
                 if not bool(torch.isfinite(f).all()):
                     raise ValueError(
                         f"{name} of the samples are not finite: look at the samples, then at the "

@@ -55,7 +55,10 @@ class Semigroup(MapObjective):
         if isinstance(self.split, TimeDistribution):
             law = f"expected a split that is drawn, got the law {self.split}"
             raise ValueError(f"{law}: use the form that prepare(n, generator) returns")
-        share = torch.as_tensor(self.split, dtype=t.dtype, device=t.device).expand_as(t)
+        if isinstance(self.split, Tensor):
+            share = self.split.to(t, non_blocking=True).expand_as(t)
+        else:
+            share = torch.full_like(t, self.split)
         first = F(x, t, share * delta)
         return output - average_two_legs(F, first, x, t, delta, share)
 

@@ -57,8 +57,9 @@ def check_time_step(student: ScalarConditioned, teacher: Teacher, step: float) -
     Raises:
         ValueError: an embedding of 1000 t, for example.
     """
-    generator = Generator().manual_seed(0)
-    x, condition = torch.zeros(4, *teacher.sample_shape), teacher.draw_condition(4, generator)
+    generator, device = Generator().manual_seed(0), device_of(student)
+    x = torch.zeros(4, *teacher.sample_shape, device=device)
+    condition = apply(lambda part: part.to(device), teacher.draw_condition(4, generator))
     error = difference_error(student, x, condition, step)
     if error > 0.1:
         raise ValueError(

@@ -16,7 +16,7 @@ def find_scale(teacher: Teacher, device: torch.device) -> float:
     Raises:
         ValueError: a teacher that says something else than a finite number above 0.
     """
-    scale = float(teacher.output_scale(torch.ones(1, device=device)))
+    scale = float(teacher.output_scale(torch.ones(1, device=device, dtype=torch.float32)))
     if not 0 < scale < math.inf:
         raise ValueError(
             f"expected output_scale(1) of the teacher to be finite and above 0, got {scale}"

@@ -113,7 +113,7 @@ def _is_mixed(u: Tensor, output: Tensor, x: Tensor) -> bool:
     """
     if x[0].numel() < 4:
         return False
-    rows = torch.stack([output.flatten(1), x.float().flatten(1)], dim=-1).double().cpu()
-    wanted = u.flatten(1)[..., None].double().cpu()
+    rows = torch.stack([output.flatten(1), x.float().flatten(1)], dim=-1).cpu().double()
+    wanted = u.flatten(1)[..., None].cpu().double()
     fit = rows @ torch.linalg.lstsq(rows, wanted, driver="gelsd").solution
     return relative_gap(wanted, fit) <= SAME_UP_TO

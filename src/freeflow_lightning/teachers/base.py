@@ -201,8 +201,9 @@ class Teacher(Recorded, nn.Module, ABC):
             return lambda x, t: self(x, t, condition)
 
         def u(x: Tensor, t: Tensor) -> Tensor:
-            scale = torch.as_tensor(gamma, device=x.device).expand(len(x))
-            return self.guided_by(Guidance(scale, interval, rows), x, t, condition)
+            scale = gamma if isinstance(gamma, Tensor) else _filled(t, gamma)
+            guidance = Guidance(scale.to(x.device).expand(len(x)), interval, rows)
+            return self.guided_by(guidance, x, t, condition)
 
         return u
 
@@ -220,6 +221,11 @@ class Teacher(Recorded, nn.Module, ABC):
         return guided_velocity(
             self, x, t, condition, null=null, rescale=self.rescale, **guidance._asdict()
         )
+
+
+def _filled(t: Tensor, number: float) -> Tensor:
+    """Return the number for each time [B], in float32 or wider, without waiting for the device."""
+    return torch.full_like(t, number, dtype=torch.promote_types(t.dtype, torch.float32))
 
 
 def trainable_copy(network: Network) -> Network:

@@ -58,7 +58,9 @@ def check_convention(
     noise = torch.randn(n, *teacher.sample_shape, generator=generator).to(device)
 
     at = {
-        flip: teacher(z, torch.full((n,), float(not flip), device=z.device), condition).float()
+        flip: teacher(
+            z, torch.full((n,), float(not flip), device=z.device, dtype=torch.float32), condition
+        ).float()
         for flip in (False, True)
     }
     readings = {
@@ -69,7 +71,7 @@ def check_convention(
         for turned in candidates:
             value = _imbalance(_turn(teacher, *TURNED[turned]), z, noise, condition)
             readings[turned] = readings[turned]._replace(imbalance=value)
-    scale = float(teacher.output_scale(torch.ones(1, device=z.device)))
+    scale = float(teacher.output_scale(torch.ones(1, device=z.device, dtype=torch.float32)))
     found = ConventionCheck(_verdict(readings), readings, type(teacher).__name__, scale)
     # u(z, 1) is mostly the network's error, which tells no sign
     if found.size_problem and scale > AMPLIFYING:
@@ -97,7 +99,7 @@ def _imbalance(velocity: ConditionalVelocity, z: Tensor, noise: Tensor, conditio
     x = solve(velocity, z, condition, steps=8, method="heun")
     worst = 0.0
     for time in (0.25, 0.5, 0.75):
-        t = torch.full((len(z),), time, device=z.device)
+        t = torch.full((len(z),), time, device=z.device, dtype=torch.float32)
         u, target = velocity(interpolate(x, noise, t), t, condition).float(), x - noise
         worst = max(worst, abs(float((u * (target - u)).mean() / target.square().mean())))
     return worst

@@ -57,7 +57,7 @@ class FrechetOracle:
         variances = torch.where(values > _NOTHING * values[-1], values, 0.0)
         pairs = variances + variances[:, None]
         metric = torch.where(pairs > 0, 1 / pairs, 0.0)
-        placed = (features.double().cpu() - self.reference.mean) @ directions
+        placed = (features.cpu().double() - self.reference.mean) @ directions
         total, squares = torch.zeros_like(variances), self.weight * variances.diag()
         picked = []
         for i, candidates in enumerate(placed.unbind(1)):

@@ -123,7 +123,7 @@ def _ratio(student: FlowMap, score: Scores, guidance: float, strength: float, t:
         return sample_posterior(u, e, x, times, steps=STEPS)
 
     of = [
-        value_gradient(draw, score, e, x, condition, strength).double().flatten()
+        value_gradient(draw, score, e, x, condition, strength).cpu().double().flatten()
         for draw in (by_student, by_teacher)
     ]
     return float(of[0] @ of[1] / (of[1] @ of[1]))
