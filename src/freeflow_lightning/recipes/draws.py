@@ -90,8 +90,8 @@ class Draws:
 
 
 def pick_times(times: Sequence[float], place: Tensor) -> Tensor:
-    """Return the times with the given numbers [B], float32 or wider [B] whatever the precision of the
-    networks, without waiting for the device.
+    """Return the times with the given numbers [B], float32 or wider [B] whatever the networks'
+    precision, without waiting for the device.
     """
     wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
     return torch.tensor(times, dtype=wide).to(place.device, non_blocking=True)[place]
