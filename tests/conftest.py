@@ -29,6 +29,16 @@ def heard():
     LIGHTNING.setLevel(logging.INFO)
 
 
+@pytest.fixture(autouse=True)
+def own_modules(tmp_path_factory):
+    """A module that a test has written is its own: another test's of that name is imported anew."""
+    before, mine = set(sys.modules), str(tmp_path_factory.getbasetemp())
+    yield
+    for name in set(sys.modules) - before:
+        if str(getattr(sys.modules[name], "__file__", None)).startswith(mine):
+            del sys.modules[name]
+
+
 @pytest.fixture
 def said(caplog, monkeypatch):
     """What Lightning's loggers have been told, line by line, so far: said() -> [line, ...]."""

@@ -111,7 +111,7 @@ class ConventionCheck(NamedTuple):
     def summary(self) -> str:
         """Return the verdict with its figures, a line per reading.
 
-        >>> from freeflow_lightning.teachers import GaussianMixtureTeacher
+        >>> from freeflow_lightning.teachers import GaussianMixtureTeacher, check_convention
         >>> print(check_convention(GaussianMixtureTeacher([[2.0, 0.0]], 0.5)).summary().splitlines()[0])
         GaussianMixtureTeacher: sign and time right
         """
