@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from freeflow_lightning.commands import main as cli
-from freeflow_lightning.commands.parser import brief
+from freeflow_lightning.commands.brief import brief
 
 TEACHERS = """
 import torch
@@ -65,6 +65,10 @@ def pull(tmp_path, monkeypatch):
     (tmp_path / "twice.yaml").write_text(f"{CONFIG}data: {{}}\n")
     average = "{class_path: StudentEMA, init_args: {decays: 0.9}}"
     (tmp_path / "decays.yaml").write_text(f"trainer: {{callbacks: [{average}]}}")
+    (tmp_path / "empty.yaml").touch()
+    (tmp_path / "renamed.yaml").write_text("trainer: {gpus: 1}")
+    (tmp_path / "near.yaml").write_text("trainer: {max_step: 1}")
+    (tmp_path / "null.yaml").write_text("trainer: {callbacks: [null]}")
     (tmp_path / "file").touch()
     monkeypatch.delitem(sys.modules, "my_teacher", raising=False)
     yield tmp_path
@@ -155,6 +159,21 @@ def pull(tmp_path, monkeypatch):
             ["--trainer.profiler", "fast"],
             "it can only be one of ['simple', 'advanced', 'pytorch', 'xla']",
         ),
+        (["--config", "empty.yaml"], "the config cannot be read: expected settings by name, got"),
+        (["--config", "renamed.yaml"], "option 'trainer.gpus' is not accepted\n"),
+        (
+            ["--config", "near.yaml"],
+            "option 'trainer.max_step' is not accepted; did you mean 'trainer.max_steps'?",
+        ),
+        (["--config", "null.yaml"], "trainer.callbacks: expected a Callback, got None"),
+        (["--trainer.precision", "17"], "trainer.precision: expected one of 64, 32, 16, "),
+        (
+            ["--trainer.gradient_clip_val", "-1"],
+            "gradient_clip_val to be a finite number of at least 0, got -1",
+        ),
+        (["--trainer.val_check_interval", "0"], "val_check_interval to be above 0, got 0"),
+        (["--trainer.devices", "-1"], "should be an int > 0"),
+        (["--ckpt_path="], "--ckpt_path: expected a checkpoint, a run's folder or 'last', got an"),
         (["--seed_everything", "99999999999"], "99999999999 is not in bounds"),
         (["--ckpt_path", "best"], 'ckpt_path="best"'),
         (
@@ -214,6 +233,7 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
             ["sample", "--checkpoint", "x.ckpt", "--sed", "1"],
             "unknown option --sed; did you mean '--seed'?",
         ),
+        (["demo", "x.ckpt", "--port", "-1"], "expected --port from 1 to 65535, got -1"),
         (["sample", "x.ckpt", "--steps", "nan"], "steps: expected an integer, got nan"),
         (["sample", "x.ckpt", "--noise_share", "x"], "noise_share: expected a number, got x"),
         (["sample", "x.ckpt", "y=1.ckpt"], "expected options alone, --NAME VALUE, got y=1.ckpt"),
@@ -501,6 +521,25 @@ def test_sample_says_what_is_wrong(freeflow, checkpoint, options, words):
     assert code == 1
     assert words in err
     assert len(err.splitlines()) == 2
+
+
+def test_a_runs_folder_is_a_checkpoint_and_what_is_done_or_not_measured_is_said(
+    pull, freeflow, said
+):
+    assert freeflow("fit", "--config", "pull.yaml")[0] == 0
+    samples = ("--data.val_samples", 2)
+    code, out, err = freeflow(
+        "validate", "--config", "pull.yaml", "--ckpt_path", "runs/pull", *samples
+    )
+    assert code == 0, err
+    assert "no figure was measured: trainer.callbacks has none that does" in out
+    assert any(line.startswith("going on from step 2 of runs/pull/version_0/") for line in said())
+    assert freeflow("validate", "--config", "pull.yaml", *samples)[0] == 0
+    assert "no --ckpt_path: what is validated is the student before its first step" in said()
+    assert freeflow("fit", "--config", "pull.yaml", "--ckpt_path", "runs/pull/version_0")[0] == 0
+    assert "nothing is left to train: trainer.max_steps is 2" in said()
+    code, out, err = freeflow("fit", "--config", "pull.yaml", "--trainer.max_steps", 0)
+    assert "nothing was trained" in out
 
 
 def test_classes_of_a_student_without_classes(pull, freeflow):

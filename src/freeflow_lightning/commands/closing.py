@@ -18,6 +18,8 @@ MEASURED = ("fid/student", "error/endpoint")
 
 def closing_line(trainer: Trainer, run: Path) -> str:
     """Return what a finished run has left, in one line."""
+    if not trainer.global_step:
+        return f"{run}: nothing was trained: trainer.max_steps or another limit is 0"
     parts = [
         f"{run}: step {trainer.global_step}, {last_checkpoint_of(trainer)}",
         *best_figure(trainer, run),

@@ -32,6 +32,8 @@ def demo(
         beside: what takes the place of the checkpoint's own.
         where: the device.
     """
+    if not 0 < port < 2**16:
+        raise ValueError(f"expected --port from 1 to {2**16 - 1}, got {port}")
     check_gradio()  # before a checkpoint is read
     page = build_page(opening.open(beside.overrides).to(pick_device(where.device)))
     print(f"http://127.0.0.1:{port}  (Ctrl-C ends it)", flush=True)

@@ -27,7 +27,7 @@ from freeflow_lightning.commands.fill_config import (
     take_launched_processes,
 )
 from freeflow_lightning.commands.parser import BriefErrors
-from freeflow_lightning.commands.resumed_checkpoint import read_settings, read_step
+from freeflow_lightning.commands.resumed_checkpoint import find_given, read_settings, read_step
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.commands.views.fit_help import help_of, name_classes
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
@@ -49,7 +49,7 @@ from freeflow_lightning.training.run_folder import ROOT, run_of, version_of
 from freeflow_lightning.training.run_loggers import Events, MetricsCSV
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
 
-FOUND_BY_LIGHTNING = ("", "best", "hpc", "registry")
+FOUND_BY_LIGHTNING = ("best", "hpc", "registry")
 """Words for --ckpt_path that are no path of ours to read."""
 BAREBONES = (
     "expected trainer.barebones to be false, got true: a run without logger, checkpoints and bar "
@@ -105,11 +105,13 @@ class FreeFlowCLI(LightningCLI):
             config.ckpt_path = str(found.path)
         fill_seeds(config)
         refuse_strategy(config.trainer.strategy)
-        path = str(config.get("ckpt_path") or "")
+        path, trains = config.get("ckpt_path"), self.subcommand == "fit"
         self.start_step, self.resumed = 0, None
         self._dump_config()
-        if path not in FOUND_BY_LIGHTNING and "://" not in path:
-            trains = self.subcommand == "fit"
+        if path is None and not trains:
+            rank_zero_info("no --ckpt_path: what is validated is the student before its first step")
+        elif path is not None and path not in FOUND_BY_LIGHTNING and "://" not in path:
+            config.ckpt_path = path = find_given(path, trains=trains)
             self.start_step = read_step(path, trains=trains)
             self.resumed = version_of(Path(path), self.folder) if trains else None
             self._say_what_changed(Path(path))
@@ -153,6 +155,9 @@ class FreeFlowCLI(LightningCLI):
         after = {name: value for name, value in self.config_dump.items() if name in before}
         for line in changes(before, after):
             rank_zero_info(f"changed: {line}")
+        steps = self.config[self.subcommand].trainer.max_steps
+        if self.subcommand == "fit" and 0 <= steps <= self.start_step:
+            rank_zero_info(f"nothing is left to train: trainer.max_steps is {steps}")
 
     def after_fit(self) -> None:
         """Say in one line what the run has left."""
@@ -165,6 +170,8 @@ class FreeFlowCLI(LightningCLI):
         run = self.trainer.log_dir
         if self.trainer.is_global_zero and run:
             print(f"the folder of this validation: {run}")
+            if not self.trainer.callback_metrics:
+                print("no figure was measured: trainer.callbacks has none that does (PeriodicFID)")
 
     def instantiate_classes(self) -> None:
         super().instantiate_classes()

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from importlib.metadata import version
 from typing import NoReturn
 
-from freeflow_lightning.commands.parser import brief, is_foreseen
+from freeflow_lightning.commands.brief import brief
+from freeflow_lightning.commands.parser import is_foreseen
 from freeflow_lightning.commands.static_help import read_help
 from freeflow_lightning.commands.views.fit_help import short_help
 

@@ -1,9 +1,6 @@
 """Errors of the command line, cut down to their cause."""
 
 import argparse
-import difflib
-import importlib
-import inspect
 import os
 import re
 import sys
@@ -13,111 +10,18 @@ from typing import Any, NoReturn
 
 from jsonargparse import ArgumentParser
 
+from freeflow_lightning.commands.brief import brief, did_you_mean
 from freeflow_lightning.commands.words import as_integer, as_list, spell_out
 from freeflow_lightning.commands.yaml_settings import MODE
-
-_KEY = re.compile(r'Parser key "(.+?)":$')
-_GIVEN_CLASS = re.compile(r"Problem with given class_path '(.+?)':$")
-_GIVEN = re.compile(r"^ *Given value: (.*)", re.MULTILINE)
-_WITHOUT_VALUE = re.compile(r"Expected a <class '(?!NoneType).+?'>")
-"""Of a setting that may be None: jsonargparse tells its value in a line of its own."""
-_NO_CAUSE = re.compile(
-    r"Does not validate against any of the Union subtypes|Subtypes: |Errors:$|Given value|Expected a <class 'NoneType'>"
-    r"|Expected a path but |Not a valid subclass of |Subclass types expect one of|a class path \(str\)|a dict with"
-)
 
 _ALWAYS_TOLD = ("MisconfigurationException", "OutOfMemoryError")
 _TELLING = ("freeflow_lightning", "jsonargparse", "lightning")
 """Packages whose errors are written for who gave the settings."""
-_LONGEST = 600
-_EXPECTED_CLASS = re.compile(r"Expected a <class '(?:[\w.]+\.)?(\w+)'>\. Got value: (.*)")
-_KINDS = {
-    "int": "an integer",
-    "float": "a number",
-    "bool": "true or false",
-    "str": "a text",
-    "Sequence": "a list",
-    "list": "a list",
-    "tuple": "a list",
-    "dict": "settings by name",
-}
-"""How a class is called in a message."""
 _OTHER_SPELLINGS = {
     re.compile(r"(\S+): expected a list, got (\S+): write \["): as_list,
     re.compile(r"(\S+): expected an integer, got ([\d.e+-]+)(?: |$)"): as_integer,
 }
 """Messages about a value that may be meant otherwise, and how the command line says it then."""
-
-
-def brief(message: str) -> str:
-    """Return the cause in jsonargparse's account of everything that it tried, with the keys that
-    lead to it and what to do.
-
-    >>> brief('''Parser key "model":
-    ...   Does not validate against any of the Union subtypes
-    ...   Errors:
-    ...     - Problem with given class_path 'freeflow_lightning.nets.MLP':
-    ...         Option 'deepth' is not accepted
-    ...     - Expected a <class 'NoneType'>
-    ...   Given value: 3''')
-    "model: option 'deepth' is not accepted by freeflow_lightning.nets.MLP; did you mean 'depth'?"
-    """
-    keys: list[str] = []
-    causes: list[str] = []
-    owner = ""
-    given = _GIVEN.search(message)
-    for line in message.strip().splitlines():
-        text = re.sub(r"^(- )+", "", line.strip())
-        text, _, inline = (
-            text.partition('": ') if text.startswith('Parser key "') else (text, "", "")
-        )
-        text = f'{text}":' if inline else text
-        if match := _KEY.match(text):
-            keys += [] if causes else [match[1]]
-            text = inline
-        elif match := _GIVEN_CLASS.match(text):
-            owner, text = match[1], ""
-        if given and _WITHOUT_VALUE.fullmatch(text):
-            text = f"{text}. Got value: {given[1]}"
-        if text and not _NO_CAUSE.match(text):
-            causes.append(_advice(text, owner))
-    where = ".".join(keys)
-    what = " ".join(dict.fromkeys(causes)) or message.strip()
-    what = re.sub(r"^\[Errno \d+\] ", "", what)
-    what = what if len(what) <= _LONGEST else f"{what[:_LONGEST]} ..."
-    return f"{where}: {what}" if where else what
-
-
-def _advice(text: str, owner: str) -> str:
-    """Return the cause of a refusal in words of its own, with the way out."""
-    text = re.sub(r"^Type .+? expects a function or a callable class: ", "", text)
-    text = _EXPECTED_CLASS.sub(_expected_kind, text)
-    if match := re.fullmatch(r"Problems parsing config: (.+)", text):
-        return f"the config cannot be read: {match[1]}"
-    if match := re.fullmatch(r"Expected a dot import path string: (.+)", text):
-        return f"no class named {match[1]!r}: give its import path, module.Class, or the name of a class of this package"
-    if match := re.fullmatch(r"Expected an instantiatable class, but (\S+) is abstract", text):
-        missing = sorted(getattr(_find(match[1]), "__abstractmethods__", ()))
-        return f"{match[1]} is abstract: define {', '.join(missing)} in it"
-    if match := re.fullmatch(r"Option '(.+?)' is not accepted", text):
-        options = list(inspect.signature(_find(owner)).parameters) if owner else []
-        return (
-            f"option {match[1]!r} is not accepted"
-            + (f" by {owner}" if owner else "")
-            + did_you_mean(match[1], options)
-        )
-    if match := re.fullmatch(r"the following arguments are required: (.+)", text):
-        return f"missing: {match[1]}" + (f" (of {owner})" if owner else "")
-    return text
-
-
-def _expected_kind(match: re.Match[str]) -> str:
-    """Return what jsonargparse says of a value of another class, in words."""
-    if match[1] not in _KINDS:
-        return match[0]
-    kind, value = _KINDS[match[1]], match[2]
-    example = f": write [{value}]" if kind == "a list" and not value.startswith("{") else ""
-    return f"expected {kind}, got {value}{example}"
 
 
 def is_foreseen(error: BaseException) -> bool:
@@ -133,7 +37,7 @@ def is_foreseen(error: BaseException) -> bool:
     frames = traceback.extract_tb(error.__traceback__)
     if not frames or not (frames[-1].line or "").startswith("raise"):
         return False
-    if isinstance(error, ValueError | ModuleNotFoundError | RuntimeError) and _is_of(
+    if isinstance(error, ValueError | TypeError | ModuleNotFoundError | RuntimeError) and _is_of(
         frames[-1], _TELLING
     ):
         return True
@@ -149,21 +53,6 @@ def _is_of(frame: traceback.FrameSummary, packages: Sequence[str]) -> bool:
     """Return whether a frame is of one of the packages."""
     files = (getattr(sys.modules.get(package), "__file__", None) for package in packages)
     return any(file and frame.filename.startswith(os.path.dirname(file) + os.sep) for file in files)
-
-
-def did_you_mean(word: str, options: list[str]) -> str:
-    """Return a suggestion to append to an error, or nothing.
-
-    >>> did_you_mean("studnet_lr", ["student_lr", "auxiliary_lr"])
-    "; did you mean 'student_lr'?"
-    """
-    close = difflib.get_close_matches(word, options, 1)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _find(path: str) -> Any:
-    module, _, name = path.rpartition(".")
-    return getattr(importlib.import_module(module), name)
 
 
 class _ExpectedOther(Exception):  # noqa: N818 (never seen: the value is spelled otherwise, or the message is printed)
@@ -240,6 +129,11 @@ class BriefErrors(ArgumentParser):
             text = f"unknown option {match[1]}" + did_you_mean(
                 match[1], list(self._option_string_actions)
             )
+        elif match := re.fullmatch(r"Subcommand '(\w+)' does not accept option '(.+)'", text):
+            section = "".join(match[2].rpartition(".")[:2])
+            known = [option.removeprefix("--") for option in self._options([match[1]])]
+            known = [name for name in known if "".join(name.rpartition(".")[:2]) == section]
+            text = f"option {match[2]!r} is not accepted{did_you_mean(match[2], known, section)}"
         verb = sys.argv[1]
         print(
             f"freeflow {verb}: {text}\n(freeflow {verb} --help lists the options)", file=sys.stderr

@@ -11,6 +11,21 @@ from freeflow_lightning.recipes import flow_matching  # noqa: F401 (short names)
 from freeflow_lightning.recipes import freeflow as module  # noqa: F401 (short names)
 from freeflow_lightning.training.checkpoint_damage import lack
 from freeflow_lightning.training.checkpoint_folder import META
+from freeflow_lightning.training.training_checkpoint import find_checkpoint
+
+
+def find_given(path: str, *, trains: bool) -> str:
+    """Return the checkpoint that --ckpt_path names, of a run's folder its last one.
+
+    Raises:
+        FileNotFoundError: a folder without a checkpoint.
+        ValueError: an empty word, or a run of which no checkpoint can be gone on from.
+    """
+    if not path:
+        raise ValueError(
+            "--ckpt_path: expected a checkpoint, a run's folder or 'last', got an empty word"
+        )
+    return str(find_checkpoint(path, trains=trains))
 
 
 def read_step(path: str, *, trains: bool = False) -> int:

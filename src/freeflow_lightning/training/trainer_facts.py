@@ -6,19 +6,24 @@ from typing import Any
 from lightning.pytorch import Trainer
 from lightning.pytorch.callbacks import ModelCheckpoint
 
-from freeflow_lightning.flow import check_counts
+from freeflow_lightning.flow import check_counts, check_numbers
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuse counts of the Trainer that Lightning divides by without a look.
+    """Refuse what Lightning takes without a look: counts that it divides by, and a bound of
+    gradients that would turn them round.
 
     Raises:
-        ValueError: such a count below 1 (below 0 for log_every_n_steps).
+        ValueError: such a count below 1 (below 0 for log_every_n_steps), or such a bound below 0.
     """
     check_counts(0, **{"trainer.log_every_n_steps": trainer.log_every_n_steps})
     check_counts(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
     if trainer.check_val_every_n_epoch is not None:
         check_counts(1, **{"trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch})
+    if trainer.val_check_interval == 0:
+        raise ValueError("expected trainer.val_check_interval to be above 0, got 0")
+    if trainer.gradient_clip_val is not None:
+        check_numbers(0, **{"trainer.gradient_clip_val": trainer.gradient_clip_val})
 
 
 def is_logged(trainer: Trainer, step: int) -> bool:

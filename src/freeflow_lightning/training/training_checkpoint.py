@@ -125,9 +125,9 @@ def open_checkpoint(place: str | Path) -> TrainingCheckpoint:
     return _open_file(path)
 
 
-def find_checkpoint(place: str | Path) -> Path:
-    """Return the checkpoint itself, of a run's folder its last one that is whole; a warning names
-    those that are passed over.
+def find_checkpoint(place: str | Path, *, trains: bool = False) -> Path:
+    """Return the checkpoint itself, of a run's folder its last one that is whole, and that training
+    can go on from if it `trains`; a warning names those that are passed over.
 
     Raises:
         FileNotFoundError: a folder that is neither a run nor a checkpoint.
@@ -144,7 +144,7 @@ def find_checkpoint(place: str | Path) -> Path:
     runs = [path / f"version_{n}" for n in reversed(versions(path))] or [path]
     for run in runs:
         if written := sorted((run / "checkpoints").glob("*.ckpt"), key=_age, reverse=True):
-            return _last_whole(run, written)
+            return _last_whole(run, written, trains)
     raise FileNotFoundError(
         f"no checkpoint in {place}: expected a run that has written one (runs/NAME or "
         "runs/NAME/version_N), the folder of a sharded checkpoint, or an exported student (with "
@@ -152,9 +152,9 @@ def find_checkpoint(place: str | Path) -> Path:
     )
 
 
-def _last_whole(run: Path, last_first: Sequence[Path]) -> Path:
+def _last_whole(run: Path, last_first: Sequence[Path], trains: bool) -> Path:
     """Return the first whole checkpoint of a run."""
-    found = first_good(last_first, trains=False)
+    found = first_good(last_first, trains=trains)
     if not isinstance(found, FoundCheckpoint):
         raise ValueError(f"no checkpoint of {run} is whole: found {', '.join(found)}")
     if found.passed_over:

@@ -135,6 +135,16 @@ def test_weights_outside_the_folder_are_refused(copied, tmp_path, how):
         FlowMap.from_pretrained(copied)
 
 
+def test_a_loop_of_links_and_lists_without_end_are_refused(copied):
+    (copied / "flow_map.safetensors").unlink()
+    (copied / "flow_map.safetensors").symlink_to("flow_map.safetensors")
+    with pytest.raises(FileNotFoundError, match=r"flow_map\.safetensors is missing"):
+        FlowMap.from_pretrained(copied)
+    (copied / "freeflow.json").write_text("[" * 100_000)
+    with pytest.raises(ValueError, match="is not JSON"):
+        FlowMap.from_pretrained(copied)
+
+
 def test_a_folder_of_the_hubs_cache_links_to_its_files(exported, tmp_path):
     """snapshots/COMMIT/file is a link to blobs/HASH there, which is no way out."""
     blobs, snapshot = (

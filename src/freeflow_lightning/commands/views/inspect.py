@@ -8,8 +8,8 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from freeflow_lightning.commands.brief import brief
 from freeflow_lightning.commands.inspect_subject import InspectSubject
-from freeflow_lightning.commands.parser import brief
 from freeflow_lightning.metrics.class_names import class_names
 from freeflow_lightning.nets import device_of
 from freeflow_lightning.profiling.step_memory import NOT_COUNTED, Costs, estimate

@@ -3,6 +3,7 @@ sizes that can be meant.
 """
 
 import math
+import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ def inside(folder: Path, name: str) -> Path:
             f"the folder {folder} names the file {name!r}, which is not inside it: do not use "
             f"this folder"
         )
-    if not path.resolve().is_relative_to(_root(folder)):
+    if not Path(os.path.realpath(path)).is_relative_to(_root(folder)):  # of a loop: itself
         raise ValueError(
             f"{name} in {folder} is a link that leads out of the folder: put the file itself "
             f"there, or export again"
