@@ -1,6 +1,7 @@
 """The numbers that a user gives for samples, guidance and delta: one for all, or one for each."""
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,7 +19,8 @@ def read_numbers(name: str, given: float | Tensor, z: Tensor, high: float = math
     tensor([0.5000, 0.5000])
     """
     if not isinstance(given, Tensor):
-        check_numbers(0, high, **{name: given})
+        said: dict[str, Any] = {name: given}
+        check_numbers(0, high, **said)
         return torch.full((len(z),), float(given), device=z.device)
     if given.shape not in ((), (len(z),)) or given.dtype == torch.bool:
         raise ValueError(
@@ -26,5 +28,6 @@ def read_numbers(name: str, given: float | Tensor, z: Tensor, high: float = math
             f"shape {list(given.shape)}"
         )
     for extreme in given.aminmax():  # NaN is both
-        check_numbers(0, high, **{name: float(extreme)})
+        said = {name: float(extreme)}
+        check_numbers(0, high, **said)
     return torch.ones(len(z), device=z.device) * given.to(z.device)
