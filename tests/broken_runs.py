@@ -205,7 +205,7 @@ def main(kind: str, seed: int) -> None:
                 1 if k % 2 else 3,
                 every,
             )
-            for k in range(12 if kind == "terminate" else 4)
+            for k in range(20 if kind == "terminate" else 4)
         ]
     until = step_reached() + 5
     codes = end(start(strategy, until, every))
