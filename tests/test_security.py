@@ -149,7 +149,7 @@ def test_a_trainer_executes_no_pickle_even_if_it_is_told_to(trap, address, plugi
             trainer(plugins=plugins).fit(module(), data(), ckpt_path=str(place), weights_only=False)
         with pytest.raises(ValueError, match=r"would run code"):
             trainer(plugins=plugins).validate(
-                module(), data(), ckpt_path=str(place), weights_only=False
+                module(), data(val_samples=8), ckpt_path=str(place), weights_only=False
             )
     assert not Path(CANARY).exists()
 

@@ -188,7 +188,10 @@ def test_a_students_samples_alone_as_npz(freeflow, checkpoint, mine):
             "expected candidates to be an integer of at least 1, got 0",
         ),
         (["--verifier", "my_verifier.brightness", "--classes", 9], "expected classes in 0 .. 4"),
-        (["--verifier", "my_verifier.brightness", "--algorithm", "genetic"], "algorithm: Expected"),
+        (
+            ["--verifier", "my_verifier.brightness", "--algorithm", "genetic"],
+            "algorithm: expected one of random",
+        ),
         (["--verifier", "my_verifier.brightness", "--teacher_steps", -1], "no negative steps"),
     ],
 )

@@ -54,7 +54,8 @@ def test_a_job_of_which_any_process_is_killed_ends_as_one_that_is_left_alone(tmp
     for name, victim in jobs.items():
         documented = {"TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}  # docs/long_runs.md
         forks.run(elastic_job.launch, str(tmp_path / name), victim, said=name, **documented)
-    assert "SIGKILL" in forks.heard("killed")[1]
+    for name in jobs:  # it goes on from a checkpoint where a process has died
+        assert ("Restored all states" in forks.heard(name)[1]) == (name == "killed")
     [alone], [killed] = (
         list((tmp_path / name).rglob("last.ckpt")) for name in jobs
     )  # it goes on in its folder
