@@ -12,22 +12,14 @@ from freeflow_lightning import (
     PosteriorModule,
     TransitionModule,
 )
-from freeflow_lightning.flow import PartOfPath, StudentPath, Uniform, WithAtom
 from freeflow_lightning.nets import LoRA
-from freeflow_lightning.objectives import DiscreteLagrangian
-from freeflow_lightning.recipes.correction import Correction
 from freeflow_lightning.teachers import DiffusersTeacher, Prompts, VelocityTeacher
 from freeflow_lightning.teachers.prompt_files import write_prompts
 from nets.random_weights import tiny_sit
+from recipes.every_recipe import ANY_STEP
 from teachers.tiny_diffusers import TINY, quiet
 from tiny import data, fit, same, weights
 
-ANY_STEP = {
-    "objective": DiscreteLagrangian(4, "implicit_midpoint"),
-    "states": StudentPath(),
-    "times": PartOfPath(WithAtom(Uniform(0.05, 1.0), 0.5, 1.0), Uniform()),
-    "correction": Correction(fraction=0.5),
-}
 METHODS = {
     "any-step": (FlowMapModule, ANY_STEP, "chain"),
     "dmd": (DMDModule, {"times": [1.0, 0.5], "auxiliary_updates": 2}, "renoise"),
