@@ -5,7 +5,6 @@ resuming.
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import Any
 
 from lightning.fabric.plugins import CheckpointIO
@@ -28,6 +27,7 @@ from freeflow_lightning.commands.fill_config import (
 )
 from freeflow_lightning.commands.parser import BriefErrors
 from freeflow_lightning.commands.resumed_checkpoint import find_given, read_settings, read_step
+from freeflow_lightning.commands.run_place import RunPlace, check_writable
 from freeflow_lightning.commands.run_record import RunRecord
 from freeflow_lightning.commands.views.fit_help import help_of, name_classes
 from freeflow_lightning.examples.digits import data as digits  # noqa: F401 (short names)
@@ -39,13 +39,7 @@ from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.data import PriorDataModule
 from freeflow_lightning.training.folder_lock import lock_folder
 from freeflow_lightning.training.quiet import quiet
-from freeflow_lightning.training.resuming import (
-    FoundCheckpoint,
-    Origin,
-    checkpoint_of_job,
-    last_checkpoint,
-)
-from freeflow_lightning.training.run_folder import ROOT, run_of, version_of
+from freeflow_lightning.training.run_folder import run_of, version_of
 from freeflow_lightning.training.run_loggers import Events, MetricsCSV
 from freeflow_lightning.training.unfinished_validation import is_validation_pending
 
@@ -99,13 +93,16 @@ class FreeFlowCLI(LightningCLI):
         if config.trainer.barebones:
             raise ValueError(BAREBONES)
         take_launched_processes(config.trainer)
-        self._place_run()
-        found = self._find_checkpoint()
+        trains = self.subcommand == "fit"
+        self.place = RunPlace.of_config(config)
+        if trains and not config.trainer.fast_dev_run:
+            check_writable(self.place.root.parent)
+        found = self.place.find_checkpoint(config.get("ckpt_path"), trains=trains)
         if found is not None:
             config.ckpt_path = str(found.path)
         fill_seeds(config)
         refuse_strategy(config.trainer.strategy)
-        path, trains = config.get("ckpt_path"), self.subcommand == "fit"
+        path = config.get("ckpt_path")
         self.start_step, self.resumed = 0, None
         self._dump_config()
         if path is None and not trains:
@@ -113,37 +110,13 @@ class FreeFlowCLI(LightningCLI):
         elif path is not None and path not in FOUND_BY_LIGHTNING and "://" not in path:
             config.ckpt_path = path = find_given(path, trains=trains)
             self.start_step = read_step(path, trains=trains)
-            self.resumed = version_of(Path(path), self.folder) if trains else None
+            self.resumed = version_of(Path(path), self.place.folder) if trains else None
             self._say_what_changed(Path(path))
         self.save_config_kwargs = {
             "settings": self.config_dump,
-            "origin": self.origin,
+            "origin": self.place.origin,
             "resumed_at": None if self.resumed is None else self.start_step,
         }
-
-    def _place_run(self) -> None:
-        """Find where the runs of this config are: here, or below --trainer.default_root_dir."""
-        config = self.config[self.subcommand]
-        root = str(config.trainer.default_root_dir or ".")
-        if "://" in root:
-            raise ValueError(f"expected a local folder in --trainer.default_root_dir, got {root}")
-        given = Path(str(config.config[0])) if config.get("config") else None
-        self.run_name = given.stem if given else "default"
-        self.root = Path(root) / ROOT
-        self.folder = self.root / self.run_name
-        if self.subcommand == "fit" and not config.trainer.fast_dev_run:
-            check_writable(Path(root))
-        self.origin = Origin.of_file(given, Path(root)) if given and given.is_file() else None
-
-    def _find_checkpoint(self) -> FoundCheckpoint | None:
-        """Find what a requeued job, or --ckpt_path last, goes on from; None for neither of them."""
-        trains = self.subcommand == "fit"
-        found = checkpoint_of_job(self.folder) if trains else None  # whatever its first start was
-        if found is None and self._get(self.config, "ckpt_path") == "last":
-            found = last_checkpoint(self.folder, self.origin, trains=trains)
-        if found is not None and found.passed_over:
-            rank_zero_info(f"taking {found.path}; passed over: {', '.join(found.passed_over)}")
-        return found
 
     def _say_what_changed(self, checkpoint: Path) -> None:
         """Name the checkpoint, and in one line each the settings that it was not written with."""
@@ -186,7 +159,7 @@ class FreeFlowCLI(LightningCLI):
     def _run_subcommand(self, subcommand: str) -> None:
         """Run the verb; of a run that goes on, in a folder that no other process goes on with."""
         is_first = rank_zero_only.rank == 0  # type: ignore[attr-defined]  # set by Lightning
-        run = self.folder / f"version_{self.resumed}"
+        run = self.place.folder / f"version_{self.resumed}"
         with lock_folder(run, "fit") if is_first and self.resumed is not None else nullcontext():
             super()._run_subcommand(subcommand)
 
@@ -213,23 +186,10 @@ class FreeFlowCLI(LightningCLI):
         repeats_validation = self.resumed is not None and is_validation_pending(
             Path(self._get(self.config, "ckpt_path"))
         )
-        table = MetricsCSV(self.root, self.run_name, self.resumed, kept, repeats_validation)
+        table = MetricsCSV(self.place.root, self.place.name, self.resumed, kept, repeats_validation)
         if given in (None, True):
             return [table, Events(table)]
         return [table, *as_objects(given)]
-
-
-def check_writable(root: Path) -> None:
-    """Make the folder that holds runs/, and refuse one that cannot be written to (ValueError)."""
-    try:
-        root.mkdir(parents=True, exist_ok=True)
-        with TemporaryFile(dir=root):
-            pass
-    except OSError as error:
-        raise ValueError(
-            "expected a folder that can be written to in --trainer.default_root_dir (the current "
-            f"one if it is not given), got {root} ({error.strerror}): choose another"
-        ) from error
 
 
 SETTINGS: dict[str, Any] = {

@@ -2,7 +2,6 @@
 that it carries.
 """
 
-import struct
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
@@ -10,9 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from freeflow_lightning.training.checkpoint_damage import unreadable, written_at
 from freeflow_lightning.training.checkpoint_folder import META, read_meta
@@ -21,14 +18,12 @@ from freeflow_lightning.training.digests import config_key
 from freeflow_lightning.training.old_names import use_new_paths
 from freeflow_lightning.training.resuming import FoundCheckpoint, first_good
 from freeflow_lightning.training.run_folder import versions
+from freeflow_lightning.training.tensor_file import TensorFile
 
 ABOUT = "freeflow_lightning"
 """The key of a checkpoint under which this package writes its version and where the training found
 its files.
 """
-
-HEADER = struct.Struct("<26x2H")
-"""Of a record in a zip file: the lengths of its name and of its extra field."""
 
 Config = dict[str, Any]
 
@@ -182,64 +177,18 @@ def _weights_of(content: Any, path: Path) -> dict[str, Any]:
 
 def _open_file(path: Path) -> TrainingCheckpoint:
     try:
-        records = _records(path)
-        content = _shapes(path)
+        file = TensorFile.open(path)
     except Exception as error:
         raise unreadable(path, error) from error
-    weights = _weights_of(content, path)
+    weights = _weights_of(file.content, path)
 
     def read(names: list[str]) -> dict[str, Tensor]:
-        storages: dict[int, torch.UntypedStorage] = {}
         try:
-            with zipfile.ZipFile(path) as archive:
-                return {name: _tensor(weights[name], archive, records, storages) for name in names}
+            return file.read({name: weights[name] for name in names})
         except (zipfile.BadZipFile, KeyError, EOFError, OSError) as error:
             raise unreadable(path, error) from error
 
-    return TrainingCheckpoint(path, _settings(content), list(weights), read)
-
-
-def _shapes(path: Path) -> Any:
-    """Return what a file of torch.save holds, its tensors as shapes and places in the file."""
-    if hasattr(torch.serialization, "_is_meta_location"):
-        return torch.load(path, map_location="meta", weights_only=True)
-    with FakeTensorMode():  # older torch: it imports the compiler's parts, which takes a second
-        return torch.load(path, map_location="cpu", weights_only=True)
-
-
-def _records(path: Path) -> dict[int, zipfile.ZipInfo]:
-    """Return the records of a file of torch.save by the place where their bytes begin; those that
-    hold no weights are checked.
-    """
-    with zipfile.ZipFile(path) as archive, path.open("rb") as file:
-        found = {}
-        for record in archive.infolist():
-            file.seek(record.header_offset)
-            found[
-                record.header_offset + HEADER.size + sum(HEADER.unpack(file.read(HEADER.size)))
-            ] = record
-            if not record.filename.rpartition("/")[0].endswith("/data"):
-                archive.read(record)
-    return found
-
-
-def _tensor(
-    empty: Tensor,
-    archive: zipfile.ZipFile,
-    records: Mapping[int, zipfile.ZipInfo],
-    storages: dict[int, torch.UntypedStorage],
-) -> Tensor:
-    """Return a tensor with its data, which zipfile compares with its CRC32 while it reads."""
-    held = empty.untyped_storage()
-    if not held.nbytes():
-        return torch.empty_strided(empty.shape, empty.stride(), dtype=empty.dtype)
-    place = held._checkpoint_offset  # documented in torch's notes on serialization
-    assert place is not None  # its storage is not empty
-    if place not in storages:
-        data = bytearray(archive.read(records[place]))
-        storages[place] = torch.frombuffer(data, dtype=torch.uint8).untyped_storage()
-    flat = torch.empty(0, dtype=empty.dtype)
-    return flat.set_(storages[place], empty.storage_offset(), empty.shape, empty.stride())
+    return TrainingCheckpoint(path, _settings(file.content), list(weights), read)
 
 
 def _open_folder(path: Path) -> TrainingCheckpoint:
