@@ -23,10 +23,10 @@ def test_it_names_the_folder_the_checkpoint_the_best_figure_and_what_is_next(fre
 
 
 def test_without_a_best_checkpoint_it_is_the_best_of_the_table(freeflow, tmp_path):
-    config = configure(tmp_path, "")
+    config = configure(tmp_path, "").rename(tmp_path / "my run.yaml")
     line = last_line(freeflow, "--config", config.name, "--trainer.max_steps", 9)
     assert "; best fid/student " in line
-    assert " after step 8; next: " in line
+    assert " after step 8; next: freeflow report 'runs/my run/version_0'" in line
     none = last_line(
         freeflow,
         "--config",

@@ -81,8 +81,10 @@ def test_what_is_not_empty_is_refused(freeflow, there):
 
 
 def test_an_empty_folder_is_filled(freeflow):
-    Path("mine").mkdir()
-    assert freeflow("init", "mine")[0] == 0
-    assert {path.name for path in Path("mine").iterdir()} == {
+    Path("my net").mkdir()
+    code, out, _ = freeflow("init", "my net")
+    assert code == 0
+    assert "  cd 'my net'\n" in out
+    assert {path.name for path in Path("my net").iterdir()} == {
         file.name for file in files_of("unet")
     }

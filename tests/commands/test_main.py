@@ -172,6 +172,8 @@ def pull(tmp_path, monkeypatch):
             "gradient_clip_val to be a finite number of at least 0, got -1",
         ),
         (["--trainer.val_check_interval", "0"], "val_check_interval to be above 0, got 0"),
+        (["--trainer.min_steps", "-1"], "trainer.min_steps to be an integer of at least 0, got -1"),
+        (["--trainer.num_sanity_val_steps=-3"], "num_sanity_val_steps to be an integer of at"),
         (["--trainer.devices", "-1"], "should be an int > 0"),
         (["--ckpt_path="], "--ckpt_path: expected a checkpoint, a run's folder or 'last', got an"),
         (["--seed_everything", "99999999999"], "99999999999 is not in bounds"),
@@ -647,6 +649,25 @@ def test_a_full_disk_anywhere_is_two_lines(freeflow, monkeypatch):
         "freeflow fit: No space left on device: 'metrics.csv'",
         "(FREEFLOW_TRACEBACK=1 shows where)",
     ]
+
+
+def test_what_may_not_be_written_is_told_with_the_way_out(freeflow, monkeypatch):
+    def write():
+        raise PermissionError(errno.EACCES, "Permission denied", "samples")
+
+    monkeypatch.setattr(importlib.import_module(cli.VERBS["sample"][0]), "main", write)
+    assert freeflow("sample")[2].startswith(
+        "freeflow sample: Permission denied: 'samples': choose a place that you may read and write"
+    )
+
+
+def test_a_current_folder_that_was_removed_is_named(freeflow, tmp_path, monkeypatch):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    code, out, err = freeflow("configs")
+    assert (code, out) == (1, "")
+    assert err.startswith("freeflow configs: the current folder has been removed: change to")
 
 
 @pytest.mark.parametrize("words", [["--help"], ["sample", "--help"], ["configs"]])

@@ -253,6 +253,17 @@ def test_a_cache_that_cannot_be_written_or_read_is_a_warning(caplog, tmp_path, m
     teacher_endpoints(TeacherSampler(mixture(), "euler", 1), Draw(0), torch.arange(2))
 
 
+def test_a_cache_of_another_user_is_not_called_damaged(caplog, tmp_path, monkeypatch):
+    def deny(path):
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    write_cache(tmp_path / "a.safetensors", {"x": torch.ones(2)}, {"schema": 1})
+    monkeypatch.setattr(Path, "read_bytes", deny)
+    assert read_cache(tmp_path / "a.safetensors") is None
+    assert "the cached reference cannot be read ([Errno 13] Permission denied: '" in caplog.text
+    assert "damaged" not in caplog.text
+
+
 def test_a_full_disk_costs_the_cache_and_not_what_was_drawn(caplog, monkeypatch):
     def full(path, data):
         Path(path).touch()

@@ -270,6 +270,11 @@ def test_what_does_not_fit_is_refused(trained, tmp_path):
     with pytest.raises(ValueError, match=r"(?s)do not fit its config: .*out.bias"):
         FlowMap.from_checkpoint(tmp_path / "other.ckpt", average="raw")
     checkpoint = torch.load(path, weights_only=True)
+    checkpoint["state_dict"]["student.backbone.out.bias"] = torch.ones(2, dtype=torch.bool)
+    torch.save(checkpoint, tmp_path / "rounded.ckpt")
+    with pytest.raises(ValueError, match=r"out.bias: expected floating point numbers, got bool"):
+        FlowMap.from_checkpoint(tmp_path / "rounded.ckpt", average="raw")
+    checkpoint = torch.load(path, weights_only=True)
     del checkpoint["hyper_parameters"]
     torch.save(checkpoint, tmp_path / "older.ckpt")  # as version 0.1.0 wrote it from Python
     with pytest.raises(

@@ -155,6 +155,10 @@ FAULTS = {
         lambda path: rewritten(path, lambda w: w.update(pos_embed=torch.ones(1))),
         r"do not fit(?s:.)*size mismatch",
     ),
+    "integers": (
+        lambda path: rewritten(path, lambda w: w.update(pos_embed=w["pos_embed"].long())),
+        "pos_embed: expected floating point numbers, got int64: save the network's own weights",
+    ),
     "convention": (
         lambda path: rewritten(
             path, about={"architecture": json.dumps(ARCHITECTURE), "convention": "edm"}

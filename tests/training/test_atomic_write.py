@@ -36,6 +36,17 @@ def test_a_full_disk_is_named_with_the_target():
     assert os.listdir() == []
 
 
+@pytest.mark.parametrize("opened", [write_file, write_folder])
+def test_a_limit_on_the_size_of_files_is_told_whoever_met_it(opened):
+    theirs = RuntimeError("Error while serializing: I/O error: File too large (os error 27)")
+    with pytest.raises(
+        OSError, match=r"too large: .* are free; ulimit -f bounds .*: 'a'$"
+    ) as caught:
+        write_half(opened("a"), theirs)
+    assert caught.value.errno == errno.EFBIG
+    assert os.listdir() == []
+
+
 def test_a_folder_appears_whole_or_not_at_all():
     with write_folder("made") as path:
         (path / "a").write_text("1")

@@ -17,7 +17,7 @@ from freeflow_lightning.callbacks import StudentEMA
 from freeflow_lightning.nets import MLP, LoRA
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
 from freeflow_lightning.teachers import GaussianMixtureTeacher, SiTTeacher, VelocityTeacher
-from freeflow_lightning.training.checkpoint_damage import older_checkpoint
+from freeflow_lightning.training.checkpoint_damage import older_checkpoint, unreadable
 from freeflow_lightning.training.checkpoint_files import AtomicCheckpointIO
 from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
 from freeflow_lightning.training.config_files import find_files
@@ -108,6 +108,12 @@ def test_a_module_from_python_reopens_by_itself(name):
         made.correction_fraction,
     )
     assert describe(again.lora) == describe(made.lora)
+
+
+def test_a_file_of_another_user_is_not_called_damaged():
+    told = str(unreadable("last.ckpt", PermissionError(13, "Permission denied")))
+    assert told.startswith("last.ckpt may not be read by this user (permission denied): ask its")
+    assert "damaged" not in told
 
 
 def test_what_is_given_wins_and_is_said(recwarn):

@@ -4,6 +4,7 @@ and what to do next.
 
 import os
 from pathlib import Path
+from shlex import quote
 
 from lightning.pytorch import Trainer
 
@@ -25,7 +26,7 @@ def closing_line(trainer: Trainer, run: Path) -> str:
         *best_figure(trainer, run),
     ]
     if isinstance(trainer.lightning_module, Distillation):
-        parts.append(f"next: freeflow report {run}")
+        parts.append(f"next: freeflow report {quote(str(run))}")
     return "; ".join(parts)
 
 

@@ -5,6 +5,7 @@ changed.
 import shutil
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Literal
 
 from freeflow_lightning.commands.run import run
@@ -37,7 +38,7 @@ def init(folder: str, network: Literal["unet", "time-channel", "score"] = "unet"
         f"  {config.name:{width}}  the settings of its distillation\n"
         f"  {weights.name:{width}}  weights of the toy (python {teacher.name} trains them anew)\n"
         f"go on with:\n"
-        f"  cd {folder}\n"
+        f"  cd {quote(str(folder))}\n"
         f"  freeflow inspect --config {config.name}\n"
         f"  freeflow fit --config {config.name}"
     )

@@ -2,6 +2,7 @@
 are plain functions.
 """
 
+import errno
 import importlib
 import os
 import select
@@ -87,6 +88,9 @@ WITHOUT_TORCH = ("init", "configs", "completion")
 """Verbs that start at once."""
 
 
+NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
+
+
 def usage() -> str:
     """Return what `freeflow --help` prints.
 
@@ -144,7 +148,7 @@ def run_verb(verb: str) -> None:
     traceback.
     """
     say_loading(verb)
-    sys.path.insert(0, os.getcwd())  # a teacher defined in a file of the current folder is found
+    sys.path.insert(0, current_folder(verb))  # a teacher defined in a file there is found
     try:
         run: Callable[[], None] = importlib.import_module(VERBS[verb][0]).main
         run()
@@ -159,7 +163,22 @@ def run_verb(verb: str) -> None:
         if is_pipe or not is_foreseen(error) or os.environ.get("FREEFLOW_TRACEBACK"):
             raise
         cause = brief(str(error)) or type(error).__name__
+        if isinstance(error, OSError) and error.errno in NOT_ALLOWED:
+            cause += ": choose a place that you may read and write, or ask for the right to"
         print(f"freeflow {verb}: {cause}\n(FREEFLOW_TRACEBACK=1 shows where)", file=sys.stderr)
+        sys.exit(1)
+
+
+def current_folder(verb: str) -> str:
+    """Return the current folder; without one, say so and exit."""
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        print(
+            f"freeflow {verb}: the current folder has been removed: change to another one, or make "
+            "it again and enter it (cd .)",
+            file=sys.stderr,
+        )
         sys.exit(1)
 
 

@@ -31,7 +31,10 @@ def read_cache(path: Path) -> dict[str, Tensor] | None:
         digest = content.pop("digest")
         if not torch.equal(digest, _digest(content)):
             raise ValueError("its checksum is another")
-    except (SafetensorError, OSError, KeyError, ValueError) as error:
+    except OSError as error:
+        log.warning("the cached reference cannot be read (%s): drawing it again", error)
+        return None
+    except (SafetensorError, KeyError, ValueError) as error:
         log.warning("the cached reference %s is damaged (%s): drawing it again", path, error)
         return None
     return content

@@ -10,6 +10,7 @@ from torch.nn.functional import interpolate
 
 from freeflow_lightning.metrics.features import FeatureNetwork
 from freeflow_lightning.metrics.images import as_rgb
+from freeflow_lightning.nets.load_weights import load_weights
 
 
 @final
@@ -57,12 +58,8 @@ class DINOv2Features(FeatureNetwork):
             architecture, num_classes=0, img_size=224, dynamic_img_size=False
         )
         self.num_features = int(str(self.network.num_features))
-        try:
-            self.network.load_state_dict(self._at_224(weights))
-        except RuntimeError as error:
-            raise ValueError(
-                f"the weights of {weights_path} do not fit {architecture}: use {where} ({error})"
-            ) from error
+        misfit = f"the weights of {weights_path} do not fit {architecture}: use {where}"
+        load_weights(self.network, self._at_224(weights), misfit)
         self.requires_grad_(False).eval()
         mean, std = (
             torch.tensor(x).view(3, 1, 1) for x in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

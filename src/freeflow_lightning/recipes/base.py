@@ -12,6 +12,7 @@ from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info
 from torch import Tensor, nn
 
+from freeflow_lightning.nets.load_weights import refuse_other_kinds
 from freeflow_lightning.nets.recorded import Recorded, constructor_arguments
 from freeflow_lightning.recipes.guarded import GuardedModule
 from freeflow_lightning.recipes.holders import Averages
@@ -197,6 +198,8 @@ class Recipe(Recorded, GuardedModule, ABC):
         """Fit the averages of a checkpoint to this module's, and note its optimizers' settings."""
         if "state_dict" in checkpoint:
             match_averages(self, checkpoint["state_dict"])
+            misfit = "the checkpoint's weights do not fit this run"
+            refuse_other_kinds(self, checkpoint["state_dict"], misfit)
         self._loaded_settings = checkpoint.get("optimizer_settings", [])
 
     def on_train_start(self) -> None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from torch import Tensor
 
 from freeflow_lightning.nets import ScalarConditioned, ScalarEmbedder, SiT
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.students.official_convention import (
     OfficialConvention,
     Scalar,
@@ -93,7 +94,7 @@ def read_official_network(
     )
     chosen = embedders(read.extra, read.architecture["hidden_size"], convention.rename, path)
     weights = {
-        scalar: {part: read.extra[f"{prefix}.{part}"].float() for part in PARTS}
+        scalar: {part: read.extra[f"{prefix}.{part}"] for part in PARTS}
         for scalar, prefix in chosen.items()
     }
     if bad := [
@@ -109,7 +110,8 @@ def read_official_network(
         embedder = student.embedders[scalar]
         assert isinstance(embedder, ScalarEmbedder)
         embedder.scale = scale
-        embedder.load_state_dict(weights[scalar])
+        misfit = f"{path} does not fit its {scalar} embedder"
+        load_weights(embedder, weights[scalar], misfit)
     student.eval().requires_grad_(False)
     time, sign, why = decide_convention(student, convention, path)
     assert isinstance(student.backbone, SiTVelocity)

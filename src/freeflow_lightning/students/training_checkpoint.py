@@ -7,10 +7,11 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.students.student import Student
 from freeflow_lightning.students.student_parts import StudentParts
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.rebuild import build_part, load_weights
+from freeflow_lightning.training.rebuild import build_part
 from freeflow_lightning.training.snapshots import length_name, make_average
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
@@ -43,7 +44,8 @@ def read_training_checkpoint(
     given = {name: value for name, value in given.items() if value is not None}
     student = build_student(checkpoint, given, trust)
     chosen, weights = choose_weights(checkpoint, average, ema_length)
-    load_weights(student.network, weights, f"the weights of {checkpoint.path}")
+    misfit = f"the weights of {checkpoint.path} do not fit its config"
+    load_weights(student.network, weights, misfit)
     about = {
         "average": chosen,
         "averages": checkpoint.averages,

@@ -6,11 +6,12 @@ from typing import Any
 
 from torch import nn
 
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.recipes.base import Recipe
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.meta_init import materialize
-from freeflow_lightning.training.rebuild import build_recipe, load_weights
+from freeflow_lightning.training.rebuild import build_recipe
 from freeflow_lightning.training.training_checkpoint import TrainingCheckpoint, open_checkpoint
 
 
@@ -67,5 +68,6 @@ def read_auxiliary(
             f"{path} holds an auxiliary network that its config does not have "
             f"(correction_fraction 0)"
         )
-    load_weights(module.auxiliary, weights, f"the weights of the auxiliary network in {path}")
+    misfit = f"the weights of the auxiliary network in {path} do not fit its config"
+    load_weights(module.auxiliary, weights, misfit)
     return module, module.auxiliary.eval()

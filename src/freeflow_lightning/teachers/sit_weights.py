@@ -9,6 +9,7 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from freeflow_lightning.nets import SiT
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.teachers.reading.hub import hub_file
 from freeflow_lightning.teachers.sit_velocity import SiTVelocity, convention_name, find_convention
 
@@ -89,10 +90,7 @@ def load_sit(path: str | Path) -> SiTVelocity:
         raise ValueError(
             f"{path} carries an architecture or convention that this version cannot build: {error}"
         ) from error
-    try:
-        velocity.net.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"the weights of {path} do not fit its architecture: {error}") from error
+    load_weights(velocity.net, weights, f"the weights of {path} do not fit its architecture")
     return velocity
 
 

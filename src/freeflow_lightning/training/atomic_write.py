@@ -39,21 +39,15 @@ def write_file(target: str | Path, *, wait_for_disk: bool = True) -> Iterator[Pa
     """
     target = Path(target)
     temporary = temporary_name(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        if wait_for_disk:
-            sync(temporary)
-        temporary.replace(target)
-    except Exception as error:
-        if not is_full_disk(error):
-            raise
-        temporary.unlink(missing_ok=True)
-        free = shutil.disk_usage(target.parent).free / 2**20
-        message = f"No space left on device: {free:.1f} MiB are free"
-        raise OSError(errno.ENOSPC, message, str(target)) from error
-    finally:
-        temporary.unlink(missing_ok=True)
+    with tells_full_disk(target):
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            yield temporary
+            if wait_for_disk:
+                sync(temporary)
+            temporary.replace(target)
+        finally:
+            temporary.unlink(missing_ok=True)
 
 
 @contextmanager
@@ -62,24 +56,28 @@ def write_folder(target: str | Path) -> Iterator[Path]:
     block fails.
 
     An older folder (or file) of that name is replaced: whether it may be is for the caller to know.
+
+    Raises:
+        OSError: as `write_file` does.
     """
     target = Path(target)
     temporary, old = temporary_name(target), temporary_name(target, "old")
     target.parent.mkdir(parents=True, exist_ok=True)
     temporary.mkdir()
-    try:
-        yield temporary
-        for path in temporary.rglob("*"):
-            if path.is_file():
-                sync(path)
-        if target.exists():
-            target.rename(old)
-        temporary.rename(target)
-    finally:
-        remove(temporary)
-        if old.exists() and not target.exists():
-            old.rename(target)
-        remove(old)
+    with tells_full_disk(target):
+        try:
+            yield temporary
+            for path in temporary.rglob("*"):
+                if path.is_file():
+                    sync(path)
+            if target.exists():
+                target.rename(old)
+            temporary.rename(target)
+        finally:
+            remove(temporary)
+            if old.exists() and not target.exists():
+                old.rename(target)
+            remove(old)
 
 
 def write_text(target: str | Path, text: str) -> None:
@@ -93,25 +91,52 @@ def write_json(target: str | Path, content: Any) -> None:
     write_text(target, json.dumps(content, indent=1, allow_nan=False) + "\n")
 
 
+@contextmanager
+def tells_full_disk(target: Path) -> Iterator[None]:
+    """An error inside that a full disk is behind becomes an OSError with the target and what is
+    free.
+    """
+    try:
+        yield
+    except Exception as error:
+        code = find_full_disk(error)
+        if code is None:
+            raise
+        raise OSError(code, describe_full_disk(code, target), str(target)) from error
+
+
+def describe_full_disk(code: int, target: Path) -> str:
+    """Return what the system says, and how much is free where the target was to be."""
+    free = shutil.disk_usage(target.parent).free / 2**20
+    limit = "; ulimit -f bounds the size of a file" if code == errno.EFBIG else ""
+    return f"{os.strerror(code)}: {free:.1f} MiB are free{limit}"
+
+
 def is_full_disk(error: BaseException) -> bool:
-    """Return whether a full disk, or a used-up quota, is behind an error.
+    """Return whether the disk has no room, by what `find_full_disk` sees.
+
+    >>> is_full_disk(OSError(errno.ENOSPC, "")), is_full_disk(OSError(errno.EACCES, ""))
+    (True, False)
+    """
+    return find_full_disk(error) is not None
+
+
+def find_full_disk(error: BaseException) -> int | None:
+    """Return the system's code of a full disk, a used-up quota or a limit on the size of files that
+    is behind an error.
 
     Libraries that write raise errors of their own: torch a RuntimeError ("inline_container ...
     unexpected pos"), which has the system's error in its chain if it wrote to a Python file,
     safetensors one that quotes the system's message.
 
-    >>> is_full_disk(OSError(errno.ENOSPC, "")), is_full_disk(OSError(errno.EACCES, ""))
-    (True, False)
     """
-    codes = (errno.ENOSPC, errno.EDQUOT)
     link: BaseException | None = error
     while link is not None:
-        if isinstance(link, OSError) and link.errno in codes:
-            return True
-        if any(os.strerror(code) in str(link) for code in codes):
-            return True
+        for code in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
+            if os.strerror(code) in str(link) or getattr(link, "errno", None) == code:
+                return code
         link = link.__cause__ or link.__context__
-    return False
+    return None
 
 
 def temporary_name(target: Path, suffix: str = "tmp") -> Path:

@@ -36,6 +36,11 @@ def unreadable(path: str | Path, error: Exception) -> ValueError:
             f"{path} is not a readable checkpoint: it holds more than tensors and plain values, "
             "and loading it would run code, which is refused"
         )
+    if isinstance(error, PermissionError):
+        return ValueError(
+            f"{path} may not be read by this user (permission denied): ask its owner for the right "
+            "to read it"
+        )
     older = older_checkpoint(Path(path))
     way_out = (
         f"the newest good one before it is {older}" if older else "no older good one lies beside it"

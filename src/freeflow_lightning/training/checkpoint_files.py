@@ -2,12 +2,11 @@
 by every strategy.
 """
 
-import errno
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 import torch
@@ -16,7 +15,12 @@ from lightning.pytorch.plugins.io.wrapper import _WrappingCheckpointIO
 from lightning.pytorch.strategies import Strategy
 from torch.distributed.checkpoint.api import CheckpointException
 
-from freeflow_lightning.training.atomic_write import is_full_disk, sweep, write_file
+from freeflow_lightning.training.atomic_write import (
+    describe_full_disk,
+    find_full_disk,
+    sweep,
+    write_file,
+)
 from freeflow_lightning.training.checkpoint_damage import defect
 from freeflow_lightning.training.checkpoint_folder import refuse_other_folder
 from freeflow_lightning.training.checkpoint_reader import read_checkpoint_file
@@ -95,7 +99,7 @@ def advice(target: Path) -> str:
     good = next((path for path in written if not defect(path)), None)
     if good is None:
         return "no checkpoint was written before it: make room and start again"
-    return f"the last good checkpoint is {good}: make room and go on with --ckpt_path {good}"
+    return f"the last good checkpoint is {good}: make room and go on with --ckpt_path {quote(str(good))}"
 
 
 @contextmanager
@@ -119,13 +123,11 @@ def write_whole_folder(folder: Path, barrier: Callable[[], None], *, first: bool
     ) as error:  # the latter is none, and is raised on every process
         if first:
             shutil.rmtree(temporary, ignore_errors=True)
-        if not is_full_disk(error):
+        code = find_full_disk(error)
+        if code is None:
             raise
-        free = shutil.disk_usage(folder.parent).free / 2**20
-        message = (
-            f"{folder}: {os.strerror(errno.ENOSPC)}: {free:.1f} MiB are free; {advice(folder)}"
-        )
-        raise CheckpointWriteError(errno.ENOSPC, message) from error
+        message = f"{folder}: {describe_full_disk(code, folder)}; {advice(folder)}"
+        raise CheckpointWriteError(code, message) from error
     barrier()
     if first:
         shutil.rmtree(old, ignore_errors=True)

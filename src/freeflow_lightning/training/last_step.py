@@ -2,6 +2,7 @@
 
 import logging
 import os
+from shlex import quote
 from typing import Any
 
 from lightning.pytorch import LightningModule, Trainer
@@ -185,7 +186,9 @@ class LastStep(Checkpoint):
             self._try_to_write_last(trainer, exception)
         if isinstance(exception, Stopped) and trainer.is_global_zero:
             advice = (
-                f"go on with --ckpt_path {self.path}" if self.path else "no step of it is saved"
+                f"go on with --ckpt_path {quote(self.path)}"
+                if self.path
+                else "no step of it is saved"
             )
             log.warning(
                 "%s: stopped after step %d; %s", exception.signal_name, trainer.global_step, advice

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from jsonargparse import ArgumentParser
-from torch import Tensor, nn
 
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.teachers.reading.trust import (
     denied_import,
@@ -141,7 +141,8 @@ def load_recipe(
     materialize(recipe, recipe.meta_weights())
     for name in checkpoint.averages:
         recipe.averages[name] = recipe.make_average(name).float().requires_grad_(False).eval()
-    load_weights(recipe, checkpoint.weights(""), f"the weights of {checkpoint.path}")
+    misfit = f"the weights of {checkpoint.path} do not fit its config"
+    load_weights(recipe, checkpoint.weights(""), misfit)
     return recipe
 
 
@@ -188,14 +189,6 @@ def build_teacher(
             "than its description leads to: pass the teacher itself (teacher=...)"
         )
     return teacher
-
-
-def load_weights(module: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
-    """Load strictly (Raises: ValueError that names what does not fit)."""
-    try:
-        module.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(f"{what} do not fit its config: {error}") from error
 
 
 def refuse_unknown(checkpoint: TrainingCheckpoint, arguments: dict[str, Any]) -> None:

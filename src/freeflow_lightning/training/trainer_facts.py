@@ -1,5 +1,6 @@
 """What this package asks a Trainer: the one place that looks at its counts and loops."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +11,17 @@ from freeflow_lightning.flow import check_counts, check_numbers
 
 
 def check_trainer(trainer: Any) -> None:
-    """Refuse what Lightning takes without a look: counts that it divides by, and a bound of
-    gradients that would turn them round.
+    """Refuse what Lightning takes without a look: counts that it divides by or that say nothing, and
+    a bound of gradients that would turn them round.
 
     Raises:
-        ValueError: such a count below 1 (below 0 for log_every_n_steps), or such a bound below 0.
+        ValueError: such a count below 1 (below 0 for what 0 turns off), or such a bound below 0.
     """
     check_counts(0, **{"trainer.log_every_n_steps": trainer.log_every_n_steps})
+    for name in ("min_steps", "min_epochs"):
+        check_counts(0, **{f"trainer.{name}": getattr(trainer, name) or 0})
+    if trainer.num_sanity_val_steps != math.inf:  # what Lightning makes of -1, all batches
+        check_counts(0, **{"trainer.num_sanity_val_steps": trainer.num_sanity_val_steps})
     check_counts(1, **{"trainer.accumulate_grad_batches": trainer.accumulate_grad_batches})
     if trainer.check_val_every_n_epoch is not None:
         check_counts(1, **{"trainer.check_val_every_n_epoch": trainer.check_val_every_n_epoch})

@@ -15,6 +15,7 @@ LINES = [
 
 
 def test_no_word_of_a_page_is_markup():
+    assert 'name="viewport" content="width=device-width' in page("", "", [], [])  # a phone's
     section = Section(EVIL, EVIL, [Figure((1, 1))], [[EVIL, "N"], ["heun", EVIL]])
     for show, words in ((page, 10), (fragment, 9)):  # a notebook has no title of its own
         html = show(EVIL, EVIL, [Finding("look", EVIL, EVIL)], [section])

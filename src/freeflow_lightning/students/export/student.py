@@ -10,6 +10,7 @@ from jsonargparse import ArgumentParser
 from torch import nn
 
 from freeflow_lightning.nets import ScalarConditioned
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.students.export.folder import (
     WEIGHTS,
     read_exported_weights,
@@ -88,10 +89,12 @@ def load_student(network: ScalarConditioned, folder: Path, manifest: dict[str, A
         if inner is None
         else {k: v for k, v in network.state_dict().items() if k.startswith(f"{inner[0]}.")}
     )
-    try:
-        network.load_state_dict(loaded | read_exported_weights(folder, manifest), assign=True)
-    except RuntimeError as error:
-        raise ValueError(f"the weights in {folder} do not fit its network: {error}") from error
+    load_weights(
+        network,
+        loaded | read_exported_weights(folder, manifest),
+        f"the weights in {folder} do not fit its network",
+        assign=True,
+    )
 
 
 def diffusers_part(network: nn.Module) -> tuple[str, Any] | None:

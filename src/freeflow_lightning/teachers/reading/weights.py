@@ -10,6 +10,7 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from freeflow_lightning.nets.load_weights import load_weights
 from freeflow_lightning.teachers.reading.pick_state import pick_state
 
 
@@ -82,12 +83,7 @@ def load_weight_file(network: nn.Module, path: str | Path, weights_key: str | No
     """
     anchor = max(network.state_dict(), key=len, default="")
     weights = read_state_dict(path, anchor=anchor, weights_key=weights_key)
-    try:
-        network.load_state_dict(weights)
-    except RuntimeError as error:
-        raise ValueError(
-            f"the weights of {path} do not fit {type(network).__name__}: {error}"
-        ) from error
+    load_weights(network, weights, f"the weights of {path} do not fit {type(network).__name__}")
 
 
 def read_metadata(path: str | Path) -> dict[str, str]:
