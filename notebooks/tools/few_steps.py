@@ -35,7 +35,7 @@ class Line(NamedTuple):
     """What one sampler's samples are like."""
 
     name: str
-    evaluations: int
+    evaluations: float
     fid: float
     recognised: float | None = None
     diversity: float | None = None
@@ -99,7 +99,9 @@ def markdown(lines: list[Line]) -> str:
         if line.recognised is not None:
             seen = f"{line.recognised:.1%} | {line.diversity:.2f} | {line.modes}"
         ratio = line.fid / lines[0].fid
-        rows.append(f"| {line.name} | {line.evaluations} | {line.fid:.2f} | {ratio:.2f} | {seen} |")
+        rows.append(
+            f"| {line.name} | {line.evaluations:g} | {line.fid:.2f} | {ratio:.2f} | {seen} |"
+        )
     return "\n".join(rows)
 
 

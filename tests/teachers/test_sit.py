@@ -225,6 +225,23 @@ def test_the_students_copy_is_independent(tmp_path):
     assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
 
 
+def test_an_unconditional_teacher_is_the_null_class_alone(tmp_path):
+    save_sit(tmp_path / "teacher.safetensors", velocity("repa"))
+    teacher = SiTTeacher(tmp_path / "teacher.safetensors")
+    alone = SiTTeacher(tmp_path / "teacher.safetensors", unconditional=True)
+    x, t, label = states()
+    expected = teacher.velocity(x, t, teacher.null_condition(label))
+    torch.testing.assert_close(alone.velocity(x, t, None), expected)
+    assert not torch.allclose(expected, teacher.velocity(x, t, torch.zeros_like(label)))
+    assert alone.num_classes == 0
+    assert alone.draw_condition(2, torch.Generator()) is None
+    assert torch.equal(alone.network()(x, t), alone.velocity(x, t, None))
+    with pytest.raises(ValueError, match="these weights have no null class"):
+        SiT(**ARCHITECTURE, null_class=False).without_classes()
+    with pytest.raises(ValueError, match="these weights have no null class"):
+        alone.function.net.without_classes()
+
+
 def test_a_wrapped_sit_that_trains_keeps_its_fixed_position_embedding():
     twin = VelocityTeacher(velocity(), (1, 4, 4), num_classes=3).network()
     assert {name for name, p in twin.named_parameters() if not p.requires_grad} == {"net.pos_embed"}

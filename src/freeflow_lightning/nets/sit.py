@@ -186,6 +186,26 @@ class SiT(nn.Module):
             x = block(x, c)
         return self.unpatchify(self.final_layer(x, c))
 
+    def without_classes(self) -> "SiT":
+        """Return the network of the null class alone, which takes no labels, as a copy.
+
+        The null class's vector becomes part of the time embedding's last bias.
+
+        Raises:
+            ValueError: a network that has no null class.
+        """
+        if self.y_embedder is None or not self.null_class:
+            raise ValueError(
+                "these weights have no null class: there is nothing to ask without one"
+            )
+        weights = self.state_dict()
+        table = weights.pop("y_embedder.embedding_table.weight")
+        bias = weights["t_embedder.mlp.2.bias"]
+        weights["t_embedder.mlp.2.bias"] = bias + table[-1]
+        network = SiT(**self.architecture | {"num_classes": 0}).to(table)
+        network.load_state_dict(weights)
+        return network
+
     def unpatchify(self, x: Tensor) -> Tensor:
         """Tokens [B, L, p * p * C], the channel fastest, to the image [B, C, H, W]."""
         channels, side, _ = self.sample_shape

@@ -59,6 +59,7 @@ class SiTTeacher(Teacher):
             has one.
         weights_key: which of a file's weights to take, such as "ema" or "state_dict.ema", where it
             holds several networks.
+        unconditional: ask the null class alone: a teacher, and so students, without classes.
 
     >>> SiTTeacher("embedded:digits").sample_shape
     (1, 8, 8)
@@ -79,6 +80,7 @@ class SiTTeacher(Teacher):
         input_size: int | None = None,
         num_classes: int | None = None,
         weights_key: str | None = None,
+        unconditional: bool = False,
     ) -> None:
         super().__init__()
         sizes = {"cfg_channels": cfg_channels, "num_heads": num_heads, "input_size": input_size}
@@ -97,6 +99,10 @@ class SiTTeacher(Teacher):
             self.notes += ("no vae: pictures show the samples as they are",)
         if self.notes:
             say(f"{path}: " + "; ".join(self.notes))
+        if unconditional:
+            self.function = SiTVelocity(
+                self.function.net.without_classes(), self.function.convention
+            )
         net = self.function.net
         self.sample_shape = net.sample_shape
         self.num_classes = net.num_classes
