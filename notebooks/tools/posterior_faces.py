@@ -1,6 +1,6 @@
 """Draws of a student of PosteriorModule beside exact ones of its teacher, on the embedded faces without classes.
 
-    python notebooks/tools/posterior_faces.py OUTPUT CHECKPOINT [states=4] [draws=256]
+    python notebooks/tools/posterior_faces.py OUTPUT CHECKPOINT [states=3] [draws=192]
 
 The first of the shipped faces are noised to t = 0.3, 0.6 and 0.9. Of each state p(x0 | x_t) is drawn twice by GLASS (16
 Heun steps of the teacher) and by the student in 1 and in 4 steps; the classifier of faces says the attributes of every
@@ -74,7 +74,7 @@ def draw_all(student: FlowMap, x: Tensor, t: float, draws: int) -> Draws:
         "student, 1 step": one,
         "student, 4 steps": four,
         "the one point of the teacher's ODE": solve(
-            velocity_of(teacher), x[None], grid=grid, method="heun"
+            teacher.velocity, x[None], grid=grid, method="heun"
         ).expand(draws, *x.shape),
     }
 
@@ -120,10 +120,10 @@ def markdown(found: dict[str, dict[str, dict[str, float]]]) -> str:
 def main() -> None:
     output, checkpoint, *rest = sys.argv[1:]
     numbers = {name: int(value) for name, value in (each.split("=") for each in rest)}
-    states, draws = numbers.get("states", 4), numbers.get("draws", 256)
+    states, draws = numbers.get("states", 3), numbers.get("draws", 192)
     torch.set_num_threads(1)
     student, judge = FlowMap.from_checkpoint(checkpoint), FacesFeatures()
-    prior = solve(velocity_of(student.teacher), inner_noise(draws, "prior"), steps=STEPS)
+    prior = solve(student.teacher.velocity, inner_noise(draws, "prior"), steps=STEPS)
     found, columns = {}, []
     for t in TIMES:
         measured = []

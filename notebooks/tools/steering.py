@@ -1,14 +1,13 @@
 """Steering beside best of N at equal network evaluations: faces with a hat and glasses from a student without classes.
 
-    python notebooks/tools/steering.py OUTPUT.json CHECKPOINT [samples=192]
+    python notebooks/tools/steering.py OUTPUT.json CHECKPOINT [samples=128]
 
 The reward is log p(hat and glasses | picture) of the classifier of faces, so the tilted law p(x0) exp r(x0) is that of
 faces with both. Each line is what `freeflow search --algorithm steer` (4 draws a step, by weights) and `--algorithm
 random`, with the student's own sample or with 8 Heun steps of the teacher from the best noise, give for so many
-evaluations a sample: the mean reward, the share with both by the classifier, the Frechet distance of features to the
-shipped real faces with both (of so few samples it is large even between equal laws: see the line of the real ones, one
-half against the other), and the mean distance of features between successive samples. The student is the last
-checkpoint's average. Writes OUTPUT.json and prints a Markdown table.
+evaluations a sample: the mean reward, the share with both by the classifier, the Frechet distance of features to half
+of the shipped real faces with both (of so few samples it is large even between equal laws: see the line of the other
+half), and the mean distance of features between successive samples. Writes OUTPUT.json and prints a Markdown table.
 """
 
 import json
@@ -26,8 +25,9 @@ from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.students.search import Algorithm, RandomSearch, Steering
 from freeflow_lightning.students.search.noise_search import NoiseSearch
+from freeflow_lightning.teachers import SiTTeacher
 
-EVALUATIONS = (20, 40, 80, 160)
+EVALUATIONS = (20, 40, 80)
 DRAWS, HEUN_STEPS = 4, 8
 BOTH = (3, 7)
 """The classes with a hat and glasses: with short hair, and with long."""
@@ -63,11 +63,10 @@ class Judge:
     def __init__(self) -> None:
         self.verifier = HatAndGlasses()
         faces = load_faces()
-        wanted = torch.isin(faces.labels, torch.tensor(BOTH))
-        self.real = faces.pictures[wanted]
+        wanted = faces.pictures[torch.isin(faces.labels, torch.tensor(BOTH))]
+        self.others, self.real = wanted.chunk(2)
 
-    @torch.no_grad()
-    def __call__(self, name: str, evaluations: int, pictures: Tensor, real: Tensor) -> Line:
+    def __call__(self, name: str, evaluations: int, pictures: Tensor) -> Line:
         network = self.verifier.network
         seen = network.outputs(pictures)
         features = seen["features"].double()
@@ -77,9 +76,21 @@ class Judge:
             evaluations,
             float(self.verifier(pictures, None).mean()),
             float(both.double().mean()),
-            float(frechet_distance(*moments(features), *moments(network(real).double()))),
+            float(frechet_distance(*moments(features), *moments(network(self.real).double()))),
             float((features[1:] - features[:-1]).norm(dim=1).mean()),
         )
+
+
+def ask_for_classes(samples: int) -> Tensor:
+    """Faces of the teacher that is told the classes, uint8 [N, 3, 16, 16]: what the tilted law is like."""
+    sampler = TeacherSampler(SiTTeacher("embedded:faces"), "heun", 16, 1.0)
+    return to_uint8(sampler(*Draw(0, BOTH).noise(sampler.teacher, torch.arange(samples))))
+
+
+def draw_plainly(student: FlowMap, samples: int) -> Tensor:
+    """Faces of the student in one step, uint8 [N, 3, 16, 16]."""
+    z, condition = Draw(0).noise(student.teacher, torch.arange(samples))
+    return to_uint8(student(z, condition, 1.0))
 
 
 def moments(features: Tensor) -> Moments:
@@ -99,7 +110,6 @@ def ways(evaluations: int) -> dict[str, tuple[Algorithm, int]]:
     return found
 
 
-@torch.no_grad()
 def search(student: FlowMap, judge: Judge, evaluations: int, samples: int) -> list[Line]:
     """A line of each way to spend the evaluations."""
     lines, index = [], torch.arange(samples)
@@ -107,7 +117,7 @@ def search(student: FlowMap, judge: Judge, evaluations: int, samples: int) -> li
         sampler = TeacherSampler(student.teacher, "heun", steps, 1.0)
         found = NoiseSearch(student, judge.verifier, algorithm, sampler)(Draw(0), index)
         spent = (found.search + found.handed_over).total
-        lines.append(judge(name, spent, to_uint8(found.final), judge.real))
+        lines.append(judge(name, spent, to_uint8(found.final)))
         print(lines[-1], flush=True)
     return lines
 
@@ -124,14 +134,17 @@ def markdown(lines: list[Line]) -> str:
     return "\n".join(rows)
 
 
+@torch.no_grad()
 def main() -> None:
     output, checkpoint, *rest = sys.argv[1:]
-    samples = int(dict(each.split("=") for each in rest).get("samples", 192))
+    samples = int(dict(each.split("=") for each in rest).get("samples", 128))
     torch.set_num_threads(1)
     student, judge = FlowMap.from_checkpoint(checkpoint), Judge()
-    half = len(judge.real) // 2
-    first, second = judge.real[:half][:samples], judge.real[half:]
-    lines = [judge("real faces with both", 0, first, second)]
+    lines = [
+        judge("real faces with both", 0, judge.others[:samples]),
+        judge("the teacher with classes, 16 Heun steps", 32, ask_for_classes(samples)),
+        judge("the student without a search", 1, draw_plainly(student, samples)),
+    ]
     for evaluations in EVALUATIONS:
         lines += search(student, judge, evaluations, samples)
     Path(output).write_text(json.dumps([line._asdict() for line in lines], indent=1) + "\n")
