@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -89,7 +90,10 @@ def pull(tmp_path, monkeypatch):
             ["--model.teacher", "my_teacher.Gone"],
             "model.teacher: module 'my_teacher' has no attribute 'Gone'",
         ),
-        (["--model.teacher", "gone.Gone"], "model.teacher: No module named 'gone'"),
+        (
+            ["--model.teacher", "gone.Gone"],
+            "model.teacher: no module named 'gone': run in its folder, ",
+        ),
         (
             ["--model.teacher", "my_teacher.Silent"],
             "my_teacher.Silent is abstract: define velocity in it",
@@ -659,6 +663,35 @@ def test_what_may_not_be_written_is_told_with_the_way_out(freeflow, monkeypatch)
     assert freeflow("sample")[2].startswith(
         "freeflow sample: Permission denied: 'samples': choose a place that you may read and write"
     )
+
+
+def test_whoever_meets_a_lost_reader_the_exit_code_is_the_pipes(freeflow, monkeypatch):
+    def draw():
+        try:
+            raise BrokenPipeError
+        except BrokenPipeError:
+            raise SystemExit(1)  # noqa: B904 (as rich does)
+
+    monkeypatch.setattr(importlib.import_module(cli.VERBS["fit"][0]), "main", draw)
+    assert freeflow("fit") == (141, "", "")
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "told"),
+    [
+        ("configs <&- >&-", 0, ""),
+        ("configs 2>&- >/dev/null", 0, ""),
+        (
+            "--version >/dev/full",
+            1,
+            "freeflow: the output cannot be written: No space left on device\n",
+        ),
+    ],
+)
+def test_output_that_leads_nowhere(words, code, told):
+    command = f"exec {shlex.quote(sys.executable)} -m freeflow_lightning.commands.main {words}"
+    done = subprocess.run(["sh", "-c", command], stderr=subprocess.PIPE, text=True, check=False)
+    assert (done.returncode, done.stderr) == (code, told)
 
 
 def test_a_current_folder_that_was_removed_is_named(freeflow, tmp_path, monkeypatch):

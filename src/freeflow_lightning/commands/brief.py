@@ -20,6 +20,7 @@ _NO_CAUSE = re.compile(
     r"|Expected a path but |Not a valid subclass of |Subclass types expect one of|a class path \(str\)|a dict with"
 )
 
+_FIND = "run in its folder, set PYTHONPATH, or install it"
 _LONGEST = 600
 _EXPECTED_CLASS = re.compile(r"Expected a <class '(?:[\w.]+\.)?(\w+)'>\. Got value: (.*)")
 _KINDS = {
@@ -86,6 +87,7 @@ def brief(message: str) -> str:
 def _advice(text: str, owner: str) -> str:
     """Return the cause of a refusal in words of its own, with the way out."""
     text = re.sub(r"^Type .+? expects a function or a callable class: ", "", text)
+    text = re.sub(r"^No module named ('[\w.]+')$", rf"no module named \1: {_FIND}", text)
     text = _EXPECTED_CLASS.sub(_expected_kind, text)
     if match := re.fullmatch(r"(Problems parsing|Unexpected) config: *(.*)", text):
         is_read = match[1] == "Unexpected"

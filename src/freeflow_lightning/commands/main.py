@@ -114,14 +114,34 @@ def usage() -> str:
 
 def main() -> None:
     """Entry point: what `freeflow VERB ...` does, and a quiet end where nobody reads its output."""
+    open_closed_streams()
     try:
         answer(sys.argv[1] if len(sys.argv) > 1 else "--help")
         sys.stdout.flush()
     except BrokenPipeError:
         if not has_lost_its_reader():
             raise
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
+        drop_output()
         sys.exit(128 + signal.SIGPIPE)
+    except OSError as error:
+        print(f"freeflow: the output cannot be written: {error.strerror}", file=sys.stderr)
+        drop_output()
+        sys.exit(1)
+
+
+def open_closed_streams() -> None:
+    """Let standard streams that the caller has closed lead nowhere: libraries write to them without
+    a look, and the next file that is opened would take their place.
+    """
+    for number, name, mode in ((0, "stdin", "r"), (1, "stdout", "w"), (2, "stderr", "w")):
+        if getattr(sys, name) is None:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number, which is this one
+            setattr(sys, name, open(number, mode, closefd=False))  # noqa: SIM115 (until the end)
+
+
+def drop_output() -> None:
+    """Let what is still to be written, as Python does at its exit, lead nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def answer(verb: str) -> None:
@@ -155,6 +175,8 @@ def run_verb(verb: str) -> None:
     except KeyboardInterrupt:
         stop_interrupted(verb)
     except SystemExit as stop:
+        if isinstance(stop.__context__, BrokenPipeError):  # rich's exit where nobody reads
+            sys.exit(128 + signal.SIGPIPE)
         if not isinstance(stop.__context__, KeyboardInterrupt):
             raise
         stop_interrupted(verb)  # Lightning's exit after Ctrl-C

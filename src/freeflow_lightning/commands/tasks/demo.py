@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, final
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.flow import Pairs, take
@@ -28,6 +29,8 @@ SHOWN = 8
 """Samples on a sheet, and steps of a strip."""
 SIDE = 96
 """Pixels that a picture is enlarged to, at least."""
+EDGE = 2
+"""Pixels of white around each."""
 ANY = "any"
 """In place of a class: each sample its own."""
 
@@ -141,5 +144,5 @@ class Demo:
             return plots.pixels(plots.points({"samples": plots.plane(drawn)}))
         times = max(1, -(-SIDE // drawn.shape[-1]))
         large = drawn.repeat_interleave(times, 2).repeat_interleave(times, 3)
-        sheet = tile(large, columns)
+        sheet = tile(pad(large, [EDGE] * 4, value=255), columns)
         return sheet if sheet.ndim == 3 else np.repeat(sheet[..., None], 3, 2)

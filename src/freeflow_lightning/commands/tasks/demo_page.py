@@ -94,19 +94,19 @@ def _student_steps(gr: Any, demo: Demo) -> Any:
 
 
 def _answer(gr: Any, page: Any, ask: Any, name: str, inputs: list[Any]) -> None:
-    """A picture with its words and its own sliders, drawn on loading and whenever an input
-    changes.
+    """A picture with its words, and its own sliders below, so that pictures beside it begin at one
+    height; drawn on loading and whenever an input changes.
     """
     with gr.Column():
-        for own in inputs:
-            if not own.is_rendered:
-                own.render()
         gr.Markdown(f"**{name}**")
         place = name.split(",", maxsplit=1)[0].replace(" ", "-")
         picture = gr.Image(
             show_label=False, format="png", interactive=False, buttons=[], elem_id=place
         )
         words = gr.Markdown(elem_id=f"{place}-words")
+        for own in inputs:
+            if not own.is_rendered:
+                own.render()
     changes = [each.change for each in inputs]
     gr.on(
         [page.load, *changes], lambda *given: tuple(ask(*given)), inputs, [picture, words], **LIVE
