@@ -1,6 +1,6 @@
 """Draws of a student of PosteriorModule beside exact ones of its teacher, on the embedded faces without classes.
 
-    python notebooks/tools/posterior_faces.py OUTPUT CHECKPOINT [states=3] [draws=192]
+    python notebooks/tools/posterior_faces.py OUTPUT CHECKPOINT [states=3] [draws=192] [steps=16]
 
 The first of the shipped faces are noised to t = 0.3, 0.6 and 0.9. Of each state p(x0 | x_t) is drawn twice by GLASS (16
 Heun steps of the teacher) and by the student in 1 and in 4 steps; the classifier of faces says the attributes of every
@@ -30,7 +30,6 @@ from freeflow_lightning.teachers import Teacher
 TIMES = (0.3, 0.6, 0.9)
 TOLD = ("hair", "hair colour", "hat", "glasses", "skin", "clothing", "clothing colour", "mouth")
 """The attributes that are compared."""
-STEPS = 16
 SHOWN = 4
 
 Draws = dict[str, Tensor]
@@ -49,12 +48,10 @@ def inner_noise(draws: int, name: str) -> Tensor:
     return indexed_noise(torch.arange(draws), (3, 16, 16), seed=0, stream=name)
 
 
-def draw_exactly(teacher: Teacher, x: Tensor, t: float, draws: int, name: str) -> Tensor:
-    """Draws of p(x0 | x_t = x) by GLASS, [draws, 3, 16, 16]."""
-    rows, times = x.expand(draws, *x.shape), torch.full((draws,), t)
-    return sample_posterior(
-        velocity_of(teacher), inner_noise(draws, name), rows, times, steps=STEPS
-    )
+def draw_exactly(teacher: Teacher, x: Tensor, t: float, e: Tensor, steps: int) -> Tensor:
+    """Draws of p(x0 | x_t = x) by GLASS, [N, 3, 16, 16], from inner noise of that shape."""
+    times = torch.full((len(e),), t)
+    return sample_posterior(velocity_of(teacher), e, x.expand_as(e), times, steps=steps)
 
 
 def velocity_of(teacher: Teacher):
@@ -62,15 +59,15 @@ def velocity_of(teacher: Teacher):
     return lambda x, t: teacher.velocity(x, t, None)
 
 
-def draw_all(student: FlowMap, x: Tensor, t: float, draws: int) -> Draws:
+def draw_all(student: FlowMap, x: Tensor, t: float, draws: int, steps: int) -> Draws:
     """Every set of draws of one state."""
     teacher, rows = student.teacher, x.expand(draws, *x.shape)
     e = inner_noise(draws, "student")
     one, four = (draw_posterior(student.network, e, rows, t, None, 1.0, k) for k in (1, 4))
-    grid = torch.linspace(t, 0, STEPS + 1, dtype=torch.float64)
+    grid = torch.linspace(t, 0, steps + 1, dtype=torch.float64)
     return {
-        "GLASS": draw_exactly(teacher, x, t, draws, "GLASS"),
-        "GLASS again": draw_exactly(teacher, x, t, draws, "GLASS again"),
+        "GLASS": draw_exactly(teacher, x, t, inner_noise(draws, "a"), steps),
+        "GLASS again": draw_exactly(teacher, x, t, inner_noise(draws, "b"), steps),
         "student, 1 step": one,
         "student, 4 steps": four,
         "the one point of the teacher's ODE": solve(
@@ -121,14 +118,15 @@ def main() -> None:
     output, checkpoint, *rest = sys.argv[1:]
     numbers = {name: int(value) for name, value in (each.split("=") for each in rest)}
     states, draws = numbers.get("states", 3), numbers.get("draws", 192)
+    steps = numbers.get("steps", 16)
     torch.set_num_threads(1)
     student, judge = FlowMap.from_checkpoint(checkpoint), FacesFeatures()
-    prior = solve(student.teacher.velocity, inner_noise(draws, "prior"), steps=STEPS)
+    prior = solve(student.teacher.velocity, inner_noise(draws, "prior"), steps=steps)
     found, columns = {}, []
     for t in TIMES:
         measured = []
         for x in noised_faces(states, t):
-            drawn = draw_all(student, x, t, draws)
+            drawn = draw_all(student, x, t, draws, steps)
             measured.append(distances(judge, drawn | {"samples without the state": prior}))
             shown = [
                 drawn[name][:SHOWN] for name in ("GLASS", "student, 1 step", "student, 4 steps")
