@@ -30,6 +30,7 @@ from freeflow_lightning.callbacks import (
     ConfidentRegionWarmup,
     DistillationProgress,
     DiversityAlarm,
+    FinalCorrection,
     HealthMonitor,
     LaterStarts,
     PeriodicFID,
@@ -256,6 +257,10 @@ def conditioned(**setting):
     return ScalarConditioned(mlp(), ("delta",), **setting)
 
 
+def final_correction(**setting):
+    return FinalCorrection(**({"delay_steps": 1} | setting))
+
+
 def later_starts(**setting):
     return LaterStarts(**({"delay_steps": 1} | setting))
 
@@ -465,6 +470,9 @@ REFUSED = [
     (matched, "guidance_interval", NO_INTERVALS),
     (DMDWeight, "floor", NO_FACTORS),
     (TangentWarmup, "steps", NO_COUNTS),
+    (final_correction, "delay_steps", NO_SIZES),
+    (final_correction, "lead", (*NO_FACTORS, 0.9)),
+    (final_correction, "auxiliary_updates", NO_COUNTS),
     (later_starts, "delay_steps", NO_SIZES),
     (later_starts, "warmup_steps", NO_SIZES),
     (maps, "anchor_fraction", (*NO_SHARES, 1.0)),
@@ -533,6 +541,7 @@ def test_what_cannot_be_meant_is_refused(build, setting, values):
 
 
 BUILT_BY = {
+    FinalCorrection: final_correction,
     LaterStarts: later_starts,
     MLP: network,
     SiT: transformer,

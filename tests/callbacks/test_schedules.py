@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 from freeflow_lightning.callbacks import (
     AlphaSchedule,
     ConfidentRegionWarmup,
+    FinalCorrection,
     HealthMonitor,
     LaterStarts,
     PeriodicFID,
@@ -143,6 +144,16 @@ def matching():
             lambda: LaterStarts(2),
             lambda: FlowMapModule(mixture(), mlp(), correction=Correction()),
             "LaterStarts has no effect here",
+        ),
+        (
+            lambda: FinalCorrection(2),
+            lambda: FlowMapModule(mixture(), mlp()),
+            "FinalCorrection has no effect here",
+        ),
+        (
+            lambda: FinalCorrection(2),
+            lambda: module(correction_fraction=0.0),
+            "FinalCorrection has no effect here",
         ),
         (TrajectoryError, matching, "TrajectoryError compares a student to its teacher"),
         (HealthMonitor, matching, "HealthMonitor watches a distillation"),

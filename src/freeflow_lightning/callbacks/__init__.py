@@ -5,6 +5,7 @@ from freeflow_lightning.callbacks.diversity import DiversityAlarm
 from freeflow_lightning.callbacks.ema import StudentEMA
 from freeflow_lightning.callbacks.ends import ValidationAtEnds
 from freeflow_lightning.callbacks.fid import PeriodicFID
+from freeflow_lightning.callbacks.final_correction import FinalCorrection
 from freeflow_lightning.callbacks.health import HealthMonitor
 from freeflow_lightning.callbacks.later_starts import LaterStarts
 from freeflow_lightning.callbacks.post_hoc_ema import PostHocEMA
@@ -22,6 +23,7 @@ __all__ = [
     "ConfidentRegionWarmup",
     "DistillationProgress",
     "DiversityAlarm",
+    "FinalCorrection",
     "HealthMonitor",
     "LaterStarts",
     "NetworkSummary",

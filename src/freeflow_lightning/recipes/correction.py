@@ -209,13 +209,18 @@ def correction_figures(step: Step, r: Tensor, alpha: float) -> dict[str, Tensor 
         r: the times of the correction rows, [B].
         alpha: the correction's strength at this step, logged where it is balanced.
     """
+    figures = auxiliary_figures(step)
     rms = root_mean_square(step.residuals["correction"])
-    lag = step.residuals["auxiliary"].mean_square().mean()
-    figures: dict[str, Tensor | float] = {"correction/residual": rms.mean(), "auxiliary/loss": lag}
+    figures["correction/residual"] = rms.mean()
     figures |= mean_by_bin("correction/residual_by_r", rms, r)
     if step.scalars:
         figures |= {**step.scalars, "correction/alpha": alpha}
     return figures
+
+
+def auxiliary_figures(step: Step) -> dict[str, Tensor | float]:
+    """Return what a step is logged as in which the auxiliary network alone was trained."""
+    return {"auxiliary/loss": step.residuals["auxiliary"].mean_square().mean()}
 
 
 def select_rows(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:

@@ -1,14 +1,16 @@
-"""The correction of DMD: samples move along w (v_N - u), and the auxiliary learns v_N."""
+"""The auxiliary network learns v_N of a student's samples, and DMD moves them along w (v_N - u)."""
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from freeflow_lightning import objectives
-from freeflow_lightning.flow import expand, interpolate
+from freeflow_lightning.flow import expand, flow_map, interpolate
 from freeflow_lightning.objectives import Residual, ScoreWeight
-from freeflow_lightning.recipes.correction import CorrectionDraw
+from freeflow_lightning.recipes.correction import CorrectionDraw, equalise_auxiliary
 from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.outputs import Step
 
 
 class NoisedSamples(NamedTuple):
@@ -41,6 +43,21 @@ def noise_samples(module: Distillation, rows: CorrectionDraw, x0: Tensor) -> Noi
     v_n = network(x_r.to(rows.z.dtype), rows.r, rows.condition, gamma=rows.gamma)
     auxiliary = objectives.auxiliary(network, x0, rows.n, rows.r, output=v_n)
     return NoisedSamples(x0, x_r, v_n, auxiliary)
+
+
+def learn_noising(module: Distillation, rows: CorrectionDraw) -> Step:
+    """A step of the auxiliary network alone: Eq. 12 on a sample of each row.
+
+    Args:
+        module: the recipe, with an auxiliary network.
+        rows: at the states that they start at.
+    """
+    x, condition, gamma, t = rows.z, rows.condition, rows.gamma, rows.start
+    with torch.no_grad():
+        output = module.student(x, t, condition, delta=t, gamma=gamma)
+    auxiliary = noise_samples(module, rows, flow_map(x, output, t)).auxiliary
+    loss = equalise_auxiliary(module, auxiliary, rows.r).surrogate().mean()
+    return Step(loss, {"auxiliary": auxiliary})
 
 
 def match_distribution(

@@ -26,12 +26,11 @@ from freeflow_lightning.recipes.correction import (
     equalise_auxiliary,
     select_rows,
 )
-from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
 from freeflow_lightning.recipes.draws import pick_times
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
+from freeflow_lightning.recipes.turns import TurnTaking
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.data import PriorBatch
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
 
@@ -56,7 +55,7 @@ _WEIGHT = DMDWeight()
 
 
 @final
-class DMDModule(Distillation):
+class DMDModule(TurnTaking):
     """Distils by the correction alone: DMD (arXiv 2311.18828), DMD2 (2405.14867) without its GAN.
 
     The student's samples x0 = x + t F(x, t, 0) are noised to x_r, and move along
@@ -87,7 +86,7 @@ class DMDModule(Distillation):
     """
 
     advice: ClassVar[Mapping[str, str]] = {
-        **Distillation.advice,
+        **TurnTaking.advice,
         "correction/residual": "the correction residual grows: lower student_lr or raise "
         "auxiliary_updates",
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
@@ -134,8 +133,6 @@ class DMDModule(Distillation):
         self.weight = weight
         self.auxiliary_updates = auxiliary_updates
         self.guidance_interval = (guidance_interval[0], guidance_interval[1])
-        self.moves_student = True
-        """Whether this step updates the student too; the trainer's step says it in a run."""
 
     @property
     def pairs(self) -> Pairs:
@@ -197,16 +194,6 @@ class DMDModule(Distillation):
     def _sample_from(self, x: Tensor, t: Tensor, condition: Any, gamma: Tensor) -> Tensor:
         """x0 = f(x, t, 0)."""
         return flow_map(x, self.average(x, t, torch.zeros_like(t), condition, gamma), t)
-
-    # Whose turn it is
-
-    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
-        super().on_train_batch_start(batch, batch_idx)
-        self.moves_student = (self.global_step + 1) % self.auxiliary_updates == 0
-
-    @property
-    def resting(self) -> nn.Module | None:
-        return None if self.moves_student else self.student
 
     # What others ask
 

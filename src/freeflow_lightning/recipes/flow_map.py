@@ -24,6 +24,7 @@ from freeflow_lightning.objectives import Decay, DiscreteLagrangian, MapObjectiv
 from freeflow_lightning.recipes.correction import (
     Correction,
     CorrectionDraw,
+    auxiliary_figures,
     correct,
     correction_figures,
     draw_correction,
@@ -32,7 +33,7 @@ from freeflow_lightning.recipes.correction import (
     place_starts,
     select_rows,
 )
-from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.distribution_matching import learn_noising
 from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows, map_figures
 from freeflow_lightning.recipes.map_settings import (
@@ -42,6 +43,7 @@ from freeflow_lightning.recipes.map_settings import (
     count_paths,
 )
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
+from freeflow_lightning.recipes.turns import TurnTaking
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.step_metrics import root_mean_square
 
@@ -55,7 +57,7 @@ _WEIGHT = Decay(1.0)
 
 
 @final
-class FlowMapModule(Distillation):
+class FlowMapModule(TurnTaking):
     """Distils a teacher, without data, into a map between any two times: one to eight steps.
 
     The gradient is that of < F(x_t, t, s), sg(w Delta) >. The methods are settings:
@@ -86,7 +88,7 @@ class FlowMapModule(Distillation):
     """
 
     advice: ClassVar[Mapping[str, str]] = {
-        **Distillation.advice,
+        **TurnTaking.advice,
         "map/residual": "the map's residual grows: lower student_lr, clip gradients, or lengthen "
         "ConfidentRegionWarmup",
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
@@ -130,6 +132,7 @@ class FlowMapModule(Distillation):
         self.anchor_fraction = anchor_fraction
         self.correction = correction
         self.alpha = self.alpha_ref
+        self.lead = 1.0
         self.t_c = 0.0
         self.tangent_share = 1.0
         self.later_share = 1.0
@@ -156,18 +159,22 @@ class FlowMapModule(Distillation):
 
     # One step
 
-    def draw(self, size: int, generator: Generator) -> FlowMapDraw:
-        states, corrected = objectives.split_batch(size, self.correction_fraction)
+    def draw(self, size: int, generator: Generator) -> FlowMapDraw | CorrectionDraw:
         draws = self.draws(generator)
+        if self.correction is not None and not self.moves_student:
+            return self._draw_correction(self.correction, draws, size)
+        states, corrected = objectives.split_batch(size, self.correction_fraction)
         drawn = self._draw_map(draws, states)
         if self.correction is None:
             return FlowMapDraw(drawn, None)
-        r, interval = self.correction.r, self.correction.guidance_interval
-        rows = draw_correction(self, draws, corrected, r, interval)
-        if self.correction.starts is not None:
-            later = round(self.later_share * corrected)
-            rows = draw_starts(self, draws, rows, self.correction.starts, later, self.t_c)
-        return FlowMapDraw(drawn, rows)
+        return FlowMapDraw(drawn, self._draw_correction(self.correction, draws, corrected))
+
+    def _draw_correction(self, settings: Correction, draws: Draws, size: int) -> CorrectionDraw:
+        rows = draw_correction(self, draws, size, settings.r, settings.guidance_interval)
+        if settings.starts is None:
+            return rows
+        later = round(self.later_share * size)
+        return draw_starts(self, draws, rows, settings.starts, later, self.t_c)
 
     def _draw_map(self, draws: Draws, states: int) -> MapDraw:
         """Everything random in so many rows of the map and its anchor."""
@@ -188,8 +195,10 @@ class FlowMapModule(Distillation):
         gamma, t, delta = to(gamma), to(t), to(delta[:maps])
         return MapDraw(z, condition, gamma, path_of, n, t, delta, objective, off_prior, active)
 
-    def loss(self, draw: FlowMapDraw) -> Step:
+    def loss(self, draw: FlowMapDraw | CorrectionDraw) -> Step:
         """< F, sg(w Delta) > on the states, their anchor, and the correction where it starts."""
+        if isinstance(draw, CorrectionDraw):
+            return learn_noising(self, place_starts(self, draw))
         m = draw.map
         c = None if draw.correction is None else place_starts(self, draw.correction)
         maps, anchors = self._place(m)
@@ -213,7 +222,7 @@ class FlowMapModule(Distillation):
         lam = objectives.adaptive_lambda(
             torch.cat([each.norm() for each in weighted]),
             delta_n.norm(),
-            self.alpha,
+            self.alpha * self.lead,
             mean_over_ranks=self.mean_over_ranks,
         )
         loss = (loss + lam * delta_n.surrogate().sum()) / rows / self.student_scale
@@ -289,15 +298,20 @@ class FlowMapModule(Distillation):
             "student": 1 + mapped * self.objective.student_evaluations + student,
             "teacher": self.branches * (mapped * self.objective.teacher_evaluations + teacher),
         }
-        return evaluations | ({"auxiliary": corrected} if self.correction else {})
+        if self.correction is None:
+            return evaluations
+        alone = {"student": 1 + self.correction.student_evaluations, "auxiliary": 1.0}
+        return self.mean_over_turn(evaluations | {"auxiliary": corrected}, alone)
 
-    def figures(self, draw: FlowMapDraw, step: Step) -> dict[str, Tensor | float]:
+    def figures(self, draw: FlowMapDraw | CorrectionDraw, step: Step) -> dict[str, Tensor | float]:
+        if isinstance(draw, CorrectionDraw):
+            return auxiliary_figures(step)
         rms = {name: root_mean_square(residual) for name, residual in step.residuals.items()}
         figures = map_figures(rms["map"], draw.map, self.t_c)
         if "anchor" in rms:
             figures["anchor/residual"] = rms["anchor"].mean()
         if draw.correction is not None:
-            figures |= correction_figures(step, draw.correction.r, self.alpha)
+            figures |= correction_figures(step, draw.correction.r, self.alpha * self.lead)
         return figures
 
     @property

@@ -20,15 +20,17 @@ from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residu
 from freeflow_lightning.recipes.correction import (
     CorrectionDraw,
     R,
+    auxiliary_figures,
     correct,
     correction_figures,
     draw_correction,
     equalise_over_r,
     select_rows,
 )
-from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.recipes.distribution_matching import learn_noising
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
+from freeflow_lightning.recipes.turns import TurnTaking
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.record import unknown_parts
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
@@ -61,7 +63,7 @@ _DELTA = WithAtom(LogitNormal(0.0, 1.0), 0.1)  # Table 6
 
 
 @final
-class FreeFlowModule(Distillation):
+class FreeFlowModule(TurnTaking):
     """Data-free distillation of a teacher into a one-step flow map (FreeFlow, arXiv 2511.19428).
 
     The student F(z, 1, c, delta, gamma) learns the teacher's average velocity from the prior; the
@@ -90,7 +92,7 @@ class FreeFlowModule(Distillation):
         "correction/residual": "the correction residual grows: lower alpha_ref or student_lr",
         "auxiliary/loss": "the auxiliary network falls behind the student: raise auxiliary_lr or "
         "lower student_lr",
-        **Distillation.advice,
+        **TurnTaking.advice,
     }
     spread_advice = "raise the prediction's share or lower alpha_ref"
     progress_names: ClassVar[Mapping[str, str]] = {
@@ -133,15 +135,18 @@ class FreeFlowModule(Distillation):
         self.alpha_ref = alpha_ref
         self.residual_decay = residual_decay
         self.alpha = alpha_ref
+        self.lead = 1.0
         self.t_c = 0.0
 
     @property
     def pairs(self) -> Pairs:
         return Pairs.PRIOR_TO_ANY
 
-    def draw(self, size: int, generator: Generator) -> FreeFlowDraw:
-        n_g, n_n = objectives.split_batch(size, self.correction_fraction)
+    def draw(self, size: int, generator: Generator) -> FreeFlowDraw | CorrectionDraw:
         draws = self.draws(generator)
+        if not self.moves_student:
+            return draw_correction(self, draws, size, self.r, self.guidance_interval)
+        n_g, n_n = objectives.split_batch(size, self.correction_fraction)
         z, c, gamma = draws.prior(n_g)
         corrected = draw_correction(self, draws, n_n, self.r, self.guidance_interval)
         delta = self.delta.sample(n_g, draws.host)
@@ -152,10 +157,12 @@ class FreeFlowModule(Distillation):
         n = draws.noise(n_g) if self.t_c > 0 else None
         return FreeFlowDraw(PredictionDraw(z, c, to(gamma), to(delta), n, active), corrected)
 
-    def loss(self, draw: FreeFlowDraw) -> Step:
+    def loss(self, draw: FreeFlowDraw | CorrectionDraw) -> Step:
         """Algorithm 1; the student's forward for both objectives is one call on the joined
         batch.
         """
+        if isinstance(draw, CorrectionDraw):
+            return learn_noising(self, draw)
         p, c = draw
         z, condition = torch.cat([p.z, c.z]), join(p.condition, c.condition)
         delta = torch.cat([self.prediction.output_delta(p.delta), torch.ones_like(c.r)])
@@ -182,7 +189,7 @@ class FreeFlowModule(Distillation):
             lam = objectives.adaptive_lambda(
                 delta_g.norm(),
                 delta_n.norm(),
-                self.alpha,
+                self.alpha * self.lead,
                 mean_over_ranks=self.mean_over_ranks,
             )
             scalars["correction/lambda"] = lam
@@ -212,20 +219,23 @@ class FreeFlowModule(Distillation):
         With skip_idle_rows the rows without effect cost less than this.
         """
         f = self.correction_fraction
-        return {
+        evaluations = {
             "student": 1 + (1 - f) * self.prediction.student_evaluations,
             "teacher": self.branches * ((1 - f) * self.prediction.teacher_evaluations + f),
             "auxiliary": f,
         }
+        return self.mean_over_turn(evaluations, {"student": 1.0, "auxiliary": 1.0})
 
-    def figures(self, draw: FreeFlowDraw, step: Step) -> dict[str, Tensor | float]:
+    def figures(self, draw: FreeFlowDraw | CorrectionDraw, step: Step) -> dict[str, Tensor | float]:
+        if isinstance(draw, CorrectionDraw):
+            return auxiliary_figures(step)
         figures: dict[str, Tensor | float] = {}
         if "prediction" in step.residuals:
             rms = root_mean_square(step.residuals["prediction"])
             figures |= {"prediction/residual": rms.mean(), "prediction/t_c": self.t_c}
             figures |= mean_by_bin("prediction/residual_by_delta", rms, draw.prediction.delta)
         if "correction" in step.residuals:
-            figures |= correction_figures(step, draw.correction.r, self.alpha)
+            figures |= correction_figures(step, draw.correction.r, self.alpha * self.lead)
         return figures
 
     @property

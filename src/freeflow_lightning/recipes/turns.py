@@ -1,0 +1,47 @@
+"""TurnTaking: a student that moves at every k-th step, beside an auxiliary network that learns at
+all.
+"""
+
+from collections.abc import Mapping
+
+from torch import nn
+
+from freeflow_lightning.recipes.distillation import Distillation
+from freeflow_lightning.training.data import PriorBatch
+
+
+class TurnTaking(Distillation):
+    """A recipe with an auxiliary network that may be updated several times for one update of the
+    student.
+
+    The student follows what the auxiliary says of its samples; where it moves faster than the
+    auxiliary learns, it runs away from the teacher.
+    """
+
+    auxiliary_updates: int = 1
+    """Updates of the auxiliary network for one of the student."""
+
+    moves_student: bool = True
+    """Whether this step updates the student too; the trainer's step says it in a run."""
+
+    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.moves_student = (self.global_step + 1) % self.auxiliary_updates == 0
+
+    @property
+    def resting(self) -> nn.Module | None:
+        return None if self.moves_student else self.student
+
+    def mean_over_turn(
+        self, both: Mapping[str, float], alone: Mapping[str, float]
+    ) -> dict[str, float]:
+        """Return the mean of a figure by network over a turn.
+
+        Args:
+            both: of the step that moves both networks.
+            alone: of each of the others, which move the auxiliary network alone.
+        """
+        share = 1 / self.auxiliary_updates
+        return {
+            name: share * value + (1 - share) * alone.get(name, 0.0) for name, value in both.items()
+        }
