@@ -370,3 +370,18 @@ def test_numbers_that_were_found_late_are_not_saved(tmp_path):
             max_steps=4,
         )
     assert last(tmp_path)["global_step"] == 3  # what Lightning wrote; LastStep adds nothing
+
+
+def test_the_last_file_of_the_run_that_it_went_on_from_is_left_alone(tmp_path):
+    """Its ModelCheckpoint names that file when it is restored; it was overwritten."""
+
+    def train(folder, steps, **changes):
+        keeper = ModelCheckpoint(folder, "last", every_n_train_steps=2, enable_version_counter=False)
+        fit(module(), keeper, max_steps=steps, enable_checkpointing=True, **changes)
+        return folder / "last.ckpt"
+
+    first = train(tmp_path / "first", 2)
+    before = first.read_bytes()
+    other = train(tmp_path / "other", 3, ckpt_path=first)
+    assert first.read_bytes() == before
+    assert torch.load(other, weights_only=True)["global_step"] == 3

@@ -29,13 +29,13 @@ def holds_step(keeper: ModelCheckpoint, step: int, weights_only: bool = False) -
 
 def last_path(trainer: Trainer) -> str:
     """Return the file called last: that of the ModelCheckpoint which writes one, or last.ckpt
-    beside the other checkpoints.
+    beside the other checkpoints. Never that of the run that this one has gone on from.
     """
     keepers = sorted(model_checkpoints(trainer), key=lambda keeper: keeper.monitor is not None)
     for keeper in keepers:
         newest = keeper.best_model_path if keeper.monitor is None else ""
         for path in (keeper.last_model_path, newest):
-            if is_called_last(path):
+            if is_called_last(path) and is_below(path, str(keeper.dirpath)):
                 return path
     return os.path.join(str(keepers[0].dirpath), f"last{keepers[0].FILE_EXTENSION}")
 
@@ -48,6 +48,16 @@ def is_called_last(path: str) -> bool:
     (True, True, False)
     """
     return re.fullmatch(r"last(-v\d+)?", Path(path).stem) is not None
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Return whether a path leads into a folder: a ModelCheckpoint that was restored still names
+    the file of the run that wrote the checkpoint.
+
+    >>> is_below("a/b/last.ckpt", "a"), is_below("b/last.ckpt", "a")
+    (True, False)
+    """
+    return Path(os.path.abspath(folder)) in Path(os.path.abspath(path)).parents
 
 
 def is_same_file(a: str, b: str) -> bool:
