@@ -4,12 +4,12 @@ from itertools import pairwise
 
 import pytest
 import torch
-from recipes.test_flow_map import Rows
 
 from freeflow_lightning import FlowMapModule
 from freeflow_lightning.callbacks import AlphaSchedule, FinalCorrection, StudentEMA
 from freeflow_lightning.flow import Uniform, expand, flow_map, interpolate, training_generator
 from freeflow_lightning.recipes import Correction
+from recipes.test_flow_map import Rows
 from tiny import fit, learned_teacher, mlp, module, same, weights, with_shaken_networks
 
 RATES = {"student_lr": 1e-2, "auxiliary_lr": 1e-2}

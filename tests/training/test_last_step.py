@@ -376,7 +376,9 @@ def test_the_last_file_of_the_run_that_it_went_on_from_is_left_alone(tmp_path):
     """Its ModelCheckpoint names that file when it is restored; it was overwritten."""
 
     def train(folder, steps, **changes):
-        keeper = ModelCheckpoint(folder, "last", every_n_train_steps=2, enable_version_counter=False)
+        keeper = ModelCheckpoint(
+            folder, "last", every_n_train_steps=2, enable_version_counter=False
+        )
         fit(module(), keeper, max_steps=steps, enable_checkpointing=True, **changes)
         return folder / "last.ckpt"
 
