@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -110,7 +110,7 @@ class SiT(nn.Module):
         check_counts(1, hidden_size=hidden_size, depth=depth, num_heads=num_heads)
         check_counts(0, num_classes=num_classes)
         check_numbers(0, without_low=True, mlp_ratio=mlp_ratio, time_scale=time_scale)
-        self.architecture = {
+        self.architecture: dict[str, Any] = {
             "input_size": input_size,
             "patch_size": patch_size,
             "in_channels": in_channels,
