@@ -18,12 +18,12 @@ class FinalCorrection(StepSchedule):
 
     Args:
         delay_steps: optimizer steps before it begins.
-        lead: factor on alpha from then on.
+        lead: factor on alpha from then on; by the default one the other objective hardly counts.
         auxiliary_updates: updates of the auxiliary network for one of the student from then on.
             Each of the others takes the whole batch, and leaves the student as it is.
     """
 
-    def __init__(self, delay_steps: int, lead: float = 30.0, auxiliary_updates: int = 5) -> None:
+    def __init__(self, delay_steps: int, lead: float = 1e4, auxiliary_updates: int = 5) -> None:
         check_counts(0, delay_steps=delay_steps)
         check_numbers(1, lead=lead)
         check_counts(1, auxiliary_updates=auxiliary_updates)
