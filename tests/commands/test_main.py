@@ -342,10 +342,15 @@ def test_nobody_foresaw_this_error(freeflow, monkeypatch):
         freeflow("sample")
 
 
-def test_the_traceback_is_there_for_who_wants_it(freeflow, monkeypatch):
+@pytest.mark.parametrize("error", [FileNotFoundError(2, "No such file", "x"), OSError("unnamed")])
+def test_the_traceback_is_there_for_who_wants_it(freeflow, monkeypatch, error):
+    def stumble():
+        raise error
+
     monkeypatch.setenv("FREEFLOW_TRACEBACK", "1")
-    with pytest.raises(FileNotFoundError):
-        freeflow("sample", "--checkpoint", "gone.ckpt")
+    monkeypatch.setattr("freeflow_lightning.commands.sample.main", stumble)
+    with pytest.raises(OSError, match=r"x|unnamed"):
+        freeflow("sample")
 
 
 def test_errors_of_the_package_are_told_from_others():

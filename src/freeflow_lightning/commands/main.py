@@ -124,6 +124,8 @@ def main() -> None:
         drop_output()
         sys.exit(128 + signal.SIGPIPE)
     except OSError as error:
+        if error.filename is not None or os.environ.get("FREEFLOW_TRACEBACK"):
+            raise  # of a file, not of a stream
         print(f"freeflow: the output cannot be written: {error.strerror}", file=sys.stderr)
         drop_output()
         sys.exit(1)
