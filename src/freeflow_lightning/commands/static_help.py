@@ -129,7 +129,9 @@ def _constructor_options(node: ast.AST, source: Source) -> list[Option]:
         if name != "self":
             words = _kind_in_words(kind, source), _default_in_words(default, source)
             options.append(Option(name, *words, about.get(name, "")))
-    base = source.find(ast.unparse(node.bases[0])) if constructor.args.kwarg else None
+    if not constructor.args.kwarg:
+        return options
+    base = _find_constructor_above(node, source)
     if base is None:
         return options
     keywords = {argument.arg for argument in _constructor_of(base[0]).args.kwonlyargs}
@@ -137,6 +139,22 @@ def _constructor_options(node: ast.AST, source: Source) -> list[Option]:
         if option.name in keywords - {own.name for own in options}:
             options.append(option._replace(about=about.get(option.name, option.about)))
     return options
+
+
+def _find_constructor_above(
+    node: ast.ClassDef, source: Source
+) -> tuple[ast.ClassDef, Source] | None:
+    """Return the first base that has a constructor; None where the source of one is elsewhere."""
+    found = source.find(ast.unparse(node.bases[0]))
+    if found is None:
+        return None
+    base, where = found
+    assert isinstance(base, ast.ClassDef)
+    return (base, where) if _has_constructor(base) else _find_constructor_above(base, where)
+
+
+def _has_constructor(node: ast.ClassDef) -> bool:
+    return any(isinstance(part, ast.FunctionDef) and part.name == "__init__" for part in node.body)
 
 
 def _constructor_of(node: ast.AST) -> ast.FunctionDef:

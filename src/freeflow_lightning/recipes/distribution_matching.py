@@ -46,7 +46,7 @@ def noise_samples(module: Distillation, rows: CorrectionDraw, x0: Tensor) -> Noi
 
 
 def learn_noising(module: Distillation, rows: CorrectionDraw) -> Step:
-    """A step of the auxiliary network alone: Eq. 12 on a sample of each row.
+    """A step of the auxiliary network alone, on a sample of each row, see Eq. 12.
 
     Args:
         module: the recipe, with an auxiliary network.
