@@ -18,7 +18,8 @@ class FinalCorrection(StepSchedule):
 
     Args:
         delay_steps: optimizer steps before it begins.
-        lead: factor on alpha from then on; by the default one the other objective hardly counts.
+        lead: factor on alpha from then on; by the default one the other objective hardly counts. A
+            correction that is alone (correction_fraction 1) has no alpha, and turns are all it gets.
         auxiliary_updates: updates of the auxiliary network for one of the student from then on.
             Each of the others takes the whole batch, and leaves the student as it is.
     """
