@@ -202,11 +202,8 @@ class DMDModule(TurnTaking):
 
         With skip_idle_rows the rows without effect cost less than this.
         """
-        return {
-            "student": len(self.times),
-            "teacher": self.branches / self.auxiliary_updates,
-            "auxiliary": 1,
-        }
+        alone = {"student": len(self.times), "auxiliary": 1.0}
+        return self.mean_over_turn(alone | {"teacher": self.branches}, alone)
 
     def figures(self, draw: DMDDraw, step: Step) -> dict[str, Tensor | float]:
         figures: dict[str, Tensor | float] = {

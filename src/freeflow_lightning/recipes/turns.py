@@ -41,7 +41,8 @@ class TurnTaking(Distillation):
             both: of the step that moves both networks.
             alone: of each of the others, which move the auxiliary network alone.
         """
-        share = 1 / self.auxiliary_updates
+        rests = {name: alone.get(name, 0.0) for name in both}
         return {
-            name: share * value + (1 - share) * alone.get(name, 0.0) for name, value in both.items()
+            name: rests[name] + (value - rests[name]) / self.auxiliary_updates
+            for name, value in both.items()
         }
