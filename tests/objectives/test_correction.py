@@ -3,7 +3,7 @@ import math
 import torch
 
 from freeflow_lightning.flow import interpolate
-from freeflow_lightning.objectives import correction
+from freeflow_lightning.objectives import DMDWeight, correction
 from objectives.gaussian import M, S, batch, flow, teacher_velocity
 from objectives.networks import Small, autograd_gradient, jacobian_gradient
 
@@ -55,6 +55,18 @@ def test_the_velocities_are_asked_at_the_noised_samples():
     torch.testing.assert_close(asked, [(x_r, r)] * 2)
     assert not any(graph)
     torch.testing.assert_close(error, -2 * x_r)
+
+
+def test_a_weight_sees_the_samples_and_what_the_teacher_says_of_them():
+    """r / mean |x0 - (x_r + r u)| of each sample, by hand."""
+    z, n, r = batch(5)
+    F, u, v = affine(M + 1, S), teacher_velocity(), teacher_velocity(m=M + 1)
+    x0 = M + 1 + S * z
+    x_r = interpolate(x0, n, r)
+    distance = (x0 - x_r - r[:, None] * u(x_r, r)).abs().mean(1)
+    expected = (r / distance)[:, None] * correction(F, v, u, z, n, r).error
+    got = correction(F, v, u, z, n, r, weight=DMDWeight()).error
+    torch.testing.assert_close(got, expected, atol=1e-12, rtol=1e-12)
 
 
 def test_gradient_is_eq_11():

@@ -8,6 +8,7 @@ import torch
 from freeflow_lightning import FlowMapModule
 from freeflow_lightning.callbacks import AlphaSchedule, FinalCorrection, StudentEMA
 from freeflow_lightning.flow import Uniform, expand, flow_map, interpolate, training_generator
+from freeflow_lightning.objectives import ConstantWeight, KLWeight
 from freeflow_lightning.recipes import Correction
 from recipes.test_flow_map import Rows
 from tiny import fit, learned_teacher, mlp, module, same, weights, with_shaken_networks
@@ -121,3 +122,23 @@ def test_a_resumed_run_ends_where_the_whole_one_does(name, stop, tmp_path):
     half.save_checkpoint(tmp_path / "half.ckpt")
     again, _ = train(7, ckpt_path=tmp_path / "half.ckpt")
     assert same(weights(m), weights(again))
+
+
+WEIGHED = {
+    "FreeFlow": lambda w: RECIPES["FreeFlow"](correction_weight=w),
+    "later starts": lambda w: any_step(
+        correction=Correction(0.5, weight=w, starts=Uniform(0.2, 0.8))
+    ),
+}
+
+
+@pytest.mark.parametrize("name", WEIGHED)
+def test_the_correction_counts_by_its_weight(name):
+    def corrected(weight):
+        m = WEIGHED[name](weight)
+        draw = m.draw(16, training_generator(0, 0, 0))
+        return draw.correction.r, m.loss(draw).residuals["correction"].error
+
+    r, plain = corrected(ConstantWeight())
+    _, weighed = corrected(KLWeight())
+    torch.testing.assert_close(weighed, expand((1 - r) ** 2 / r, plain) * plain)

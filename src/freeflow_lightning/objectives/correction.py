@@ -6,9 +6,12 @@ import torch
 from torch import Tensor
 
 from freeflow_lightning.flow.flow_map import AverageVelocity, flow_map
-from freeflow_lightning.flow.interpolant import interpolate
+from freeflow_lightning.flow.interpolant import expand, interpolate
 from freeflow_lightning.flow.solver import Velocity
 from freeflow_lightning.objectives.residual import Residual, residual
+from freeflow_lightning.objectives.score_weight import ConstantWeight, ScoreWeight
+
+_CONSTANT = ConstantWeight()
 
 
 def correction(
@@ -20,6 +23,7 @@ def correction(
     r: Tensor,
     *,
     t: Tensor | None = None,
+    weight: ScoreWeight = _CONSTANT,
     output: Tensor | None = None,
 ) -> Residual:
     r"""The correction residual F(z, 1) and Delta_N = v_N(x_r, r) - u(x_r, r) (Eqs. 11, 17).
@@ -38,6 +42,7 @@ def correction(
         n: noise that the sample is carried to, N(0, I), [B, ...].
         r: times in (0, 1), [B].
         t: the maps' start times, [B]; 1 if not given.
+        weight: factor on each sample's Delta_N; the paper's is 1.
         output: F(z, t) where the caller has it already.
 
     >>> z = torch.randn(4, 1)  # the student's law is N(0, 4) and so is the teacher's: v_N = u, the residual is 0
@@ -48,6 +53,8 @@ def correction(
     t = torch.ones_like(r) if t is None else t
     output = F(z, t) if output is None else output
     with torch.no_grad():
-        x_r = interpolate(flow_map(z, output, t), n, r)
-        # in x's precision, not the networks'
-        return residual(output, v_n(x_r, r).to(x_r.dtype) - u(x_r, r))
+        x0 = flow_map(z, output, t)
+        x_r = interpolate(x0, n, r)
+        velocity = u(x_r, r)
+        error = v_n(x_r, r).to(x_r.dtype) - velocity  # in x's precision, not the networks'
+        return residual(output, expand(weight(x0, x_r, velocity, r), error) * error)

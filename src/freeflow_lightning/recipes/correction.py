@@ -20,13 +20,14 @@ from freeflow_lightning.flow import (
     guided_rows,
     interpolate,
 )
-from freeflow_lightning.objectives import Residual
+from freeflow_lightning.objectives import ConstantWeight, Residual, ScoreWeight
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
 R = LogitNormal(0.8, 1.6)  # Table 6
+WEIGHT = ConstantWeight()
 
 
 @dataclass(frozen=True)
@@ -39,6 +40,8 @@ class Correction:
         alpha_ref: strength relative to the other objective, before any AlphaSchedule.
         r: law of r.
         guidance_interval: times r inside which the teacher is guided.
+        weight: how much the error v_N - u of each sample counts; DMDWeight makes the correction
+            that of distribution matching distillation.
         starts: law of the times t that the corrected maps to data start at, on the student's own
             path; all at the prior if not given. A student of a few steps is corrected at each;
             with LaterStarts, only after a while.
@@ -48,6 +51,7 @@ class Correction:
     alpha_ref: float = 0.3  # Table 6
     r: TimeDistribution = R
     guidance_interval: tuple[float, float] = (0.0, 0.4)  # Table 6
+    weight: ScoreWeight = WEIGHT
     starts: TimeDistribution | None = None
 
     @property
@@ -146,7 +150,11 @@ def place_starts(module: Distillation, rows: CorrectionDraw) -> CorrectionDraw:
 
 
 def correct(
-    module: Distillation, rows: CorrectionDraw, output: Tensor, interval: tuple[float, float]
+    module: Distillation,
+    rows: CorrectionDraw,
+    output: Tensor,
+    interval: tuple[float, float],
+    weight: ScoreWeight,
 ) -> tuple[Residual, Residual]:
     """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at one x_r.
 
@@ -158,6 +166,7 @@ def correct(
         rows: what is corrected, at the states that it starts at.
         output: F(x_t, t, 0) of the student at these rows, with its gradient.
         interval: times inside which the teacher is guided.
+        weight: factor on Delta_N.
     """
     x, condition, gamma, n, r = rows[:5]
     network, t = module.auxiliary, rows.start
@@ -173,6 +182,7 @@ def correct(
         n,
         r,
         t=t,
+        weight=weight,
         output=output,
     )
     return delta_n, objectives.auxiliary(network, f, n, r, output=g)

@@ -216,7 +216,8 @@ class FlowMapModule(TurnTaking):
 
         assert self.correction is not None  # rows are drawn for a correction alone
         rows = rows + len(c.z)
-        delta_n, g = correct(self, c, outputs["correction"], self.correction.guidance_interval)
+        interval, weight = self.correction.guidance_interval, self.correction.weight
+        delta_n, g = correct(self, c, outputs["correction"], interval, weight)
         residuals |= {"correction": delta_n, "auxiliary": g}
         delta_n, g = equalise_over_r(self, delta_n, g, c.r)
         lam = objectives.adaptive_lambda(

@@ -16,8 +16,9 @@ from freeflow_lightning.flow import (
     check_pairs,
     join,
 )
-from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual
+from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual, ScoreWeight
 from freeflow_lightning.recipes.correction import (
+    WEIGHT,
     CorrectionDraw,
     R,
     auxiliary_figures,
@@ -83,6 +84,8 @@ class FreeFlowModule(TurnTaking):
             correction alone.
         alpha_ref: strength of the correction relative to the prediction, before any AlphaSchedule.
         residual_decay: k, the decay of Delta_G; 1 with both objectives, 0.5 for prediction alone.
+        correction_weight: how much the error v_N - u of each sample counts; DMDWeight makes the
+            correction that of distribution matching distillation.
         settings: those of `Distillation` that are given by keyword.
     """
 
@@ -118,6 +121,7 @@ class FreeFlowModule(TurnTaking):
         correction_fraction: float = 0.25,  # Table 6
         alpha_ref: float = 0.3,  # Table 6
         residual_decay: float = 1.0,  # Table 6
+        correction_weight: ScoreWeight = WEIGHT,
         **settings: Any,
     ) -> None:
         check_pairs(0, 1, guidance_interval=guidance_interval)
@@ -134,6 +138,7 @@ class FreeFlowModule(TurnTaking):
         self.correction_fraction = correction_fraction
         self.alpha_ref = alpha_ref
         self.residual_decay = residual_decay
+        self.correction_weight = correction_weight
         self.alpha = alpha_ref
         self.lead = 1.0
         self.t_c = 0.0
@@ -181,7 +186,8 @@ class FreeFlowModule(TurnTaking):
             loss = loss + delta_g.surrogate().sum() / len(output)
 
         if len(c.z):
-            delta_n, g = correct(self, c, corrected, self.guidance_interval)  # and the auxiliary's
+            interval, weight = self.guidance_interval, self.correction_weight
+            delta_n, g = correct(self, c, corrected, interval, weight)  # and the auxiliary's
             residuals |= {"correction": delta_n, "auxiliary": g}
             delta_n, g = equalise_over_r(self, delta_n, g, c.r)
 
@@ -244,7 +250,12 @@ class FreeFlowModule(TurnTaking):
 
     @classmethod
     def unused_in_sampling(cls, arguments: Mapping[str, Any], *, auxiliary: bool) -> dict[str, Any]:
-        laws = {"prediction": _PREDICTION, "delta": _DELTA, "r": R}
+        laws = {
+            "prediction": _PREDICTION,
+            "delta": _DELTA,
+            "r": R,
+            "correction_weight": WEIGHT,
+        }
         unused: dict[str, Any] = {
             name: law for name, law in laws.items() if unknown_parts(arguments.get(name))
         }
