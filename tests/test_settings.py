@@ -454,6 +454,7 @@ REFUSED = [
     (TargetDistance, "target", ([], [NAN, 1.0])),
     (SplitHead, "outer_steps", NO_COUNTS),
     (transitions, "match_steps", NO_SIZES),
+    (transitions, "auxiliary_updates", NO_COUNTS),
     (transitions, "diagonal_fraction", (*NO_SHARES, 0.0, 1.0)),
     (transitions, "guidance_interval", NO_INTERVALS),
     (split, "scale", (*NO_FACTORS, {"delta": NAN})),

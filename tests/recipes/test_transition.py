@@ -1,10 +1,12 @@
 """TransitionModule: both stages against closed forms; costs, refusals, runs, a tiny Wan."""
 
 import json
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 import torch
+from lightning.pytorch import Callback
 from torch import nn
 
 from freeflow_lightning import FlowMap, TransitionModule
@@ -83,16 +85,18 @@ def test_the_residuals_vanish_at_the_exact_inner_map_and_nowhere_else(objective,
 
 
 def test_a_step_of_either_stage_costs_what_it_says():
-    m = build(objective=Eulerian(CentralDifference(1e-2)))
+    m = build(objective=Eulerian(CentralDifference(1e-2)), auxiliary_updates=2)
     blocks, teacher = [], Rows(m.teacher)
     for block in m.student.backbone.net.blocks:
         block.register_forward_hook(lambda block, inputs, output: blocks.append(len(output)))
     auxiliary = Rows(m.auxiliary)
-    for m.matches in (True, False):
-        step = m.loss(draws(m))
-        seen = {"student": sum(blocks) / 3 / 16}
-        seen["teacher"] = sum(rows for rows, _ in teacher.calls) / 16
-        seen["auxiliary"] = sum(rows for rows, _ in auxiliary.calls) / 16
+    for m.matches, turn in ((True, [True]), (False, [False, True])):
+        for m.moves_student in turn:
+            step = m.loss(draws(m))
+        size = 16 * len(turn)
+        seen = {"student": sum(blocks) / 3 / size}
+        seen["teacher"] = sum(rows for rows, _ in teacher.calls) / size
+        seen["auxiliary"] = sum(rows for rows, _ in auxiliary.calls) / size
         said = {"auxiliary": 0} | m.evaluations_per_sample()
         assert seen == pytest.approx(said)
         for found in (blocks, teacher.calls, auxiliary.calls):
@@ -137,6 +141,19 @@ def test_the_gradient_is_that_of_the_correction_of_x0():
     torch.testing.assert_close(residual.error, (v_n - u).detach())
 
 
+def test_the_student_rests_while_the_auxiliary_network_learns():
+    m = build(match_steps=2, auxiliary_updates=3)
+    at_end = [weights(m.student)]
+
+    class Watch(Callback):
+        def on_train_batch_end(self, *_):
+            at_end.append(weights(m.student))
+
+    fit(m, Watch(), max_steps=6)
+    moved = [not same(a, b) for a, b in pairwise(at_end)]
+    assert moved == [True, True, True, False, False, True]
+
+
 # What is refused
 
 
@@ -158,7 +175,7 @@ def test_settings_that_cannot_train_the_map_are_refused(settings, said):
 
 def test_a_run_resumed_before_the_second_stage_ends_where_the_whole_one_does(tmp_path):
     def train(steps, **options):
-        m = build(match_steps=3)
+        m = build(match_steps=3, auxiliary_updates=2)
         return m, fit(m, StudentEMA([0.9]), max_steps=steps, **options)
 
     m, _ = train(5)

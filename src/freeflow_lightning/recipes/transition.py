@@ -38,12 +38,12 @@ from freeflow_lightning.recipes.correction import (
     draw_correction,
     equalise_auxiliary,
 )
-from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
 from freeflow_lightning.recipes.draws import pick_times
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
 from freeflow_lightning.recipes.transition_draws import MatchDraw, RolloutDraw
+from freeflow_lightning.recipes.turns import TurnTaking
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.data import PriorBatch
 
@@ -55,14 +55,15 @@ _WEIGHT = DMDWeight()
 
 
 @final
-class TransitionModule(Distillation):
+class TransitionModule(TurnTaking):
     """Distils a teacher into outer transitions x_t' = x_t + (t - t') Y: TMD (arXiv 2601.09881).
 
     Y = (x0 - x_t) / t is drawn by a light head on the features of x_t, in N inner steps
     (`SplitConditioned`). First the head's inner map is matched to the teacher's own inner velocity
     (`glass_transition`) at states that the student's samples are noised to: no data, no
     simulation. Then the samples of all outer steps, unrolled through the head, move along the
-    correction, as in DMDModule and without its GAN.
+    correction, as in DMDModule and without its GAN: the auxiliary network learns at every step, and
+    the student moves at every `auxiliary_updates`-th.
 
     Args:
         teacher: the frozen velocity field.
@@ -74,17 +75,19 @@ class TransitionModule(Distillation):
         diagonal_fraction: share of the first stage's rows that train the diagonal.
         r: law of the correction's time r.
         weight: how much each error of the correction counts.
+        auxiliary_updates: updates of the auxiliary network for one of the student in the second
+            stage.
         guidance_interval: times r inside which the teacher is guided in the second stage.
         student_lr: learning rate of the student, in units of u.
-        auxiliary_lr: of the auxiliary network; with 4 times the student's it follows.
+        auxiliary_lr: of the auxiliary network.
         settings: the others of `Distillation` that are given by keyword.
     """
 
     advice: ClassVar[Mapping[str, str]] = {
-        **Distillation.advice,
+        **TurnTaking.advice,
         "map/residual": "the inner map's residual grows: lower student_lr or clip gradients",
         "correction/residual": "the correction residual grows: lower student_lr or raise "
-        "auxiliary_lr",
+        "auxiliary_updates",
     }
     progress_names: ClassVar[Mapping[str, str]] = {
         "map/residual": "map",
@@ -107,12 +110,14 @@ class TransitionModule(Distillation):
         diagonal_fraction: float = 0.5,
         r: TimeDistribution = _R,
         weight: ScoreWeight = _WEIGHT,
+        auxiliary_updates: int = 5,
         guidance_interval: Sequence[float] = (0.0, 1.0),
         student_lr: float = 3e-5,
         auxiliary_lr: float = 1.2e-4,
         **settings: Any,
     ) -> None:
         check_counts(0, match_steps=match_steps)
+        check_counts(1, auxiliary_updates=auxiliary_updates)
         check_numbers(
             0, 1, without_low=True, without_high=True, diagonal_fraction=diagonal_fraction
         )
@@ -134,6 +139,7 @@ class TransitionModule(Distillation):
         self.diagonal_fraction = diagonal_fraction
         self.r = r
         self.weight = weight
+        self.auxiliary_updates = auxiliary_updates
         self.guidance_interval = (guidance_interval[0], guidance_interval[1])
         self.map_weight = Decay(0.5, 0.01 / math.prod(teacher.sample_shape))
         self.matches = match_steps > 0
@@ -164,7 +170,7 @@ class TransitionModule(Distillation):
 
     @property
     def resting(self) -> nn.Module | None:
-        return self.auxiliary if self.matches else None
+        return self.auxiliary if self.matches else super().resting
 
     def draw(self, size: int, generator: Generator) -> MatchDraw | RolloutDraw:
         draws = self.draws(generator)
@@ -224,15 +230,20 @@ class TransitionModule(Distillation):
         t = pick_times(self.times[:-1], draw.place)
         x = self._place(draw)
         e = draw.e[draw.place, torch.arange(len(t), device=t.device)]
-        output = self.split.draw(x, t, rows.condition, rows.gamma, e)
+        with torch.set_grad_enabled(self.moves_student):
+            output = self.split.draw(x, t, rows.condition, rows.gamma, e)
 
         noised = noise_samples(self, rows, flow_map(x, output.detach(), t))
-        correction, weighted = match_distribution(
+        residuals = {"auxiliary": noised.auxiliary}
+        loss = equalise_auxiliary(self, noised.auxiliary, rows.r).surrogate().mean()
+        if not self.moves_student:
+            return Step(loss, residuals)
+
+        residuals["correction"], weighted = match_distribution(
             self, rows, noised, output, t, self.weight, self.guidance_interval
         )
-        loss = weighted.surrogate().mean() / self.student_scale
-        loss = loss + equalise_auxiliary(self, noised.auxiliary, rows.r).surrogate().mean()
-        return Step(loss, {"correction": correction, "auxiliary": noised.auxiliary})
+        loss = loss + weighted.surrogate().mean() / self.student_scale
+        return Step(loss, residuals)
 
     @torch.no_grad()
     def _place(self, draw: RolloutDraw) -> Tensor:
@@ -252,8 +263,8 @@ class TransitionModule(Distillation):
         """Of the stage that the step is in; a head counts as its share of the blocks."""
         one = self.split.evaluations
         if not self.matches:
-            student = self.head.outer_steps * one
-            return {"student": student, "teacher": self.branches, "auxiliary": 1}
+            alone = {"student": self.head.outer_steps * one, "auxiliary": 1.0}
+            return self.mean_over_turn(alone | {"teacher": self.branches}, alone)
         head = self.split.head_blocks / self.split.depth
         further = self.objective.student_evaluations * head
         asked = self.branches * self.objective.teacher_evaluations
