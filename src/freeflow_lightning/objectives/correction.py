@@ -31,7 +31,8 @@ def correction(
     $$\nabla_\theta\, \mathbb{E}_{z, n, r} \left[ F_\theta(z, 1)^\top \mathrm{sg}(
       v_N(x_r, r) - u(x_r, r)) \right], \quad x_r = (1 - r) f(z, 1) + r n$$
 
-    Of maps that start at t, F(x_t, t) and Delta_N at their samples x_t + t F.
+    Of maps that start at t, F(x_t, t) and t Delta_N at their samples x_t + t F, which move by t
+    where F moves by 1.
 
     Args:
         F: the student's average velocity F(z, delta).
@@ -57,4 +58,5 @@ def correction(
         x_r = interpolate(x0, n, r)
         velocity = u(x_r, r)
         error = v_n(x_r, r).to(x_r.dtype) - velocity  # in x's precision, not the networks'
-        return residual(output, expand(weight(x0, x_r, velocity, r), error) * error)
+        factor = t * weight(x0, x_r, velocity, r)
+        return residual(output, expand(factor, error) * error)
