@@ -191,7 +191,7 @@ def test_the_gradient_is_that_of_the_output_times_the_weighted_error():
 
 
 def test_later_points_are_corrected_by_hand():
-    """Maps from x_t = f(z, 1, t) to data: Eqs. 11-12 at their samples."""
+    """Maps from x_t = f(z, 1, t) to data: Eqs. 11-12 at their samples, which move by t dF."""
     starts = Uniform(0.25, 0.75)
     m = build(
         learned_teacher(),
@@ -209,7 +209,7 @@ def test_later_points_are_corrected_by_hand():
     x_0 = (x_t + t[:, None] * output).detach()
     x_r = (1 - c.r)[:, None] * x_0 + c.r[:, None] * c.n
     g = m.auxiliary(x_r, c.r, c.condition, gamma=c.gamma)
-    delta_n = (g - m.teacher.velocity(x_r, c.r, c.condition)).detach()
+    delta_n = t[:, None] * (g - m.teacher.velocity(x_r, c.r, c.condition)).detach()
     torch.testing.assert_close(step.residuals["correction"].error, delta_n)
     torch.testing.assert_close(step.residuals["auxiliary"].error, (g - (x_0 - c.n)).detach())
 
