@@ -15,9 +15,10 @@ $(VENV)/.installed: pyproject.toml
 	$(BIN)/pip install --quiet --disable-pip-version-check -e ".[dev]"
 	touch $@
 
-demo: $(VENV)/.installed ## distil the embedded faces teacher, draw samples, write runs/faces/version_N/report.md
+demo: $(VENV)/.installed ## distil the embedded faces teacher, draw samples, write runs/faces_final/version_N/report.md
 	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/faces.yaml
-	$(ONE_THREAD) $(BIN)/freeflow report runs/faces --reference faces --num_samples 640
+	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/faces_final.yaml --ckpt_path runs/faces
+	$(ONE_THREAD) $(BIN)/freeflow report runs/faces_final --reference faces --num_samples 640
 
 demo-digits: $(VENV)/.installed ## the same with the embedded digits teacher: runs/digits/version_N/report.md
 	$(ONE_THREAD) $(BIN)/freeflow fit --config configs/digits.yaml
