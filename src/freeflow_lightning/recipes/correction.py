@@ -156,7 +156,7 @@ def correct(
     interval: tuple[float, float],
     weight: ScoreWeight,
 ) -> tuple[Residual, Residual]:
-    """Delta_N and the auxiliary's residual, from one forward of the auxiliary network at one x_r.
+    """t w Delta_N and the auxiliary's residual, from one forward of the auxiliary network at one x_r.
 
     The auxiliary network learns the velocity of all the samples f(x_t, t, 0) together, whatever
     their t: where starts have a law, v_N is that of the mixture over it.
@@ -166,7 +166,7 @@ def correct(
         rows: what is corrected, at the states that it starts at.
         output: F(x_t, t, 0) of the student at these rows, with its gradient.
         interval: times inside which the teacher is guided.
-        weight: factor on Delta_N.
+        weight: w, how much the error of each sample counts.
     """
     x, condition, gamma, n, r = rows[:5]
     network, t = module.auxiliary, rows.start
