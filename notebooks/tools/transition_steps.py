@@ -19,7 +19,7 @@ from freeflow_lightning import FlowMap
 from freeflow_lightning.nets import SplitConditioned
 from freeflow_lightning.students.student_sampler import StudentSampler
 
-PAIRS = ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (4, 1))
+PAIRS = ((1, 1), (1, 2), (1, 3), (2, 1), (2, 2), (4, 1), (4, 2))
 """(M, N): outer steps and inner steps."""
 
 
