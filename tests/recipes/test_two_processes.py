@@ -21,7 +21,7 @@ def build(name):
     if name == "posterior":
         return test_posterior.build(learned_teacher(), student_lr=1e-3, check_teacher=False)
     if name == "transition":  # both stages
-        return test_transition.build(match_steps=2, **RATES)
+        return test_transition.build(match_steps=2, auxiliary_updates=2, **RATES)
     return test_dmd.build(learned_teacher(), times=(1.0, 0.5), auxiliary_updates=2, **RATES)
 
 
@@ -55,7 +55,8 @@ def test_two_processes_are_one_with_both_their_draws():
         m, start = build(name), build(name).state_dict()
         optimizer = m.configure_optimizers()
         for counter in range(STEPS):
-            m.moves_student = name != "dmd" or counter % 2 == 1  # there every second step
+            has_turns = name in ("dmd", "transition")
+            m.moves_student = not has_turns or counter % 2 == 1  # there every second step
             m.matches = counter < 2  # of TransitionModule: the first stage
             optimizer.zero_grad()
             step_of_both(m, counter).backward()
