@@ -14,6 +14,7 @@ NOISE = (
     ".*sync_dist=True.*on epoch level.*",  # figures of a validation are those of all processes
     ".*could not find the monitored key.*",  # MonitoredFigures says it
     ".*is smaller than the logging interval.*",  # steps are logged over all epochs
+    ".*The dirpath has changed.*",  # a run that goes on in a folder of its own ranks its own
 )
 CHATTER = ("Tip:", "Detected KeyboardInterrupt", "callbacks returned in `LightningModule.configure")
 LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero")
