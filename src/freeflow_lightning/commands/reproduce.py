@@ -109,7 +109,7 @@ def measure_claim(
         device,
         root,
         list(range(size.seeds)),
-        [1.0],
+        size.rates,
         lambda student: claim.read.of_student(yardstick, student),
         tell=lambda run: print(in_words(run, claim.figures[0]), flush=True),
         reading={"reading": claim.reading},

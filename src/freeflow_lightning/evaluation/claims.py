@@ -33,6 +33,7 @@ class Size(NamedTuple):
         paired_samples: whose endpoints are compared with the teacher's.
         teacher_steps: Heun steps of the teacher.
         only: the labels that are run, where not all of an axis are.
+        rates: multiples of each config's student_lr; the first seed tries them, all take its best.
     """
 
     unit: Literal["steps", "evaluations"] = "steps"
@@ -43,6 +44,7 @@ class Size(NamedTuple):
     paired_samples: int = 512
     teacher_steps: int = 64
     only: Mapping[str, Sequence[Any]] = {}
+    rates: Sequence[float] = (1.0,)
 
 
 BUDGETS = {
