@@ -1,28 +1,21 @@
-"""The correction of a student's samples as recipes take it: its settings, its draws, its two
-residuals.
-"""
+"""The correction of a student's samples: its settings, its residual, and how the auxiliary learns."""
 
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
-import torch
 from torch import Tensor
 
 from freeflow_lightning import objectives
 from freeflow_lightning.flow import (
     LogitNormal,
-    StudentPath,
     TimeDistribution,
-    Times,
     check_numbers,
     check_pairs,
     flow_map,
-    guided_rows,
     interpolate,
 )
 from freeflow_lightning.objectives import ConstantWeight, Residual, ScoreWeight
+from freeflow_lightning.recipes.correction_draws import CorrectionDraw
 from freeflow_lightning.recipes.distillation import Distillation
-from freeflow_lightning.recipes.draws import Draws
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.training.step_metrics import mean_by_bin, root_mean_square
 
@@ -67,86 +60,37 @@ class Correction:
         check_pairs(0, 1, guidance_interval=self.guidance_interval)
 
 
-class CorrectionDraw(NamedTuple):
-    """What the correction rows draw.
+def noising_velocity(module: Distillation, rows: CorrectionDraw, x_r: Tensor) -> Tensor:
+    """G(x_r, r) of the auxiliary network, with its gradient, [B, ...].
+
+    A network that is not told the samples' starts learns the velocity of all samples f(x_t, t, 0)
+    together: where starts have a law, v_N is that of the mixture over it.
 
     Args:
-        z: prior noise, or the states at t that it has been carried to.
-        condition: as the teacher draws it.
-        gamma: guidance scales.
-        n: what noises the samples.
-        r: to which times, [B].
-        guided: the rows whose teacher is guided at r, None for all.
-        t: start times, [B]; None where all are 1.
-        off_prior: the rows that start below 1, None for all.
+        module: the recipe, with an auxiliary network.
+        rows: at the states that they start at.
+        x_r: their samples noised to r, [B, ...].
     """
-
-    z: Tensor
-    condition: Any
-    gamma: Tensor
-    n: Tensor
-    r: Tensor
-    guided: Tensor | None = None
-    t: Tensor | None = None
-    off_prior: Tensor | None = None
-
-    @property
-    def start(self) -> Tensor:
-        """Start times of the corrected maps, [B]."""
-        return torch.ones_like(self.r) if self.t is None else self.t
+    network = module.auxiliary
+    assert network is not None  # a recipe without one draws no correction rows
+    told = {"gamma": rows.gamma, "start": rows.start}
+    scalars = {name: told[name] for name in module.auxiliary_scalars}
+    return network(x_r.to(rows.z.dtype), rows.r, rows.condition, **scalars)
 
 
-def draw_correction(
-    module: Distillation,
-    draws: Draws,
-    size: int,
-    law: TimeDistribution,
-    interval: tuple[float, float],
-) -> CorrectionDraw:
-    """Everything random in `size` correction rows.
+def learn_noising(module: Distillation, rows: CorrectionDraw, output: Tensor) -> Step:
+    """Return a step of the auxiliary network alone, see Eq. 12.
 
     Args:
-        module: the recipe, which says whether idle rows are skipped.
-        draws: the step's random numbers.
-        size: rows.
-        law: of r.
-        interval: times inside which the teacher is guided.
+        module: the recipe, with an auxiliary network.
+        rows: at the states that they start at.
+        output: what their samples are made of, x0 = x_t + t F, without gradient, [B, ...].
     """
-    z, condition, gamma = draws.prior(size)
-    n, r = draws.noise(size), law.sample(size, draws.host)
-    guided = None
-    if module.skip_idle_rows and module.is_guided:
-        guided = select_rows(guided_rows(gamma, r, interval), draws.generator.device)
-    return CorrectionDraw(z, condition, draws.to_device(gamma), n, draws.to_device(r), guided)
-
-
-def draw_starts(
-    module: Distillation,
-    draws: Draws,
-    rows: CorrectionDraw,
-    law: TimeDistribution,
-    later: int,
-    t_min: float,
-) -> CorrectionDraw:
-    """The first `later` rows with start times of a law, moved into [t_min, 1]; the others at 1."""
-    t = law.sample(len(rows.r), draws.host)
-    t[later:] = 1.0
-    t, _ = Times(t, t).move_to_prior(t_min)
-    off_prior = None
-    if module.skip_idle_rows:  # one row at least on every process: FSDP gathers weights
-        off_prior = select_rows(t < 1, draws.generator.device, least=1)
-    return rows._replace(t=draws.to_device(t), off_prior=off_prior)
-
-
-@torch.no_grad()
-def place_starts(module: Distillation, rows: CorrectionDraw) -> CorrectionDraw:
-    """The rows at the states that they start at: f(z, 1, t), the student's own path."""
-    if rows.t is None:
-        return rows
-    z, condition, gamma = rows.z, rows.condition, rows.gamma
-    F = module.student_at(z, condition, gamma, rows.off_prior)
-    x = StudentPath().draw(rows.t, F, module.teacher_at(z, condition, gamma), z, rows.n)
-    return rows._replace(z=x.to(z.dtype))
+    x0 = flow_map(rows.z, output, rows.start)
+    g = noising_velocity(module, rows, interpolate(x0, rows.n, rows.r))
+    auxiliary = objectives.auxiliary(lambda *_: g, x0, rows.n, rows.r)
+    loss = equalise_auxiliary(module, auxiliary, rows.r).surrogate().mean()
+    return Step(loss, {"auxiliary": auxiliary})
 
 
 def correct(
@@ -158,9 +102,6 @@ def correct(
 ) -> tuple[Residual, Residual]:
     """t w Delta_N and the auxiliary's residual, from one forward of the auxiliary network at one x_r.
 
-    The auxiliary network learns the velocity of all the samples f(x_t, t, 0) together, whatever
-    their t: where starts have a law, v_N is that of the mixture over it.
-
     Args:
         module: the recipe, with an auxiliary network.
         rows: what is corrected, at the states that it starts at.
@@ -169,23 +110,34 @@ def correct(
         weight: w, how much the error of each sample counts.
     """
     x, condition, gamma, n, r = rows[:5]
-    network, t = module.auxiliary, rows.start
-    assert network is not None  # a recipe without one draws no correction rows
+    t = rows.start
     f = flow_map(x, output.detach(), t)
-    g = network(interpolate(f, n, r).to(x.dtype), r, condition, gamma=gamma)
-    F = module.student_at(x, condition, gamma)
+    g = noising_velocity(module, rows, interpolate(f, n, r))
     delta_n = objectives.correction(
-        lambda x, delta: F(x, t, delta),
-        lambda x, r: g.detach(),
+        lambda *_: output,
+        lambda *_: g.detach(),
         module.teacher_at(x, condition, gamma, interval, rows.guided),
         x,
         n,
         r,
         t=t,
         weight=weight,
-        output=output,
     )
-    return delta_n, objectives.auxiliary(network, f, n, r, output=g)
+    return delta_n, objectives.auxiliary(lambda *_: g, f, n, r)
+
+
+def match_distribution(
+    module: Distillation,
+    rows: CorrectionDraw,
+    output: Tensor,
+    interval: tuple[float, float],
+    weight: ScoreWeight,
+) -> Step:
+    """Return a step of the correction alone, as DMD takes it; arguments as of `correct`."""
+    correction, auxiliary = correct(module, rows, output, interval, weight)
+    loss = correction.surrogate().mean() / module.student_scale
+    loss = loss + equalise_auxiliary(module, auxiliary, rows.r).surrogate().mean()
+    return Step(loss, {"correction": correction, "auxiliary": auxiliary})
 
 
 def equalise_over_r(
@@ -231,13 +183,3 @@ def correction_figures(step: Step, r: Tensor, alpha: float) -> dict[str, Tensor 
 def auxiliary_figures(step: Step) -> dict[str, Tensor | float]:
     """Return what a step is logged as in which the auxiliary network alone was trained."""
     return {"auxiliary/loss": step.residuals["auxiliary"].mean_square().mean()}
-
-
-def select_rows(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:
-    """Indices on the device of the rows of a mask on the host, `least` of them at least; None for
-    all rows.
-    """
-    rows = mask.nonzero()[:, 0]
-    if len(rows) == len(mask):
-        return None
-    return (rows if len(rows) >= least else torch.arange(least)).to(device, non_blocking=True)

@@ -78,6 +78,12 @@ class Distillation(MapRecipe):
     before it calls this constructor, and so the next.
     """
 
+    auxiliary_scalars: tuple[str, ...] = ("gamma",)
+    """What that network takes beside (x, r, condition): gamma, and `start` where the samples of
+    each start time t are matched alone. One that is not told learns the samples of all starts
+    together, and these make up for each other: noisy ones of one start for blends of another.
+    """
+
     second_state: SecondState | None = None
     """How the student takes a state beside its own, if it does."""
 
@@ -133,7 +139,14 @@ class Distillation(MapRecipe):
         self.meta_init = meta_init
         self._is_compiled = False
         self._builder = NetworkBuilder(
-            teacher, lora, time_module, scalar_scale, meta_init, self.second_state, self.head
+            teacher,
+            lora,
+            time_module,
+            scalar_scale,
+            meta_init,
+            self.auxiliary_scalars,
+            self.second_state,
+            self.head,
         )
         names = ("student", "auxiliary") if self.has_auxiliary else ("student",)
         networks = self._builder.build(names, network)

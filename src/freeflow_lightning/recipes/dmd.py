@@ -21,13 +21,12 @@ from freeflow_lightning.flow import (
 )
 from freeflow_lightning.objectives import DMDWeight, ScoreWeight
 from freeflow_lightning.recipes.correction import (
-    CorrectionDraw,
-    draw_correction,
-    equalise_auxiliary,
-    select_rows,
+    auxiliary_figures,
+    learn_noising,
+    match_distribution,
 )
-from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
-from freeflow_lightning.recipes.draws import pick_times
+from freeflow_lightning.recipes.correction_draws import CorrectionDraw, draw_correction, map_to_data
+from freeflow_lightning.recipes.draws import pick_times, select_rows
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.recipes.turns import TurnTaking
 from freeflow_lightning.teachers import Teacher
@@ -65,6 +64,8 @@ class DMDModule(TurnTaking):
 
     A student of several steps starts at `times`, from states of its own: each row's start time is
     drawn, and the student is run with re-noising from the prior to there. No state is noised data.
+    The auxiliary network is told the start time, so that the samples of each start are matched
+    alone; one that is not lets them make up for each other, and none of them is right.
 
     Args:
         teacher: the frozen velocity field.
@@ -120,6 +121,8 @@ class DMDModule(TurnTaking):
         check_pairs(0, 1, guidance_interval=guidance_interval)
         check_counts(1, auxiliary_updates=auxiliary_updates)
         self.has_auxiliary = True
+        if len(times) > 1:
+            self.auxiliary_scalars = ("gamma", "start")
         super().__init__(
             teacher,
             network,
@@ -158,23 +161,13 @@ class DMDModule(TurnTaking):
 
     def loss(self, draw: DMDDraw) -> Step:
         """< F, sg(t w (v_N - u)) > where the student moves, and see Eq. 12 at every step."""
-        rows = draw.rows
         t = pick_times(self.times, draw.place)
-        x = self._place(draw)
-        with torch.set_grad_enabled(self.moves_student):
-            output = self.average(x, t, torch.zeros_like(t), rows.condition, rows.gamma)
-
-        noised = noise_samples(self, rows, flow_map(x, output.detach(), t))
-        residuals = {"auxiliary": noised.auxiliary}
-        loss = equalise_auxiliary(self, noised.auxiliary, rows.r).surrogate().mean()
+        rows = draw.rows._replace(z=self._place(draw), t=t)
         if not self.moves_student:
-            return Step(loss, residuals)
+            return learn_noising(self, rows, map_to_data(self, rows))
 
-        residuals["correction"], weighted = match_distribution(
-            self, rows, noised, output, t, self.weight, self.guidance_interval
-        )
-        loss = loss + weighted.surrogate().mean() / self.student_scale
-        return Step(loss, residuals)
+        output = self.student(rows.z, t, rows.condition, delta=t, gamma=rows.gamma)
+        return match_distribution(self, rows, output, self.guidance_interval, self.weight)
 
     @torch.no_grad()
     def _place(self, draw: DMDDraw) -> Tensor:
@@ -206,9 +199,7 @@ class DMDModule(TurnTaking):
         return self.mean_over_turn(alone | {"teacher": self.branches}, alone)
 
     def figures(self, draw: DMDDraw, step: Step) -> dict[str, Tensor | float]:
-        figures: dict[str, Tensor | float] = {
-            "auxiliary/loss": step.residuals["auxiliary"].mean_square().mean()
-        }
+        figures = auxiliary_figures(step)
         if "correction" in step.residuals:
             rms = root_mean_square(step.residuals["correction"])
             figures["correction/residual"] = rms.mean()

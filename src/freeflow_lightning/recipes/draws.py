@@ -95,3 +95,13 @@ def pick_times(times: Sequence[float], place: Tensor) -> Tensor:
     """
     wide = torch.promote_types(torch.get_default_dtype(), torch.float32)
     return torch.tensor(times, dtype=wide).to(place.device, non_blocking=True)[place]
+
+
+def select_rows(mask: Tensor, device: torch.device, least: int = 0) -> Tensor | None:
+    """Indices on the device of the rows of a mask on the host, `least` of them at least; None for
+    all rows.
+    """
+    rows = mask.nonzero()[:, 0]
+    if len(rows) == len(mask):
+        return None
+    return (rows if len(rows) >= least else torch.arange(least)).to(device, non_blocking=True)

@@ -23,18 +23,20 @@ from freeflow_lightning.flow import (
 from freeflow_lightning.objectives import Decay, DiscreteLagrangian, MapObjective, Residual, Weight
 from freeflow_lightning.recipes.correction import (
     Correction,
-    CorrectionDraw,
     auxiliary_figures,
     correct,
     correction_figures,
+    equalise_over_r,
+    learn_noising,
+)
+from freeflow_lightning.recipes.correction_draws import (
+    CorrectionDraw,
     draw_correction,
     draw_starts,
-    equalise_over_r,
+    map_to_data,
     place_starts,
-    select_rows,
 )
-from freeflow_lightning.recipes.distribution_matching import learn_noising
-from freeflow_lightning.recipes.draws import Draws
+from freeflow_lightning.recipes.draws import Draws, select_rows
 from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows, map_figures
 from freeflow_lightning.recipes.map_settings import (
     check_differences,
@@ -198,7 +200,8 @@ class FlowMapModule(TurnTaking):
     def loss(self, draw: FlowMapDraw | CorrectionDraw) -> Step:
         """< F, sg(w Delta) > on the states, their anchor, and the correction where it starts."""
         if isinstance(draw, CorrectionDraw):
-            return learn_noising(self, place_starts(self, draw))
+            rows = place_starts(self, draw)
+            return learn_noising(self, rows, map_to_data(self, rows))
         m = draw.map
         c = None if draw.correction is None else place_starts(self, draw.correction)
         maps, anchors = self._place(m)
@@ -209,13 +212,13 @@ class FlowMapModule(TurnTaking):
             residuals["anchor"] = self._anchor(anchors, outputs["anchor"])
             whole = torch.ones_like(anchors.t)  # counts as a map over all times
             weighted.append(self.weight(residuals["anchor"], whole, self._scales(anchors)))
-        rows = len(m.t)
+        size = len(m.t)
         loss = torch.cat([each.surrogate() for each in weighted]).sum()
         if c is None:
-            return Step(loss / rows / self.student_scale, residuals)
+            return Step(loss / size / self.student_scale, residuals)
 
         assert self.correction is not None  # rows are drawn for a correction alone
-        rows = rows + len(c.z)
+        size = size + len(c.z)
         interval, weight = self.correction.guidance_interval, self.correction.weight
         delta_n, g = correct(self, c, outputs["correction"], interval, weight)
         residuals |= {"correction": delta_n, "auxiliary": g}
@@ -226,7 +229,7 @@ class FlowMapModule(TurnTaking):
             self.alpha * self.lead,
             mean_over_ranks=self.mean_over_ranks,
         )
-        loss = (loss + lam * delta_n.surrogate().sum()) / rows / self.student_scale
+        loss = (loss + lam * delta_n.surrogate().sum()) / size / self.student_scale
         loss = loss + g.surrogate().mean()
         return Step(loss, residuals, {"correction/lambda": lam})
 

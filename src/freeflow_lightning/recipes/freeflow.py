@@ -19,16 +19,15 @@ from freeflow_lightning.flow import (
 from freeflow_lightning.objectives import DiscretePrediction, Prediction, Residual, ScoreWeight
 from freeflow_lightning.recipes.correction import (
     WEIGHT,
-    CorrectionDraw,
     R,
     auxiliary_figures,
     correct,
     correction_figures,
-    draw_correction,
     equalise_over_r,
-    select_rows,
+    learn_noising,
 )
-from freeflow_lightning.recipes.distribution_matching import learn_noising
+from freeflow_lightning.recipes.correction_draws import CorrectionDraw, draw_correction, map_to_data
+from freeflow_lightning.recipes.draws import select_rows
 from freeflow_lightning.recipes.outputs import AuxiliaryTraining, Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
 from freeflow_lightning.recipes.turns import TurnTaking
@@ -167,7 +166,7 @@ class FreeFlowModule(TurnTaking):
         batch.
         """
         if isinstance(draw, CorrectionDraw):
-            return learn_noising(self, draw)
+            return learn_noising(self, draw, map_to_data(self, draw))
         p, c = draw
         z, condition = torch.cat([p.z, c.z]), join(p.condition, c.condition)
         delta = torch.cat([self.prediction.output_delta(p.delta), torch.ones_like(c.r)])

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from freeflow_lightning.objectives import MapObjective
-from freeflow_lightning.recipes.correction import CorrectionDraw
+from freeflow_lightning.recipes.correction_draws import CorrectionDraw
 from freeflow_lightning.training.step_metrics import mean_by_bin
 
 

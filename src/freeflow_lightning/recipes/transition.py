@@ -19,7 +19,6 @@ from freeflow_lightning.flow import (
     check_pairs,
     even_starts,
     expand,
-    flow_map,
     glass_transition,
     renoise,
     uniform_grid,
@@ -34,11 +33,8 @@ from freeflow_lightning.objectives import (
     ScoreWeight,
 )
 from freeflow_lightning.objectives.map_objective import DerivativeForm
-from freeflow_lightning.recipes.correction import (
-    draw_correction,
-    equalise_auxiliary,
-)
-from freeflow_lightning.recipes.distribution_matching import match_distribution, noise_samples
+from freeflow_lightning.recipes.correction import learn_noising, match_distribution
+from freeflow_lightning.recipes.correction_draws import draw_correction
 from freeflow_lightning.recipes.draws import pick_times
 from freeflow_lightning.recipes.outputs import Step
 from freeflow_lightning.recipes.student_checks import refuse_dropout
@@ -63,7 +59,7 @@ class TransitionModule(TurnTaking):
     (`glass_transition`) at states that the student's samples are noised to: no data, no
     simulation. Then the samples of all outer steps, unrolled through the head, move along the
     correction, as in DMDModule and without its GAN: the auxiliary network learns at every step, and
-    the student moves at every `auxiliary_updates`-th.
+    the student moves at every `auxiliary_updates`-th. It is told which outer step a sample is of.
 
     Args:
         teacher: the frozen velocity field.
@@ -129,6 +125,8 @@ class TransitionModule(TurnTaking):
                 "identity with a derivative, Eulerian or Lagrangian"
             )
         self.has_auxiliary = True
+        if head.outer_steps > 1:
+            self.auxiliary_scalars = ("gamma", "start")
         self.head = head
         super().__init__(
             teacher, network, student_lr=student_lr, auxiliary_lr=auxiliary_lr, **settings
@@ -227,24 +225,14 @@ class TransitionModule(TurnTaking):
 
     def _correct(self, draw: RolloutDraw) -> Step:
         """< Y, sg(t w (v_N - u)) > at the student's own states, and see Eq. 12."""
-        rows = draw.rows
         t = pick_times(self.times[:-1], draw.place)
-        x = self._place(draw)
+        rows = draw.rows._replace(z=self._place(draw), t=t)
         e = draw.e[draw.place, torch.arange(len(t), device=t.device)]
         with torch.set_grad_enabled(self.moves_student):
-            output = self.split.draw(x, t, rows.condition, rows.gamma, e)
-
-        noised = noise_samples(self, rows, flow_map(x, output.detach(), t))
-        residuals = {"auxiliary": noised.auxiliary}
-        loss = equalise_auxiliary(self, noised.auxiliary, rows.r).surrogate().mean()
+            output = self.split.draw(rows.z, t, rows.condition, rows.gamma, e)
         if not self.moves_student:
-            return Step(loss, residuals)
-
-        residuals["correction"], weighted = match_distribution(
-            self, rows, noised, output, t, self.weight, self.guidance_interval
-        )
-        loss = loss + weighted.surrogate().mean() / self.student_scale
-        return Step(loss, residuals)
+            return learn_noising(self, rows, output)
+        return match_distribution(self, rows, output, self.guidance_interval, self.weight)
 
     @torch.no_grad()
     def _place(self, draw: RolloutDraw) -> Tensor:

@@ -47,7 +47,13 @@ class StudentParts:
         self.evaluation_guidance = evaluation_guidance
         adapted = lora if lora is not None and "student" in lora.networks else None
         builder = NetworkBuilder(
-            teacher, adapted, time_module, scalar_scale, False, second_state, head
+            teacher,
+            adapted,
+            time_module,
+            scalar_scale,
+            meta_init=False,
+            second_state=second_state,
+            head=head,
         )
         self.student = builder.build(["student"], network)["student"]
 

@@ -23,9 +23,6 @@ from freeflow_lightning.nets import (
 from freeflow_lightning.teachers import Teacher
 from freeflow_lightning.training.meta_init import copies_without_data, meta_sources
 
-SCALARS = {"student": ("delta", "gamma"), "auxiliary": ("gamma",)}
-"""What each network takes beside (x, t, condition)."""
-
 
 @dataclass(frozen=True)
 class NetworkBuilder:
@@ -37,6 +34,7 @@ class NetworkBuilder:
         time_module: path of the networks' time embedding, where it is not found by name.
         scalar_scale: factor on delta and gamma before their frequency embeddings.
         meta_init: build the networks without data.
+        auxiliary_scalars: what the auxiliary network takes beside (x, t, condition).
         second_state: how the student takes a state beside its own; it takes none if not given.
         head: how the student is split into features and a head; it is whole if not given.
     """
@@ -46,6 +44,7 @@ class NetworkBuilder:
     time_module: str | None
     scalar_scale: float
     meta_init: bool
+    auxiliary_scalars: tuple[str, ...] = ("gamma",)
     second_state: SecondState | None = None
     head: SplitHead | None = None
 
@@ -149,4 +148,5 @@ class NetworkBuilder:
             return StateConditioned(backbone, *settings, self.second_state)
         if name == "student" and self.head is not None:
             return SplitConditioned(backbone, *settings, self.head)
-        return ScalarConditioned(backbone, SCALARS[name], *settings)
+        scalars = ("delta", "gamma") if name == "student" else self.auxiliary_scalars
+        return ScalarConditioned(backbone, scalars, *settings)
