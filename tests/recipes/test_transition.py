@@ -125,20 +125,21 @@ def test_each_row_starts_at_its_time_on_the_student_s_own_transitions():
 
 
 def test_the_gradient_is_that_of_the_correction_of_x0():
-    """< Y, t w (v_N - u) / lambda-free >: t (v_N - u) weighed by DMD, by hand."""
-    m = build(**UNGUIDED)
+    """< Y, t w (v_N - u) > by hand, v_N of the samples of each outer step alone."""
+    m = build(head=THREE, **UNGUIDED)
     m.matches = False
     draw = draws(m, 8)
     step = m.loss(draw)
     residual = step.residuals["correction"]
     n, r = draw.rows.n, draw.rows.r
-    t = 1 - draw.place / 2
+    t = 1 - draw.place / 3
     four = lambda value: value.view(-1, 1, 1, 1)
     x0 = m._place(draw) + four(t) * residual.output.detach()
     x_r = (1 - four(r)) * x0 + four(r) * n
-    v_n = m.auxiliary(x_r, r, draw.rows.condition, gamma=draw.rows.gamma)
+    v_n = m.auxiliary(x_r, r, draw.rows.condition, gamma=draw.rows.gamma, start=t)
     u = m.teacher.velocity(x_r, r, draw.rows.condition)
-    torch.testing.assert_close(residual.error, (v_n - u).detach())
+    factor = t * r / (x0 - (x_r + four(r) * u)).abs().mean((1, 2, 3))
+    torch.testing.assert_close(residual.error, (four(factor) * (v_n - u)).detach())
 
 
 def test_the_student_rests_while_the_auxiliary_network_learns():
