@@ -8,11 +8,12 @@ from torch import nn
 from torch.utils._pytree import tree_map
 
 from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
-from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
+from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction, Eulerian
+from freeflow_lightning.profiling.call_counter import CallCounter
 from freeflow_lightning.profiling.network_calls import count_rows, intercept_calls, record_calls
 from freeflow_lightning.profiling.step_time import backward, networks_of
 from places import ROOT
-from recipes import test_dmd
+from recipes import test_dmd, test_transition
 from tiny import learned_teacher, module
 
 FORMS = {
@@ -161,3 +162,26 @@ def test_the_peers_steps_make_the_evaluations_of_the_table():
     assert fewer["teacher"]["forward"] == pytest.approx(
         3 + 0.25 * (1 + 0.2257), abs=0.02
     )  # P(r <= 0.4)
+
+
+@pytest.mark.parametrize("matches", [True, False])
+def test_features_and_head_of_a_split_student_count_as_their_blocks(matches):
+    """Features are two blocks of three and the head is one, in the count and when run again."""
+    objective = Eulerian(CentralDifference(1e-2))
+    m = test_transition.build(objective=objective, auxiliary_updates=1)
+    m.matches, counter, rows_of_blocks = matches, CallCounter(), []
+    for block in m.split.backbone.net.blocks:
+        block.register_forward_hook(lambda *call: rows_of_blocks.append(len(call[-1])))
+    counter.is_on = True
+    with counter.watch(networks_of(m)), record_calls(networks_of(m)) as made:
+        m.loss(m.draw(8, training_generator(0, 0, 0)))
+    rows = count_rows(made)
+    said = {name: sum(kinds.values()) / 8 for name, kinds in rows.items()}
+    assert said == pytest.approx(m.evaluations_per_sample())
+    assert sum(counter.rows["student"].values()) == pytest.approx(8 * said["student"])
+    assert sum(rows_of_blocks) == pytest.approx(3 * 8 * said["student"])
+    once = rows_of_blocks.copy()
+    for call in made:
+        if call.network == "student":
+            call.again()
+    assert rows_of_blocks == 2 * once

@@ -104,6 +104,8 @@ class SplitConditioned(ScalarConditioned):
             )
         layers = [p for p in self.embedders["s"].parameters() if p.ndim > 1]
         self.gate = ScalarEmbedder(len(layers[-1])).zero_output()
+        self.kept = slice(None)
+        """The blocks that run now."""
         self._captures = False
         self._tokens: Tokens | None = None
         self._given: tuple[Tokens, Tensor] | None = None
@@ -119,7 +121,7 @@ class SplitConditioned(ScalarConditioned):
         """What the head is given of x_t [B, ...] at t [B]: the tokens after L - H blocks."""
         self._captures = True
         try:
-            with self._blocks(slice(0, -self.head_blocks)):
+            with self.part(slice(0, -self.head_blocks)):
                 self._evaluate(x, t.to(x.dtype), condition, {"gamma": gamma})
             tokens = self._tokens
         finally:
@@ -132,7 +134,7 @@ class SplitConditioned(ScalarConditioned):
         tokens, t, condition, gamma, text = features
         self._given = Tokens(tokens, text), self.gate(s)
         try:
-            with self._blocks(slice(-self.head_blocks, None)):
+            with self.part(slice(-self.head_blocks, None)):
                 scalars = {"delta": delta, "gamma": gamma, "s": s}
                 y = y.to(tokens.dtype)
                 return self._evaluate(y, t.to(y.dtype), condition, scalars)
@@ -182,17 +184,22 @@ class SplitConditioned(ScalarConditioned):
     # The two halves of the backbone
 
     @contextmanager
-    def _blocks(self, kept: slice) -> Iterator[None]:
+    def part(self, kept: slice) -> Iterator[None]:
         """The backbone with some of its blocks alone."""
         above, _, name = self.path.rpartition(".")
         owner = self.time_owner.get_submodule(above)
         whole = owner.get_submodule(name)
         assert isinstance(whole, nn.ModuleList)
-        owner._modules[name] = whole[kept]
+        owner._modules[name], self.kept = whole[kept], kept
         try:
             yield
         finally:
-            owner._modules[name] = whole
+            owner._modules[name], self.kept = whole, slice(None)
+
+    @property
+    def share(self) -> float:
+        """Share of the blocks that run now."""
+        return len(range(self.depth)[self.kept]) / self.depth
 
     def _capture(
         self, block: nn.Module, inputs: tuple[Any, ...], named: dict[str, Any], output: Any

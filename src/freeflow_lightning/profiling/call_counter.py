@@ -1,6 +1,5 @@
 """CallCounter: what training evaluates, counted call by call in forward passes."""
 
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -9,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
-from freeflow_lightning.profiling.network_calls import has_dual, intercept_calls
+from freeflow_lightning.profiling.network_calls import has_dual, intercept_calls, part_of
 
 FORWARD_EQUIVALENTS = {
     "forward": 1,
@@ -40,11 +39,13 @@ class CallCounter:
 
     def __init__(self) -> None:
         self.is_on = False
-        self.rows: dict[str, dict[str, int]] = {}
-        """Samples evaluated so far, by network and kind; a guided velocity has two for one."""
+        self.rows: dict[str, dict[str, float]] = {}
+        """Samples evaluated so far, by network and kind; a guided velocity has two for one, and a
+        part of a split network counts as its share.
+        """
 
     @property
-    def evaluations(self) -> dict[str, int]:
+    def evaluations(self) -> dict[str, float]:
         """What the rows are worth in forward passes of one sample, by network."""
         return {
             name: sum(FORWARD_EQUIVALENTS[kind] * n for kind, n in kinds.items())
@@ -52,7 +53,7 @@ class CallCounter:
         }
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Forward passes of all networks together."""
         return sum(self.evaluations.values())
 
@@ -69,9 +70,9 @@ class CallCounter:
         ) -> Any:
             if self.is_on:
                 kind = kind_of_call(module, arguments, keywords)
-                kinds = Counter(self.rows.get(name, {}))
-                kinds[kind] += len(arguments[0])
-                self.rows[name] = dict(kinds)
+                rows = len(arguments[0]) * part_of(networks[name], module).share
+                kinds = self.rows.get(name, {})
+                self.rows[name] = kinds | {kind: kinds.get(kind, 0) + rows}
             return call(*arguments, **keywords)
 
         with intercept_calls(networks, count):

@@ -1,8 +1,8 @@
 """Network evaluations: recorded as a step makes them, counted, and run again on their own."""
 
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from functools import partial
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_iter, tree_map
 
+from freeflow_lightning.nets import SplitConditioned
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
 
 Kind = Literal["forward", "backward", "derivative"]
@@ -18,6 +19,42 @@ Around = Callable[[str, nn.Module, Callable[..., Any], tuple, dict[str, Any]], A
 """(name of the network, the module that is called, its call, arguments, keywords) to what the call
 returns.
 """
+
+
+class Part(NamedTuple):
+    """How much of a network a call runs.
+
+    Args:
+        share: in evaluations of the whole.
+        alone: the network with this part alone, for as long as the context is open.
+    """
+
+    share: float = 1
+    alone: Callable[[], AbstractContextManager] = nullcontext
+
+
+WHOLE = Part()
+
+
+def _parts(network: nn.Module) -> Iterable[nn.Module]:
+    """Return what may be called of a network by itself: of a split one not its gate, which is no
+    evaluation.
+    """
+    return [network.backbone] if isinstance(network, SplitConditioned) else network.children()
+
+
+def part_of(network: nn.Module, called: nn.Module) -> Part:
+    """Return what a call runs that is being made: features or head of a split network, or all.
+
+    Args:
+        network: the one that it belongs to.
+        called: the network, or its direct part.
+    """
+    if not isinstance(network, SplitConditioned):
+        return WHOLE
+    if called is network:
+        return Part(network.evaluations)
+    return Part(network.share, partial(network.part, network.kept))
 
 
 class NetworkCall(NamedTuple):
@@ -32,6 +69,7 @@ class NetworkCall(NamedTuple):
             along `tangent`).
         autocast: whether mixed precision was on.
         tangent: place of the argument with a tangent among all tensors of the call.
+        part: how much of the network it runs.
     """
 
     network: str
@@ -41,11 +79,14 @@ class NetworkCall(NamedTuple):
     kind: Kind
     autocast: bool
     tangent: int | None = None
+    part: Part = WHOLE
 
     @property
-    def rows(self) -> int:
-        """Samples in the call: a guided velocity has two for one of the batch."""
-        return len(self.arguments[0])
+    def rows(self) -> float:
+        """Samples in the call, each as far as it is evaluated: a guided velocity has two for one of
+        the batch, and a head of one block in four a quarter.
+        """
+        return len(self.arguments[0]) * self.part.share
 
     def again(self) -> Tensor:
         """Return the same evaluation once more, on its own, [B, ...]; of kind "backward" it is
@@ -53,6 +94,7 @@ class NetworkCall(NamedTuple):
         """
         device = self.arguments[0].device.type
         with ExitStack() as context:
+            context.enter_context(self.part.alone())
             context.enter_context(torch.set_grad_enabled(self.kind == "backward"))
             context.enter_context(
                 nullcontext() if self.autocast else torch.autocast(device, enabled=False)
@@ -97,7 +139,7 @@ def intercept_calls(networks: Mapping[str, nn.Module], around: Around) -> Iterat
     with ExitStack() as patches:
         seen: set[int] = set()
         for name, network in networks.items():
-            for module in (network, *network.children()):
+            for module in (network, *_parts(network)):
                 if id(module) not in seen:
                     seen.add(id(module))
                     patches.enter_context(
@@ -128,7 +170,8 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
         if has_dual(given):
             kind, tangent = "derivative", _tangent(given)
             given = tree_map(_plain, given)
-        found.append(NetworkCall(name, module, given[0], given[1], kind, autocast, tangent))
+        part = part_of(networks[name], module)
+        found.append(NetworkCall(name, module, *given, kind, autocast, tangent, part))
         return call(*arguments, **keywords)
 
     try:
@@ -143,7 +186,7 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
             found[i] = evaluation._replace(arguments=arguments, keywords=keywords, kind=kind)
 
 
-def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, int]]:
+def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, float]]:
     """Rows by network and kind.
 
     >>> net = nn.Linear(2, 2)
@@ -152,10 +195,11 @@ def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, int]]:
     >>> count_rows(made)
     {'net': {'forward': 7}}
     """
-    rows: dict[str, Counter[str]] = {}
+    rows: dict[str, dict[str, float]] = {}
     for evaluation in evaluations:
-        rows.setdefault(evaluation.network, Counter())[evaluation.kind] += evaluation.rows
-    return {name: dict(kinds) for name, kinds in rows.items()}
+        kinds = rows.setdefault(evaluation.network, {})
+        kinds[evaluation.kind] = kinds.get(evaluation.kind, 0) + evaluation.rows
+    return rows
 
 
 def has_dual(given: tuple[tuple, dict[str, Any]]) -> bool:

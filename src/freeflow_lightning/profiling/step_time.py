@@ -2,7 +2,6 @@
 same weights.
 """
 
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatc
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.data import PriorBatch
 
-Rows = dict[str, dict[str, int]]
+Rows = dict[str, dict[str, float]]
 """Samples evaluated in one step, by network and kind (forward, backward, derivative)."""
 
 
@@ -242,10 +241,12 @@ def networks_of(module: Distillation) -> dict[str, nn.Module]:
 
 def mean_rows(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
     """Rows of the average step."""
-    total: dict[str, Counter[str]] = {}
+    total: dict[str, dict[str, float]] = {}
     for measured in rounds:
         for name, kinds in measured.rows.items():
-            total.setdefault(name, Counter()).update(kinds)
+            sums = total.setdefault(name, {})
+            for kind, n in kinds.items():
+                sums[kind] = sums.get(kind, 0) + n
     return {
         name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()
     }
