@@ -149,6 +149,8 @@ def test_a_config_from_the_command_line(freeflow, monkeypatch, told_parts):
         16,
         "--data.val_batch_size",
         8,
+        "--model.lr_decay_steps",  # of a run, which the bench is not
+        5,
     )
     code, out, err = freeflow("bench", *arguments, "--steps", 2, "--output", "bench.json")
     assert code == 0, err

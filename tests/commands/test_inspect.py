@@ -125,9 +125,8 @@ def test_a_precision_beside_a_config_takes_the_place_of_one_that_is_not_known(in
 
 
 def test_a_config_gives_batch_precision_and_averages(inspect):
-    code, out, err = inspect(
-        "--config", ROOT / "configs/gaussian_mixture.yaml", "--data.batch_size", 32, "--no_samples"
-    )
+    config = ["--config", ROOT / "configs/gaussian_mixture.yaml", "--data.batch_size", 32]
+    code, out, err = inspect(*config, "--model.lr_decay_steps", 5, "--no_samples")
     assert code == 0, err
     assert "batch 32, precision 32" in out
     assert row(out, "moving averages (EMA)")

@@ -84,6 +84,7 @@ def measure_step(
     begin("estimates")
     costs = estimate_costs(subject) if estimates else None
     module, clock = subject.make(subject.teacher), Clock(device)
+    module.lr_decay_steps = 0  # rates are held at 0, so that every round finds the same weights
     if compiled and module.compile_backend is None:
         module.compile_backend, module.skip_idle_rows = "inductor", False
     compiled = module.compile_backend is not None

@@ -159,7 +159,7 @@ def _standing(module: Distillation, averages: int) -> Standing:
         weights["average"] = averages * sum(wide)
     trained = [p for network in module.networks().values() for p in network.parameters()]
     gradients = count_bytes(p for p in trained if p.requires_grad)
-    optimizer = module.configure_optimizers()
+    optimizer = module.make_optimizer()
     groups = [count_bytes(group["params"]) for group in optimizer.param_groups]
     if isinstance(optimizer, MasterAdam):
         return Standing(weights, gradients, 3 * sum(groups), max(groups) + sum(groups))

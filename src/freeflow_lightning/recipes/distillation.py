@@ -214,7 +214,8 @@ class Distillation(MapRecipe):
         if self.resting is not None:
             self.resting.zero_grad()
 
-    def configure_optimizers(self) -> Any:
+    def make_optimizer(self) -> torch.optim.Optimizer:
+        """Return Adam on the trained networks, a group each, at their full rates."""
         rates = {"student": self.student_lr / self.student_scale, "auxiliary": self.auxiliary_lr}
         groups = [
             {
@@ -224,7 +225,10 @@ class Distillation(MapRecipe):
             }
             for name, network in self.networks().items()
         ]
-        optimizer = adam(groups, betas=self.betas, eps=self.eps)
+        return adam(groups, betas=self.betas, eps=self.eps)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = self.make_optimizer()
         if not self.lr_decay_steps:
             return optimizer
         schedule = decay_rates(
