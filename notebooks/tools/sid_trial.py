@@ -21,11 +21,10 @@ from torch import Tensor
 
 from freeflow_lightning import DMDModule
 from freeflow_lightning.examples.faces.data import REFERENCE
-from freeflow_lightning.flow import expand, flow_map, training_generator
+from freeflow_lightning.flow import expand, flow_map, interpolate, training_generator
 from freeflow_lightning.metrics import FacesFeatures, Moments, frechet_distance, to_uint8
-from freeflow_lightning.objectives import residual
-from freeflow_lightning.recipes.correction import equalise_auxiliary
-from freeflow_lightning.recipes.distribution_matching import noise_samples
+from freeflow_lightning.objectives import auxiliary, residual
+from freeflow_lightning.recipes.correction import equalise_auxiliary, noising_velocity
 from freeflow_lightning.recipes.dmd import DMDDraw
 from freeflow_lightning.sampling.draw import Draw
 from freeflow_lightning.teachers import SiTTeacher
@@ -77,15 +76,17 @@ def sid(alpha: float) -> Loss:
         with torch.set_grad_enabled(module.moves_student):
             output = module.average(rows.z, one, 0 * one, rows.condition, rows.gamma)
         x0 = flow_map(rows.z, output.detach(), one).requires_grad_(module.moves_student)
-        noised = noise_samples(module, rows, x0)
-        auxiliary = equalise_auxiliary(module, noised.auxiliary, rows.r).surrogate().mean()
+        x_r = interpolate(x0, rows.n, rows.r)
+        v_n = noising_velocity(module, rows, x_r)
+        learned = auxiliary(lambda *_: v_n, x0, rows.n, rows.r)
+        learns = equalise_auxiliary(module, learned, rows.r).surrogate().mean()
         if not module.moves_student:
-            return auxiliary
-        u = module.teacher_at(rows.z, rows.condition, rows.gamma)(noised.x_r, rows.r)
-        weight = rows.r * module.weight(x0, noised.x_r, u, rows.r).detach()
-        value = (expand(weight, x0) * identity(x0, rows.n, u, noised.v_n, alpha)).sum()
+            return learns
+        u = module.teacher_at(rows.z, rows.condition, rows.gamma)(x_r, rows.r)
+        weight = rows.r * module.weight(x0, x_r, u, rows.r).detach()
+        value = (expand(weight, x0) * identity(x0, rows.n, u, v_n, alpha)).sum()
         (slope,) = torch.autograd.grad(value, x0, retain_graph=True)
-        return auxiliary + residual(output, slope).surrogate().mean() / module.student_scale
+        return learns + residual(output, slope).surrogate().mean() / module.student_scale
 
     return loss
 

@@ -208,6 +208,6 @@ class DMDModule(TurnTaking):
 
     @property
     def auxiliary_training(self) -> AuxiliaryTraining | None:
-        if len(self.times) > 1:  # learns the samples of all steps, not of the first alone
+        if len(self.times) > 1:  # it is asked with a start too, and learns all of them
             return None
         return AuxiliaryTraining(self.r, self.guidance_interval, self.auxiliary_lr)

@@ -65,8 +65,7 @@ class TransitionModule(TurnTaking):
         teacher: the frozen velocity field.
         network: velocity network (x, t, condition) -> u that student and auxiliary start from; the
             teacher's if not given.
-        head: its blocks, its N inner steps, and the M outer steps. Several outer steps share one
-            v_N, and did worse than one on the embedded faces (docs/stochastic.md).
+        head: its blocks, its N inner steps, and the M outer steps.
         match_steps: optimizer steps of the first stage; the second takes the rest of the run.
         objective: the identity of the inner map in the first stage.
         diagonal_fraction: share of the first stage's rows that train the diagonal.
