@@ -17,8 +17,6 @@ from freeflow_lightning.flow import (
     Uniform,
     WithAtom,
     check_numbers,
-    join,
-    take,
 )
 from freeflow_lightning.objectives import Decay, DiscreteLagrangian, MapObjective, Residual, Weight
 from freeflow_lightning.recipes.correction import (
@@ -37,7 +35,14 @@ from freeflow_lightning.recipes.correction_draws import (
     place_starts,
 )
 from freeflow_lightning.recipes.draws import Draws, select_rows
-from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, MapRows, map_figures
+from freeflow_lightning.recipes.map_draws import (
+    FlowMapDraw,
+    MapDraw,
+    MapRows,
+    ask_student,
+    map_figures,
+    place_maps,
+)
 from freeflow_lightning.recipes.map_settings import (
     check_differences,
     check_settings,
@@ -204,8 +209,8 @@ class FlowMapModule(TurnTaking):
             return learn_noising(self, rows, map_to_data(self, rows))
         m = draw.map
         c = None if draw.correction is None else place_starts(self, draw.correction)
-        maps, anchors = self._place(m)
-        outputs = self._outputs(m, maps, anchors, c)
+        maps, anchors = place_maps(self, self.states, m)
+        outputs = ask_student(self, m, maps, anchors, c)
         residuals = {"map": self._map(m, maps, outputs.get("map"))}
         weighted = [self.weight(residuals["map"], m.delta, self._scales(maps))]
         if "anchor" in outputs:
@@ -236,39 +241,6 @@ class FlowMapModule(TurnTaking):
     def _scales(self, rows: MapRows) -> Tensor | None:
         """Guidance scales of the rows; None where nothing is guided."""
         return rows.gamma if self.is_guided else None
-
-    def _place(self, m: MapDraw) -> tuple[MapRows, MapRows]:
-        """Return the states x_t with their conditions: of the map's rows, and of its anchor's."""
-        condition, gamma = take((m.condition, m.gamma), m.paths)
-        F = self.student_at(m.z, condition, gamma, m.off_prior)
-        u = self.teacher_at(m.z, m.condition, m.gamma)
-        with torch.no_grad():
-            x = self.states.draw(m.t, F, u, m.z, m.n).to(m.z.dtype)
-        cut = len(m.delta)
-        maps = MapRows(x[:cut], take(condition, slice(cut)), gamma[:cut], m.t[:cut])
-        rest = slice(cut, None)
-        return maps, MapRows(x[rest], take(condition, rest), gamma[rest], m.t[rest])
-
-    def _outputs(
-        self, m: MapDraw, maps: MapRows, anchors: MapRows, c: CorrectionDraw | None
-    ) -> dict[str, Tensor]:
-        """Outputs of the student with their gradient for map, anchor and correction, in one call.
-
-        Without the map's where the objective evaluates its output itself.
-        """
-        parts: dict[str, tuple[MapRows, Tensor]] = {}
-        if not m.objective.evaluates_output:
-            parts["map"] = maps, m.objective.output_delta(maps.t, m.delta)
-        if len(anchors.t):
-            parts["anchor"] = anchors, torch.zeros_like(anchors.t)
-        if c is not None:
-            parts["correction"] = MapRows(c.z, c.condition, c.gamma, c.start), c.start
-        if not parts:
-            return {}
-        rows, deltas = zip(*parts.values(), strict=True)
-        x, condition, gamma, t = (join(*each) for each in zip(*rows, strict=True))
-        output = self.student(x, t, condition, delta=torch.cat(deltas), gamma=gamma)
-        return dict(zip(parts, output.split([len(each) for each in deltas]), strict=True))
 
     def _map(self, m: MapDraw, maps: MapRows, output: Tensor | None) -> Residual:
         x, condition, gamma, t = maps

@@ -1,11 +1,14 @@
-"""What a step of a map draws at random, the rows of it that are asked for, and what is logged."""
+"""What a step of a map draws at random, its rows at their states, and what is logged of them."""
 
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
+from freeflow_lightning.flow import States, join, take
 from freeflow_lightning.objectives import MapObjective
 from freeflow_lightning.recipes.correction_draws import CorrectionDraw
+from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.step_metrics import mean_by_bin
 
 
@@ -51,6 +54,54 @@ class MapRows(NamedTuple):
     condition: Any
     gamma: Tensor
     t: Tensor
+
+
+def place_maps(module: Distillation, states: States, m: MapDraw) -> tuple[MapRows, MapRows]:
+    """Return the states x_t with their conditions: of the map's rows, and of its anchor's.
+
+    Args:
+        module: the recipe, whose student and teacher carry the noise there.
+        states: where x_t comes from.
+        m: the draw.
+    """
+    condition, gamma = take((m.condition, m.gamma), m.paths)
+    F = module.student_at(m.z, condition, gamma, m.off_prior)
+    u = module.teacher_at(m.z, m.condition, m.gamma)
+    with torch.no_grad():
+        x = states.draw(m.t, F, u, m.z, m.n).to(m.z.dtype)
+    cut = len(m.delta)
+    maps = MapRows(x[:cut], take(condition, slice(cut)), gamma[:cut], m.t[:cut])
+    rest = slice(cut, None)
+    return maps, MapRows(x[rest], take(condition, rest), gamma[rest], m.t[rest])
+
+
+def ask_student(
+    module: Distillation, m: MapDraw, maps: MapRows, anchors: MapRows, c: CorrectionDraw | None
+) -> dict[str, Tensor]:
+    """Outputs of the student with their gradient for map, anchor and correction, in one call.
+
+    Without the map's where the objective evaluates its output itself.
+
+    Args:
+        module: the recipe.
+        m: the draw.
+        maps: the map's rows.
+        anchors: its anchor's, which may be none.
+        c: the rows that are corrected, at the states that they start at.
+    """
+    parts: dict[str, tuple[MapRows, Tensor]] = {}
+    if not m.objective.evaluates_output:
+        parts["map"] = maps, m.objective.output_delta(maps.t, m.delta)
+    if len(anchors.t):
+        parts["anchor"] = anchors, torch.zeros_like(anchors.t)
+    if c is not None:
+        parts["correction"] = MapRows(c.z, c.condition, c.gamma, c.start), c.start
+    if not parts:
+        return {}
+    rows, deltas = zip(*parts.values(), strict=True)
+    x, condition, gamma, t = (join(*each) for each in zip(*rows, strict=True))
+    output = module.student(x, t, condition, delta=torch.cat(deltas), gamma=gamma)
+    return dict(zip(parts, output.split([len(each) for each in deltas]), strict=True))
 
 
 def map_figures(rms: Tensor, draw: MapDraw, t_c: float) -> dict[str, Tensor | float]:
