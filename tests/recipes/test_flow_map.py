@@ -46,7 +46,7 @@ from freeflow_lightning.objectives import (
     Unweighted,
 )
 from freeflow_lightning.recipes import Correction
-from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw
+from freeflow_lightning.recipes.map_draws import FlowMapDraw, MapDraw, place_maps
 from freeflow_lightning.sampling.jumps import Jumps
 from freeflow_lightning.teachers import GaussianMixtureTeacher
 from freeflow_lightning.training.strategies import FSDP2
@@ -273,7 +273,7 @@ def test_the_states_of_one_path_share_condition_and_guidance():
     )
     draw = draws(m)
     assert len(draw.map.z) == len(draw.map.gamma) == 4
-    maps, _ = m._place(draw.map)
+    maps, _ = place_maps(m, m.states, draw.map)
     assert torch.equal(maps.condition, draw.map.condition.repeat_interleave(4))
     with pytest.raises(ValueError, match="a multiple of states"):
         draws(m, 18)
@@ -284,7 +284,7 @@ def test_data_come_with_their_classes():
     draw = draws(m, 32).map
     assert torch.equal(draw.z[:, 0], 10.0 * draw.condition)
     assert not torch.equal(draw.z, draws(m, 32, counter=1).map.z)
-    x = m._place(draw)[0].x
+    x = place_maps(m, m.states, draw)[0].x
     torch.testing.assert_close(x, (1 - draw.t)[:, None] * draw.z + draw.t[:, None] * draw.n)
 
 
