@@ -7,12 +7,23 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_map
 
-from freeflow_lightning.flow import CentralDifference, ForwardDifference, training_generator
-from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction, Eulerian
+from freeflow_lightning.flow import (
+    CentralDifference,
+    ExactJVP,
+    ForwardDifference,
+    training_generator,
+)
+from freeflow_lightning.objectives import (
+    ContinuousPrediction,
+    DiscretePrediction,
+    Eulerian,
+    Lagrangian,
+)
 from freeflow_lightning.profiling.call_counter import CallCounter
 from freeflow_lightning.profiling.network_calls import count_rows, intercept_calls, record_calls
 from freeflow_lightning.profiling.step_time import backward, networks_of
 from places import ROOT
+from profiling import test_call_counter
 from recipes import test_dmd, test_transition
 from tiny import learned_teacher, module
 
@@ -77,6 +88,22 @@ def test_a_derivative_is_told_from_a_forward_pass():
     with record_calls(networks_of(m)) as made:
         m.loss(m.draw(16, training_generator(0, 0, 0)))
     assert count_rows(made)["student"] == {"backward": 16, "derivative": 12}
+
+
+def test_a_derivative_on_the_graph_is_run_again_with_its_backward_pass():
+    """Of TVM: the gradients of F + dF/ds are those of the step's own F and dF/ds."""
+    m = test_call_counter.of_maps(Lagrangian(full_gradient=True))
+    with record_calls(networks_of(m)) as made:
+        m.loss(m.draw(8, training_generator(0, 0, 0)))
+    assert count_rows(made)["student"] == {"derivative and backward": 8}
+    (call,) = [each for each in made if each.network == "student"]
+    weights = list(m.student.parameters())
+    (got,) = torch.autograd.grad(call.again().sum(), weights[:1])
+    x, t, *_ = call.arguments
+    F = lambda x, t, delta: m.student(x, t, *call.arguments[2:], **call.keywords | {"delta": delta})
+    output, slope = ExactJVP().attached(F, (x, t, call.keywords["delta"]))
+    (wanted,) = torch.autograd.grad((output + slope).sum(), weights[:1])
+    torch.testing.assert_close(got, wanted)
 
 
 @pytest.mark.parametrize("moves_student", [False, True])

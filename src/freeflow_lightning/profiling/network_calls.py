@@ -14,7 +14,9 @@ from torch.utils._pytree import tree_iter, tree_map
 from freeflow_lightning.nets import SplitConditioned
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
 
-Kind = Literal["forward", "backward", "derivative"]
+Kind = Literal["forward", "backward", "derivative", "derivative and backward"]
+WITH_GRADIENT: dict[Kind, Kind] = {"forward": "backward", "derivative": "derivative and backward"}
+WITHOUT_GRADIENT: dict[Kind, Kind] = {kept: plain for plain, kept in WITH_GRADIENT.items()}
 Around = Callable[[str, nn.Module, Callable[..., Any], tuple, dict[str, Any]], Any]
 """(name of the network, the module that is called, its call, arguments, keywords) to what the call
 returns.
@@ -66,7 +68,7 @@ class NetworkCall(NamedTuple):
         arguments: positional ones, states [B, ...] first; without tangents and gradients.
         keywords: named ones.
         kind: "forward" (nothing kept), "backward" (kept for a gradient), "derivative" (forward-mode
-            along `tangent`).
+            along `tangent`), "derivative and backward" (whose gradient goes through both).
         autocast: whether mixed precision was on.
         tangent: place of the argument with a tangent among all tensors of the call.
         part: how much of the network it runs.
@@ -88,14 +90,19 @@ class NetworkCall(NamedTuple):
         """
         return len(self.arguments[0]) * self.part.share
 
+    @property
+    def has_gradient(self) -> bool:
+        """Whether the call is kept for a backward pass."""
+        return self.kind in WITH_GRADIENT.values()
+
     def again(self) -> Tensor:
-        """Return the same evaluation once more, on its own, [B, ...]; of kind "backward" it is
-        ready for `torch.autograd.backward`.
+        """Return the same evaluation once more, on its own, [B, ...]; one that has a gradient is
+        ready for `torch.autograd.backward`, which then goes through a derivative too.
         """
         device = self.arguments[0].device.type
         with ExitStack() as context:
             context.enter_context(self.part.alone())
-            context.enter_context(torch.set_grad_enabled(self.kind == "backward"))
+            context.enter_context(torch.set_grad_enabled(self.has_gradient))
             context.enter_context(
                 nullcontext() if self.autocast else torch.autocast(device, enabled=False)
             )
@@ -108,7 +115,8 @@ class NetworkCall(NamedTuple):
             ):
                 context.enter_context(entered)
             arguments, keywords = _with_tangent((self.arguments, self.keywords), self.tangent)
-            return forward_ad.unpack_dual(self.module(*arguments, **keywords)).primal
+            output, slope = forward_ad.unpack_dual(self.module(*arguments, **keywords))
+            return output + slope if self.has_gradient else output
 
 
 @contextmanager
@@ -163,13 +171,15 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
         arguments: tuple,
         keywords: dict[str, Any],
     ) -> Any:
-        kind: Kind = "backward" if torch.is_grad_enabled() else "forward"
+        kind: Kind = "forward"
         autocast = torch.is_autocast_enabled(arguments[0].device.type)
         tangent = None
         given = arguments, keywords
         if has_dual(given):
             kind, tangent = "derivative", _tangent(given)
             given = tree_map(_plain, given)
+        if torch.is_grad_enabled():
+            kind = WITH_GRADIENT[kind]
         part = part_of(networks[name], module)
         found.append(NetworkCall(name, module, *given, kind, autocast, tangent, part))
         return call(*arguments, **keywords)
@@ -180,8 +190,11 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
     finally:
         for i, evaluation in enumerate(found):
             trained = any(p.requires_grad for p in evaluation.module.parameters())
-            frozen = evaluation.kind == "backward" and not trained
-            kind: Kind = "forward" if frozen else evaluation.kind
+            kind = (
+                evaluation.kind
+                if trained
+                else WITHOUT_GRADIENT.get(evaluation.kind, evaluation.kind)
+            )
             arguments, keywords = tree_map(_plain, (evaluation.arguments, evaluation.keywords))
             found[i] = evaluation._replace(arguments=arguments, keywords=keywords, kind=kind)
 

@@ -21,7 +21,7 @@ from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.data import PriorBatch
 
 Rows = dict[str, dict[str, float]]
-"""Samples evaluated in one step, by network and kind (forward, backward, derivative)."""
+"""Samples evaluated in one step, by network and kind (forward, backward, ...: see NetworkCall)."""
 
 
 TAKEN_APART = 3
@@ -178,11 +178,7 @@ class SideBySide(Callback):
                 outputs = [evaluation.again() for evaluation in made]
             optimizer.zero_grad()
             backward(
-                [
-                    x
-                    for x, evaluation in zip(outputs, made, strict=True)
-                    if evaluation.kind == "backward"
-                ]
+                [x for x, evaluation in zip(outputs, made, strict=True) if evaluation.has_gradient]
             )
 
         with without_averages(trainer):
@@ -203,7 +199,7 @@ class SideBySide(Callback):
             ):
                 with trainer.precision_plugin.forward_context():
                     output = evaluation.again()
-                if evaluation.kind == "backward":
+                if evaluation.has_gradient:
                     backward([output])
             self._flops_per_row[evaluation.network, evaluation.kind] = (
                 counter.get_total_flops() / evaluation.rows

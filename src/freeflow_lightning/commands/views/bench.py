@@ -62,14 +62,22 @@ def _step_table(report: BenchReport, step: dict[str, Any]) -> Table:
     return table
 
 
+KINDS = {
+    "forward": "forward",
+    "backward": "forward + backward",
+    "derivative": "forward-mode derivative",
+    "derivative and backward": "derivative + backward",
+}
+"""Columns of evaluations, as far as a step makes them."""
+
+
 def _evaluations_table(figures: dict[str, Any]) -> Table:
-    table = _table(
-        "evaluations per sample", "forward", "forward + backward", "forward-mode derivative"
-    )
-    for name, kinds in figures["evaluations_per_sample"].items():
-        table.add_row(
-            name, *(f"{kinds.get(kind, 0):.4g}" for kind in ("forward", "backward", "derivative"))
-        )
+    found = figures["evaluations_per_sample"]
+    made = {kind for kinds in found.values() for kind in kinds}
+    shown = {kind: title for kind, title in KINDS.items() if kind in made}
+    table = _table("evaluations per sample", *shown.values())
+    for name, kinds in found.items():
+        table.add_row(name, *(f"{kinds.get(kind, 0):.4g}" for kind in shown))
     return table
 
 
