@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._pytree import tree_iter, tree_map
+from torch.utils._pytree import tree_flatten, tree_iter, tree_map, tree_unflatten
 
 from freeflow_lightning.nets import SplitConditioned
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
@@ -109,14 +109,29 @@ class NetworkCall(NamedTuple):
             if self.tangent is None:
                 return self.module(*self.arguments, **self.keywords)
             for entered in (
-                forward_ad.dual_level(),
+                nullcontext() if self.has_gradient else forward_ad.dual_level(),
                 sdpa_kernel(SDPBackend.MATH),
                 torch.compiler.set_stance("force_eager"),
             ):
                 context.enter_context(entered)
-            arguments, keywords = _with_tangent((self.arguments, self.keywords), self.tangent)
-            output, slope = forward_ad.unpack_dual(self.module(*arguments, **keywords))
-            return output + slope if self.has_gradient else output
+            return self._dual()
+
+    def _dual(self) -> Tensor:
+        """Return the output with its derivative computed beside it, or on the graph added to it."""
+        leaves, form = tree_flatten((self.arguments, self.keywords))
+        tensors = [i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+        assert self.tangent is not None
+        place = tensors[self.tangent]
+
+        def run(x: Tensor) -> Tensor:
+            arguments, keywords = tree_unflatten([*leaves[:place], x, *leaves[place + 1 :]], form)
+            return self.module(*arguments, **keywords)
+
+        point, one = leaves[place], torch.ones_like(leaves[place])
+        if self.has_gradient:  # as ExactJVP.attached: the softmax of a dual number has no backward
+            output, slope = torch.func.jvp(run, (point,), (one,))
+            return output + slope
+        return forward_ad.unpack_dual(run(forward_ad.make_dual(point, one))).primal
 
 
 @contextmanager
@@ -234,15 +249,3 @@ def _tangent(tree: Any) -> int | None:
     return next(
         (i for i, x in enumerate(tensors) if forward_ad.unpack_dual(x).tangent is not None), None
     )
-
-
-def _with_tangent(tree: Any, place: int) -> Any:
-    """Return the tree, with a tangent of one on the tensor at the place."""
-    places = iter(range(sum(isinstance(x, Tensor) for x in tree_iter(tree))))
-
-    def dual(x: Any) -> Any:
-        if isinstance(x, Tensor) and next(places) == place:
-            return forward_ad.make_dual(x, torch.ones_like(x))
-        return x
-
-    return tree_map(dual, tree)
