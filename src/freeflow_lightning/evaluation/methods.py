@@ -53,12 +53,12 @@ class Point(NamedTuple):
     """A measurement within a run: what was spent until then, and the figures."""
 
     steps: int
-    evaluations: Mapping[str, int]
+    evaluations: Mapping[str, float]
     seconds: float
     figures: Figures
 
     @property
-    def total(self) -> int:
+    def total(self) -> float:
         """Forward passes of all networks."""
         return sum(self.evaluations.values())
 

@@ -37,7 +37,7 @@ class Spent(NamedTuple):
     """What a run has spent: optimizer steps, forward passes by network, and seconds of training."""
 
     steps: int
-    evaluations: dict[str, int]
+    evaluations: dict[str, float]
     seconds: float
 
 

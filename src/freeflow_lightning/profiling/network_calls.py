@@ -129,8 +129,8 @@ class NetworkCall(NamedTuple):
 
         point, one = leaves[place], torch.ones_like(leaves[place])
         if self.has_gradient:  # as ExactJVP.attached: the softmax of a dual number has no backward
-            output, slope = torch.func.jvp(run, (point,), (one,))
-            return output + slope
+            dual = torch.func.jvp(run, (point,), (one,))
+            return dual[0] + dual[1]
         return forward_ad.unpack_dual(run(forward_ad.make_dual(point, one))).primal
 
 

@@ -20,7 +20,7 @@ class Sampling(NamedTuple):
     """Seconds of drawing `samples` samples, and of the bare evaluations in it."""
 
     samples: int
-    evaluations: int
+    evaluations: float
     whole: float
     bare: float
 
@@ -52,9 +52,8 @@ def measure_sampling(
         (clock(whole), clock(bare)) if k % 2 else (clock(bare), clock(whole))[::-1]
         for k in range(rounds)
     ]
-    return Sampling(
-        count, sum(e.rows for e in made), *(median(column) for column in zip(*pairs, strict=True))
-    )
+    whole_times, bare_times = zip(*pairs, strict=True)
+    return Sampling(count, sum(e.rows for e in made), median(whole_times), median(bare_times))
 
 
 def measure_student_sampling(
