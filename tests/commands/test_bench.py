@@ -6,21 +6,28 @@ from pathlib import Path
 import pytest
 import torch
 
-from freeflow_lightning.callbacks import StudentEMA
+from freeflow_lightning import DMDModule, FreeFlowModule
+from freeflow_lightning.callbacks import ConfidentRegionWarmup, FinalCorrection, StudentEMA
 from freeflow_lightning.flow import training_generator
 from freeflow_lightning.nets import SIZES
+from freeflow_lightning.profiling.bench import make_steady
+from freeflow_lightning.profiling.bench_subject import BenchSubject
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.hardware import PEAKS, machine, peak_flops
 from freeflow_lightning.profiling.network_calls import count_rows, record_calls
+from freeflow_lightning.profiling.rounds import mean_rows
 from freeflow_lightning.profiling.sampling_time import (
     measure_student_sampling,
     measure_teacher_sampling,
 )
+from freeflow_lightning.profiling.step_memory import estimate
 from freeflow_lightning.profiling.step_parts import ADAM, CHECKS, EMA, LOGGING, PARTS
-from freeflow_lightning.profiling.step_time import SideBySide, mean_rows, networks_of
+from freeflow_lightning.profiling.step_time import SideBySide, networks_of
+from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
 from nets.random_weights import tiny_sit
 from places import ROOT
 from recipes import test_dmd
+from recipes.every_recipe import RECIPES
 from tiny import data, fit, learned_teacher, module, same, weights
 
 
@@ -95,27 +102,49 @@ def test_the_breakdown_holds_the_whole_step(measured):
     assert side.flops > 0
 
 
-def test_the_operations_are_those_of_forward_and_backward_passes():
-    from freeflow_lightning import FreeFlowModule
-    from freeflow_lightning.profiling.step_memory import estimate
-    from freeflow_lightning.teachers import SiTVelocity, VelocityTeacher
+@pytest.mark.parametrize("turn", [1, 2])
+def test_the_operations_are_those_of_forward_and_backward_passes(turn):
+    """Of the average step, where the student rests in every other one."""
 
     def made():
         net = tiny_sit()
         teacher = VelocityTeacher(SiTVelocity(net), net.sample_shape, net.num_classes)
-        return FreeFlowModule(teacher, skip_idle_rows=False, check_teacher=False)
+        if turn == 1:
+            return FreeFlowModule(teacher, skip_idle_rows=False, check_teacher=False)
+        return DMDModule(teacher, auxiliary_updates=turn, skip_idle_rows=False, check_teacher=False)
 
-    side = SideBySide(Clock(torch.device("cpu")), rounds=1, warmup=1)
+    side = SideBySide(Clock(torch.device("cpu")), rounds=1, warmup=1, turn=turn)
     fit(made(), side, max_steps=side.steps, prior=data(batch_size=8, length=side.steps))
     assert side.flops == pytest.approx(8 * estimate(made, batch_size=8).flops, rel=1e-6)
 
 
-def test_a_recipe_whose_student_rests_in_some_steps_is_measured():
+def test_a_recipe_whose_student_rests_in_some_steps_is_measured_by_turns():
     m = test_dmd.build(learned_teacher(), auxiliary_updates=2, check_teacher=False)
-    side = SideBySide(Clock(torch.device("cpu")), rounds=2, warmup=1)
+    side = SideBySide(Clock(torch.device("cpu")), rounds=3, warmup=1, turn=2)
     fit(m, side, max_steps=side.steps, prior=data(batch_size=8, length=side.steps))
-    assert ["teacher" in measured.rows for measured in side.rounds] == [True, False]
+    alone, moved = side.rounds[:2]
+    assert ["teacher" in measured.rows for measured in side.rounds] == [False, True] * 2
+    assert len(side.turns) == 2
+    assert side.turns[0].step == (alone.step + moved.step) / 2
+    assert side.turns[0].floor == pytest.approx((alone.floor + moved.floor) / 2)
+    assert side.turns[0].rows["teacher"]["forward"] == moved.rows["teacher"]["forward"] / 2
+    assert (side.steps - 1) % 2 == 0  # the profiled step, the last but one, moves the student
     assert side.flops > 0
+
+
+def subject(name, *callbacks):
+    """A recipe as a bench has it of its config."""
+    module = RECIPES[name]()
+    return BenchSubject(name, module.teacher, lambda teacher: module, 4, "32", list(callbacks))
+
+
+def test_a_steady_step_is_one_of_the_end_of_a_run():
+    schedules = ConfidentRegionWarmup(5), FinalCorrection(10, lead=3.0, auxiliary_updates=4)
+    m = make_steady(subject("any-step", *schedules))
+    assert (m.t_c, m.lead, len(m.steady_steps)) == (0.0, 3.0, 4)
+    m = make_steady(subject("transition"))
+    m.begin_step(0)
+    assert not m.matches  # its first stage is over
 
 
 def test_sampling_is_compared_with_its_own_evaluations():

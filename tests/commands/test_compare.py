@@ -186,10 +186,18 @@ def test_seconds_of_training_and_a_config_of_two_files(freeflow, no_plot):
 
 
 def test_the_budget_of_the_first_config_where_none_is_given(freeflow, no_plot):
-    write_two()
-    assert freeflow("compare", "one.yaml", "--seeds=0", "--points=1", *FEW)[0] == 0
+    """Of micro-batches too; rates fall over the same share of it."""
+    write("falling.yaml", correction_fraction=0.5, lr_decay_steps=6)
+    halves = ["--trainer.accumulate_grad_batches=2", "--data.length=4"]
+    words = ["--seeds=0", "--points=1", *halves, *FEW]
+    code, _, error = freeflow("compare", "falling.yaml", *words)
+    assert code == 0, error
     (method,) = read()["methods"]
     assert method["runs"][0]["points"][-1]["steps"] == 6
+    (checkpoint,) = Path("comparison/runs").glob("falling-*/last.ckpt")
+    (optimizer,) = torch.load(checkpoint, weights_only=True)["optimizer_states"]
+    group = optimizer["param_groups"][0]
+    assert 0 < group["lr"] < group["initial_lr"] / 4
 
 
 @pytest.mark.parametrize(
@@ -207,6 +215,7 @@ def test_the_budget_of_the_first_config_where_none_is_given(freeflow, no_plot):
         ("one.yaml --rates 0", "rates"),
         ("one.yaml --seeds 1 1", "expected --seeds"),
         ("one.yaml --amount 600 --statistics missing.npz", "missing.npz"),
+        ("one.yaml --amount 9 --model.lr_decay_steps 3 --trainer.max_steps -1", "max_steps, or"),
     ],
 )
 def test_refusals_come_before_any_training(freeflow, words, message):

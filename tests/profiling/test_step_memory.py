@@ -5,12 +5,13 @@ import warnings
 import pytest
 import torch
 
-from freeflow_lightning import FreeFlowModule
+from freeflow_lightning import FreeFlowModule, TransitionModule
 from freeflow_lightning.nets import SiT
 from freeflow_lightning.objectives import ContinuousPrediction, DiscretePrediction
+from freeflow_lightning.profiling import step_memory
 from freeflow_lightning.profiling.live_memory import KeptForBackward, LiveMemory, tensors_of
 from freeflow_lightning.profiling.no_data import no_data, without_data
-from freeflow_lightning.profiling.step_memory import PRECISIONS, estimate, sit_teacher
+from freeflow_lightning.profiling.step_memory import PRECISIONS, Traced, estimate, sit_teacher
 from freeflow_lightning.teachers import SiTTeacher, SiTVelocity, VelocityTeacher
 
 BATCH = 16
@@ -179,6 +180,24 @@ def test_operations_follow_from_the_evaluations():
     costs = estimate(module, batch_size=BATCH)
     assert costs.evaluations == {"teacher": 3.5, "student": 1.75, "auxiliary": 0.25}
     assert costs.flops == pytest.approx(memory.flops / BATCH * (5.5 + 2 * 1.25), rel=0.03)
+
+
+def test_a_recipe_of_two_stages_is_traced_in_both_and_its_evaluations_are_of_the_last(monkeypatch):
+    made = TransitionModule(teacher(), auxiliary_updates=4)
+    costs = estimate(lambda: TransitionModule(teacher(), auxiliary_updates=4), batch_size=4)
+    made.matches = False
+    assert costs.evaluations == made.evaluations_per_sample()
+
+    def trace(module, *_):
+        kinds = {module.auxiliary: Traced(9, 1, 1, 10), module.student: Traced(1, 8, 1, 20)}
+        return kinds.get(module.resting, Traced(1, 1, 7, 60))
+
+    monkeypatch.setattr(step_memory, "_trace", trace)
+    again = estimate(lambda: TransitionModule(teacher(), auxiliary_updates=4), batch_size=1)
+    assert again.activations == 9
+    standing = again.peaks["forward"] - again.gradients - 8
+    assert again.peaks["backward"] == standing + 7
+    assert again.flops == (20 + 20 + 20 + 60) / 4  # of a turn of the second stage
 
 
 def test_a_stand_in_has_no_data_and_the_same_costs():

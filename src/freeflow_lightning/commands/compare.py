@@ -27,7 +27,7 @@ from freeflow_lightning.evaluation.methods import Method, MethodComparison, Run
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.evaluation.yardstick import Measure, Yardstick
 from freeflow_lightning.flow import check_counts, check_numbers, training_generator
-from freeflow_lightning.profiling.budget import Budget, evaluations_per_step
+from freeflow_lightning.profiling.budget import Budget, evaluations_of_run
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.students.open_student import pick_device
@@ -71,8 +71,8 @@ class BudgetOptions(Options):
             raise ValueError(
                 f"{first.words} has no max_steps to take the budget from: give --amount"
             )
-        per_step = evaluations_per_step(first.module(), first.batch_size)
-        return Budget(self.budget, per_step * first.max_steps, self.points)
+        amount = evaluations_of_run(first.module(), first.batch_size, first.max_steps)
+        return Budget(self.budget, amount * first.micro_batches, self.points)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,7 +130,8 @@ def compare(
 
     They are written after each method, and the same command goes on where a killed one has stopped.
     A run that diverges is a row that says so. Configs are those of `freeflow fit`; nothing is
-    validated meanwhile, and one device trains.
+    validated meanwhile, and one device trains. Learning rates that fall (lr_decay_steps) do so over
+    the same share of the budget as of the config's own run.
 
     Args:
         config: configs of `freeflow fit`, one for each method; files joined by + are one config, of
@@ -248,6 +249,7 @@ def build_contender(contender: Contender) -> Distillation:
     try:
         contender.data(0)
         contender.callbacks()
+        contender.check_end()
         module = contender.module()
         module.draw(contender.batch_size, training_generator(0, 0, 0))
         return module

@@ -88,6 +88,25 @@ class Contender(NamedTuple):
         return int(self.settings.trainer.max_steps)
 
     @property
+    def micro_batches(self) -> int:
+        """Of one optimizer step."""
+        return int(self.settings.trainer.accumulate_grad_batches)
+
+    @property
+    def decay(self) -> float:
+        """Share of the config's own run over whose end its learning rates fall."""
+        steps = self.settings.model.as_dict()["init_args"].get("lr_decay_steps") or 0
+        return min(1.0, steps / self.max_steps) if steps else 0.0
+
+    def check_end(self) -> None:
+        """Refuse rates that fall at the end of a run that has none (ValueError)."""
+        if self.decay < 0:
+            raise ValueError(
+                "lr_decay_steps is a share of a run that ends: set --trainer.max_steps, or "
+                "--model.lr_decay_steps 0"
+            )
+
+    @property
     def batch_size(self) -> int:
         """Of the config's own data."""
         return int(self.settings.data.init_args.batch_size)
@@ -97,8 +116,11 @@ class Contender(NamedTuple):
         return build_object(Teacher, self.settings.model.as_dict()["init_args"]["teacher"])
 
     def module(self, rate: float = 1.0) -> Distillation:
-        """Return the recipe, with a multiple of its student's learning rate."""
+        """Return the recipe, with a multiple of its student's learning rate; rates fall by `decay`,
+        as a run of a budget has no number of steps.
+        """
         module = build_object(Distillation, self.settings.model.as_dict())
+        module.lr_decay_steps = 0
         module.student_lr *= rate
         return module
 
@@ -212,7 +234,7 @@ def run_contender(
             return Point(*spent, figures=measure(student)).as_json()
 
     checkpoint = place.folder / CHECKPOINT
-    training = BudgetedTraining(budget, point, Clock(device), checkpoint)
+    training = BudgetedTraining(budget, point, Clock(device), checkpoint, contender.decay)
     trainer = trainer_of(contender, training, place.folder, device)
     found = checkpoint if checkpoint.is_file() else None
     failure = ""

@@ -71,7 +71,7 @@ def tangent_share(step: int, *, warmup_steps: int = 10_000, most: float = 1.0) -
     return most * min(1.0, step / warmup_steps) if warmup_steps > 0 else most
 
 
-def falling_rate(step: int, total_steps: int, decay_steps: int) -> float:
+def falling_rate(step: float, total_steps: float, decay_steps: float) -> float:
     """Factor on a learning rate after `step` steps: 1, and along half a cosine to 0 over the last
     `decay_steps` of the run.
 

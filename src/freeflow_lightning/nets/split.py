@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from freeflow_lightning.flow import check_counts, expand, flow_map, uniform_grid
+from freeflow_lightning.flow import check_counts, even_starts, expand, flow_map
 from freeflow_lightning.nets.conditioning import ScalarConditioned
 from freeflow_lightning.nets.embeddings import ScalarEmbedder
 from freeflow_lightning.nets.tokens import Tokens, give_tokens, returned_tokens
@@ -150,7 +150,7 @@ class SplitConditioned(ScalarConditioned):
         """Y [B, ...] from inner noise e, in `steps` inner steps with their gradient."""
         features = self.features(x, t, condition, gamma)
         y, one = e.to(x.dtype), torch.ones_like(gamma)
-        for s, r in pairwise(uniform_grid(self.head.steps).tolist()):
+        for s, r in pairwise((*even_starts(self.head.steps), 0.0)):
             delta = one * (s - r)
             W = self.inner_velocity(features, y, one * s, delta)
             y = flow_map(y, W, delta)

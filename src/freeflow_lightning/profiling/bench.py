@@ -14,13 +14,14 @@ from lightning.pytorch.callbacks import Checkpoint, ProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 
 from freeflow_lightning.callbacks import (
-    AlphaSchedule,
-    ConfidentRegionWarmup,
+    DiversityAlarm,
     NetworkSummary,
     PeriodicFID,
     SampleGrid,
     TrajectoryError,
+    ValidationAtEnds,
 )
+from freeflow_lightning.callbacks.schedule import StepSchedule
 from freeflow_lightning.profiling.bench_report import BenchReport
 from freeflow_lightning.profiling.bench_subject import BenchSubject, count_averages
 from freeflow_lightning.profiling.clock import Clock
@@ -45,16 +46,17 @@ PRECISION_OF_TRAINER: dict[str, Any] = {
 
 
 ONLY_AT_TIMES = (
-    AlphaSchedule,
-    ConfidentRegionWarmup,
+    StepSchedule,
     PeriodicFID,
     SampleGrid,
     TrajectoryError,
+    DiversityAlarm,
+    ValidationAtEnds,
     NetworkSummary,
     ProgressBar,
     Checkpoint,
 )
-"""Callbacks that a steady step does without."""
+"""Callbacks that a steady step does without; schedules are at their end."""
 
 PARTS_OF_BENCH = ("estimates", "training", "sampling", "FID")
 """What `measure_step` does, one after the other."""
@@ -83,12 +85,11 @@ def measure_step(
     start = time.perf_counter()
     begin("estimates")
     costs = estimate_costs(subject) if estimates else None
-    module, clock = subject.make(subject.teacher), Clock(device)
-    module.lr_decay_steps = 0  # rates are held at 0, so that every round finds the same weights
+    module, clock = make_steady(subject), Clock(device)
     if compiled and module.compile_backend is None:
         module.compile_backend, module.skip_idle_rows = "inductor", False
     compiled = module.compile_backend is not None
-    side = SideBySide(clock, rounds, warmup=4 if compiled else 2)
+    side = SideBySide(clock, rounds, 4 if compiled else 2, len(module.steady_steps))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*`torch.jit.script` is deprecated.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
@@ -119,6 +120,19 @@ def measure_step(
         seconds=time.perf_counter() - start,
         compiled=compiled,
     )
+
+
+def make_steady(subject: BenchSubject) -> Distillation:
+    """Return the recipe whose every step is one of the end of a long run."""
+    module = subject.make(subject.teacher)
+    module.lr_decay_steps = 0  # rates are held at 0, so that every round finds the same weights
+    for callback in subject.callbacks:
+        if isinstance(callback, StepSchedule):
+            callback.check(module)
+            callback.set_value(module, callback.length)
+    first, begin_step = module.steady_steps.start, module.begin_step
+    module.begin_step = lambda step: begin_step(first + step)  # type: ignore[method-assign]
+    return module
 
 
 def _build_trainer(

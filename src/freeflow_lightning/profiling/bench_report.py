@@ -4,10 +4,11 @@ from statistics import median, quantiles
 from typing import Any, NamedTuple
 
 from freeflow_lightning.profiling.bench_subject import BenchSubject, count_averages
+from freeflow_lightning.profiling.rounds import Round, mean_rows
 from freeflow_lightning.profiling.sampling_time import Sampling
 from freeflow_lightning.profiling.step_memory import Costs
 from freeflow_lightning.profiling.step_parts import CHECKS, EMA, LOGGING
-from freeflow_lightning.profiling.step_time import Round, SideBySide, mean_rows
+from freeflow_lightning.profiling.step_time import SideBySide
 
 OVERHEADS = {
     "method": "drawing and loss terms: plain loop - floor",
@@ -34,12 +35,13 @@ class BenchReport(NamedTuple):
     compiled: bool
 
     @property
-    def rounds(self) -> list[Round]:
-        return self.side.rounds
+    def turns(self) -> list[Round]:
+        """Rounds, of which each is the mean of a turn."""
+        return self.side.turns
 
     def median(self, part: str) -> float:
-        """Seconds of a Round's part."""
-        return median(getattr(measured, part) for measured in self.rounds)
+        """Seconds of a Round's part, of the average step."""
+        return median(getattr(measured, part) for measured in self.turns)
 
     @property
     def samples_per_second(self) -> float:
@@ -55,7 +57,7 @@ def as_figures(report: BenchReport) -> dict[str, Any]:
     """Everything, as JSON has it; seconds, bytes, FLOPs and samples without prefixes."""
     subject, breakdown = report.subject, report.side.breakdown
     assert breakdown is not None  # the last step is profiled
-    rows = mean_rows(report.rounds)
+    rows = mean_rows(report.turns)
     return {
         "subject": {
             "name": subject.name,
@@ -63,7 +65,11 @@ def as_figures(report: BenchReport) -> dict[str, Any]:
             "precision": subject.precision,
             "averages": count_averages(subject),
         },
-        "timed": {"clock": report.clock, "rounds": len(report.rounds), "seconds": report.seconds},
+        "timed": {
+            "clock": report.clock,
+            "rounds": len(report.side.rounds),
+            "seconds": report.seconds,
+        },
         "step": _step_figures(report, sum(n for kinds in rows.values() for n in kinds.values())),
         "evaluations_per_sample": {
             n: {k: x / subject.batch_size for k, x in kinds.items()} for n, kinds in rows.items()
@@ -86,11 +92,11 @@ def as_figures(report: BenchReport) -> dict[str, Any]:
 
 def _step_figures(report: BenchReport, evaluations: float) -> dict[str, Any]:
     step = report.median("step")
-    ratios = [r.step / r.floor for r in report.rounds]
+    ratios = [r.step / r.floor for r in report.turns]
     achieved = report.side.flops / step
     return {
         "seconds": step,
-        "quartiles": _quartiles([r.step for r in report.rounds]),
+        "quartiles": _quartiles([r.step for r in report.turns]),
         "floor_seconds": report.median("floor"),
         "ratio": median(ratios),
         "ratio_quartiles": _quartiles(ratios),

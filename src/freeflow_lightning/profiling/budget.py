@@ -1,13 +1,15 @@
 """A training run that ends when its budget is spent: counted evaluations, seconds, or steps."""
 
+import math
 from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+import torch
 from lightning.pytorch import Callback, Trainer
 
-from freeflow_lightning.flow import training_generator
+from freeflow_lightning.flow import falling_rate, training_generator
 from freeflow_lightning.profiling.call_counter import CallCounter
 from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.step_time import networks_of
@@ -16,6 +18,7 @@ from freeflow_lightning.recipes.distillation import Distillation
 Unit = Literal["evaluations", "seconds", "steps"]
 
 PROBED_STEPS = 8
+"""Of each stage, at least."""
 
 
 class Budget(NamedTuple):
@@ -52,6 +55,7 @@ class BudgetedTraining(Callback):
         measure: told the recipe and what it has spent; its plain values are kept in `points`.
         clock: for the seconds.
         checkpoint: where the run is saved.
+        decay: share of the budget over whose end the learning rates fall along half a cosine to 0.
     """
 
     def __init__(
@@ -60,11 +64,13 @@ class BudgetedTraining(Callback):
         measure: Callable[[Distillation, Spent], Any],
         clock: Clock,
         checkpoint: Path,
+        decay: float = 0.0,
     ) -> None:
         self.budget = budget
         self.measure = measure
         self.clock = clock
         self.checkpoint = checkpoint
+        self.decay = decay
         self.points: list[Any] = []
         self.counter = CallCounter()
         self.seconds = 0.0
@@ -100,6 +106,9 @@ class BudgetedTraining(Callback):
     def on_train_batch_start(
         self, trainer: Trainer, pl_module: Distillation, batch: Any, batch_idx: int
     ) -> None:
+        if self.decay:
+            factor = falling_rate(self.spent / self.budget.amount, 1.0, self.decay)
+            scale_rates(trainer.optimizers[0], factor)
         self.counter.is_on = True
         self._started = self.clock.now()
 
@@ -121,14 +130,34 @@ class BudgetedTraining(Callback):
         self._watching.close()
 
 
-def evaluations_per_step(module: Distillation, batch_size: int, seed: int = 0) -> float:
-    """Forward passes of one step, counted, in the mean of eight steps of which nothing is kept."""
+def evaluations_of_run(module: Distillation, batch_size: int, steps: int, seed: int = 0) -> float:
+    """Forward passes of a run of so many steps: those of a few are counted, of each stage and of
+    whole turns, and nothing of them is kept.
+    """
+    turn = module.steady_steps
+    early = min(turn.start, steps)
+    turns = math.ceil(PROBED_STEPS / len(turn))
+    late = range(turn.start, turn.start + turns * len(turn))
+    total = (steps - early) * _evaluations_per_step(module, batch_size, late, seed)
+    if early:
+        first = range(min(PROBED_STEPS, early))
+        total += early * _evaluations_per_step(module, batch_size, first, seed)
+    return total
+
+
+def _evaluations_per_step(module: Distillation, size: int, steps: range, seed: int) -> float:
     counter = CallCounter()
     with counter.watch(networks_of(module)):
-        for step in range(PROBED_STEPS):
-            generator = training_generator(seed, 0, step, module.device)
-            draw = module.draw(batch_size, generator)
+        for step in steps:
+            module.begin_step(step)
+            draw = module.draw(size, training_generator(seed, 0, step, module.device))
             counter.is_on = True
             module.loss(draw)
             counter.is_on = False
-    return counter.total / PROBED_STEPS
+    return counter.total / len(steps)
+
+
+def scale_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
+    """Set the learning rate of every group to a multiple of the one that it started with."""
+    for group in optimizer.param_groups:
+        group["lr"] = factor * group.setdefault("initial_lr", group["lr"])

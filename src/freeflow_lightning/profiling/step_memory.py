@@ -7,6 +7,7 @@ any teacher that such tensors can pass through.
 """
 
 from collections.abc import Callable, Iterable
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 import torch
@@ -85,7 +86,8 @@ def estimate(
     precision: PrecisionName = "32",
     averages: int = 1,
 ) -> Costs:
-    """Run one training step of `make()` on tensors without data, and count.
+    """Run a training step of each kind that `make()` takes on tensors without data, and count: the
+    most memory of all, and the mean FLOPs and evaluations of a turn of its steady steps.
 
     As in a Trainer, the gradients of the step before are alive until the backward pass begins, and
     Adam's update needs one copy of its largest parameter group.
@@ -118,7 +120,7 @@ def estimate(
         owned = module.tensors_by_network()  # an adapter counts as its network's
         standing = _standing(module, averages)
         try:
-            step = _trace(module, plugin, batch_size, networks)
+            step = _trace_kinds(module, plugin, batch_size, networks)
         except Exception as error:  # whatever an operation, or the teacher, does without values
             raise ValueError(
                 f"the step cannot be traced without data ({type(error).__name__}: {error}): the "
@@ -193,7 +195,25 @@ class Traced(NamedTuple):
     activations: int
     forward: int
     backward: int
-    flops: int
+    flops: float
+
+
+def _trace_kinds(
+    module: Distillation, plugin: Precision, batch_size: int, networks: Iterable[nn.Module]
+) -> Traced:
+    """Return the most memory of all kinds of steps, and the mean FLOPs of a turn; the module is
+    left at the last of it.
+    """
+    traced: dict[nn.Module | None, Traced] = {}  # a kind by the network that it leaves alone
+    flops = []
+    for step in (0, *module.steady_steps):
+        module.begin_step(step)
+        if module.resting not in traced:
+            traced[module.resting] = _trace(module, plugin, batch_size, networks)
+            module.zero_grad()
+        flops.append(traced[module.resting].flops)
+    memory = zip(*(each[:3] for each in traced.values()), strict=True)
+    return Traced(*map(max, memory), flops=fmean(flops[1:]))
 
 
 def _trace(

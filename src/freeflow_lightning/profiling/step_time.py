@@ -2,9 +2,10 @@
 same weights.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from lightning.pytorch import Callback, Trainer
@@ -16,33 +17,13 @@ from freeflow_lightning.profiling.clock import Clock
 from freeflow_lightning.profiling.network_calls import NetworkCall, count_rows, record_calls
 from freeflow_lightning.profiling.operations import MISSING
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
+from freeflow_lightning.profiling.rounds import Round, mean_round, mean_rows
 from freeflow_lightning.profiling.step_parts import Breakdown, Profile, Stopwatch, watch_parts
 from freeflow_lightning.recipes.distillation import Distillation
 from freeflow_lightning.training.data import PriorBatch
 
-Rows = dict[str, dict[str, float]]
-"""Samples evaluated in one step, by network and kind (forward, backward, ...: see NetworkCall)."""
-
-
 TAKEN_APART = 3
-"""Logged steps under a stopwatch."""
-
-
-class Round(NamedTuple):
-    """Seconds of one training step in the Trainer, of the method alone, of the bare evaluations and
-    of Adam, on one draw.
-    """
-
-    step: float
-    method: float
-    evaluations: float
-    optimizer: float
-    rows: Rows
-
-    @property
-    def floor(self) -> float:
-        """What no step can do without."""
-        return self.evaluations + self.optimizer
+"""Logged steps under a stopwatch, at least."""
 
 
 class SideBySide(Callback):
@@ -51,22 +32,25 @@ class SideBySide(Callback):
 
     A step is everything from one batch to the next: drawing, training_step, backward, checks,
     optimizer, all callbacks and Lightning. The learning rates are 0 meanwhile, so that all three
-    find the same weights.
+    find the same weights. Where steps are of several kinds, whole turns of them are made.
 
     Args:
         clock: what times.
-        rounds: how many, after `warmup` steps without a look at the clock.
-        warmup: at least 1.
+        rounds: how many, after `warmup` steps without a look at the clock; filled up to turns.
+        warmup: at least 1; filled up as well.
+        turn: steps after which their kinds repeat.
     """
 
-    def __init__(self, clock: Clock, rounds: int, warmup: int = 2) -> None:
+    def __init__(self, clock: Clock, rounds: int, warmup: int = 2, turn: int = 1) -> None:
         if rounds < 1 or warmup < 1:
             raise ValueError(
                 f"expected at least one round and one step of warmup, got {rounds} and {warmup}"
             )
         self.clock = clock
-        self.count = rounds
-        self.warmup = warmup
+        self.turn = turn
+        self.count = math.ceil(rounds / turn) * turn
+        self.warmup = math.ceil(warmup / turn) * turn
+        self.apart = TAKEN_APART + (-2 - TAKEN_APART) % turn  # the profiled step ends a turn
         self.rounds: list[Round] = []
         self.peak_memory = 0
         self.log_every = 0
@@ -82,7 +66,13 @@ class SideBySide(Callback):
         """For the Trainer to make: warmup, rounds, one that opens the loggers' files, those under a
         stopwatch, one profiled.
         """
-        return self.warmup + self.count + 1 + TAKEN_APART + 2
+        return self.warmup + self.count + 1 + self.apart + 2
+
+    @property
+    def turns(self) -> list[Round]:
+        """The mean of each turn of rounds."""
+        firsts = range(0, len(self.rounds), self.turn)
+        return [mean_round(self.rounds[first : first + self.turn]) for first in firsts]
 
     @property
     def flops(self) -> float:
@@ -132,10 +122,10 @@ class SideBySide(Callback):
         if place == self.count:
             self._open = watch_parts(trainer, pl_module, self._stopwatch.wrap)
             self._open.__enter__()
-        if place == self.count + TAKEN_APART:
+        if place == self.count + self.apart:
             self._close()
             self.parts = {
-                part: seconds / TAKEN_APART for part, seconds in self._stopwatch.seconds.items()
+                part: seconds / self.apart for part, seconds in self._stopwatch.seconds.items()
             }
             self._profile = Profile(trainer, pl_module)
             self._profile.start()
@@ -233,16 +223,3 @@ def networks_of(module: Distillation) -> dict[str, nn.Module]:
     in training come first.
     """
     return {**module.networks(), "teacher": module.teacher}
-
-
-def mean_rows(rounds: Sequence[Round]) -> dict[str, dict[str, float]]:
-    """Rows of the average step."""
-    total: dict[str, dict[str, float]] = {}
-    for measured in rounds:
-        for name, kinds in measured.rows.items():
-            sums = total.setdefault(name, {})
-            for kind, n in kinds.items():
-                sums[kind] = sums.get(kind, 0) + n
-    return {
-        name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()
-    }

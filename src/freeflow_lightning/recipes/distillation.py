@@ -201,6 +201,18 @@ class Distillation(MapRecipe):
         """The network that this step leaves as it is; None where it trains all of them."""
         return None
 
+    @property
+    def steady_steps(self) -> range:
+        """Optimizer steps that a long run repeats, one turn of them; a first stage lies before."""
+        return range(1)
+
+    def begin_step(self, step: int) -> None:
+        """Make `draw` and `loss` those of an optimizer step, where steps are of several kinds."""
+
+    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
+        super().on_train_batch_start(batch, batch_idx)
+        self.begin_step(self.global_step)
+
     def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
         """Add 0 of every weight that rests, where DDP waits for its gradient."""
         loss = super().training_step(batch, batch_idx)

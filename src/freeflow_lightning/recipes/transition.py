@@ -21,7 +21,6 @@ from freeflow_lightning.flow import (
     expand,
     glass_transition,
     renoise,
-    uniform_grid,
 )
 from freeflow_lightning.nets import SplitConditioned, SplitHead
 from freeflow_lightning.objectives import (
@@ -41,7 +40,6 @@ from freeflow_lightning.recipes.student_checks import refuse_dropout
 from freeflow_lightning.recipes.transition_draws import MatchDraw, RolloutDraw
 from freeflow_lightning.recipes.turns import TurnTaking
 from freeflow_lightning.teachers import Teacher
-from freeflow_lightning.training.data import PriorBatch
 
 _OBJECTIVE = Eulerian()
 _HEAD = SplitHead()
@@ -154,7 +152,7 @@ class TransitionModule(TurnTaking):
     @property
     def times(self) -> list[float]:
         """The outer times, from 1 to 0."""
-        return uniform_grid(self.head.outer_steps).tolist()
+        return [*self.starts, 0.0]
 
     @property
     def split(self) -> SplitConditioned:
@@ -162,9 +160,16 @@ class TransitionModule(TurnTaking):
         assert isinstance(self.student, SplitConditioned)
         return self.student
 
-    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
-        super().on_train_batch_start(batch, batch_idx)
-        self.matches = self.global_step < self.match_steps
+    @property
+    def steady_steps(self) -> range:
+        """A turn of the second stage."""
+        turn = self.auxiliary_updates
+        first = math.ceil(self.match_steps / turn) * turn
+        return range(first, first + turn)
+
+    def begin_step(self, step: int) -> None:
+        super().begin_step(step)
+        self.matches = step < self.match_steps
 
     @property
     def resting(self) -> nn.Module | None:

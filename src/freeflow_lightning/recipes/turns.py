@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from torch import nn
 
 from freeflow_lightning.recipes.distillation import Distillation
-from freeflow_lightning.training.data import PriorBatch
 
 
 class TurnTaking(Distillation):
@@ -24,9 +23,12 @@ class TurnTaking(Distillation):
     moves_student: bool = True
     """Whether this step updates the student too; the trainer's step says it in a run."""
 
-    def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
-        super().on_train_batch_start(batch, batch_idx)
-        self.moves_student = (self.global_step + 1) % self.auxiliary_updates == 0
+    @property
+    def steady_steps(self) -> range:
+        return range(self.auxiliary_updates)
+
+    def begin_step(self, step: int) -> None:
+        self.moves_student = (step + 1) % self.auxiliary_updates == 0
 
     @property
     def resting(self) -> nn.Module | None:

@@ -18,7 +18,7 @@ def show_bench(console: Console, report: BenchReport, figures: dict[str, Any]) -
     )
     console.print(
         f"{facts['device']}, {facts['threads']} thread(s), torch {facts['torch']}; medians of "
-        f"{len(report.rounds)} rounds, {report.clock}\n",
+        f"{_rounds(report)}, {report.clock}\n",
         markup=False,
     )
     console.print(_step_table(report, step))
@@ -34,6 +34,12 @@ def show_bench(console: Console, report: BenchReport, figures: dict[str, Any]) -
         f"{report.samples_per_second:,.4g} samples/s / 86,400 s = {_count(report.device_days)} "
         f"days of this device."
     )
+
+
+def _rounds(report: BenchReport) -> str:
+    """Return what medians are of; where steps are of several kinds, of the mean of each turn."""
+    turns, turn = len(report.turns), report.side.turn
+    return f"{turns} rounds" if turn == 1 else f"{turns} turns of {turn} steps"
 
 
 def _step_table(report: BenchReport, step: dict[str, Any]) -> Table:

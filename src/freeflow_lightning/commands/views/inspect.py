@@ -140,7 +140,7 @@ def _networks(costs: Costs) -> Table:
     rows = costs.batch_size
     table = _table("network", "parameters", "evaluations / sample", f"/ step of {rows}")
     for name, parameters in costs.parameters.items():
-        evaluations = costs.evaluations[name]
+        evaluations = costs.evaluations.get(name, 0.0)
         table.add_row(name, f"{parameters:,}", f"{evaluations:g}", f"{evaluations * rows:,.0f}")
     total = sum(costs.evaluations.values())
     table.add_row(
