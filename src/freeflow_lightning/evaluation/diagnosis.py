@@ -120,7 +120,9 @@ def measure_diagnosis(
     solvers = measure_solver_errors(student.teacher, few, c_few, guidance, fine=size.fine_steps)
     report("velocity gaps", 1)
     some, c_some = z[:GAP_SAMPLES], take(condition, slice(GAP_SAMPLES))
-    gaps = {"prediction": measure_prediction_gap(student, some, c_some, guidance)}
+    gaps: dict[str, VelocityGaps] = {}
+    if student.pairs.leads_between:
+        gaps["prediction"] = measure_prediction_gap(student, some, c_some, guidance)
     if auxiliary is not None:
         gaps["correction"] = measure_correction_gap(
             student, auxiliary, some, c_some, guidance, seed

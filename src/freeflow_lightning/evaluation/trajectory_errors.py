@@ -41,8 +41,10 @@ def measure_along_delta(
     """Student and teacher's Heun solution from the same noise at `points` equal values of delta up
     to 1 (Fig. 4).
 
-    `steps` is a multiple of `points`.
+    `steps` is a multiple of `points`. A student that maps noise to data alone is compared there
+    alone, K = 1.
     """
+    points = points if student.pairs.leads_between else 1
     deltas = torch.arange(1, points + 1) / points
     sampler, stride = TeacherSampler(student.teacher, "heun", steps, guidance), steps // points
     teacher, drawn = [], []

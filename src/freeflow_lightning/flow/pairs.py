@@ -32,6 +32,15 @@ class Pairs(StrEnum):
         """The ways to sample in more than one step; empty if one step is all that was trained."""
         return _SAMPLERS.get(self, ())
 
+    @property
+    def leads_between(self) -> bool:
+        """Whether noise is mapped to times between too, along the teacher's path.
+
+        >>> Pairs.PRIOR_TO_ANY.leads_between, Pairs.ANY_TO_DATA.leads_between
+        (True, False)
+        """
+        return self in (Pairs.PRIOR_TO_ANY, Pairs.ANY_TO_ANY, Pairs.POSTERIORS)
+
 
 _SAMPLERS: dict[Pairs, tuple[SamplerName, ...]] = {
     Pairs.ANY_TO_ANY: ("chain", "renoise", "gamma"),

@@ -91,6 +91,9 @@ def test_a_report_shows_the_steps_that_a_student_was_trained_for():
         lines = [line for line in made.lines if line.name.startswith("student")]
         assert [line.name for line in lines] == [f"student, {name}" for name in shown]
         assert [line.evaluations for line in lines] == [int(name.split()[0]) for name in shown]
+        between = pairs == "any to any"  # nothing has trained another student's maps there
+        assert ("error_along_delta.png" in made.pictures) == between
+        assert ("error_along_delta.png" in made.markdown()) == between
     with pytest.raises(ValueError, match="trained from prior to any alone"):
         ff.report(student("states of one number", "prior to any"), num_samples=12, steps=[2])
 
@@ -119,11 +122,13 @@ def test_large_pictures_are_seen_by_a_network_and_not_number_by_number():
         ff.report(large, num_samples=12, weights="gone.pth")
 
 
-@pytest.mark.parametrize("kind", ["prompts", "states of one number"])
-def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, monkeypatch, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "pairs"), [("prompts", None), ("states of one number", "any to data")]
+)
+def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, pairs, monkeypatch, tmp_path):
     monkeypatch.setattr("freeflow_lightning.evaluation.diagnosis.SOLVER_SAMPLES", 8)
     made = ff.diagnose(
-        student(kind),
+        student(kind, pairs),
         guidance=1.0,
         num_samples=16,
         features="flat",
@@ -131,6 +136,11 @@ def test_a_diagnosis_is_made_for_every_kind_of_teacher(kind, monkeypatch, tmp_pa
         auxiliary_steps=0,
     )
     assert made.found.lag is None
+    between = pairs is None
+    assert len(made.as_json()["error_along_delta"]) == (16 if between else 1)
+    assert ("prediction" in made.found.gaps) == between
+    assert ("growth" in str(made)) == between
+    assert ("Error along the trajectory" in made.html()) == between
     assert "a FlowMap in memory, guidance 1, 16 samples, seed 0, features Flat" in made.about
     assert made.save(tmp_path / "d").read_text().count("<img") > 4
     assert str(made).splitlines()[0].split()[0] in ("good", "look")

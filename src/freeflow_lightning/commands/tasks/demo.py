@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from freeflow_lightning.evaluation.pick_features import pick_features
-from freeflow_lightning.flow import Pairs, take
+from freeflow_lightning.flow import take
 from freeflow_lightning.metrics import FeatureNetwork
 from freeflow_lightning.sampling import plots
 from freeflow_lightning.sampling.draw import Draw, evaluate_rows, pictures
@@ -61,7 +61,7 @@ class Demo:
     @property
     def goes_anywhere(self) -> bool:
         """Whether the student maps noise to times between, which a strip shows."""
-        return self.flow_map.pairs in (Pairs.PRIOR_TO_ANY, Pairs.ANY_TO_ANY)
+        return self.flow_map.pairs.leads_between
 
     @cached_property
     def classifier(self) -> FeatureNetwork | None:

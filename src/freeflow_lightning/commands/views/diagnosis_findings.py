@@ -18,10 +18,10 @@ def find_findings(found: Diagnosis, size: DiagnosisSize, tolerance: float) -> li
     enough.
     """
     means = found.path.errors.mean(1)
-    end, half = float(means[-1]), float(means[len(means) // 2 - 1])
+    end = float(means[-1])
     return [
         _endpoint(end, found.solvers["euler"]),
-        _growth(half, end),
+        *([_growth(float(means[len(means) // 2 - 1]), end)] if len(means) > 1 else []),
         _solver(found.solvers, end, tolerance),
         *([_worst_class(found.by_class, end)] if found.by_class else []),
         _diversity(found.neighbours.diversity),
@@ -101,7 +101,10 @@ def _coverage(pairs: Neighbours) -> Finding:
 
 def _auxiliary(lag: AuxiliaryLag | None, steps: int) -> Finding:
     if lag is None:
-        text = "the checkpoint holds no auxiliary network, or --auxiliary_steps is 0"
+        text = (
+            "--auxiliary_steps is 0, or the checkpoint holds no auxiliary network that learns the "
+            "samples of one step from the prior alone"
+        )
         return Finding("plain", "auxiliary", f"not measured: {text}.")
     is_behind = lag.gained > 0.05
     advice = "it keeps up."

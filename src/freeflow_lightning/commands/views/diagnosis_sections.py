@@ -27,10 +27,9 @@ def draw_sections(
     found: Diagnosis, student: FlowMap, size: DiagnosisSize, tolerance: float
 ) -> list[Section]:
     """Return all of the page below its findings."""
-    sections = [
-        trajectory_section(found.path, found.solvers),
-        solver_section(found.solvers, tolerance, found.path, size.fine_steps),
-    ]
+    sections = [solver_section(found.solvers, tolerance, found.path, size.fine_steps)]
+    if student.pairs.leads_between:
+        sections.insert(0, trajectory_section(found.path, found.solvers))
     if found.by_class:
         sections.append(class_section(found.by_class, float(found.path.errors[-1].mean())))
     sections.append(cases_section(student, found.path, found.labels))
@@ -107,7 +106,7 @@ def cases_section(student: FlowMap, path: TrajectoryErrors, labels: Tensor | Non
         }
         classes = None if labels is None else labels[chosen].tolist()
         figures.append(_side_by_side(sides, title, classes, student.teacher.num_classes))
-    if path.teacher.shape[2:] == (2,):
+    if path.teacher.shape[2:] == (2,) and student.pairs.leads_between:
         figures.append(plots.trajectories(path.teacher, path.student))
     text = (
         "The same noise through the teacher (64 Heun steps) and the student (one step): the "

@@ -59,15 +59,16 @@ def draw_pictures(
     first = {name: pictures(student.teacher, x).cpu() for name, x in shown.items()}
     classes = student.teacher.num_classes
     drawn = {"comparison.png": plots.png(compare_lines(first, labels, classes, class_names), 130)}
-    if student.teacher.sample_shape == (2,):
-        drawn[PATHS] = plots.png(plots.trajectories(paths.teacher, paths.student))
-    curve = plots.curves(
-        {"student": (paths.delta, paths.errors.mean(1))},
-        xlabel="delta",
-        ylabel="relative error",
-        title="error along delta (Fig. 4)",
-    )
-    drawn["error_along_delta.png"] = plots.png(curve)
+    if student.pairs.leads_between:
+        if student.teacher.sample_shape == (2,):
+            drawn[PATHS] = plots.png(plots.trajectories(paths.teacher, paths.student))
+        curve = plots.curves(
+            {"student": (paths.delta, paths.errors.mean(1))},
+            xlabel="delta",
+            ylabel="relative error",
+            title="error along delta (Fig. 4)",
+        )
+        drawn["error_along_delta.png"] = plots.png(curve)
     if logged:
         drawn[TRAINING] = plots.png(training_plot.training(logged, student.about.get("curves")))
     return drawn
