@@ -76,3 +76,11 @@ def test_without_a_checkpoint_it_says_so_and_goes_on(caplog):
         fit(module(), guard, Blow(6), max_steps=7)
     assert "no checkpoint is written yet to go back to" in caplog.text
     assert guard.done == 0
+
+
+def test_a_residual_that_was_exactly_zero_has_no_size_to_jump_from():
+    """As the diagonal of a preconditioned PosteriorModule."""
+    guard = SpikeGuard(window=2)
+    for norm in (0.0, 0.0, 1e-3):
+        guard._noted = ["diagonal"], torch.tensor([norm]), lambda: None
+        assert guard._judge() == ""

@@ -104,8 +104,9 @@ class SpikeGuard(Callback):
         norms = dict(zip(names, values.tolist(), strict=True))
         for name, norm in norms.items():
             recent = self._recent.setdefault(name, deque(maxlen=self.window))
-            if len(recent) == self.window and norm > self.factor * median(recent):
-                times = norm / median(recent)
+            usual = median(recent) if len(recent) == self.window else 0.0
+            if 0 < usual < norm / self.factor:  # one that was exactly 0 has no size to jump from
+                times = norm / usual
                 return f"the {name} residual {norm:.3g} is {times:.1f} times its running median"
         for name, norm in norms.items():
             self._recent[name].append(norm)
