@@ -27,8 +27,13 @@ class Round(NamedTuple):
 
 def mean_round(rounds: Sequence[Round]) -> Round:
     """Return the round of the average step."""
-    seconds = (fmean(times) for times in zip(*(each[:4] for each in rounds), strict=True))
-    return Round(*seconds, rows=mean_rows(rounds))
+    return Round(
+        fmean(each.step for each in rounds),
+        fmean(each.method for each in rounds),
+        fmean(each.evaluations for each in rounds),
+        fmean(each.optimizer for each in rounds),
+        mean_rows(rounds),
+    )
 
 
 def mean_rows(rounds: Sequence[Round]) -> Rows:

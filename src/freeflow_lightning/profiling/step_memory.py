@@ -212,8 +212,13 @@ def _trace_kinds(
             traced[module.resting] = _trace(module, plugin, batch_size, networks)
             module.zero_grad()
         flops.append(traced[module.resting].flops)
-    memory = zip(*(each[:3] for each in traced.values()), strict=True)
-    return Traced(*map(max, memory), flops=fmean(flops[1:]))
+    kinds = traced.values()
+    return Traced(
+        max(each.activations for each in kinds),
+        max(each.forward for each in kinds),
+        max(each.backward for each in kinds),
+        fmean(flops[1:]),
+    )
 
 
 def _trace(
