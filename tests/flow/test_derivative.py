@@ -1,6 +1,8 @@
 """The derivative of F(x, t, delta) along a line; the partial in delta alone is in test_flow_map."""
 
 import math
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -153,3 +155,15 @@ def test_a_network_that_embeds_1000_t_is_why_t_must_not_move_by_a_difference():
     exact = ExactJVP().along(embedded, (x, t, delta), (None, 1.0, 1.0))
     difference = CentralDifference().along(embedded, (x, t, delta), (None, 1.0, 1.0))
     assert (difference - exact).norm() > exact.norm()
+
+
+def test_the_first_derivative_of_a_process_warns_of_nothing():
+    """torch scripts its forward-mode rules then, and calls its own script deprecated."""
+    code = (
+        "import torch; from freeflow_lightning.flow import ExactJVP; "
+        "norm = torch.nn.LayerNorm(2); F = lambda x, t, delta: norm(x * delta[:, None]); "
+        "one = torch.ones(1); ExactJVP().attached(F, (torch.randn(1, 2), one, one))[1].sum().backward()"
+    )
+    words = [sys.executable, "-W", "error::FutureWarning", "-c", code]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -1,9 +1,12 @@
 """The derivative of an average velocity F(x, t, delta) along one line, in one of three ways."""
 
+import importlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Literal
 
 import torch
@@ -199,6 +202,7 @@ class ForwardDifference(Difference):
 @contextmanager
 def _forward_mode() -> Iterator[None]:
     """Math attention and nothing compiled; an operation without a forward-mode rule is named."""
+    _load_rules()
     with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
         try:
             yield
@@ -210,6 +214,14 @@ def _forward_mode() -> Iterator[None]:
                 f"({str(error).splitlines()[0]}): use CentralDifference or DiscretePrediction, "
                 "or a network whose attention is scaled_dot_product_attention"
             ) from error
+
+
+@cache
+def _load_rules() -> None:
+    """Let torch script its forward-mode rules, of which it warns every user."""
+    with warnings.catch_warnings(), suppress(ModuleNotFoundError):
+        warnings.filterwarnings("ignore", ".*torch.jit.script.* is deprecated", FutureWarning)
+        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 def _dual(point: Point, tangent: Tangent) -> Point:

@@ -91,7 +91,6 @@ def measure_step(
     compiled = module.compile_backend is not None
     side = SideBySide(clock, rounds, 4 if compiled else 2, len(module.steady_steps))
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.filterwarnings("ignore", ".*`torch.jit.script` is deprecated.*")
         warnings.filterwarnings("ignore", ".*smaller than the logging interval.*")
         trainer = _build_trainer(subject, device, side, folder)
         data = PriorDataModule(subject.batch_size, length=side.steps, seed=subject.seed)
