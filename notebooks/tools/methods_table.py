@@ -1,6 +1,7 @@
-"""The tables of docs/methods.md and README.md, from what `freeflow compare` has measured.
+"""The tables of docs/methods.md and README.md, from what `freeflow compare` and `freeflow reproduce` have measured.
 
 python methods_table.py docs/measured/methods_digits.json [--short]
+python methods_table.py docs/reproduce/methods.json
 """
 
 import argparse
@@ -16,7 +17,7 @@ def figure(final: dict[str, Any], steps: str, name: str) -> str:
     if steps not in final:
         return "-"
     mean, deviation = final[steps][name]["mean"], final[steps][name]["deviation"]
-    digits = 3 if name == "endpoint_error" else (1 if mean >= 10 else 2)
+    digits = 3 if name in ("endpoint_error", "diversity") else (1 if mean >= 10 else 2)
     return f"{mean:.{digits}f} ± {deviation:.{digits}f}"
 
 
@@ -59,10 +60,26 @@ def short_table(measured: dict[str, Any]) -> list[str]:
     return [*lines, f"| the teacher, Euler steps | {' | '.join(cells)} |"]
 
 
+def claim_table(measured: dict[str, Any]) -> list[str]:
+    """The comparison on the faces: a line for each method where the claim's page has one for each number of steps."""
+    lines = [
+        "| method | FID at 1 step | 2 | 4 | 8 | endpoint error at 1 | 4 | diversity at 1 | 4 |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    columns = [(steps, "fid") for steps in STEPS]
+    columns += [(steps, name) for name in ("endpoint_error", "diversity") for steps in ("1", "4")]
+    for label, arm in measured["arms"].items():
+        cells = [figure(arm["final"], steps, name) for steps, name in columns]
+        lines.append(f"| {label} | {' | '.join(cells)} |")
+    teacher = [f"{measured['teacher'][steps][name]:.3g}" for steps, name in columns]
+    return [*lines, f"| the teacher, Euler steps | {' | '.join(teacher)} |"]
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("measured", type=Path)
     parser.add_argument("--short", action="store_true", help="the README's table")
     options = parser.parse_args()
     content = json.loads(options.measured.read_text())
-    print("\n".join((short_table if options.short else full_table)(content)))
+    full = claim_table if "claim" in content else full_table
+    print("\n".join((short_table if options.short else full)(content)))
