@@ -77,7 +77,7 @@ def sid(alpha: float) -> Loss:
             output = module.average(rows.z, one, 0 * one, rows.condition, rows.gamma)
         x0 = flow_map(rows.z, output.detach(), one).requires_grad_(module.moves_student)
         x_r = interpolate(x0, rows.n, rows.r)
-        v_n = noising_velocity(module, rows, x_r)
+        v_n = noising_velocity(module, rows)(x_r, rows.r)
         learned = auxiliary(lambda *_: v_n, x0, rows.n, rows.r)
         learns = equalise_auxiliary(module, learned, rows.r).surrogate().mean()
         if not module.moves_student:

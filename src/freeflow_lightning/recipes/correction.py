@@ -8,10 +8,10 @@ from freeflow_lightning import objectives
 from freeflow_lightning.flow import (
     LogitNormal,
     TimeDistribution,
+    Velocity,
     check_numbers,
     check_pairs,
     flow_map,
-    interpolate,
 )
 from freeflow_lightning.objectives import ConstantWeight, Residual, ScoreWeight
 from freeflow_lightning.recipes.correction_draws import CorrectionDraw
@@ -60,8 +60,8 @@ class Correction:
         check_pairs(0, 1, guidance_interval=self.guidance_interval)
 
 
-def noising_velocity(module: Distillation, rows: CorrectionDraw, x_r: Tensor) -> Tensor:
-    """G(x_r, r) of the auxiliary network, with its gradient, [B, ...].
+def noising_velocity(module: Distillation, rows: CorrectionDraw) -> Velocity:
+    """G(x_r, r) of the auxiliary network for the samples of these rows, with its gradient.
 
     A network that is not told the samples' starts learns the velocity of all samples f(x_t, t, 0)
     together: where starts have a law, v_N is that of the mixture over it.
@@ -69,13 +69,12 @@ def noising_velocity(module: Distillation, rows: CorrectionDraw, x_r: Tensor) ->
     Args:
         module: the recipe, with an auxiliary network.
         rows: at the states that they start at.
-        x_r: their samples noised to r, [B, ...].
     """
     network = module.auxiliary
     assert network is not None  # a recipe without one draws no correction rows
     told = {"gamma": rows.gamma, "start": rows.start}
     scalars = {name: told[name] for name in module.auxiliary_scalars}
-    return network(x_r.to(rows.z.dtype), rows.r, rows.condition, **scalars)
+    return lambda x_r, r: network(x_r.to(rows.z.dtype), r, rows.condition, **scalars)
 
 
 def learn_noising(module: Distillation, rows: CorrectionDraw, output: Tensor) -> Step:
@@ -87,8 +86,7 @@ def learn_noising(module: Distillation, rows: CorrectionDraw, output: Tensor) ->
         output: what their samples are made of, x0 = x_t + t F, without gradient, [B, ...].
     """
     x0 = flow_map(rows.z, output, rows.start)
-    g = noising_velocity(module, rows, interpolate(x0, rows.n, rows.r))
-    auxiliary = objectives.auxiliary(lambda *_: g, x0, rows.n, rows.r)
+    auxiliary = objectives.auxiliary(noising_velocity(module, rows), x0, rows.n, rows.r)
     loss = equalise_auxiliary(module, auxiliary, rows.r).surrogate().mean()
     return Step(loss, {"auxiliary": auxiliary})
 
@@ -111,11 +109,12 @@ def correct(
     """
     x, condition, gamma, n, r = rows[:5]
     t = rows.start
-    f = flow_map(x, output.detach(), t)
-    g = noising_velocity(module, rows, interpolate(f, n, r))
+    auxiliary = objectives.auxiliary(
+        noising_velocity(module, rows), flow_map(x, output.detach(), t), n, r
+    )
     delta_n = objectives.correction(
         lambda *_: output,
-        lambda *_: g.detach(),
+        lambda *_: auxiliary.output.detach(),
         module.teacher_at(x, condition, gamma, interval, rows.guided),
         x,
         n,
@@ -123,7 +122,7 @@ def correct(
         t=t,
         weight=weight,
     )
-    return delta_n, objectives.auxiliary(lambda *_: g, f, n, r)
+    return delta_n, auxiliary
 
 
 def match_distribution(
