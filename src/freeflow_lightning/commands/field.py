@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 
 import torch
 
-from freeflow_lightning.commands.contender import CHECKPOINT, Contender, Place, run_contender
+from freeflow_lightning.commands.contender import Contender
+from freeflow_lightning.commands.contender_run import CHECKPOINT, Place, run_contender
 from freeflow_lightning.evaluation.methods import Figures, Method, Run, pick_rate
 from freeflow_lightning.evaluation.yardstick import Yardstick
 from freeflow_lightning.profiling.budget import Budget

@@ -1,22 +1,18 @@
 """The derivative of an average velocity F(x, t, delta) along one line, in one of three ways."""
 
-import importlib
-import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import nullcontext
 from dataclasses import dataclass
-from functools import cache
 from typing import Literal
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from freeflow_lightning.flow.checks import check_numbers
 from freeflow_lightning.flow.flash_jvp import FlashAttention, check_flash
 from freeflow_lightning.flow.flow_map import AverageVelocity, TwoTimeVelocity
+from freeflow_lightning.flow.forward_mode import forward_mode
 from freeflow_lightning.flow.interpolant import expand
 
 Point = tuple[Tensor, Tensor, Tensor]
@@ -95,7 +91,7 @@ class ExactJVP(Derivative):
         if self.attention == "flash":
             check_flash(point[0].device)
         kernel = FlashAttention() if self.attention == "flash" else nullcontext()
-        with forward_ad.dual_level(), _forward_mode(), kernel:
+        with forward_ad.dual_level(), forward_mode(), kernel:
             slope = forward_ad.unpack_dual(F(*_dual(point, tangent))).tangent
         if slope is None:
             raise RuntimeError(
@@ -115,7 +111,7 @@ class ExactJVP(Derivative):
             )
         x, t, delta = point
         partial = (torch.ones_like(delta),)
-        with _forward_mode():
+        with forward_mode():
             dual = torch.func.jvp(lambda delta: F(x, t, delta), (delta,), partial, strict=True)
         return dual[0], dual[1]
 
@@ -197,31 +193,6 @@ class ForwardDifference(Difference):
 
     def places(self, ahead: Tensor, behind: Tensor) -> tuple[Tensor, Tensor | None]:
         return torch.where(ahead >= behind, ahead, -behind), None
-
-
-@contextmanager
-def _forward_mode() -> Iterator[None]:
-    """Math attention and nothing compiled; an operation without a forward-mode rule is named."""
-    _load_rules()
-    with sdpa_kernel(SDPBackend.MATH), torch.compiler.set_stance("force_eager"):
-        try:
-            yield
-        except (NotImplementedError, RuntimeError) as error:  # torch raises either for such a rule
-            if "forward AD" not in str(error) and "jvp" not in str(error):
-                raise
-            raise RuntimeError(
-                "the exact derivative meets an operation without a forward-mode rule "
-                f"({str(error).splitlines()[0]}): use CentralDifference or DiscretePrediction, "
-                "or a network whose attention is scaled_dot_product_attention"
-            ) from error
-
-
-@cache
-def _load_rules() -> None:
-    """Let torch script its forward-mode rules, of which it warns every user."""
-    with warnings.catch_warnings(), suppress(ModuleNotFoundError):
-        warnings.filterwarnings("ignore", ".*torch.jit.script.* is deprecated", FutureWarning)
-        importlib.import_module("torch._decomp.decompositions_for_jvp")
 
 
 def _dual(point: Point, tangent: Tangent) -> Point:

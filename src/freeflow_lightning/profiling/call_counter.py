@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_iter
 
 from freeflow_lightning.profiling.network_calls import has_dual, intercept_calls, part_of
+from freeflow_lightning.profiling.rounds import Rows, add_rows
 
 FORWARD_EQUIVALENTS = {
     "forward": 1,
@@ -39,7 +40,7 @@ class CallCounter:
 
     def __init__(self) -> None:
         self.is_on = False
-        self.rows: dict[str, dict[str, float]] = {}
+        self.rows: Rows = {}
         """Samples evaluated so far, by network and kind; a guided velocity has two for one, and a
         part of a split network counts as its share.
         """
@@ -71,8 +72,7 @@ class CallCounter:
             if self.is_on:
                 kind = kind_of_call(module, arguments, keywords)
                 rows = len(arguments[0]) * part_of(networks[name], module).share
-                kinds = self.rows.get(name, {})
-                self.rows[name] = kinds | {kind: kinds.get(kind, 0) + rows}
+                add_rows(self.rows, name, kind, rows)
             return call(*arguments, **keywords)
 
         with intercept_calls(networks, count):

@@ -8,11 +8,12 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.autograd import forward_ad
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_flatten, tree_iter, tree_map, tree_unflatten
 
+from freeflow_lightning.flow.forward_mode import forward_mode
 from freeflow_lightning.nets import SplitConditioned
 from freeflow_lightning.profiling.replace_attribute import replace_attribute
+from freeflow_lightning.profiling.rounds import Rows, add_rows
 
 Kind = Literal["forward", "backward", "derivative", "derivative and backward"]
 WITH_GRADIENT: dict[Kind, Kind] = {"forward": "backward", "derivative": "derivative and backward"}
@@ -108,12 +109,7 @@ class NetworkCall(NamedTuple):
             )
             if self.tangent is None:
                 return self.module(*self.arguments, **self.keywords)
-            for entered in (
-                nullcontext() if self.has_gradient else forward_ad.dual_level(),
-                sdpa_kernel(SDPBackend.MATH),
-                torch.compiler.set_stance("force_eager"),
-            ):
-                context.enter_context(entered)
+            context.enter_context(forward_mode())
             return self._dual()
 
     def _dual(self) -> Tensor:
@@ -131,7 +127,8 @@ class NetworkCall(NamedTuple):
         if self.has_gradient:  # as ExactJVP.attached: the softmax of a dual number has no backward
             dual = torch.func.jvp(run, (point,), (one,))
             return dual[0] + dual[1]
-        return forward_ad.unpack_dual(run(forward_ad.make_dual(point, one))).primal
+        with forward_ad.dual_level():
+            return forward_ad.unpack_dual(run(forward_ad.make_dual(point, one))).primal
 
 
 @contextmanager
@@ -205,16 +202,14 @@ def record_calls(networks: Mapping[str, nn.Module]) -> Iterator[list[NetworkCall
     finally:
         for i, evaluation in enumerate(found):
             trained = any(p.requires_grad for p in evaluation.module.parameters())
-            kind = (
-                evaluation.kind
-                if trained
-                else WITHOUT_GRADIENT.get(evaluation.kind, evaluation.kind)
-            )
+            kind = evaluation.kind
+            if not trained:
+                kind = WITHOUT_GRADIENT.get(kind, kind)
             arguments, keywords = tree_map(_plain, (evaluation.arguments, evaluation.keywords))
             found[i] = evaluation._replace(arguments=arguments, keywords=keywords, kind=kind)
 
 
-def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, float]]:
+def count_rows(evaluations: Iterable[NetworkCall]) -> Rows:
     """Rows by network and kind.
 
     >>> net = nn.Linear(2, 2)
@@ -223,10 +218,9 @@ def count_rows(evaluations: Iterable[NetworkCall]) -> dict[str, dict[str, float]
     >>> count_rows(made)
     {'net': {'forward': 7}}
     """
-    rows: dict[str, dict[str, float]] = {}
+    rows: Rows = {}
     for evaluation in evaluations:
-        kinds = rows.setdefault(evaluation.network, {})
-        kinds[evaluation.kind] = kinds.get(evaluation.kind, 0) + evaluation.rows
+        add_rows(rows, evaluation.network, evaluation.kind, evaluation.rows)
     return rows
 
 

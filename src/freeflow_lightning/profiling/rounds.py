@@ -1,4 +1,4 @@
-"""What one round of a bench measures, and the mean of several."""
+"""What one round of a bench measures, the samples counted in it, and the mean of several."""
 
 from collections.abc import Sequence
 from statistics import fmean
@@ -41,9 +41,14 @@ def mean_rows(rounds: Sequence[Round]) -> Rows:
     total: Rows = {}
     for measured in rounds:
         for name, kinds in measured.rows.items():
-            sums = total.setdefault(name, {})
             for kind, n in kinds.items():
-                sums[kind] = sums.get(kind, 0) + n
+                add_rows(total, name, kind, n)
     return {
         name: {kind: n / len(rounds) for kind, n in kinds.items()} for name, kinds in total.items()
     }
+
+
+def add_rows(total: Rows, network: str, kind: str, n: float) -> None:
+    """Add n samples of a network and kind to what has been counted."""
+    kinds = total.setdefault(network, {})
+    kinds[kind] = kinds.get(kind, 0) + n

@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 import torch
-from lightning.pytorch.strategies import DDPStrategy, ModelParallelStrategy
+from lightning.pytorch.strategies import ModelParallelStrategy
 from lightning.pytorch.utilities import rank_zero_info, rank_zero_warn
 from torch import Tensor, nn
 
@@ -212,19 +212,6 @@ class Distillation(MapRecipe):
     def on_train_batch_start(self, batch: PriorBatch, batch_idx: int) -> None:
         super().on_train_batch_start(batch, batch_idx)
         self.begin_step(self.global_step)
-
-    def training_step(self, batch: PriorBatch, batch_idx: int) -> Tensor:
-        """Add 0 of every weight that rests, where DDP waits for its gradient."""
-        loss = super().training_step(batch, batch_idx)
-        if self.resting is None or not isinstance(self.trainer.strategy, DDPStrategy):
-            return loss
-        weights = [p for p in self.resting.parameters() if p.requires_grad]
-        return loss + 0 * torch.stack([weight.flatten()[0] for weight in weights]).sum()
-
-    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Take those gradients away: Adam's memory would move the weights, and count the step."""
-        if self.resting is not None:
-            self.resting.zero_grad()
 
     def make_optimizer(self) -> torch.optim.Optimizer:
         """Return Adam on the trained networks, a group each, at their full rates."""

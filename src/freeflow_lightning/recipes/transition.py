@@ -56,8 +56,9 @@ class TransitionModule(TurnTaking):
     (`SplitConditioned`). First the head's inner map is matched to the teacher's own inner velocity
     (`glass_transition`) at states that the student's samples are noised to: no data, no
     simulation. Then the samples of all outer steps, unrolled through the head, move along the
-    correction, as in DMDModule and without its GAN: the auxiliary network learns at every step, and
-    the student moves at every `auxiliary_updates`-th. It is told which outer step a sample is of.
+    correction, as in DMDModule and without its GAN: the student at every `auxiliary_updates`-th
+    step, while the auxiliary network learns at each. It is told which of several outer steps a
+    sample is of.
 
     Args:
         teacher: the frozen velocity field.
