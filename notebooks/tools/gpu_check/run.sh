@@ -1,12 +1,16 @@
 #!/bin/sh
-# On the machine with the GPU, from the repository's root: sh notebooks/tools/gpu_check/run.sh OUT [options of gpu_check]
+# On the machine with the GPU, from the repository's root: sh notebooks/tools/gpu_check/run.sh OUT [options of gpu_check].
+# What is not timed comes first, side by side: the tests, smoke, FSDP2 and the distillations; then each timed stage alone.
 here=$(dirname "$0")
 out=$1
 shift
 if [ -d "$here/wheels" ]; then
-    python -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl || exit 1
+    python3 -m pip install --quiet --no-index --no-deps "$here"/wheels/*.whl || exit 1
 fi
 mkdir -p "$out"
-timeout 150 python -m pytest -q -m gpu tests/test_gpu.py >"$out/tests.txt" 2>&1
+timeout 300 python3 -m pytest -q -m gpu -n 4 tests/test_gpu.py >"$out/tests.txt" 2>&1 &
+python3 "$here" --output "$out" --stages f "$@" &
+python3 "$here" --output "$out" --stages a,e "$@" &
+wait
 tail -3 "$out/tests.txt"
-python "$here" --output "$out" "$@"
+python3 "$here" --output "$out" --stages d,g,b,c,h "$@"

@@ -87,7 +87,7 @@ def random_input(described: Any, n: int) -> np.ndarray:
 
 def export(scale: Scale, form: str) -> Path:
     """The folder that `freeflow export` makes of the newest checkpoint of stage f."""
-    runs = sorted((scale.output / "runs").glob("*/version_*"))
+    runs = sorted((scale.output / "fits").glob("faces*/runs/*/version_*"))
     if not runs:
         raise ValueError("there is no student yet: run stage f first")
     folder = scale.output / f"student{form}"

@@ -2,12 +2,14 @@
 
 import contextlib
 import io
+import json
 import runpy
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import torch
@@ -98,39 +100,36 @@ def resume(scale: Scale) -> dict[str, Any]:
 # (b) step time
 
 
+Settings = dict[str, dict[str, Any]]
 COMPILED: dict[str, Any] = {"compile": "inductor", "skip_idle_rows": False}
-EAGER: dict[str, dict[str, Any]] = {
+STEPS: Settings = {
     "eager": {},
-    "activation checkpointing": {"activation_checkpointing": True},
+    "compiled, static shapes, idle rows kept": COMPILED,
+    "compiled, dynamic shapes, idle rows left out": COMPILED | {"skip_idle_rows": True},
+    "compiled, CUDA graphs, idle rows kept": COMPILED | {"graphs": True},
     "LoRA auxiliary": {"lora": LoRA(rank=64, networks=("auxiliary",))},
 }
 """Settings of a step by their name; COMPILED and its kin take as much memory or less."""
+CHECKPOINTED: Settings = {"activation checkpointing": {"activation_checkpointing": True}}
+LARGE: Settings = {"eager": {}} | CHECKPOINTED
+"""What is measured at 512 too."""
 
 
 def step_time(scale: Scale) -> Iterator[Case]:
-    variants = EAGER | {
-        "compiled, static shapes, idle rows kept": COMPILED,
-        "compiled, dynamic shapes, idle rows left out": COMPILED | {"skip_idle_rows": True},
-    }
-    graphs = COMPILED | {"graphs": True}
     if scale.tiny:  # compilation takes minutes on a CPU
-        variants = {"LoRA auxiliary": EAGER["LoRA auxiliary"]}
-    for label, image_size, batch, settings in steps_of(variants):
-        yield label, lambda i=image_size, b=batch, s=settings: bench(scale, i, b, s)
+        yield from benches(scale, 256, 64, {"LoRA auxiliary": STEPS["LoRA auxiliary"]})
+        yield from peer_steps(scale)
+        return
+    yield from benches(scale, 256, 64, STEPS)
     yield from peer_steps(scale)
-    if not scale.tiny:
-        label = "XL/2 256, batch 64, compiled, CUDA graphs, idle rows kept"
-        yield label, lambda: bench(scale, 256, 64, graphs)
+    yield from benches(scale, 256, 64, CHECKPOINTED)
+    yield from benches(scale, 512, 16, LARGE)
 
 
-def steps_of(
-    variants: dict[str, dict[str, Any]],
-) -> Iterator[tuple[str, int, int, dict[str, Any]]]:
-    """Label, size of the pictures, batch and settings."""
+def benches(scale: Scale, image_size: int, batch: int, variants: Settings) -> Iterator[Case]:
     for name, settings in variants.items():
-        yield f"XL/2 256, batch 64, {name}", 256, 64, settings
-        if name in ("eager", "activation checkpointing"):
-            yield f"XL/2 512, batch 16, {name}", 512, 16, settings
+        label = f"XL/2 {image_size}, batch {batch}, {name}"
+        yield label, lambda s=settings: bench(scale, image_size, batch, s)
 
 
 def bench(scale: Scale, image_size: int, batch: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -153,8 +152,11 @@ def bench(scale: Scale, image_size: int, batch: int, settings: dict[str, Any]) -
 def estimates(scale: Scale) -> Iterator[Case]:
     """Of the memory of stage b's steps, which takes a CPU alone."""
     here = scale._replace(device=torch.device("cpu"))
-    for label, image_size, batch, settings in steps_of(EAGER):
-        yield label, lambda i=image_size, b=batch, s=settings: estimate(here, i, b, s)
+    plain = {name: settings for name, settings in STEPS.items() if "compile" not in settings}
+    for image_size, batch, variants in ((256, 64, plain | CHECKPOINTED), (512, 16, LARGE)):
+        for name, settings in variants.items():
+            label = f"XL/2 {image_size}, batch {batch}, {name}"
+            yield label, lambda i=image_size, b=batch, s=settings: estimate(here, i, b, s)
 
 
 def estimate(scale: Scale, image_size: int, batch: int, settings: dict[str, Any]) -> dict[str, Any]:
@@ -222,42 +224,107 @@ def is_shard(tensor: Tensor) -> bool:
     return isinstance(tensor, torch.distributed.tensor.DTensor)
 
 
-# (f) a distillation
+# (f) distillations
 
 
-def distillation(scale: Scale) -> Iterator[Case]:
-    config = "digits" if scale.tiny else "faces"
-    yield f"{config}, full budget", lambda: distil(scale, config)
+class Run(NamedTuple):
+    """A config that `freeflow fit` trains.
+
+    Args:
+        config: its name, or its file in `place`.
+        words: what the command is told beside.
+        place: the folder to run in.
+        features: what its samples are compared in afterwards; not at all if empty.
+    """
+
+    config: str
+    words: tuple[str, ...] = ()
+    place: Path | None = None
+    features: str = ""
+
+
+def runs_of(scale: Scale) -> dict[str, Run]:
+    """Each by its label."""
+    if scale.tiny:
+        return {"digits": Run("digits")}
+    known = {"faces, full budget": Run("faces")}
     if (GALAXIES / "galaxies.safetensors").is_file():  # converted as the example says
-        yield "galaxies, full budget", lambda: distil(scale, "galaxies.yaml", GALAXIES)
+        teacher = "--model.teacher.init_args.tau_max"
+        seen = (GALAXIES, "galaxies.GalaxyFeatures")
+        for seed in range(3):
+            words = ("--seed_everything", str(seed))
+            known[f"galaxies, seed {seed}"] = Run("galaxies.yaml", words, *seen)
+        known["galaxies, all of their times"] = Run("galaxies.yaml", (teacher, "10"), *seen)
+        more = ("--data.batch_size", "128")
+        known["galaxies, batches of 128"] = Run("galaxies.yaml", more, *seen)
+    return known
 
 
-def distil(scale: Scale, config: str, place: Path | None = None) -> dict[str, Any]:
-    """`freeflow fit` of a config, by its command; the figures of its metrics.csv and their curves."""
+def distillations(scale: Scale) -> Iterator[Case]:
+    """All at once, since only their quality is asked for; their figures one after the other."""
+    runs = runs_of(scale)
+    started = {label: start_fit(scale, label, run) for label, run in runs.items()}
+    for label, run in runs.items():
+        yield label, lambda p=started[label], n=label, r=run: figures_of_fit(scale, p, n, r)
+
+
+def start_fit(scale: Scale, label: str, run: Run) -> subprocess.Popen[bytes]:
     accelerator = "gpu" if scale.device.type == "cuda" else "cpu"
-    words = ["fit", "--config", config, "--trainer.accelerator", accelerator]
-    words += ["--trainer.default_root_dir", str(scale.output.absolute())]
+    words = ["fit", "--config", run.config, "--trainer.accelerator", accelerator, *run.words]
+    words += ["--trainer.default_root_dir", str(root_of(scale, label))]
     words += ["--trainer.max_time", MOST_TIME]
     if scale.tiny:
         words += ["--trainer.max_steps", "2", "--data.val_samples", "0"]
         words += ["--trainer.callbacks", "[]"]
-    start = time.perf_counter()
-    run_command(words, place)
-    seconds = time.perf_counter() - start
-    run = max((scale.output / "runs" / Path(config).stem).glob("version_*"))
+    root_of(scale, label).mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "freeflow_lightning", *words]
+    with (root_of(scale, label) / "said.txt").open("wb") as said:
+        return subprocess.Popen(command, cwd=run.place, stdout=said, stderr=said)
+
+
+def root_of(scale: Scale, label: str) -> Path:
+    return scale.output.absolute() / "fits" / label.replace(", ", "_").replace(" ", "_")
+
+
+def figures_of_fit(
+    scale: Scale, process: subprocess.Popen[bytes], label: str, run: Run
+) -> dict[str, Any]:
+    """The figures of its metrics.csv and their curves, and of an evaluation on many samples."""
+    root = root_of(scale, label)
+    if code := process.wait():
+        raise RuntimeError(f"{(root / 'said.txt').read_text()[-2000:]} ({code})")
+    version = max((root / "runs" / Path(run.config).stem).glob("version_*"))
     last: dict[str, float] = {}
     curve: list[dict[str, float]] = []
-    for row in read_metrics(run / "metrics.csv"):
+    rows = read_metrics(version / "metrics.csv")
+    for row in rows:
         last |= row
         if figures := {k: v for k, v in row.items() if k.startswith("fid/")}:
             curve.append({"step": row["step"]} | figures)
     names = ("fid/", "error/", "health/", "speed/")
-    return {
-        "seconds": seconds,
+    found = {
         "steps": last.get("step", 0),
         "last": {k: v for k, v in last.items() if k.startswith(names)},
         "curve": curve,
     }
+    return found | (evaluate(version, run) if run.features else {})
+
+
+def evaluate(version: Path, run: Run) -> dict[str, Any]:
+    """FID of the student at one step and of the teacher at 16 evaluations, beside the floor."""
+    common = ["evaluate", "--checkpoint", str(version), "--features", run.features]
+    common += ["--num_samples", "4096", "--reference_samples", "4096", "--batch_size", "2048"]
+    ways = {"student": ["--steps", "1"], "teacher": ["--teacher=true", "--steps", "8"]}
+    found = {}
+    for name, words in ways.items():
+        folder = version / f"evaluation_{name}"
+        run_command([*common, *words, "--output", str(folder)], run.place)
+        said = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
+        found[f"{name}, {words[-1]} steps"] = {
+            "fid": said["scores"]["fid"]["value"],
+            "floor": said["floor"]["fid"]["value"],
+        }
+    return {"evaluated": found}
 
 
 STAGES: dict[str, Callable[[Scale], Iterator[Case]]] = {
@@ -267,7 +334,7 @@ STAGES: dict[str, Callable[[Scale], Iterator[Case]]] = {
     "g": sampling,
     "b": step_time,
     "c": precision,
-    "f": distillation,
+    "f": distillations,
     "h": exported,
     "i": estimates,
 }

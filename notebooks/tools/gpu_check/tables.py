@@ -119,12 +119,15 @@ def timed(cases: Cases) -> str:
 
 
 def distillations(cases: Cases) -> str:
-    """The last figures of each run, and its curve."""
+    """The last figures of each run, its scores on many samples, and its curve."""
     parts = []
     for name, x in cases.items():
-        parts.append(
-            f"{name}: {x['steps']:.0f} steps in {x['seconds']:.0f} s. {words_of(x['last'])}"
+        scores = "; ".join(
+            f"{who}: FID {number(found['fid'])}, floor {number(found['floor'])}"
+            for who, found in x.get("evaluated", {}).items()
         )
+        parts.append(f"{name}: {x['steps'] + 1:.0f} steps. {words_of(x['last'])}")
+        parts.append(scores)
         names = sorted({k for row in x["curve"] for k in row if k != "step"})
         lines = [[number(row.get(k, "")) for k in ("step", *names)] for row in x["curve"]]
         parts.append(rows(" | ".join(["step", *names]), lines))
