@@ -167,6 +167,7 @@ def test_no_step_waits_for_the_device(name):
         teacher = DDPMTeacher(tiny_sit(seed=1), (3, 4, 4), num_classes=5)
         recipe = FreeFlowModule(teacher, check_teacher=False)
     recipe.cuda()
+    assert recipe.student_scale > 0  # asked once, when the optimizer is made
     for batch in range(2):
         torch.cuda.synchronize()
         draw = recipe.draw(8, training_generator(0, 0, batch, torch.device("cuda")))

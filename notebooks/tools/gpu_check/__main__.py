@@ -7,12 +7,14 @@
     python notebooks/tools/gpu_check --output OUT --tiny   # all stages in seconds on a CPU, with networks of no use
 
 The stages stand in `stages.py`, the most valuable first. Each writes OUT/STAGE.json when it ends, and each of its cases
-before it begins the next: a run that is cut keeps what it had. A case that fails is noted with its error, and
-the run goes on; so is one that takes longer than --limit. No case begins after --seconds.
+before it begins the next: a run that is cut keeps what it had, and one that is repeated keeps the cases that it does
+not repeat. A case that fails is noted with its error, and the run goes on; so is one that takes longer than --limit. No
+case begins after --seconds.
 """
 
 import argparse
 import gc
+import json
 import os
 import signal
 import sys
@@ -91,7 +93,9 @@ def run_stage(name: str, scale: Scale, options: argparse.Namespace, end: float) 
     """Run the cases of a stage that begin before `end`, and write its file after each."""
     where = machine(scale.device) | {"beside": options.beside}
     where["commit"] = options.commit or where["commit"]
-    found: dict[str, Any] = {"machine": where, "tiny": scale.tiny, "cases": {}}
+    path = scale.output / f"{name}.json"
+    before = json.loads(path.read_text(encoding="utf-8"))["cases"] if path.is_file() else {}
+    found: dict[str, Any] = {"machine": where, "tiny": scale.tiny, "cases": before}
     begun = time.perf_counter()
     for label, case in STAGES[name](scale):
         start = time.perf_counter()
@@ -104,10 +108,11 @@ def run_stage(name: str, scale: Scale, options: argparse.Namespace, end: float) 
         except Exception as error:
             figures = {"error": f"{type(error).__name__}: {str(error)[:300]}"}
             traceback.print_exc()
-        figures["wall_seconds"] = time.perf_counter() - start
+        figures |= {"wall_seconds": time.perf_counter() - start, "commit": where["commit"]}
+        figures["beside"] = options.beside
         found["cases"][label] = figures
         found["seconds"] = time.perf_counter() - begun
-        write_json(scale.output / f"{name}.json", found)
+        write_json(path, found)
         print(f"stage {name}: {label}: {figures}", flush=True)
         gc.collect()  # a Trainer and its recipe hold each other
         if scale.device.type == "cuda":

@@ -314,13 +314,16 @@ def evaluate(version: Path, run: Run) -> dict[str, Any]:
     """FID of the student at one step and of the teacher at 16 evaluations, beside the floor."""
     common = ["evaluate", "--checkpoint", str(version), "--features", run.features]
     common += ["--num_samples", "4096", "--reference_samples", "4096", "--batch_size", "2048"]
-    ways = {"student": ["--steps", "1"], "teacher": ["--teacher=true", "--steps", "8"]}
+    ways = {
+        "student at one step": ["--steps", "1"],
+        "teacher at 16 evaluations": ["--teacher=true", "--steps", "8"],
+    }
     found = {}
     for name, words in ways.items():
-        folder = version / f"evaluation_{name}"
+        folder = version / name.replace(" ", "_")
         run_command([*common, *words, "--output", str(folder)], run.place)
         said = json.loads((folder / "evaluation.json").read_text(encoding="utf-8"))
-        found[f"{name}, {words[-1]} steps"] = {
+        found[name] = {
             "fid": said["scores"]["fid"]["value"],
             "floor": said["floor"]["fid"]["value"],
         }

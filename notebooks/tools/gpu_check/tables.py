@@ -7,10 +7,12 @@ from typing import Any
 
 Cases = dict[str, dict[str, Any]]
 GIB = 2**30
+ABOUT_CASE = ("wall_seconds", "commit", "beside")
+"""What every case says of itself."""
 ABOUT = """Written by `python notebooks/tools/gpu_check --output docs/gpu --render docs/measured.md` from the figures of
 `sh notebooks/tools/gpu_check/run.sh docs/gpu`; do not edit. The networks have random weights, which cost what trained ones
-do. The first run on a GPU had fifteen minutes, shared its processor cores with other work, and mended what kept
-any run from starting there: what is not measured waits for the next."""
+do. Two leases of fifteen minutes: in the first the processor cores had other work, which the tables say. What
+is not measured waits for the next."""
 
 
 def render(output: Path) -> str:
@@ -59,7 +61,7 @@ def plain(cases: Cases) -> str:
 
 
 def words_of(figures: dict[str, Any]) -> str:
-    kept = {k: v for k, v in figures.items() if k != "wall_seconds"}
+    kept = {k: v for k, v in figures.items() if k not in ABOUT_CASE}
     return ", ".join(f"{k} {number(v)}" for k, v in kept.items())
 
 
@@ -87,9 +89,10 @@ def steps(cases: Cases) -> str:
                 mfu,
                 gigabytes(memory["measured"]),
                 gigabytes(memory["estimated"]),
+                x["commit"] + (f", beside {x['beside']}" if x["beside"] else ""),
             ]
         )
-    head = "step | time | samples/s | step / bare evaluations | MFU | peak memory | `inspect`'s estimate"
+    head = "step | time | samples/s | step / bare evaluations | MFU | peak memory | `inspect`'s estimate | commit"
     return rows(head, lines) + "\n\n" + peers(cases)
 
 

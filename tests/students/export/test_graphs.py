@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from freeflow_lightning.flow import take
-from freeflow_lightning.nets import SplitConditioned, StateConditioned
+from freeflow_lightning.nets import SecondState, SplitConditioned, StateConditioned
 from freeflow_lightning.sampling.jumps import Jumps, fresh_noise
 from freeflow_lightning.students.export.graphs import agreement, export_onnx, export_torch
 from freeflow_lightning.students.export.sample_graph import VAE, Example, SampleGraph
@@ -69,6 +69,9 @@ def test_onnxruntime_gives_the_same_pixels_for_any_batch(name, tmp_path):
 POSTERIORS = {
     "transition": lambda: SplitConditioned(tiny_sit(depth=2)),
     "kernel": lambda: StateConditioned(tiny_sit(depth=1)),
+    "kernel, preconditioned": lambda: StateConditioned(
+        tiny_sit(depth=1), second=SecondState(preconditioned=True)
+    ),
 }
 
 
@@ -78,7 +81,8 @@ POSTERIORS = {
 def test_draws_from_posteriors_are_graphs_of_a_fixed_number_of_steps(name, tmp_path):
     """Which take the fresh noise as an input."""
     pytest.importorskip("onnxruntime")
-    network, jumps = shaken(POSTERIORS[name](), size=0.1), Jumps(2, name)
+    network = shaken(POSTERIORS[name](), size=0.1)
+    jumps = Jumps(2, name.partition(",")[0])
     z, gamma, labels = torch.randn(3, 3, 4, 4), torch.linspace(1, 2, 3), torch.tensor([0, 4, 2])
     noise = torch.stack([fresh_noise(z, k) for k in range(2)], 1)
     map_ = SampleGraph(network, jumps=jumps).eval()
