@@ -58,7 +58,7 @@ def read_options(words: list[str]) -> argparse.Namespace:
     parser.add_argument("--stages", default=",".join(STAGES))
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--seconds", type=float, default=570)
-    parser.add_argument("--limit", type=float, default=90, help="seconds of one case; 0 for none")
+    parser.add_argument("--limit", type=float, default=120, help="seconds of one case; 0 for none")
     parser.add_argument("--tiny", action="store_true")
     parser.add_argument("--commit", help="of this source, where it is no repository")
     parser.add_argument("--beside", help="what else the machine was doing")
