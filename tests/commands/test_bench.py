@@ -48,6 +48,14 @@ def measured():
     return m, before, side
 
 
+def test_the_profiler_is_quiet(capfd):
+    side = SideBySide(Clock(torch.device("cpu")), rounds=1)
+    prior = data(batch_size=4, length=side.steps)
+    fit(module(check_teacher=False), side, max_steps=side.steps, prior=prior)
+    assert side.breakdown is not None
+    assert "profiler" not in capfd.readouterr().err.partition("CPUAllocator")[0]
+
+
 def test_every_round_counts_the_evaluations_of_its_own_step(measured):
     m, _, side = measured
     assert len(side.rounds) == 3

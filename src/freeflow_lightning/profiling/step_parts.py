@@ -1,5 +1,6 @@
 """Where a training step's time goes: torch.profiler's events, by what they are for."""
 
+import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any, NamedTuple
@@ -60,7 +61,8 @@ class Profile:
         self._context = ExitStack()
 
     def start(self) -> None:
-        """Begin."""
+        """Begin; kineto, which tells of its starts and of GPUs that are not there, is quiet."""
+        os.environ.setdefault("KINETO_LOG_LEVEL", "99")
         self._context.enter_context(watch_parts(self.trainer, self.module, _name_to_profiler))
         cuda = [ProfilerActivity.CUDA] if self.module.device.type == "cuda" else []
         self.device_time = bool(cuda)
