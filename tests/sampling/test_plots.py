@@ -1,5 +1,6 @@
 """Curves and points: what stands where, and what a picture says of itself."""
 
+import pytest
 import torch
 from matplotlib.colors import to_hex
 
@@ -73,3 +74,14 @@ def test_a_side_has_its_colour_in_every_picture():
 def test_two_lines_of_one_picture_have_two_colours():
     names = ["student", "student, after", *(f"method {k}" for k in range(6))]
     assert len(set(colors_of(names))) == len(names)
+
+
+@pytest.mark.parametrize(("length", "columns"), [(5, 3), (25, 2), (45, 1)])
+def test_a_legend_is_no_wider_than_its_picture(length, columns):
+    figure, axes = plots.canvas(figsize=(5, 4))
+    for name in "abc":
+        axes[0, 0].plot([0, 1], [0, 1], label=length * name)
+    plots.legend_below(figure, axes[0, 0], columns=3, fontsize=8)
+    (legend,) = figure.legends
+    assert legend._ncols == columns
+    assert legend.get_window_extent().width <= figure.bbox.width

@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor
@@ -26,6 +27,18 @@ def canvas(
     """A figure that belongs to no window or backend, and its axes, [lines, columns]."""
     figure = Figure(figsize=figsize, layout="constrained")
     return figure, figure.subplots(lines, columns, squeeze=False, sharex=sharex, sharey=sharey)
+
+
+def legend_below(figure: Figure, axis: Axes, columns: int, fontsize: int) -> None:
+    """The names of an axis' lines below all axes, in at most so many columns as have room."""
+    handles, labels = axis.get_legend_handles_labels()
+    for count in range(min(columns, len(labels)), 0, -1):
+        legend = figure.legend(
+            handles, labels, loc="outside lower center", ncols=count, fontsize=fontsize
+        )
+        if count == 1 or legend.get_window_extent().width <= figure.bbox.width:
+            return
+        legend.remove()
 
 
 def points(groups: Mapping[str, Tensor], title: str = "") -> Figure:

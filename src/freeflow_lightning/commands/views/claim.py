@@ -93,9 +93,7 @@ def plot_claim(result: ClaimResult) -> bytes:
     for first, last, panel in zip(axes[0], axes[-1], panels, strict=True):
         first.set_title(panel, fontsize=10)
         last.set_xlabel(title, fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=3, fontsize=8)
+    plots.legend_below(figure, axes[0, 0], columns=3, fontsize=8)
     figure.suptitle(f"{claim.source}: {claim.title}", fontsize=10)
     return plots.png(figure, 100, "freeflow reproduce")
 

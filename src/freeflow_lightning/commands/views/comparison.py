@@ -122,8 +122,7 @@ def plot_comparison(comparison: MethodComparison) -> bytes:
         axis.set_title(f"{steps} step{'s' * (steps > 1)}", fontsize=10)
     for axis in axes[-1]:
         axis.set_xlabel("evaluations spent in training", fontsize=9)
-    handles, labels = axes[0, 0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(columns) + 1, fontsize=9)
+    plots.legend_below(figure, axes[0, 0], columns=len(columns) + 1, fontsize=9)
     return plots.png(figure, 100, "freeflow compare")
 
 
