@@ -1,5 +1,6 @@
 #!/bin/sh
-# On the machine with the GPU, from the repository's root: sh notebooks/tools/gpu_check/run.sh OUT [options of gpu_check].
+# On the machine with the GPU, from the repository's root: sh notebooks/tools/gpu_check/run.sh OUT [--commit HASH] [--limit SECONDS].
+# Some stages again: gpu_check itself, with --stages.
 # What is not timed comes first, side by side: the tests, smoke, FSDP2 and the distillations; then each timed stage alone.
 here=$(dirname "$0")
 out=$1

@@ -20,6 +20,15 @@ def expand(t: Tensor, x: Tensor) -> Tensor:
     return t.view(-1, *[1] * (x.ndim - 1))
 
 
+def hypotenuse(a: Tensor, b: Tensor) -> Tensor:
+    """sqrt(a^2 + b^2): torch.hypot, which ONNX does not have.
+
+    >>> hypotenuse(torch.tensor([3.0]), torch.tensor([4.0]))
+    tensor([5.])
+    """
+    return (a**2 + b**2).sqrt()
+
+
 def interpolate(x: Tensor, z: Tensor, t: Tensor) -> Tensor:
     """I_t(x, z) = (1 - t) x + t z (Sec. 3).
 

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from freeflow_lightning.flow.interpolant import expand, interpolate
+from freeflow_lightning.flow.interpolant import expand, hypotenuse, interpolate
 from freeflow_lightning.flow.solver import Rule, Velocity, one_step_rule, uniform_grid
 
 
@@ -42,7 +42,7 @@ def merge_copies(y: Tensor, s: Tensor, x: Tensor, t: Tensor) -> OneCopy:
     >>> merge_copies(one, half, 9 * one, torch.ones(1))[:2]  # x_1 tells nothing
     (tensor([[1.]]), tensor([0.5000]))
     """
-    q = _hypotenuse(s * (1 - t), t * (1 - s))
+    q = hypotenuse(s * (1 - t), t * (1 - s))
     tells = q > 8 * torch.finfo(q.dtype).eps
     d = torch.where(tells, s * t + q, 1)
     q = torch.where(tells, q, 1)
@@ -110,7 +110,7 @@ def glass_transition(u: Velocity, y: Tensor, s: Tensor, x: Tensor, t: Tensor) ->
     >>> glass_transition(lambda x, t: -x, one, one, one, torch.tensor([0.5]))  # u - y
     tensor([-2.])
     """
-    p = _hypotenuse(1 - s, s * (1 - t))
+    p = hypotenuse(1 - s, s * (1 - t))
     corner = p == 0  # s = t = 1: x_t is noise, and all of y is
     p = torch.where(corner, 1, p)
     cos = s * (1 - t) / p
@@ -207,8 +207,3 @@ def bridge(x0: Tensor, x: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """
     kept = torch.where(t > 0, s / t, 1)
     return expand(kept, x) * x + expand(1 - kept, x) * x0
-
-
-def _hypotenuse(a: Tensor, b: Tensor) -> Tensor:
-    """torch.hypot, which ONNX does not have."""
-    return (a.square() + b.square()).sqrt()

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from copy import deepcopy
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -78,10 +79,10 @@ class BudgetedTraining(Callback):
         self._watching = ExitStack()
 
     def state_dict(self) -> dict[str, Any]:
-        return {"points": self.points, "rows": self.counter.rows, "seconds": self.seconds}
+        return {"points": self.points, "rows": deepcopy(self.counter.rows), "seconds": self.seconds}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        self.points, self.counter.rows = list(state["points"]), dict(state["rows"])
+        self.points, self.counter.rows = list(state["points"]), deepcopy(state["rows"])
         self.seconds = state["seconds"]
 
     @property

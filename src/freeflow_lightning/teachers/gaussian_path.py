@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from freeflow_lightning.flow import check_counts, check_numbers, check_shapes, expand
+from freeflow_lightning.flow.interpolant import hypotenuse
 from freeflow_lightning.teachers.base import Teacher
 from freeflow_lightning.teachers.predictions import (
     Coefficients,
@@ -176,8 +177,7 @@ class PathVelocity(nn.Module):
     def forward(self, x: Tensor, t: Tensor, condition: Any = None) -> Tensor:
         """u(x, t | condition), [B, ...]; computed in float32 or wider around the network."""
         tau, c = self._place(t)
-        # torch.hypot, which ONNX does not have
-        y = x * expand((c.a**2 + c.b**2).sqrt() / norm(t), x)
+        y = x * expand(hypotenuse(c.a, c.b) / norm(t), x)
         raw = self.net(y.to(x.dtype), self.path.network_time(tau), condition)
         return self._velocity(raw, y, x, t, c).to(x.dtype)
 
