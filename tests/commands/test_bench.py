@@ -1,6 +1,8 @@
 """freeflow bench, as a user runs it. What is asserted are counts, sums and words: no test asserts a time."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,12 +50,14 @@ def measured():
     return m, before, side
 
 
-def test_the_profiler_is_quiet(capfd):
-    side = SideBySide(Clock(torch.device("cpu")), rounds=1)
-    prior = data(batch_size=4, length=side.steps)
-    fit(module(check_teacher=False), side, max_steps=side.steps, prior=prior)
-    assert side.breakdown is not None
-    assert "SyncActivityProfilerHandler" not in capfd.readouterr().err
+@pytest.mark.slow
+def test_the_profiler_is_quiet(tmp_path):
+    """In a process of its own: kineto asks once how much it is to tell."""
+    words = ["bench", "--config", "digits", "--steps", "2", "--data.batch_size", "4"]
+    command = [sys.executable, "-m", "freeflow_lightning", *words, "--data.val_samples", "0"]
+    ended = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert "where a profiled, logged step goes" in ended.stdout
+    assert "SyncActivityProfilerHandler" not in ended.stderr
 
 
 def test_every_round_counts_the_evaluations_of_its_own_step(measured):
