@@ -29,14 +29,14 @@ def measure(judge: Judge, name: str, student: FlowMap, samples: int) -> list[Lin
     if not isinstance(network, SplitConditioned):
         for steps in (1, 2, 4):
             sampler = StudentSampler(student, 1.0, steps)
-            lines.append(judge.student(name, steps, sampler, samples))
+            lines.append(judge.line(name, steps, sampler, samples))
         return lines
     for outer, inner in PAIRS:
         if network.head.outer_steps % outer:
             continue  # asks at times that were not trained
         network.head = replace(network.head, steps=inner)
         sampler = StudentSampler(student, 1.0, outer, "transition" if outer > 1 else "chain")
-        line = judge.student(f"{name}, M = {outer}, N = {inner}", outer, sampler, samples)
+        line = judge.line(f"{name}, M = {outer}, N = {inner}", outer, sampler, samples)
         lines.append(line._replace(evaluations=outer * network.evaluations))
     return lines
 
@@ -49,7 +49,7 @@ def main() -> None:
     judge, lines = Judge(), []
     for name, path in named.items():
         student = FlowMap.from_checkpoint(path)
-        lines = lines or [judge.teacher(student)]
+        lines = lines or [judge.teacher(student.teacher, samples)]
         lines += measure(judge, name, student, samples)
     Path(output).write_text(json.dumps([line._asdict() for line in lines], indent=1) + "\n")
     print(markdown(lines))

@@ -17,6 +17,8 @@ def test_the_list_is_the_folder_with_a_line_for_each(freeflow):
     assert set(listed) == {path.with_suffix("").as_posix() for path in files}
     assert listed["digits"].startswith("The demo: distils the embedded digits teacher")
     assert min(len(summary) for summary in listed.values()) > 20
+    assert len(set(listed.values())) == len(listed)  # each says what it alone is
+    assert all(summary.endswith(".") for summary in listed.values())
 
 
 def test_one_is_printed_as_it_is(freeflow):
