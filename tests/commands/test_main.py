@@ -16,6 +16,7 @@ from PIL import Image
 
 from freeflow_lightning.commands import main as cli
 from freeflow_lightning.commands.brief import brief
+from places import ROOT
 
 TEACHERS = """
 import torch
@@ -179,7 +180,7 @@ def pull(tmp_path, monkeypatch):
         (["--trainer.min_steps", "-1"], "trainer.min_steps to be an integer of at least 0, got -1"),
         (["--trainer.num_sanity_val_steps=-3"], "num_sanity_val_steps to be an integer of at"),
         (["--trainer.devices", "-1"], "should be an int > 0"),
-        (["--ckpt_path="], "--ckpt_path: expected a checkpoint, a run's folder or 'last', got an"),
+        (["--ckpt_path="], "--ckpt_path is empty: give a value, or leave it out"),
         (["--seed_everything", "99999999999"], "99999999999 is not in bounds"),
         (["--ckpt_path", "best"], 'ckpt_path="best"'),
         (
@@ -225,6 +226,14 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
     assert "usage:" not in err
 
 
+def test_a_config_with_an_empty_checkpoint_is_refused(freeflow):
+    config = (ROOT / "configs" / "digits.yaml").read_text()
+    Path("mine.yaml").write_text(f"ckpt_path: ''\n{config}")
+    code, _, err = freeflow("fit", "--config", "mine.yaml")
+    assert code == 1
+    assert "expected a checkpoint, a run's folder or 'last', got an empty word" in err
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -238,6 +247,16 @@ def test_fit_says_what_is_wrong(pull, freeflow, options, words):
         (
             ["sample", "--checkpoint", "x.ckpt", "--sed", "1"],
             "unknown option --sed; did you mean '--seed'?",
+        ),
+        (["sample", "x.ckpt", "--output", ""], "--output is empty: give a value, or leave it out"),
+        (["sample", "x.ckpt", "--output= "], "--output is empty: give a value, or leave it out"),
+        (["report", ""], "--run is empty: give a value"),
+        (["fit", "--config", "digits", "--ckpt_path", ""], "--ckpt_path is empty: give a value"),
+        (["fit", "--config", ""], "no config at ''"),
+        (
+            ["sample", "embedded:digits"],
+            "a teacher draws by `freeflow sample --teacher SiTTeacher --teacher.checkpoint "
+            "embedded:digits`",
         ),
         (["demo", "x.ckpt", "--port", "-1"], "expected --port from 1 to 65535, got -1"),
         (["sample", "x.ckpt", "--steps", "nan"], "steps: expected an integer, got nan"),
@@ -517,7 +536,6 @@ def test_classes_are_repeated_in_turn(freeflow, checkpoint, tmp_path):
         (["--average", "ema_1"], "has no average 'ema_1': expected one of ['ema_0_9999', 'raw']"),
         (["--classes", "[5]"], "expected classes in 0 .. 4, got [5]"),
         (["--classes", "[]"], "--classes names no class: leave it out for drawn ones"),
-        (["--average="], "has no average '': expected one of ['ema_0_9999', 'raw']"),
         (["--device", "tpu"], "expected a device that is here, auto or cpu"),
         (["--device", "meta"], "got 'meta'"),
         (["--device", "cuda:99"], "got 'cuda:99'"),

@@ -11,7 +11,7 @@ from typing import Any, NoReturn
 from jsonargparse import ArgumentParser
 
 from freeflow_lightning.commands.brief import brief, did_you_mean
-from freeflow_lightning.commands.words import as_integer, as_list, spell_out
+from freeflow_lightning.commands.words import as_integer, as_list, left_empty, spell_out
 from freeflow_lightning.commands.yaml_settings import MODE
 
 _ALWAYS_TOLD = ("MisconfigurationException", "OutOfMemoryError")
@@ -84,6 +84,8 @@ class BriefErrors(ArgumentParser):
 
     def parse_args(self, args: Any = None, *others: Any, **named: Any) -> Any:
         words = sys.argv[1:] if args is None else args
+        if empty := left_empty(words):
+            self._refuse(f"{empty} is empty: give a value, or leave it out (is a variable unset?)")
         words = spell_out(list(words), self._options(words))
         try:
             return super().parse_args(words, *others, **named)

@@ -49,6 +49,28 @@ def spell_out(words: list[str], options: dict[str, Any]) -> list[str]:
     return done
 
 
+def left_empty(words: Sequence[str]) -> str | None:
+    """Return the first option whose value is empty, as that of an unset variable is, or the word's
+    place where no option stands before it; settings of classes (--NAME.NAME) may be.
+
+    >>> left_empty(["--num_samples", "4", "--output", ""]), left_empty(["--output="]), left_empty([""])
+    ('--output', '--output', 'argument 1')
+    >>> left_empty(["--output", "here", "--trainer.logger.name", ""])
+    """
+    for position, word in enumerate(words):
+        before = words[position - 1] if position else ""
+        name, joined, value = word.partition("=")
+        if _OPTION.match(word):
+            if joined and not value.strip() and "." not in name:
+                return name
+        elif not word.strip():
+            if not _OPTION.match(before):
+                return f"argument {position + 1}"
+            if "." not in before:
+                return before
+    return None
+
+
 def as_list(words: list[str], key: str, value: str) -> list[str]:
     """Return the words with the value of an option as a list of one; the option ends as the key
     does.

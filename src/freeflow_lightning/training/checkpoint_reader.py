@@ -22,10 +22,13 @@ def read_checkpoint_file(
         ValueError: a damaged checkpoint, or one that holds more than tensors and plain values.
     """
     if not is_remote(path) and not Path(path).exists():
-        raise FileNotFoundError(
-            f"no checkpoint at {path}: expected a .ckpt file, for example "
-            f"runs/NAME/version_0/checkpoints/last.ckpt"
-        )
+        expected = "expected a .ckpt file, for example runs/NAME/version_0/checkpoints/last.ckpt"
+        if str(path).startswith("embedded:"):
+            expected = (
+                "this is a teacher, and expected is a student's .ckpt file; a teacher draws by "
+                f"`freeflow sample --teacher SiTTeacher --teacher.checkpoint {path}`"
+            )
+        raise FileNotFoundError(f"no checkpoint at {path}: {expected}")
     try:
         if is_remote(path):
             from lightning.fabric.utilities.cloud_io import _load  # noqa: PLC0415 (Lightning: seconds that files here do without)
