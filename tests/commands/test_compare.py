@@ -10,6 +10,8 @@ import torch
 from freeflow_lightning import FlowMap
 from freeflow_lightning.commands import compare as verb
 from freeflow_lightning.commands import main as cli
+from freeflow_lightning.commands.views.comparison import spread_in_words
+from freeflow_lightning.evaluation.methods import Spread
 from freeflow_lightning.evaluation.yardstick import Yardstick
 from freeflow_lightning.metrics.scores import relative_error
 from freeflow_lightning.sampling.draw import Draw
@@ -146,7 +148,8 @@ def test_the_table_has_a_line_for_each_number_of_steps(compared):
     a, b = (run["points"][-1]["figures"]["4"]["fid"] for run in several["runs"])
     fid = several["final"]["4"]["fid"]
     assert (fid["mean"], fid["deviation"]) == pytest.approx(((a + b) / 2, abs(a - b) / 2**0.5))
-    assert f"| any | 4 | {fid['mean']:.4g} ± {fid['deviation']:.2g} |" in "\n".join(lines)
+    shown = spread_in_words(Spread(fid["mean"], fid["deviation"]))
+    assert f"| any | 4 | {shown} |" in "\n".join(lines)
 
 
 def test_a_run_that_diverges_is_a_row_and_the_first_seed_picks_the_rate(freeflow, no_plot):

@@ -1,7 +1,7 @@
 """What freeflow compare shows: comparison.md and comparison.png."""
 
 from collections.abc import Sequence
-from math import isnan
+from math import floor, isfinite, isnan, log10
 
 from matplotlib.axes import Axes
 
@@ -31,17 +31,23 @@ def describe_run(run: Run) -> str:
 
 
 def spread_in_words(spread: Spread | None) -> str:
-    """Return a mean with its deviation, to two digits of it.
+    """Return a mean with its deviation, both to two digits of the deviation; whole numbers are not
+    rounded.
 
-    >>> spread_in_words(Spread(1.5234, 0.0512)), spread_in_words(Spread(1.5234, float("nan")))
-    ('1.523 ± 0.051', '1.523')
-    >>> spread_in_words(None)
-    ''
+    >>> spread_in_words(Spread(1.5234, 0.0512)), spread_in_words(Spread(339.31, 104.2))
+    ('1.523 ± 0.051', '339 ± 104')
+    >>> spread_in_words(Spread(1.5234, float("nan"))), spread_in_words(None)
+    ('1.523', '')
     """
     if spread is None:
         return ""
     mean = "not finite" if isnan(spread.mean) else f"{spread.mean:.4g}"
-    return mean if isnan(spread.deviation) else f"{mean} ± {spread.deviation:.2g}"
+    if isnan(spread.deviation):
+        return mean
+    if not spread.deviation or not isfinite(spread.mean + spread.deviation):
+        return f"{mean} ± {spread.deviation:.2g}"
+    decimals = max(0, 1 - floor(log10(spread.deviation)))
+    return f"{spread.mean:.{decimals}f} ± {spread.deviation:.{decimals}f}"
 
 
 def comparison_markdown(comparison: MethodComparison) -> str:
