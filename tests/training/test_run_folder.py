@@ -3,7 +3,15 @@
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
-from freeflow_lightning.training.run_folder import claim_version, next_version, version_of, versions
+import pytest
+
+from freeflow_lightning.training.run_folder import (
+    claim_version,
+    newest,
+    next_version,
+    version_of,
+    versions,
+)
 
 
 def test_versions_are_numbers_not_names(tmp_path):
@@ -14,6 +22,17 @@ def test_versions_are_numbers_not_names(tmp_path):
     (tmp_path / "version_old").mkdir()
     assert versions(tmp_path) == [2, 9, 10]
     assert next_version(tmp_path) == 11
+
+
+def test_the_newest_run_is_one_with_checkpoints(tmp_path):
+    for n in (2, 10):
+        (tmp_path / f"version_{n}/checkpoints").mkdir(parents=True)
+    (tmp_path / "version_11").mkdir()  # of a validation
+    assert newest(tmp_path) == newest(tmp_path / "version_10") == tmp_path / "version_10"
+    with pytest.raises(
+        FileNotFoundError, match=r"no run with checkpoints at .*version_11: expected"
+    ):
+        newest(tmp_path / "version_11")
 
 
 def test_each_of_many_that_claim_at_once_has_a_folder_of_its_own(tmp_path):

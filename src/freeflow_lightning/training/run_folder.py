@@ -21,14 +21,20 @@ def versions(folder: Path) -> list[int]:
 
 
 def newest(folder: Path) -> Path:
-    """Return a run's own folder: the given one, or the newest version in it."""
+    """Return a run's own folder: the given one, or in it the newest version that has checkpoints (a
+    validation's has none).
+
+    Raises:
+        FileNotFoundError: neither has any.
+    """
     numbers = versions(folder)
-    folder = folder / f"version_{numbers[-1]}" if numbers else folder
-    if not (folder / "checkpoints").is_dir():
-        raise FileNotFoundError(
-            f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N"
-        )
-    return folder
+    own = [folder / f"version_{n}" for n in reversed(numbers)] if numbers else [folder]
+    for each in own:
+        if (each / CHECKPOINTS).is_dir():
+            return each
+    raise FileNotFoundError(
+        f"no run with checkpoints at {folder}: expected runs/NAME or runs/NAME/version_N"
+    )
 
 
 def next_version(folder: Path) -> int:
