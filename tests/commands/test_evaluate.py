@@ -14,8 +14,15 @@ from freeflow_lightning import FlowMap
 from freeflow_lightning.commands.tasks.evaluate import read_reference
 from freeflow_lightning.commands.words import spell_out
 from freeflow_lightning.evaluation.pick_features import pick_features
+from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.examples.faces.data import load_moments
-from freeflow_lightning.metrics import FacesFeatures, FeatureNetwork, FlatFeatures, FrechetDistance
+from freeflow_lightning.metrics import (
+    FacesFeatures,
+    FeatureNetwork,
+    FlatFeatures,
+    FrechetDistance,
+    to_uint8,
+)
 from freeflow_lightning.sampling.draw import Draw, pictures
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
@@ -280,6 +287,25 @@ def test_real_faces_are_a_reference_by_name():
     table = read_reference("faces", features, student, Processes())
     assert torch.equal(table.moments["features"].covariance, load_moments().covariance)
     assert len(table.rows["labels"]) == 2000
+
+
+def test_real_digits_are_a_reference_by_name(tmp_path):
+    student = FlowMap(nn.Linear(1, 1), SiTTeacher("embedded:digits"), (1.0, 1.0))
+    features = pick_features("auto", None, student.teacher, student.device)
+    table = read_reference("digits", features, student, Processes())
+    digits, labels = load_digits()
+    assert torch.equal(table.rows["labels"], labels)
+    np.savez(tmp_path / "digits.npz", arr_0=to_uint8(digits).permute(0, 2, 3, 1).numpy())
+    of_file = read_reference(str(tmp_path / "digits.npz"), features, student, Processes())
+    close = {"rtol": 1e-5, "atol": 1e-5}  # a convolution's last digits are those of the layout
+    torch.testing.assert_close(table.moments["features"], of_file.moments["features"], **close)
+
+
+def test_a_reference_that_is_no_file_has_the_names_listed():
+    student = FlowMap(nn.Linear(1, 1), SiTTeacher("embedded:digits"), (1.0, 1.0))
+    words = "no statistics at digit: expected teacher, faces or digits, or ADM's .npz"
+    with pytest.raises(FileNotFoundError, match=words):
+        read_reference("digit", FlatFeatures(64), student, Processes())
 
 
 class Bright(FeatureNetwork):

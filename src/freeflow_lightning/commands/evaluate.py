@@ -29,7 +29,7 @@ class ReferenceOptions(FeatureOptions):
     """what the samples are compared with
 
     Args:
-        reference: "teacher" for its own samples, "faces" for the real faces that ship, or a file:
+        reference: "teacher" for its own samples, "faces" or "digits" for the real ones, or a file:
             ADM's .npz (mu, sigma, arr_0), torch-fidelity's .pt, or an .npz of pictures (arr_0, as
             `freeflow sample --npz` writes).
         reference_samples: samples of the teacher to compare with.

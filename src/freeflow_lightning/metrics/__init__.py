@@ -17,7 +17,7 @@ from freeflow_lightning.metrics.moments import (
     warn_of_few_samples,
 )
 from freeflow_lightning.metrics.scores import Score, compare_tables, inception_score
-from freeflow_lightning.metrics.statistics import read_statistics
+from freeflow_lightning.metrics.statistics import read_statistics, see_pictures
 from freeflow_lightning.metrics.support import Coverage, coverage
 from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
 
@@ -52,6 +52,7 @@ __all__ = [
     "mean_and_covariance",
     "merge_tables",
     "read_statistics",
+    "see_pictures",
     "square_root",
     "to_uint8",
     "warn_of_few_samples",

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from freeflow_lightning.metrics.moments import Moments
 from freeflow_lightning.metrics.table import FeatureTable, TableBuilder, merge_tables
 
-_EXPECTED = "expected ADM's .npz (mu, sigma; arr_0), torch-fidelity's .pt (mu, sigma) or an .npz of pictures (arr_0)"
+EXPECTED = "expected ADM's .npz (mu, sigma; arr_0), torch-fidelity's .pt (mu, sigma) or an .npz of pictures (arr_0)"
 
 
 def read_statistics(
@@ -80,11 +80,36 @@ def _see_pictures(
             f"expected one class for each picture in arr_1 of {path}, got {labels.dtype} "
             f"{labels.shape}"
         )
-    builder = TableBuilder(network, kept=n)
-    for index in torch.arange(n).split(batch_size):
-        seen = torch.from_numpy(pictures[index.numpy()]).permute(0, 3, 1, 2).to(device)
-        classes = None if labels is None else torch.from_numpy(labels[index.numpy()])
-        builder.add(index, seen, classes)
+    return see_pictures(
+        torch.from_numpy(pictures).permute(0, 3, 1, 2),
+        None if labels is None else torch.from_numpy(labels),
+        network,
+        device=device,
+        batch_size=batch_size,
+    )
+
+
+def see_pictures(
+    pictures: Tensor,
+    labels: Tensor | None,
+    network: nn.Module,
+    *,
+    device: torch.device | str = "cpu",
+    batch_size: int = 64,
+) -> FeatureTable:
+    """Return the table of pictures, all of whose features are kept.
+
+    Args:
+        pictures: uint8 [N, C, H, W].
+        labels: their classes, integers [N]; None where they have none.
+        network: on `device`; makes the features.
+        device: where the pictures go.
+        batch_size: pictures at once.
+    """
+    builder = TableBuilder(network, kept=len(pictures))
+    for index in torch.arange(len(pictures)).split(batch_size):
+        classes = None if labels is None else labels[index]
+        builder.add(index, pictures[index].to(device), classes)
     return merge_tables([builder.part()])
 
 
@@ -110,7 +135,7 @@ def _moments(content: dict[str, Any], keys: tuple[str, str], path: str | Path) -
 
 def _read(path: Path) -> dict[str, Any]:
     if not path.is_file():
-        raise FileNotFoundError(f"no statistics at {path}: {_EXPECTED}")
+        raise FileNotFoundError(f"no statistics at {path}: {EXPECTED}")
     try:
         content = _read_numpy(path) if path.suffix == ".npz" else _read_torch(path)
     except (
@@ -122,10 +147,10 @@ def _read(path: Path) -> dict[str, Any]:
         ValueError,
     ) as error:
         raise ValueError(
-            f"{path} cannot be read: {_EXPECTED} ({str(error).splitlines()[0]})"
+            f"{path} cannot be read: {EXPECTED} ({str(error).splitlines()[0]})"
         ) from error
     if not ({"mu", "sigma"} <= content.keys() or "arr_0" in content):
-        raise ValueError(f"{path} holds {sorted(content)}: {_EXPECTED}")
+        raise ValueError(f"{path} holds {sorted(content)}: {EXPECTED}")
     return content
 
 

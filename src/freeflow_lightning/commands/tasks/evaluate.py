@@ -16,11 +16,20 @@ from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.reference import feature_facts
 from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.evaluation.scores import ClassRow, Result
+from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.examples.faces.data import REFERENCE
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.flow.solver import RuleName
-from freeflow_lightning.metrics import FeatureNetwork, FeatureTable, Score, read_statistics
+from freeflow_lightning.metrics import (
+    FeatureNetwork,
+    FeatureTable,
+    Score,
+    read_statistics,
+    see_pictures,
+    to_uint8,
+)
+from freeflow_lightning.metrics.statistics import EXPECTED
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
@@ -138,7 +147,7 @@ def evaluate(
         guidance: of the samples, and of the teacher's that they are compared with; the student's
             evaluation_guidance if not given.
         num_samples: samples to measure, at least 2; FID depends on how many.
-        reference: "teacher" for its own samples, "faces" for the real faces that ship, or a file of
+        reference: "teacher" for its own samples, "faces" or "digits" for the real ones, or a file of
             statistics or pictures (ADM's .npz, torch-fidelity's .pt).
         features: what samples are seen with: a name, or a FeatureNetwork.
         weights: the file of Inception's or DINOv2's weights.
@@ -230,12 +239,20 @@ def count_pairs(student: FlowMap, num_samples: int, paired_samples: int | None) 
 def read_reference(
     reference: str, features: FeatureNetwork, student: FlowMap, processes: Processes
 ) -> FeatureTable | None:
-    """Statistics of real faces or of a file; None for the teacher, which is drawn, and on other
-    processes than the first.
+    """Statistics of real faces, of real digits or of a file; None for the teacher, which is drawn,
+    and on other processes than the first.
     """
     if reference == "teacher" or not processes.first:
         return None
-    path = REFERENCE if reference == "faces" else reference
+    if reference == "digits":
+        digits, labels = load_digits()
+        return see_pictures(to_uint8(digits), labels, features, device=student.device)
+    path = REFERENCE if reference == "faces" else Path(reference)
+    if not path.exists():
+        known = EXPECTED.removeprefix("expected ")
+        raise FileNotFoundError(
+            f"no statistics at {reference}: expected teacher, faces or digits, or {known}"
+        )
     return read_statistics(path, features, device=student.device)
 
 
