@@ -1,15 +1,26 @@
 """What judges the lines of a report."""
 
+import math
+
 import pytest
 import torch
 
 from freeflow_lightning.evaluation import steps_table
-from freeflow_lightning.evaluation.steps_table import BATCH, Judge, compare_halves
+from freeflow_lightning.evaluation.scores import evaluate_tables
+from freeflow_lightning.evaluation.steps_table import (
+    BATCH,
+    Judge,
+    Line,
+    compare_halves,
+    without_foreign_classes,
+)
 from freeflow_lightning.metrics import (
     FeatureNetwork,
     FlatFeatures,
     FrechetDistance,
+    TableBuilder,
     frechet_distance,
+    merge_tables,
 )
 
 
@@ -40,6 +51,39 @@ def test_classes_are_recognised_by_a_network_of_these_classes_alone():
     assert judge.accuracy(drawn, labels, 3) == pytest.approx(1 - 1 / (BATCH + 4))
     assert judge.accuracy(drawn, labels, 2) is None
     assert judge.accuracy(drawn, None, 3) is None
+
+
+@pytest.mark.parametrize(
+    ("num_classes", "of_teacher", "known"),
+    [(10, 0.1, False), (10, 0.19, False), (10, 0.21, True), (2, 0.7, False), (2, 0.98, True)],
+)
+def test_shares_of_other_classes_than_the_teachers_are_left_out(num_classes, of_teacher, known):
+    lines = [
+        Line(name, 1.0, evaluations, 1.0, 0.0, share, 0.1)
+        for name, evaluations, share in [
+            ("teacher, 2 steps", 4, 0.9),
+            ("teacher, 64 steps", 128, of_teacher),
+            ("student, 1 step", 1, 0.4),
+        ]
+    ]
+    shares = [line.accuracy for line in without_foreign_classes(lines, num_classes)]
+    assert shares == ([0.9, of_teacher, 0.4] if known else [None] * 3)
+    unseen = [line._replace(accuracy=None) for line in lines]
+    assert without_foreign_classes(unseen, num_classes) == unseen
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_reference_of_other_classes_is_not_recognised(known):
+    labels = torch.arange(40) % 4
+    seen = labels if known else (labels + 1) % 4
+    logits = torch.eye(4)[seen]
+    builder = TableBuilder(FlatFeatures(2), kept=40)
+    builder.add(torch.arange(40), torch.randint(0, 256, (40, 2), dtype=torch.uint8), labels)
+    table = merge_tables([builder.part()])
+    table.rows["logits"] = logits
+    result = evaluate_tables(table, table, None, None, num_classes=4, classifies=True)
+    assert ("recognised" in result.scores) is known
+    assert all(math.isnan(row.recognised) is not known for row in result.classes)
 
 
 def test_distances_are_measured_where_the_reference_is(monkeypatch):

@@ -2,6 +2,7 @@
 class by class.
 """
 
+import logging
 from typing import Any, NamedTuple
 
 import torch
@@ -21,6 +22,8 @@ from freeflow_lightning.sampling.draw import Draw, concat_labels, evaluate_rows,
 from freeflow_lightning.sampling.sampler import Sampler
 from freeflow_lightning.sampling.teacher_sampler import TeacherSampler
 from freeflow_lightning.training.output_folder import finite_or_none
+
+log = logging.getLogger(__name__)
 
 NAN = float("nan")
 
@@ -125,10 +128,14 @@ def evaluate_tables(
         floor: as many samples of the reference's own law, for what a perfect sampler would score.
         endpoints: errors along the same noise.
         num_classes: of the teacher.
-        classifies: the logits are those of the teacher's classes.
+        classifies: the logits are of as many classes as the teacher's; they count where they know
+            those of the reference.
         scores_inception: the logits are Inception's.
         about: how all this was made.
     """
+    if classifies and {"logits", "labels"} <= reference.rows.keys():
+        share = float(_is_recognised(reference).mean())
+        classifies = knows_classes(share, reference.rows["logits"].shape[1])
     options = {"classifies": classifies, "scores_inception": scores_inception}
     scores = _table_scores(samples, reference, **options)
     floors = _table_scores(floor, reference, **options) if floor is not None else {}
@@ -187,6 +194,25 @@ def _class_rows(
         )
         made.append(row)
     return made
+
+
+def knows_classes(share: float, num_classes: int) -> bool:
+    """Return whether a classifier knows a teacher's classes, and say so where it does not: of
+    samples that are beyond doubt it is to recognise twice the share of guessing, or of few classes
+    half of the way from there to all.
+
+    Args:
+        share: of recognised samples of the reference, or of the teacher at many steps.
+        num_classes: among which it chooses.
+    """
+    if share > min(2 / num_classes, (1 + 1 / num_classes) / 2):
+        return True
+    log.warning(
+        "these features recognise %.1f %% of the reference's own samples, as guessing would: their "
+        "classes are others than this teacher's, and the share recognised is left out",
+        100 * share,
+    )
+    return False
 
 
 def _is_recognised(samples: FeatureTable) -> Tensor:

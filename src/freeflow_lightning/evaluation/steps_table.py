@@ -9,6 +9,7 @@ from torch import Tensor
 
 from freeflow_lightning.evaluation.comparison import Start
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
+from freeflow_lightning.evaluation.scores import knows_classes
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.examples.faces.data import load_faces
 from freeflow_lightning.flow import take
@@ -209,6 +210,20 @@ class StepsTable:
         self.lines.append(line)
         if line.guidance == self.lines[0].guidance:
             self.shown[name] = drawn.x
+
+
+def without_foreign_classes(lines: Sequence[Line], num_classes: int) -> list[Line]:
+    """Return the lines, without the shares recognised where the classifier does not know the
+    teacher's classes: it recognises too few samples of the teacher at most steps.
+
+    Args:
+        lines: the teacher's among them.
+        num_classes: of the teacher.
+    """
+    teacher = max((x for x in lines if x.name.startswith("teacher")), key=lambda x: x.evaluations)
+    if teacher.accuracy is None or knows_classes(teacher.accuracy, num_classes):
+        return list(lines)
+    return [line._replace(accuracy=None) for line in lines]
 
 
 def compare_halves(judge: Judge, reference: Reference) -> float | None:

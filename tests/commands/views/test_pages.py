@@ -28,6 +28,7 @@ def test_no_word_of_a_page_is_markup():
 
 def test_a_report_says_its_figures_and_shows_the_name_of_its_folder_as_it_is():
     facts = {"reference": "digits", "samples": 1797, "seed": 3, "floor": 1.25}
+    facts |= {"features": "DigitsFeatures"}
     page = report_text(f"{EVIL}, version_0", LINES, [], facts)
     title, _, first, second = page.splitlines()[:4]
     assert (
@@ -36,7 +37,7 @@ def test_a_report_says_its_figures_and_shows_the_name_of_its_folder_as_it_is():
     )
     assert first == "The student in 1 step: FID 0.6, 1.20 times its teacher's at 64 Heun"
     assert second == "steps and 0.80 times its teacher's at 2."
-    assert "FID is to scikit-learn's 1797 real digits;" in page
+    assert "FID is to scikit-learn's 1797 real digits, seen with DigitsFeatures;" in page
     assert (
         "Two halves of the real digits have FID 1.25 to each other.\n\n| sampler | guidance |"
         in page

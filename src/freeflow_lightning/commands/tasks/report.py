@@ -23,6 +23,7 @@ from freeflow_lightning.evaluation.steps_table import (
     compare_halves,
     features_for,
     reference_samples,
+    without_foreign_classes,
 )
 from freeflow_lightning.evaluation.trajectory_errors import measure_along_delta
 from freeflow_lightning.flow import take
@@ -159,13 +160,15 @@ def report(
         few = take(condition, slice(256))
         paths = measure_along_delta(student, z[:256], few, scales[0])
     facts: dict[str, Any] = {"reference": reference, "samples": num_samples, "seed": seed}
+    facts["features"] = type(seen_by).__name__
     facts["floor"] = compare_halves(judge, reference)
     logged = [] if folder is None else read_metrics(folder / "metrics.csv")
     drawn = view.draw_pictures(
         student, made.shown, inputs.labels, paths, seen_by.class_names, logged
     )
     title = "A student in memory" if folder is None else f"{folder.parent.name}, {folder.name}"
-    return RunReport(title, made.lines, facts, drawn, folder)
+    lines = without_foreign_classes(made.lines, student.teacher.num_classes)
+    return RunReport(title, lines, facts, drawn, folder)
 
 
 def samplers_at(

@@ -142,6 +142,7 @@ def report_text(
             two=two,
             count=facts["samples"],
             reference=facts["reference"],
+            features=facts["features"],
             against=REFERENCES[facts["reference"]],
             floor=facts["floor"],
             table=table(lines),
@@ -155,7 +156,7 @@ def facts_in_words(facts: Mapping[str, Any]) -> str:
     against = REFERENCES[facts["reference"]]
     words = (
         f"{facts['samples']} samples from the same noise and conditions, seed {facts['seed']}. FID "
-        f"is to {against}; the endpoint error is the mean of |x - y| / |y| against the 64-step "
+        f"is to {against}, seen with {facts['features']}; the endpoint error is the mean of |x - y| / |y| against the 64-step "
         "teacher y of the same guidance; a guided teacher step of Heun takes four evaluations."
     )
     if facts["floor"] is not None:
