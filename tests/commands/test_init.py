@@ -1,5 +1,6 @@
 """The folder that init writes runs at once: it is inspected, distilled, resumed and sampled from."""
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -57,6 +58,16 @@ def test_what_is_written_is_sound_and_trains(freeflow, written, network):
     )
     assert code == 0, err
     assert out.startswith("3 samples at guidance 1 in")
+    inner = '{"unet": {"class_path": "my_unet.UNet"}}'
+    code, out, err = freeflow("export", run, "--output", "shipped", "--network_arguments", inner)
+    assert code == 0, err
+    shipped = json.loads(Path("shipped/freeflow.json").read_text())["network"]
+    assert "my_unet.Velocity" in str(shipped)
+    few = ["--num_samples", 3, "--device", "cpu", "--trust", "my_unet.Velocity"]
+    assert freeflow("sample", "shipped", *few, "--output", "again")[0] == 0
+    assert freeflow("sample", run, *few[:4], "--output", "before")[0] == 0
+    for name in ("000000.png", "000002.png"):
+        assert Path("again", name).read_bytes() == Path("before", name).read_bytes()
 
 
 def test_the_unet_says_where_its_time_is_if_asked(freeflow, written):

@@ -6,7 +6,9 @@ import inspect
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, fields
-from typing import get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
+
+from jsonargparse import Namespace
 
 from freeflow_lightning.commands.parser import BriefErrors
 from freeflow_lightning.training.quiet import quiet
@@ -42,7 +44,9 @@ def run(
     overrides: dict[str, list[str]] = {}
     if "overrides" in parameters:
         words, overrides["overrides"] = split_overrides(words)
-    values = vars(parser.instantiate(parser.parse_args(name_main_option(words, verb))))
+    parsed = parser.parse_args(name_main_option(words, verb))
+    data = {name: plain(parsed.pop(name)) for name in data_options(verb)}
+    values = vars(parser.instantiate(parsed)) | data
     values = {name: value for name, value in values.items() if name in names_of(verb)}
     objects = {}
     for name, kind in shared.items():
@@ -78,6 +82,31 @@ def options_of(verb: Callable[..., None]) -> dict[str, type[Options]]:
         for name, kind in hints.items()
         if inspect.isclass(kind) and issubclass(kind, Options)
     }
+
+
+def data_options(verb: Callable[..., None]) -> list[str]:
+    """Return the verb's options that are dicts: what they name by class_path is not made."""
+    hints = get_type_hints(verb)
+    for kind in options_of(verb).values():
+        hints |= get_type_hints(kind)
+    kinds = {name: (hint, *get_args(hint)) for name, hint in hints.items()}
+    return [
+        name for name in names_of(verb) if any(get_origin(kind) is dict for kind in kinds[name])
+    ]
+
+
+def plain(value: Any) -> Any:
+    """Return a parsed value as dicts and lists.
+
+    >>> plain(Namespace(net=Namespace(width=8), sizes=[Namespace(a=1)]))
+    {'net': {'width': 8}, 'sizes': [{'a': 1}]}
+    """
+    if isinstance(value, Namespace | dict):
+        return {
+            name: plain(part)
+            for name, part in dict(value if isinstance(value, dict) else vars(value)).items()
+        }
+    return [plain(part) for part in value] if isinstance(value, list) else value
 
 
 def names_of(verb: Callable[..., None]) -> dict[str, bool]:
