@@ -10,6 +10,10 @@ from freeflow_lightning.teachers import Teacher
 ABOUT = ("average", "averages", "steps", "evaluation_guidance", "config", "pairs", "starts")
 """Where a student comes from: which average, of which, after how many steps, its gamma, its
 training's config, and between which times it was trained to map."""
+OWN_NETWORKS = "own_networks"
+"""Of a student from a folder: the constructor arguments of networks of the user's own, by class
+path.
+"""
 
 
 class Student(NamedTuple):
@@ -20,7 +24,8 @@ class Student(NamedTuple):
         teacher: gives shapes, conditions and the decoder; often a `LatentSpace`, which has no
             velocity.
         guidance_range: the gammas that the student was trained for.
-        about: where it comes from, as plain values: any of `ABOUT`.
+        about: where it comes from, as plain values: any of `ABOUT`, and
+            `OWN_NETWORKS`.
     """
 
     network: nn.Module

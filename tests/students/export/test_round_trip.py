@@ -241,6 +241,9 @@ def test_the_documented_example_of_ones_own_network(tmp_path, monkeypatch):
     made.save_pretrained(tmp_path / "out", network_arguments=inner)
     again = FlowMap.from_pretrained(tmp_path / "out", trust="my_unet.Velocity")
     assert torch.equal(again.sample(4), made.sample(4))
+    again.save_pretrained(tmp_path / "twice")  # the folder knows the arguments
+    twice = FlowMap.from_pretrained(tmp_path / "twice", trust="my_unet.Velocity")
+    assert torch.equal(twice.sample(4), made.sample(4))
 
 
 # Integrity

@@ -10,7 +10,7 @@ from freeflow_lightning.students.export.folder import find_exported
 from freeflow_lightning.students.export.networks import find_foreign
 from freeflow_lightning.students.export.space import build_space
 from freeflow_lightning.students.export.student import load_student, take_own_network
-from freeflow_lightning.students.student import ABOUT, Student
+from freeflow_lightning.students.student import ABOUT, OWN_NETWORKS, Student
 from freeflow_lightning.teachers import Conditions
 from freeflow_lightning.teachers.reading.hub import HubAccess
 
@@ -43,4 +43,6 @@ def read_exported(
     load_student(student, folder, manifest)
     space = build_space(manifest, folder, conditions)
     low, high = manifest["guidance_range"]
-    return Student(student, space, (low, high), {name: manifest.get(name) for name in ABOUT})
+    about = {name: manifest.get(name) for name in ABOUT}
+    own = {unknown.class_path: unknown.arguments for unknown in find_foreign(manifest["network"])}
+    return Student(student, space, (low, high), about | {OWN_NETWORKS: own})

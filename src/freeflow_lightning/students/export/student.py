@@ -35,6 +35,7 @@ def write_student(
     teacher: Teacher,
     folder: Path,
     facts: Mapping[str, Any],
+    known: Mapping[str, dict[str, Any]],
     network_arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Write weights and freeflow.json; returns what it says.
@@ -44,12 +45,14 @@ def write_student(
         teacher: gives shapes, conditions and decoder.
         folder: empty.
         facts: further entries.
-        network_arguments: constructor arguments of a network of the user's own.
+        known: constructor arguments of networks of the user's own, by class path.
+        network_arguments: those of the outermost, where nothing else says them.
 
     Raises:
         ValueError: a part that a folder cannot hold.
     """
-    spec = describe_network(network, own_arguments(network, facts.get("config"), network_arguments))
+    arguments = own_arguments(network, facts.get("config"), known, network_arguments)
+    spec = describe_network(network, arguments)
     for unknown in find_foreign(spec):
         refuse_unbuildable(unknown)
     decoder, left_out = describe_decoder(teacher)
@@ -105,12 +108,15 @@ def diffusers_part(network: nn.Module) -> tuple[str, Any] | None:
 
 
 def own_arguments(
-    network: nn.Module, config: Mapping[str, Any] | None, given: Mapping[str, Any] | None
+    network: nn.Module,
+    config: Mapping[str, Any] | None,
+    known: Mapping[str, dict[str, Any]],
+    given: Mapping[str, Any] | None,
 ) -> dict[str, dict[str, Any]]:
-    """Constructor arguments by class path: those that the training config names, and the given ones
-    for the outermost.
+    """Constructor arguments by class path: those that the training config names, the known ones,
+    and the given ones for the outermost.
     """
-    found = dict(_named_in(config or {}))
+    found = dict(_named_in(config or {})) | dict(known)
     unknown = find_foreign(describe_network(network, found))
     if given is not None and not unknown:
         raise ValueError(

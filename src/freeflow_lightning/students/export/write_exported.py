@@ -14,7 +14,7 @@ from freeflow_lightning.students.export.folder import CARD, MANIFEST, read_manif
 from freeflow_lightning.students.export.networks import find_foreign
 from freeflow_lightning.students.export.read_exported import read_exported
 from freeflow_lightning.students.export.student import find_differences, write_student
-from freeflow_lightning.students.student import ABOUT, Student
+from freeflow_lightning.students.student import ABOUT, OWN_NETWORKS, Student
 from freeflow_lightning.training.atomic_write import write_folder
 from freeflow_lightning.training.output_folder import claim_folder
 
@@ -89,7 +89,8 @@ def write_student_folder(
     alone = merge(network) if isinstance(network.backbone, Adapter) else network
     facts = {name: student.about.get(name) for name in ABOUT}
     facts |= {"guidance_range": list(student.guidance_range), "weights_hash": weights_hash(alone)}
-    manifest = write_student(alone, student.teacher, folder, facts, network_arguments)
+    known = student.about.get(OWN_NETWORKS) or {}
+    manifest = write_student(alone, student.teacher, folder, facts, known, network_arguments)
     trust = next((unknown.class_path for unknown in find_foreign(manifest["network"])), None)
     again = read_exported(folder, trust=trust)
     if different := find_differences(alone, again.network):
