@@ -1,5 +1,5 @@
-"""Messages of Lightning that tell the user of this package nothing, or advise what does not
-apply.
+"""Messages of Lightning that tell the user of this package nothing, or advise what does not apply,
+and messages that are repeated.
 """
 
 import logging
@@ -21,11 +21,31 @@ LOGGERS = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.
 
 
 def quiet() -> None:
-    """Drop these messages; all others are heard."""
+    """Drop these messages; all others are heard, once each where nobody has set up logging."""
     for message in NOISE:
         warnings.filterwarnings("ignore", message)
     for name in LOGGERS:
         logging.getLogger(name).addFilter(is_worth_saying)
+    if (handler := logging.lastResort) is not None:
+        for old in [each for each in handler.filters if isinstance(each, _FirstOfItsWords)]:
+            handler.removeFilter(old)
+        handler.addFilter(_FirstOfItsWords())
+
+
+class _FirstOfItsWords(logging.Filter):
+    """Passes a message that has not been said since this was made: what is true of several samplers
+    is said once.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        words = record.getMessage()
+        is_new = words not in self._said
+        self._said.add(words)
+        return is_new
 
 
 def is_worth_saying(record: logging.LogRecord) -> bool:

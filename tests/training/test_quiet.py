@@ -1,0 +1,23 @@
+"""What is said to the user, and how often."""
+
+import logging
+
+import pytest
+
+from freeflow_lightning.training.quiet import quiet
+
+
+@pytest.fixture
+def log():
+    """A logger that nobody has set up: its messages reach logging's last resort."""
+    found = logging.getLogger("freeflow_lightning.test_quiet")
+    found.propagate = False
+    return found
+
+
+def test_a_message_is_said_once_in_each_command(log, capsys):
+    for _ in range(2):  # two commands
+        quiet()
+        for samples in (20, 20, 30, 20):
+            log.warning("FID of %d samples", samples)
+        assert capsys.readouterr().err.splitlines() == ["FID of 20 samples", "FID of 30 samples"]
