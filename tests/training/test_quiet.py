@@ -2,20 +2,12 @@
 
 import logging
 
-import pytest
-
 from freeflow_lightning.training.quiet import quiet
 
 
-@pytest.fixture
-def log():
-    """A logger that nobody has set up: its messages reach logging's last resort."""
-    found = logging.getLogger("freeflow_lightning.test_quiet")
-    found.propagate = False
-    return found
-
-
-def test_a_message_is_said_once_in_each_command(log, capsys):
+def test_a_message_is_said_once_in_each_command(capsys):
+    log = logging.getLogger("freeflow_lightning.test_quiet")
+    log.propagate = False  # nobody has set it up: its messages reach logging's last resort
     for _ in range(2):  # two commands
         quiet()
         for samples in (20, 20, 30, 20):
