@@ -342,7 +342,10 @@ def test_a_users_own_features(freeflow, checkpoint, tmp_path):
             "--weights is a file for --features inception or dinov2",
         ),
         (["--features", "digits"], "expected digits of shape [B, 1, 8, 8]"),
-        (["--reference", "gone.npz"], "no statistics at gone.npz: expected ADM's .npz"),
+        (
+            ["--reference", "gone.npz"],
+            "no statistics at gone.npz: expected teacher, faces or digits, or ADM's",
+        ),
         (["--num_samples", "0"], "at least 2 samples on either side, got 0"),
         (["--classes", "9"], "expected classes in 0 .. 4, got [9]"),
         (["--classes", "1", "--balanced"], "leave --classes out"),

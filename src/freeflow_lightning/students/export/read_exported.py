@@ -45,4 +45,6 @@ def read_exported(
     low, high = manifest["guidance_range"]
     about = {name: manifest.get(name) for name in ABOUT}
     own = {unknown.class_path: unknown.arguments for unknown in find_foreign(manifest["network"])}
-    return Student(student, space, (low, high), about | {OWN_NETWORKS: own})
+    if own:
+        about[OWN_NETWORKS] = own
+    return Student(student, space, (low, high), about)
