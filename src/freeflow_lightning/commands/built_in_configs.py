@@ -58,8 +58,8 @@ def find_built_in(name: str) -> Path:
     near = difflib.get_close_matches(short, known, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else "give a YAML file of `freeflow fit`"
     raise FileNotFoundError(
-        f"no config at {name or repr(name)}, and none of that name in the package: {hint} (`freeflow configs` "
-        "lists those of the package)"
+        f"no config at {name or repr(name)}, and none of that name in the package: {hint} "
+        "(`freeflow configs` lists those of the package)"
     )
 
 

@@ -101,12 +101,10 @@ def plain(value: Any) -> Any:
     >>> plain(Namespace(net=Namespace(width=8), sizes=[Namespace(a=1)]))
     {'net': {'width': 8}, 'sizes': [{'a': 1}]}
     """
-    if isinstance(value, Namespace | dict):
-        return {
-            name: plain(part)
-            for name, part in dict(value if isinstance(value, dict) else vars(value)).items()
-        }
-    return [plain(part) for part in value] if isinstance(value, list) else value
+    parts = vars(value) if isinstance(value, Namespace) else value
+    if isinstance(parts, dict):
+        return {name: plain(part) for name, part in parts.items()}
+    return [plain(part) for part in parts] if isinstance(parts, list) else parts
 
 
 def names_of(verb: Callable[..., None]) -> dict[str, bool]:

@@ -147,8 +147,8 @@ def evaluate(
         guidance: of the samples, and of the teacher's that they are compared with; the student's
             evaluation_guidance if not given.
         num_samples: samples to measure, at least 2; FID depends on how many.
-        reference: "teacher" for its own samples, "faces" or "digits" for the real ones, or a file of
-            statistics or pictures (ADM's .npz, torch-fidelity's .pt).
+        reference: "teacher" for its own samples, "faces" or "digits" for the real ones, or a file
+            of statistics or pictures (ADM's .npz, torch-fidelity's .pt).
         features: what samples are seen with: a name, or a FeatureNetwork.
         weights: the file of Inception's or DINOv2's weights.
         reference_samples: samples of the teacher to compare with.

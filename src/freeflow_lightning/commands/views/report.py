@@ -156,8 +156,9 @@ def facts_in_words(facts: Mapping[str, Any]) -> str:
     against = REFERENCES[facts["reference"]]
     words = (
         f"{facts['samples']} samples from the same noise and conditions, seed {facts['seed']}. FID "
-        f"is to {against}, seen with {facts['features']}; the endpoint error is the mean of |x - y| / |y| against the 64-step "
-        "teacher y of the same guidance; a guided teacher step of Heun takes four evaluations."
+        f"is to {against}, seen with {facts['features']}; the endpoint error is the mean of "
+        "|x - y| / |y| against the 64-step teacher y of the same guidance; a guided teacher step of "
+        "Heun takes four evaluations."
     )
     if facts["floor"] is not None:
         words += f" Two halves of the real pictures have FID {facts['floor']:.4g} to each other."
