@@ -45,7 +45,7 @@ def run(
     if "overrides" in parameters:
         words, overrides["overrides"] = split_overrides(words)
     parsed = parser.parse_args(name_main_option(words, verb))
-    data = {name: plain(parsed.pop(name)) for name in data_options(verb)}
+    data = {name: as_dicts(parsed.pop(name)) for name in data_options(verb)}
     values = vars(parser.instantiate(parsed)) | data
     values = {name: value for name, value in values.items() if name in names_of(verb)}
     objects = {}
@@ -95,16 +95,16 @@ def data_options(verb: Callable[..., None]) -> list[str]:
     ]
 
 
-def plain(value: Any) -> Any:
+def as_dicts(value: Any) -> Any:
     """Return a parsed value as dicts and lists.
 
-    >>> plain(Namespace(net=Namespace(width=8), sizes=[Namespace(a=1)]))
+    >>> as_dicts(Namespace(net=Namespace(width=8), sizes=[Namespace(a=1)]))
     {'net': {'width': 8}, 'sizes': [{'a': 1}]}
     """
     parts = vars(value) if isinstance(value, Namespace) else value
     if isinstance(parts, dict):
-        return {name: plain(part) for name, part in parts.items()}
-    return [plain(part) for part in parts] if isinstance(parts, list) else parts
+        return {name: as_dicts(part) for name, part in parts.items()}
+    return [as_dicts(part) for part in parts] if isinstance(parts, list) else parts
 
 
 def names_of(verb: Callable[..., None]) -> dict[str, bool]:
