@@ -11,8 +11,8 @@ from torch import nn
 
 import forks
 from freeflow_lightning import FlowMap
-from freeflow_lightning.commands.tasks.evaluate import read_reference
 from freeflow_lightning.commands.words import spell_out
+from freeflow_lightning.evaluation.given_reference import read_reference
 from freeflow_lightning.evaluation.pick_features import pick_features
 from freeflow_lightning.examples.digits.data import load_digits
 from freeflow_lightning.examples.faces.data import load_moments

@@ -12,24 +12,15 @@ import torch
 from freeflow_lightning.commands.views import evaluation as view
 from freeflow_lightning.commands.views.progress import progress_bar, starter
 from freeflow_lightning.evaluation.comparison import Comparison, TeacherReference
+from freeflow_lightning.evaluation.given_reference import read_reference
 from freeflow_lightning.evaluation.pick_features import Name, pick_features
 from freeflow_lightning.evaluation.reference import feature_facts
 from freeflow_lightning.evaluation.resources import Resources
 from freeflow_lightning.evaluation.scores import ClassRow, Result
-from freeflow_lightning.examples.digits.data import load_digits
-from freeflow_lightning.examples.faces.data import REFERENCE
 from freeflow_lightning.flow import check_counts
 from freeflow_lightning.flow.pairs import SamplerName
 from freeflow_lightning.flow.solver import RuleName
-from freeflow_lightning.metrics import (
-    FeatureNetwork,
-    FeatureTable,
-    Score,
-    read_statistics,
-    see_pictures,
-    to_uint8,
-)
-from freeflow_lightning.metrics.statistics import EXPECTED
+from freeflow_lightning.metrics import FeatureNetwork, Score
 from freeflow_lightning.sampling.hashes import fingerprint
 from freeflow_lightning.sampling.processes import Processes
 from freeflow_lightning.sampling.sampler import Sampler
@@ -234,26 +225,6 @@ def count_pairs(student: FlowMap, num_samples: int, paired_samples: int | None) 
     if isinstance(student.teacher, LatentSpace):
         return 0
     return min(num_samples, PAIRED if paired_samples is None else paired_samples)
-
-
-def read_reference(
-    reference: str, features: FeatureNetwork, student: FlowMap, processes: Processes
-) -> FeatureTable | None:
-    """Statistics of real faces, of real digits or of a file; None for the teacher, which is drawn,
-    and on other processes than the first.
-    """
-    if reference == "teacher" or not processes.first:
-        return None
-    if reference == "digits":
-        digits, labels = load_digits()
-        return see_pictures(to_uint8(digits), labels, features, device=student.device)
-    path = REFERENCE if reference == "faces" else Path(reference)
-    if not path.exists():
-        known = EXPECTED.removeprefix("expected ")
-        raise FileNotFoundError(
-            f"no statistics at {reference}: expected teacher, faces or digits, or {known}"
-        )
-    return read_statistics(path, features, device=student.device)
 
 
 def evaluation_facts(
